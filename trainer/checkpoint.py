@@ -1,0 +1,210 @@
+"""Checkpoints: staged, verified, published by one rename; what is half written never counts."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from trainer.errors import CheckpointError
+from trainer.state import TrainState
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class CheckpointStore:
+    """The checkpoints of one run: folders step-00000120, complete whenever they exist."""
+
+    folder: Path
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+    def steps(self) -> list[int]:
+        """Returns the steps that have a checkpoint, oldest first."""
+        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
+
+    def publish(self, step: int, write: Callable[[Path], None]) -> Path:
+        """Returns the checkpoint of `step`, which `write` fills in a staging folder first.
+
+        Raises CheckpointError where it cannot be written; earlier checkpoints stay as they are.
+        """
+        target, staging = self.path(step), self.folder / f".staging-{step:08d}"
+        try:
+            self.clean()
+            staging.mkdir(parents=True)
+            write(staging)
+            sums = {file.name: _fingerprint(file) for file in sorted(staging.iterdir())}
+            (staging / MANIFEST).write_text(json.dumps(sums, indent=2))
+            for file in (*staging.iterdir(), staging):
+                _flush(file)
+            if target.exists():
+                shutil.rmtree(target)
+            staging.rename(target)
+            _flush(self.folder)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(staging, ignore_errors=True)
+            kept = self.steps()
+            resumed = f"resumes from step {kept[-1]}" if kept else "starts anew"
+            raise CheckpointError(
+                f"the checkpoint of step {step} cannot be written to {self.folder} ({error}); free "
+                f"space there and run the same command, which {resumed}"
+            ) from error
+        return target
+
+    def clean(self) -> None:
+        """Removes what a run that died has left staged."""
+        for path in self.folder.glob(".staging-*"):
+            shutil.rmtree(path)
+
+    def newest(self) -> tuple[Path | None, list[str]]:
+        """Returns the newest checkpoint that verifies, and why newer ones were passed over."""
+        passed_over: list[str] = []
+        for step in reversed(self.steps()):
+            try:
+                verify(self.path(step))
+            except CheckpointError as error:
+                passed_over.append(str(error))
+            else:
+                return self.path(step), passed_over
+        return None, passed_over
+
+    def prune(self, *, keep_last: int, best_step: int | None) -> None:
+        """Removes all but the newest `keep_last` and the best checkpoint."""
+        for step in self.steps()[:-keep_last]:
+            if step != best_step:
+                # Renamed first: a run that dies here leaves nothing that looks like a checkpoint.
+                leaving = self.path(step).rename(self.folder / f".staging-pruned-{step:08d}")
+                shutil.rmtree(leaving)
+
+
+def verify(checkpoint: Path) -> None:
+    """Raises CheckpointError unless each file has the size and the checksum of the manifest."""
+    try:
+        sums = json.loads((checkpoint / MANIFEST).read_text())
+        wrong = [name for name, sum_ in sums.items() if _fingerprint(checkpoint / name) != sum_]
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint} is no complete checkpoint: {error}") from error
+    if wrong:
+        raise CheckpointError(f"{checkpoint} was changed after it was written: {', '.join(wrong)}")
+
+
+def write_checkpoint(
+    folder: Path,
+    *,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    state: TrainState,
+    scaler: Any,
+    order_digest: str,
+) -> None:
+    """Writes what learns, by name, and the numbers; frozen weights are not written again."""
+    save_file(
+        {name: p.detach().cpu().contiguous() for name, p in parameters.items()},
+        folder / "model.safetensors",
+    )
+    tensors, numbers = _optimizer_state(parameters, optimizer)
+    save_file(tensors, folder / "optimizer.safetensors")
+    record = {
+        "state": state.as_dict(),
+        "order_digest": order_digest,
+        "optimizer_numbers": numbers,
+        "scaler": scaler.state_dict() if scaler is not None else None,
+    }
+    (folder / "state.json").write_text(json.dumps(record, indent=2))
+
+
+def load_weights(checkpoint: Path, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Puts the weights of a checkpoint into the parameters of the same names."""
+    saved = load_file(checkpoint / "model.safetensors")
+    if saved.keys() != parameters.keys():
+        other = sorted(saved.keys() ^ parameters.keys())[0]
+        raise CheckpointError(f"{checkpoint} is of another model: {other} is only in one of them")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(saved[name])
+
+
+def load_checkpoint(
+    checkpoint: Path,
+    *,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    scaler: Any,
+    order_digest: str,
+) -> TrainState:
+    """Returns the state of a verified checkpoint, with weights and moments put back in place.
+
+    Raises CheckpointError where the training examples are others than those it was written with.
+    """
+    record = read_record(checkpoint)
+    if record["order_digest"] != order_digest:
+        raise CheckpointError(
+            f"the training data changed since {checkpoint} was written; give the run the same data "
+            f"or another --run-dir"
+        )
+    load_weights(checkpoint, parameters)
+    saved = load_file(checkpoint / "optimizer.safetensors")
+    by_name: dict[str, dict[str, Any]] = {}
+    for key, tensor in saved.items():
+        name, _, entry = key.rpartition("|")
+        by_name.setdefault(name, {})[entry] = tensor
+    for key, number in record["optimizer_numbers"].items():
+        name, _, entry = key.rpartition("|")
+        by_name.setdefault(name, {})[entry] = number
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    fresh = optimizer.state_dict()
+    indices = {
+        names[id(parameter)]: index
+        for group, numbered in zip(optimizer.param_groups, fresh["param_groups"], strict=True)
+        for parameter, index in zip(group["params"], numbered["params"], strict=True)
+    }
+    state = {indices[name]: entries for name, entries in by_name.items()}
+    optimizer.load_state_dict({"state": state, "param_groups": fresh["param_groups"]})
+    if scaler is not None and record["scaler"] is not None:
+        scaler.load_state_dict(record["scaler"])
+    return TrainState(**record["state"])
+
+
+def read_record(checkpoint: Path) -> dict[str, Any]:
+    """Returns the numbers of a checkpoint."""
+    return json.loads((checkpoint / "state.json").read_text())
+
+
+def _optimizer_state(
+    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, float] = {}
+    for name, parameter in parameters.items():
+        for entry, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"{name}|{entry}"] = value.detach().cpu().clone().contiguous()
+            elif value is not None:
+                numbers[f"{name}|{entry}"] = value
+    return tensors, numbers
+
+
+def _fingerprint(file: Path) -> dict[str, Any]:
+    with file.open("rb") as opened:
+        return {
+            "bytes": file.stat().st_size,
+            "sha256": hashlib.file_digest(opened, "sha256").hexdigest(),
+        }
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,109 @@
+"""The command line: thin commands over trainer.commands, and the exit codes."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from trainer.errors import TrainerError
+
+EXIT_DEFECT, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+
+RECIPE = click.argument("recipe")
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", help="Override one value."
+)
+DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="trainer")
+def main() -> None:
+    """Trains language models: the same numbers on one process, several GPUs or many nodes."""
+
+
+@main.command()
+@RECIPE
+@SET
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Default: runs/<recipe name>.")
+@click.option(
+    "--resume",
+    default="auto",
+    metavar="auto|never|PATH",
+    help="Continue the run directory, refuse to, or start from a checkpoint.",
+)
+@DEBUG
+def train(
+    recipe: str, overrides: tuple[str, ...], run_dir: Path | None, resume: str, debug: bool
+) -> None:
+    """Train RECIPE, a shipped recipe's name or a YAML file."""
+
+    def command() -> int:
+        from trainer.commands import train
+
+        directory = run_dir or Path("runs") / Path(recipe).stem
+        return train(recipe, overrides, directory, resume)
+
+    _run(command, debug)
+
+
+@main.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("--checkpoint", default="best", metavar="best|last|STEP", show_default=True)
+@click.option("--split", default="validation", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@DEBUG
+def evaluate(run_dir: Path, checkpoint: str, split: str, as_json: bool, debug: bool) -> None:
+    """Evaluate a checkpoint of RUN_DIR on one split."""
+
+    def command() -> int:
+        from trainer.commands import evaluate
+
+        return evaluate(run_dir, checkpoint, split, as_json)
+
+    _run(command, debug)
+
+
+@main.command()
+def recipes() -> None:
+    """List the shipped recipes."""
+    from trainer.recipes import shipped_recipes
+
+    names = shipped_recipes()
+    for name, purpose in names.items():
+        click.echo(f"{name:<{max(map(len, names))}}  {purpose}")
+
+
+@main.command()
+@RECIPE
+@SET
+@DEBUG
+def show(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
+    """Print the resolved, complete RECIPE and stop."""
+
+    def command() -> int:
+        from trainer.recipe import dump_yaml, load_recipe
+
+        click.echo(dump_yaml(load_recipe(recipe, overrides)), nl=False)
+        return 0
+
+    _run(command, debug)
+
+
+def _run(command: Callable[[], int], debug: bool) -> None:
+    """Runs a command and exits: a TrainerError is one sentence on stderr and code 2."""
+    try:
+        code = command()
+    except TrainerError as error:
+        if debug:
+            traceback.print_exc()
+        elif os.environ.get("RANK", "0") == "0":
+            click.echo(f"trainer: {error}", err=True)
+        code = EXIT_ERROR
+    except KeyboardInterrupt:
+        click.echo("trainer: interrupted", err=True)
+        code = EXIT_INTERRUPTED
+    sys.exit(code)

@@ -1,0 +1,320 @@
+"""What each command does, in order: train, evaluate."""
+
+import errno
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from trainer.config import Recipe
+from trainer.errors import CheckpointError, ConfigError, RunDirectoryError, TrainerError
+from trainer.recipe import load_recipe
+from trainer.run_directory import (
+    check_recipe,
+    claim,
+    free_name,
+    read_recipe,
+    read_status,
+    write_json,
+    write_recipe,
+    write_status,
+)
+
+DONE, STOPPED, INTERRUPTED = 0, 85, 130
+
+
+def train(recipe_name: str, overrides: tuple[str, ...], directory: Path, resume: str) -> int:
+    """Trains a recipe in its run directory and returns the exit code; status.json is written last.
+
+    Raises TrainerError for what the user can mend.
+    """
+    _quiet_libraries()
+    with ExitStack() as stack:
+        status = _Status(directory.absolute())
+        stack.enter_context(status.reported())
+        recipe = load_recipe(recipe_name, overrides)
+        return _train(recipe, directory.absolute(), resume, status, stack)
+
+
+def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int:
+    """Prints the metrics of a checkpoint on one split."""
+    _quiet_libraries()
+    from trainer.checkpoint import load_weights, read_record, verify
+    from trainer.evaluation import evaluate
+    from trainer.launch import build_accelerator
+    from trainer.ranks import on_main
+    from trainer.run import build_run
+
+    directory = directory.absolute()
+    recipe = read_recipe(directory)
+    accelerator = build_accelerator(recipe, directory)
+    run = build_run(recipe, accelerator, directory)
+    if split not in run.splits:
+        raise ConfigError(f"--split {split}: the run has {', '.join(run.splits)}")
+    steps = run.store.steps()
+    if not steps:
+        raise CheckpointError(f"{directory} has no checkpoint yet")
+    step = steps[-1]
+    if checkpoint == "best":
+        best = read_record(run.store.path(steps[-1]))["state"]["best_step"]
+        step = best if best is not None and recipe.checkpoint.keep_best else step
+    elif checkpoint != "last":
+        step = int(checkpoint) if checkpoint.isdigit() else -1
+    if step not in steps:
+        raise CheckpointError(
+            f"--checkpoint {checkpoint}: kept are the steps {', '.join(map(str, steps))}"
+        )
+    on_main(accelerator, lambda: verify(run.store.path(step)))
+    load_weights(run.store.path(step), run.parameters)
+    metrics = {"step": step, "split": split, **evaluate(run, accelerator, split)}
+    if accelerator.is_main_process:
+        if as_json:
+            print(json.dumps(metrics))
+        else:
+            for name, value in metrics.items():
+                print(
+                    f"{name:<16} {value:.4f}" if isinstance(value, float) else f"{name:<16} {value}"
+                )
+    _leave(accelerator)
+    return DONE
+
+
+def _train(
+    recipe: Recipe, directory: Path, resume: str, status: "_Status", stack: ExitStack
+) -> int:
+    from trainer.launch import build_accelerator
+    from trainer.loop import finished, train
+    from trainer.preemption import listen
+    from trainer.ranks import on_main
+    from trainer.report.results import finish
+    from trainer.run import build_run
+
+    accelerator = build_accelerator(recipe, directory)
+    changes = on_main(accelerator, lambda: _open(recipe, directory, resume, stack))
+    status.begin()
+    if changes is None:
+        if accelerator.is_main_process:
+            print(f"This run is finished: {directory / 'report.md'}; --run-dir DIR trains anew.")
+        status.end("done", DONE, read_status(directory).get("step"), "finished before")
+        _leave(accelerator)
+        return DONE
+    status.write("running", None, None, "starting")
+    stop = stack.enter_context(listen())
+    run = build_run(recipe, accelerator, directory)
+    for change in changes:
+        run.tracker.say(change)
+    state = _resume(run, accelerator, resume)
+    _describe(run, accelerator, state)
+    if state.step == 0 and recipe.evaluation.baseline:
+        _baseline(run, accelerator, state)
+    state = train(run, accelerator, state, stop)
+    run.tracker.close()
+    if not finished(run, state):
+        code = INTERRUPTED if stop.interrupted else STOPPED
+        message = f"stopped at step {state.step} of {run.num_steps}; the same command resumes"
+        run.tracker.say(message)
+        status.end("stopped", code, state.step, message)
+        _leave(accelerator)
+        return code
+    finish(run, accelerator, state)
+    status.end("done", DONE, state.step, "done")
+    _leave(accelerator)
+    return DONE
+
+
+def _open(recipe: Recipe, directory: Path, resume: str, stack: ExitStack) -> list[str] | None:
+    """Claims the run directory; returns what changed in its recipe, None for a finished run."""
+    from trainer.checkpoint import CheckpointStore
+
+    stack.enter_context(claim(directory))
+    store = CheckpointStore(directory / "checkpoints")
+    changes: list[str] = []
+    if (directory / "config.yaml").is_file() and store.steps():
+        if resume != "auto":
+            raise RunDirectoryError(
+                f"--resume {resume}: {directory} has checkpoints; use --run-dir "
+                f"{free_name(directory)}"
+            )
+        changes = check_recipe(directory, recipe)
+        if read_status(directory).get("state") == "done":
+            return None
+    elif resume not in ("auto", "never"):
+        source = Path(resume).absolute()
+        if not (source / "state.json").is_file():
+            raise CheckpointError(f"--resume {resume}: no checkpoint there, such as step-00000120")
+        changes = check_recipe(source.parent.parent, recipe)
+        tokenizer = source.parent.parent / "tokenizer"
+        if tokenizer.is_dir():
+            shutil.copytree(tokenizer, directory / "tokenizer", dirs_exist_ok=True)
+    else:
+        # Without a checkpoint there is nothing to continue; a tokenizer left there may be another.
+        shutil.rmtree(directory / "tokenizer", ignore_errors=True)
+    write_recipe(directory, recipe)
+    write_json(directory / "environment.json", _environment())
+    return changes
+
+
+def _resume(run: Any, accelerator: Any, resume: str) -> Any:
+    """Returns the state to go on from, with the weights and moments that belong to it."""
+    from trainer.checkpoint import load_checkpoint, verify
+    from trainer.ranks import on_main
+    from trainer.run import base_optimizer
+    from trainer.state import TrainState
+
+    def find() -> tuple[Path | None, list[str]]:
+        if resume not in ("auto", "never") and not run.store.steps():
+            verify(Path(resume))
+            return Path(resume), []
+        found, passed_over = run.store.newest()
+        if found is None and passed_over:
+            raise CheckpointError("; ".join(passed_over))
+        return found, passed_over
+
+    checkpoint, passed_over = on_main(accelerator, find)
+    for reason in passed_over:
+        run.tracker.say(f"passed over: {reason}")
+    state = TrainState()
+    if checkpoint is not None:
+        state = load_checkpoint(
+            checkpoint,
+            parameters=run.parameters,
+            optimizer=base_optimizer(run),
+            scaler=run.scaler,
+            order_digest=run.order.digest(),
+        )
+        run.tracker.say(f"resuming from {checkpoint}")
+    run.tracker.start(state)
+    return state
+
+
+def _baseline(run: Any, accelerator: Any, state: Any) -> None:
+    from trainer.evaluation import evaluate
+
+    for split in ("validation", "test"):
+        if split in run.splits:
+            metrics = evaluate(run, accelerator, split)
+            run.tracker.evaluation(state, 0, metrics, split=split)
+
+
+def _describe(run: Any, accelerator: Any, state: Any) -> None:
+    """Says what is about to run, and starts the trackers."""
+    accumulation = run.recipe.batch.global_batch_size // (
+        run.micro_batch_size * accelerator.num_processes
+    )
+    rows = ", ".join(f"{len(split):,} {name}" for name, split in run.splits.items())
+    counts = run.counts
+    run.tracker.say(
+        f"{run.directory}\n"
+        f"  {counts.total:,} parameters, {counts.trainable:,} trainable ({run.recipe.tuning.mode})\n"
+        f"  {rows} examples\n"
+        f"  {run.num_steps} steps of {run.recipe.batch.global_batch_size} = "
+        f"{accelerator.num_processes} process(es) x {run.micro_batch_size} x {accumulation}, "
+        f"{run.precision} on {accelerator.device.type}"
+    )
+    for note in run.notes:
+        run.tracker.say(f"  note: {note}")
+    accelerator.init_trackers(run.directory.name)
+
+
+class _Status:
+    """Writes status.json of the main process, but never into a directory that is another's."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._main = os.environ.get("RANK", "0") == "0"
+        self._ours = not (directory / "config.yaml").exists()
+        self._step: int | None = None
+
+    def begin(self) -> None:
+        """Notes that this process claimed the directory."""
+        self._ours = True
+
+    def write(self, state: str, exit_code: int | None, step: int | None, message: str) -> None:
+        if self._main and self._ours:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            write_status(self._directory, state, exit_code=exit_code, step=step, message=message)
+
+    end = write
+
+    @contextmanager
+    def reported(self) -> Iterator[None]:
+        """Writes how a command failed before its error goes on."""
+        try:
+            yield
+        except TrainerError as error:
+            self._failed(2, str(error))
+            raise
+        except KeyboardInterrupt:
+            self._failed(INTERRUPTED, "interrupted")
+            raise
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                self._failed(1, repr(error))
+                raise
+            sentence = f"the disk is full ({error}); free space and run the same command to resume"
+            self._failed(2, sentence)
+            raise CheckpointError(sentence) from error
+        except Exception as error:
+            self._failed(1, repr(error))
+            raise
+
+    def _failed(self, code: int, message: str) -> None:
+        step = read_status(self._directory).get("step")
+        try:
+            self.write("failed", code, step, message)
+        except OSError as error:
+            print(f"trainer: status.json cannot be written: {error}", file=sys.stderr)
+
+
+def _leave(accelerator: Any) -> None:
+    """Ends trackers and the process group: a rank that leaves early makes the others abort."""
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+def _environment() -> dict[str, Any]:
+    """Returns the versions, the machine and the launch."""
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    packages = (
+        "torch",
+        "accelerate",
+        "deepspeed",
+        "transformers",
+        "datasets",
+        "peft",
+        "bitsandbytes",
+    )
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+        "machine": platform.machine(),
+        "platform": platform.platform(),
+        "num_cpus": os.cpu_count(),
+        "num_threads": torch.get_num_threads(),
+        "gpus": gpus,
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _quiet_libraries() -> None:
+    """Keeps what libraries say at import, and cannot be acted on, out of the log."""
+    import logging
+    import warnings
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    logging.getLogger("torch.distributed").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(torch|transformers|peft|bitsandbytes|accelerate)\b")

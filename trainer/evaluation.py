@@ -1,0 +1,80 @@
+"""Evaluation over ranks: sums and counts, never a list of logits; every example counts once."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from trainer.ranks import sum_over_ranks
+
+if TYPE_CHECKING:
+    from trainer.run import Run
+
+
+def evaluate(
+    run: "Run", accelerator: Accelerator, split: str, *, predictions: Path | None = None
+) -> dict[str, Any]:
+    """Returns loss, loss by term and the task's metrics of a whole split, the same on every rank.
+
+    With `predictions`, the main process also writes a record for each example to that file.
+    """
+    start, rows = time.monotonic(), run.splits[split]
+    num_terms, device = len(run.task.loss_terms), accelerator.device
+    sums = torch.zeros(2 * num_terms + run.task.num_statistics, dtype=torch.float64, device=device)
+    records: list[dict[str, Any]] = []
+    run.objective.eval()
+    for ids in rank_share(rows.lengths, 2 * run.micro_batch_size, accelerator):
+        # A rank without examples left still takes part: an engine may gather weights in forward.
+        batch = run.task.collate(rows, ids if len(ids) else np.zeros(1, int), run.pad_token_id)
+        batch = batch.to(device)
+        with torch.no_grad():
+            losses, outputs = run.objective(batch.inputs, batch.targets)
+        if len(ids):
+            found = run.task.statistics(outputs, batch.targets)
+            sums += torch.cat([losses.double(), batch.counts, found])
+            if predictions is not None:
+                answers = run.task.predictions(outputs, batch.targets)
+                records += [
+                    {"id": int(index), **answer} for index, answer in zip(ids, answers, strict=True)
+                ]
+    run.objective.train()
+    totals = sum_over_ranks(accelerator, sums).cpu().numpy()
+    if predictions is not None:
+        _write_predictions(gather_object(records), predictions, accelerator)
+    return {
+        **loss_by_term(run, totals[:num_terms], totals[num_terms : 2 * num_terms]),
+        **run.task.metrics(totals[2 * num_terms :]),
+        "seconds": time.monotonic() - start,
+    }
+
+
+def rank_share(lengths: np.ndarray, batch_size: int, accelerator: Accelerator) -> list[np.ndarray]:
+    """Returns the ids of each batch of this rank, like lengths together; as many on every rank."""
+    ids = np.argsort(lengths, kind="stable")
+    batches = [ids[start : start + batch_size] for start in range(0, len(ids), batch_size)]
+    batches += [ids[:0]] * (-len(batches) % accelerator.num_processes)
+    return batches[accelerator.process_index :: accelerator.num_processes]
+
+
+def loss_by_term(run: "Run", sums: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
+    """Returns the weighted loss and, where a task has several terms, each of them."""
+    terms = run.task.loss_terms
+    means = [
+        float(total / count) if count else 0.0 for total, count in zip(sums, counts, strict=True)
+    ]
+    loss = sum(term.weight * mean for term, mean in zip(terms, means, strict=True))
+    named = {f"loss_{term.name}": mean for term, mean in zip(terms, means, strict=True)}
+    return {"loss": loss, **(named if len(terms) > 1 else {})}
+
+
+def _write_predictions(records: list[dict[str, Any]], file: Path, accelerator: Accelerator) -> None:
+    if accelerator.is_main_process:
+        file.parent.mkdir(exist_ok=True)
+        records.sort(key=lambda record: record["id"])
+        with file.open("w") as opened:
+            opened.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

@@ -1,0 +1,164 @@
+"""The training loop: fetch the micro-batches of a step, count, forward and backward, clip, step."""
+
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from trainer.errors import DivergedError
+from trainer.evaluation import evaluate, loss_by_term
+from trainer.preemption import StopRequest
+from trainer.ranks import any_rank, sum_over_ranks
+from trainer.run import Run, save_checkpoint
+from trainer.schedule import learning_rate
+from trainer.state import TrainState
+from trainer.tasks.base import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    losses: dict[str, float]
+    """The step's loss over all ranks, and by term where a task has several."""
+    grad_norm: float
+    """Global norm before clipping."""
+    skipped: bool
+    """Whether fp16 loss scaling left the step out."""
+
+
+def train(run: Run, accelerator: Accelerator, state: TrainState, stop: StopRequest) -> TrainState:
+    """Returns the state after the last step, or after the step in which any rank was to stop.
+
+    Evaluates, and saves what a later call continues from. Raises DivergedError on every rank.
+    """
+    recipe, order = run.recipe, run.order
+    run.objective.train()
+    clock = time.monotonic()
+    while not finished(run, state):
+        rate = learning_rate(
+            state.step,
+            peak=recipe.optimizer.learning_rate,
+            schedule=recipe.schedule,
+            num_steps=run.num_steps,
+        )
+        for group in run.optimizer.param_groups:
+            group["lr"] = rate
+        seed_step(recipe.seed, state.step, accelerator.process_index)
+
+        ids = order.examples(state.step)
+        epoch = order.epoch_of(state.step) + 1
+        result = optimizer_step(run, accelerator, step_window(run, accelerator, state.step))
+        tokens = int(run.splits["train"].lengths[ids].sum())
+        state = state.after(
+            samples=len(ids), tokens=tokens, loss=result.losses["loss"], skipped=result.skipped
+        )
+
+        record = None
+        epoch_ends = state.step % order.steps_per_epoch == 0
+        last = state.step == run.num_steps
+        if state.step % recipe.tracking.log_every_steps == 0 or epoch_ends or last:
+            seconds, clock = time.monotonic() - clock, time.monotonic()
+            record = run.tracker.training(
+                state, epoch, {**result.losses, "grad_norm": result.grad_norm}, rate, seconds
+            )
+        run.tracker.progress(state.step, record)
+
+        improved = False
+        every = recipe.evaluation.every
+        if "validation" in run.splits and (
+            (epoch_ends if every == "epoch" else state.step % every == 0) or last
+        ):
+            metrics = evaluate(run, accelerator, "validation")
+            state = state.evaluated(metrics[recipe.evaluation.metric], mode=recipe.evaluation.mode)
+            run.tracker.evaluation(state, epoch, metrics)
+            state, improved = state.with_loss_reset(), state.best_step == state.step
+            clock = time.monotonic()
+
+        stopping = any_rank(accelerator, stop.requested)
+
+        every_steps = recipe.checkpoint.every_steps
+        if (
+            stopping
+            or finished(run, state)
+            or (improved and recipe.checkpoint.keep_best)
+            or (every_steps is not None and state.step % every_steps == 0)
+        ):
+            save_checkpoint(run, accelerator, state)
+        if stopping:
+            break
+    return state
+
+
+def optimizer_step(run: Run, accelerator: Accelerator, window: list[Batch]) -> StepResult:
+    """Takes one optimizer step over the micro-batches of this rank.
+
+    The gradient is that of the sum of each loss term over the whole step, divided by the term's
+    count over the whole step: it does not depend on how the step was cut into micro-batches, nor
+    over how many ranks. Raises DivergedError on every rank, before the weights change.
+    """
+    counts = sum_over_ranks(accelerator, torch.stack([batch.counts for batch in window]).sum(0))
+    # Engines average gradients over ranks; the sum is what we want.
+    scale = (accelerator.num_processes * run.term_weights / counts.clamp(min=1e-12)).float()
+    sums = torch.zeros_like(counts)
+    for position, batch in enumerate(window):
+        last = position == len(window) - 1
+        with nullcontext() if last else accelerator.no_sync(run.objective):
+            losses, _ = run.objective(batch.inputs, batch.targets)
+            losses = losses * batch.counts.bool()  # a dummy, or a term without targets, counts 0
+            accelerator.backward((losses * scale).sum())
+        sums += losses.detach()
+    max_norm = run.recipe.optimizer.max_grad_norm or math.inf
+    norm = accelerator.clip_grad_norm_(run.parameters.values(), max_norm)
+    totals = torch.cat([sum_over_ranks(accelerator, sums), counts, norm.double().reshape(1)])
+    *numbers, grad_norm = totals.tolist()  # the step's one wait for the device
+    losses = loss_by_term(run, np.array(numbers[: len(sums)]), np.array(numbers[len(sums) :]))
+    _check_finite(run, losses, grad_norm)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    return StepResult(
+        losses=losses, grad_norm=grad_norm, skipped=accelerator.optimizer_step_was_skipped
+    )
+
+
+def step_window(run: Run, accelerator: Accelerator, step: int) -> list[Batch]:
+    """Returns this rank's micro-batches of optimizer step `step`, dummies included."""
+    window: list[Batch] = []
+    for ids in run.order.micro_batches(
+        step,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        micro_batch_size=run.micro_batch_size,
+    ):
+        stand_in = np.zeros(1, dtype=np.int64)
+        ids_or_any = ids if len(ids) else stand_in
+        batch = run.task.collate(run.splits["train"], ids_or_any, run.pad_token_id)
+        window.append((batch if len(ids) else batch.as_dummy()).to(accelerator.device))
+    return window
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seeds the generators of this rank for one step, so that dropout resumes by arithmetic."""
+    torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0]))
+
+
+def finished(run: Run, state: TrainState) -> bool:
+    """Returns whether all steps are done, or evaluations stopped improving."""
+    patience = run.recipe.evaluation.patience
+    return state.step >= run.num_steps or (
+        patience is not None and state.num_evaluations_since_best >= patience
+    )
+
+
+def _check_finite(run: Run, losses: dict[str, Any], grad_norm: float) -> None:
+    wrong = [name for name, value in losses.items() if not math.isfinite(value)]
+    if not math.isfinite(grad_norm) and run.precision != "fp16":  # there the loss scale adapts
+        wrong = wrong or ["the gradient"]
+    if wrong:
+        raise DivergedError(
+            f"{wrong[-1]} is not finite any more; lower optimizer.learning_rate "
+            f"({run.recipe.optimizer.learning_rate}) or optimizer.max_grad_norm, or warm up longer"
+        )

@@ -1,0 +1,105 @@
+"""Tokenizers: a model's, one from a path, or one trained on the train split."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from trainer.config import Model, TrainedTokenizer
+from trainer.errors import ConfigError
+
+SPECIAL = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+
+
+def load_tokenizer(model: Model) -> Any:
+    """Returns the tokenizer that `model.tokenizer` names, the model's own where it is null.
+
+    Raises ConfigError where it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    name = model.tokenizer or model.name_or_path
+    assert isinstance(name, str)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, revision=model.revision if name == model.name_or_path else None
+        )
+    except (OSError, ValueError, ImportError) as error:
+        key = "tokenizer" if model.tokenizer else "name_or_path"
+        raise ConfigError(missing(f"model.{key}", name, "tokenizer")) from error
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def missing(key: str, name: str, what: str) -> str:
+    """Returns the sentence for a hub name or folder that gave no tokenizer or weights."""
+    if Path(name).is_dir():
+        return f"{key}: the folder {name} holds no {what} that can be loaded"
+    return (
+        f"{key}: no {what} of {name}: it is no folder here, is not in the cache, and the hub did "
+        f"not give it; check the name, or fetch it where the hub can be reached"
+    )
+
+
+def train_tokenizer(settings: TrainedTokenizer, texts: Iterable[str], folder: Path) -> None:
+    """Writes a tokenizer of `vocab_size` pieces learned from `texts` into `folder`."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    special = list(SPECIAL.values())
+    if settings.train == "wordpiece":
+        tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL["unk_token"]))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=settings.vocab_size, special_tokens=special, show_progress=False
+        )
+    else:
+        tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL["unk_token"]))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=settings.vocab_size,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+    tokenizer.train_from_iterator(texts, trainer)
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
+    )
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL).save_pretrained(folder)
+
+
+def ensure_pad_token(tokenizer: Any, vocab_size: int) -> None:
+    """Gives a tokenizer without one a padding token of its own, and never the end token.
+
+    It takes a token that is reserved for it, such as Llama 3's, otherwise it adds one. A real end
+    of text would be masked as padding if the two were the same.
+    """
+    if tokenizer.pad_token is not None and tokenizer.pad_token != tokenizer.eos_token:
+        return
+    reserved = [
+        str(token)
+        for index, token in sorted(tokenizer.added_tokens_decoder.items())
+        if token.special and "pad" in str(token).lower() and index < vocab_size
+    ]
+    if reserved:
+        tokenizer.pad_token = reserved[0]
+    else:
+        tokenizer.add_special_tokens({"pad_token": SPECIAL["pad_token"]})
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Returns all that decides how a text becomes tokens; take it before the first use."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    pieces = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
+    return f"{type(tokenizer).__name__} {tokenizer.model_input_names} {pieces}"

@@ -1,0 +1,42 @@
+"""Signals that ask a run to stop: noted at once, acted upon at the next step boundary."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+class StopRequest:
+    """Whether, and by which signal, this process was asked to stop."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    @property
+    def requested(self) -> bool:
+        return self.signal is not None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was Ctrl-C."""
+        return self.signal is signal.SIGINT
+
+
+@contextmanager
+def listen() -> Iterator[StopRequest]:
+    """Notes the first of SIGTERM, SIGUSR1 and Ctrl-C; a second one ends the process at once."""
+    request = StopRequest()
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if request.requested:
+            raise KeyboardInterrupt
+        request.signal = signal.Signals(number)
+
+    before = {number: signal.signal(number, note) for number in STOPPING}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

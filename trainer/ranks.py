@@ -1,0 +1,43 @@
+"""What ranks decide together: sums, agreement, and work that the main process does alone."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+
+from trainer.errors import TrainerError
+
+Result = TypeVar("Result")
+
+
+def sum_over_ranks(accelerator: Accelerator, tensor: Tensor) -> Tensor:
+    """Returns the sum of a tensor over all ranks, on each of them."""
+    return tensor if accelerator.num_processes == 1 else accelerator.reduce(tensor, "sum")  # type: ignore[return-value]
+
+
+def any_rank(accelerator: Accelerator, condition: bool) -> bool:
+    """Returns on every rank whether the condition holds on at least one."""
+    if accelerator.num_processes == 1:
+        return condition
+    flag = torch.tensor(float(condition), device=accelerator.device)
+    return sum_over_ranks(accelerator, flag).item() > 0
+
+
+def on_main(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
+    """Returns what `work` returns on the main process; its TrainerError is raised on every rank."""
+    outcome: list[Result | TrainerError | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = work()
+        except TrainerError as error:
+            outcome[0] = error
+            if accelerator.num_processes == 1:
+                raise
+    if accelerator.num_processes > 1:
+        broadcast_object_list(outcome)
+    if isinstance(outcome[0], TrainerError):
+        raise outcome[0]
+    return outcome[0]  # type: ignore[return-value]

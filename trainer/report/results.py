@@ -1,0 +1,131 @@
+"""What a finished run leaves: results.json, the exported model, predictions and the report."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from trainer.checkpoint import load_weights
+from trainer.evaluation import evaluate
+from trainer.models.export import export_adapter, export_model
+from trainer.ranks import on_main
+from trainer.report.diagnosis import diagnose
+from trainer.report.document import model_card, write_report
+from trainer.run import Run
+from trainer.run_directory import write_json
+from trainer.state import TrainState
+from trainer.tracking import peak_memory, read_lines
+
+POSITION = ("step", "epoch", "split", "train_loss", "peak_memory_bytes")
+
+
+def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
+    """Measures the last and the best step, exports the better one, and writes the results."""
+    directory = run.directory
+    lines = read_lines(directory / "metrics.jsonl") if accelerator.is_main_process else []
+    final: dict[str, Any] = {"step": state.step, "epoch": run.order.epoch_of(state.step - 1) + 1}
+    final["metrics"] = _metrics_at(lines, state.step)
+    if "test" in run.splits:
+        final["metrics"]["test"] = evaluate(run, accelerator, "test")
+
+    best = final
+    use_best = run.recipe.checkpoint.keep_best and state.best_step is not None
+    if use_best and state.best_step != state.step:
+        assert state.best_step is not None
+        load_weights(run.store.path(state.best_step), run.parameters)
+        best = {"step": state.best_step, "epoch": run.order.epoch_of(state.best_step - 1) + 1}
+        best["metrics"] = _metrics_at(lines, state.best_step)
+    measured = [name for name in ("validation", "test") if name in run.splits]
+    for split in measured:
+        file = directory / "predictions" / f"{split}.jsonl"
+        metrics = evaluate(run, accelerator, split, predictions=file)
+        best["metrics"].setdefault(split, metrics)
+
+    peak = accelerator.gather(torch.tensor([peak_memory()], device=accelerator.device))
+    results = {
+        "recipe": run.recipe.model_dump(mode="json"),
+        "parameters": vars(run.counts),
+        "baseline": _metrics_at(lines, 0),
+        "epochs": _epochs(lines),
+        "best": best,
+        "final": final,
+        "model": "best" if use_best else "final",
+        "seconds": _seconds(lines),
+        "peak_memory_bytes": int(peak.max()),  # type: ignore[union-attr]
+        "processes": accelerator.num_processes,
+        "precision": run.precision,
+        "skipped_steps": state.skipped_steps,
+        "scales": dict(run.task.scales),
+        "warnings": [
+            *run.notes,
+            *(one for split in measured for one in diagnose(best["metrics"][split], split)),
+        ],
+    }
+    on_main(accelerator, lambda: _write(run, results))
+
+
+def _write(run: Run, results: dict[str, Any]) -> None:
+    directory = run.directory
+    staging = directory / ".model.staging"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    export_model(run.model, run.tokenizer, staging, auto_model=run.task.auto_model)
+    (staging / "README.md").write_text(model_card(directory.name, results), "utf-8")
+    _replace(staging, directory / "model")
+    if hasattr(run.model, "peft_config"):
+        staging = directory / ".adapter.staging"
+        shutil.rmtree(staging, ignore_errors=True)
+        export_adapter(run.model, staging)
+        _replace(staging, directory / "adapter")
+    write_report(directory, results)
+    write_json(directory / "results.json", results)
+    print((directory / "report.md").read_text("utf-8"))
+    print(f"model: {directory / 'model'}\nresults: {directory / 'results.json'}")
+
+
+def _replace(staging: Path, target: Path) -> None:
+    if target.exists():
+        shutil.rmtree(target)
+    staging.rename(target)
+
+
+def _metrics_at(lines: list[dict[str, Any]], step: int) -> dict[str, Any]:
+    """Returns the metrics of each evaluated split at one step."""
+    return {
+        line["split"]: {name: value for name, value in line.items() if name not in POSITION}
+        for line in lines
+        if line["step"] == step and line["split"] != "train"
+    }
+
+
+def _epochs(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns a record for each evaluation after the baseline."""
+    times = _seconds(lines)["per_epoch"]
+    return [
+        {
+            "epoch": line["epoch"],
+            "step": line["step"],
+            "train_loss": line["train_loss"],
+            "validation": _metrics_at([line], line["step"])["validation"],
+            "seconds": times[line["epoch"] - 1],
+            "peak_memory_bytes": line["peak_memory_bytes"],
+        }
+        for line in lines
+        if line["split"] == "validation" and line["step"] > 0
+    ]
+
+
+def _seconds(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the seconds of training steps, over the run and by epoch, and those of evaluation."""
+    trained = [line for line in lines if line["split"] == "train"]
+    evaluated = sum(line["seconds"] for line in lines if line["split"] != "train")
+    per_epoch = [0.0] * max((line["epoch"] for line in trained), default=0)
+    for line in trained:
+        per_epoch[line["epoch"] - 1] += line["seconds"]
+    return {
+        "total": sum(per_epoch) + evaluated,
+        "per_epoch": per_epoch,
+        "evaluation": evaluated,
+    }

@@ -1,0 +1,263 @@
+"""Wires a run together: the one place where recipe, data, model and engine meet."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from trainer.checkpoint import CheckpointStore, write_checkpoint
+from trainer.config import Recipe, TrainedTokenizer
+from trainer.data.prepare import (
+    PreparedSplit,
+    cache_folder,
+    content_key,
+    prepare,
+    write_once,
+)
+from trainer.data.sources import check_columns, load_splits, rows_digest
+from trainer.errors import ConfigError, DataError
+from trainer.launch import COMPUTE_DTYPES, Precision, resolve_precision
+from trainer.models.load import build_model_config, check_length, load_model
+from trainer.models.parameters import ParameterCounts, count_parameters, trainable_parameters
+from trainer.models.tokenizer import load_tokenizer, tokenizer_digest, train_tokenizer
+from trainer.models.tuning import apply_tuning
+from trainer.optim import build_optimizer
+from trainer.order import DataOrder
+from trainer.ranks import on_main
+from trainer.schedule import total_steps
+from trainer.state import TrainState
+from trainer.tasks import TASKS
+from trainer.tasks.base import Objective, Task
+from trainer.tracking import Tracker
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+AUTO_MICRO_BATCH = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything that training and evaluation need; nothing of it changes but the weights."""
+
+    recipe: Recipe
+    directory: Path
+    task: Task
+    tokenizer: Any
+    pad_token_id: int
+    splits: dict[str, PreparedSplit]
+    order: DataOrder
+    model: nn.Module
+    """The tuned model, without task or engine around it."""
+    objective: nn.Module
+    """The model with its loss, as the engine wrapped it."""
+    optimizer: torch.optim.Optimizer
+    parameters: dict[str, nn.Parameter]
+    """What learns, by name."""
+    counts: ParameterCounts
+    term_weights: Tensor
+    """Weight of each loss term, float64 [num_terms]."""
+    micro_batch_size: int
+    num_steps: int
+    precision: Precision
+    store: CheckpointStore
+    tracker: Tracker
+    scaler: Any
+    notes: tuple[str, ...]
+    """What a reader of the results should know of data and model."""
+
+
+def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
+    """Returns the run of a recipe in a directory, at step 0, with the same weights on every rank.
+
+    Raises ConfigError and DataError for whatever in recipe and data cannot go together.
+    """
+    micro_batch_size = resolve_micro_batch_size(
+        recipe.batch.global_batch_size, recipe.batch.micro_batch_size, accelerator.num_processes
+    )
+    precision = resolve_precision(recipe.precision)
+    rows = load_splits(recipe.data)
+    kind = TASKS[recipe.task.name]
+    check_columns(rows, recipe.data.columns.model_dump())
+    task = kind.from_rows(recipe.task, recipe.data, recipe.batch.max_seq_length, rows["train"])
+    _check_metric(recipe, task, rows)
+    tokenizer = build_tokenizer(recipe, rows["train"], task, directory)
+    model_config = build_model_config(recipe.model, task.config_values(), tokenizer)
+    check_length(model_config, recipe.batch.max_seq_length)
+    splits, notes = prepare_splits(rows, task, tokenizer)
+
+    loaded = load_model(
+        recipe.model,
+        model_config,
+        auto_model=task.auto_model,
+        tokenizer_size=len(tokenizer),
+        mode=recipe.tuning.mode,
+        frozen_dtype=COMPUTE_DTYPES[precision],
+        seed=recipe.seed,
+    )
+    if recipe.tuning.mode == "head_only" and recipe.model.initialization == "random":
+        notes.append("the frozen backbone is random: only the head can learn")
+    model = apply_tuning(
+        loaded, recipe.tuning, gradient_checkpointing=recipe.model.gradient_checkpointing
+    )
+    counts = count_parameters(model)
+    objective = Objective(model, task)
+    # Names without the engine's and the objective's wrapping, in checkpoints as in memory.
+    parameters = trainable_parameters(model)
+    objective.to(accelerator.device)
+    optimizer = build_optimizer(parameters, recipe.optimizer)
+    objective, optimizer = accelerator.prepare(objective, optimizer)
+
+    order = DataOrder(
+        seed=recipe.seed,
+        lengths=splits["train"].lengths,
+        global_batch_size=recipe.batch.global_batch_size,
+        length_bucketing=recipe.data.length_bucketing,
+    )
+    num_steps = total_steps(recipe.schedule, order.steps_per_epoch)
+    weights = [term.weight for term in task.loss_terms]
+    return Run(
+        recipe=recipe,
+        directory=directory,
+        task=task,
+        tokenizer=tokenizer,
+        pad_token_id=tokenizer.pad_token_id,
+        splits=splits,
+        order=order,
+        model=model,
+        objective=objective,
+        optimizer=cast(torch.optim.Optimizer, optimizer),
+        parameters=parameters,
+        counts=counts,
+        term_weights=torch.tensor(weights, dtype=torch.float64, device=accelerator.device),
+        micro_batch_size=micro_batch_size,
+        num_steps=num_steps,
+        precision=precision,
+        store=CheckpointStore(directory / "checkpoints"),
+        tracker=Tracker(accelerator, directory / "metrics.jsonl", num_steps=num_steps),
+        scaler=accelerator.scaler,
+        notes=tuple(notes),
+    )
+
+
+def save_checkpoint(run: Run, accelerator: Accelerator, state: TrainState) -> None:
+    """Publishes a checkpoint from the main process, then removes those that are kept no longer."""
+    kept = run.recipe.checkpoint
+
+    def write(folder: Path) -> None:
+        write_checkpoint(
+            folder,
+            parameters=run.parameters,
+            optimizer=base_optimizer(run),
+            state=state,
+            scaler=run.scaler,
+            order_digest=run.order.digest(),
+        )
+
+    def publish() -> None:
+        run.store.publish(state.step, write)
+        best = state.best_step if kept.keep_best else None
+        run.store.prune(keep_last=kept.keep_last, best_step=best)
+
+    on_main(accelerator, publish)
+
+
+def base_optimizer(run: Run) -> torch.optim.Optimizer:
+    """Returns the optimizer under Accelerate's wrapper."""
+    return getattr(run.optimizer, "optimizer", run.optimizer)
+
+
+def resolve_micro_batch_size(global_size: int, asked: int | str, world_size: int) -> int:
+    """Returns the micro-batch size; `auto` is the largest up to 16 that divides.
+
+    Raises ConfigError, with the nearest sizes, where world size or micro-batch do not divide.
+    """
+    if global_size % world_size:
+        near = sorted(
+            {
+                max(1, global_size // world_size) * world_size,
+                -(-global_size // world_size) * world_size,
+            }
+        )
+        raise ConfigError(
+            f"batch.global_batch_size: {global_size} is not divided by {world_size} processes; use "
+            f"{' or '.join(map(str, near))}"
+        )
+    share = global_size // world_size
+    divisors = [size for size in range(1, share + 1) if share % size == 0]
+    if asked == "auto":
+        return max(size for size in divisors if size <= AUTO_MICRO_BATCH)
+    if asked not in divisors:
+        below = [size for size in divisors if size < int(asked)][-1:]
+        above = [size for size in divisors if size > int(asked)][:1]
+        raise ConfigError(
+            f"batch.micro_batch_size: {asked} does not divide global_batch_size={global_size} over "
+            f"{world_size} processes; use {' or '.join(map(str, below + above))}"
+        )
+    return int(asked)
+
+
+def build_tokenizer(recipe: Recipe, train: "Dataset", task: Task, directory: Path) -> Any:
+    """Returns the tokenizer; one trained here is kept in the run directory and found there again."""
+    settings = recipe.model.tokenizer
+    if not isinstance(settings, TrainedTokenizer):
+        return load_tokenizer(recipe.model)
+    kept = directory / "tokenizer"
+    if not kept.is_dir():
+        names = task.column_names
+        columns = [names[key] for key in ("text", "text_pair") if names.get(key)]
+        columns = cast(list[str], columns)
+        key = content_key(rows=rows_digest(train, columns), tokenizer=settings.model_dump())
+        texts = (text for column in columns for text in train[column] if isinstance(text, str))
+        trained = write_once(
+            cache_folder() / "tokenizers" / key,
+            lambda folder: train_tokenizer(settings, texts, folder),
+        )
+        write_once(kept, lambda folder: _copy(trained, folder))
+    model = recipe.model.model_copy(update={"tokenizer": str(kept)})
+    return load_tokenizer(model)
+
+
+def prepare_splits(
+    rows: "dict[str, Dataset]", task: Task, tokenizer: Any
+) -> tuple[dict[str, PreparedSplit], list[str]]:
+    """Returns each split tokenised, from the cache where it is there, and notes on them."""
+    digest, notes = tokenizer_digest(tokenizer), list[str]()
+    columns = [column for column in task.column_names.values() if column is not None]
+    splits: dict[str, PreparedSplit] = {}
+    for name, part in rows.items():
+        key = content_key(
+            rows=rows_digest(part, columns), tokenizer=digest, **task.encoding_settings()
+        )
+        try:
+            splits[name] = prepare(key, lambda part=part: task.encode(part, tokenizer))
+        except DataError as error:
+            raise DataError(f"the {name} split, {error}") from error
+        truncated, longest = (splits[name].summary[key] for key in ("num_truncated", "longest"))
+        if truncated:
+            notes.append(
+                f"{truncated} of {len(part)} {name} examples were truncated; the longest has "
+                f"{longest} tokens"
+            )
+    return splits, notes
+
+
+def _check_metric(recipe: Recipe, task: Task, rows: "dict[str, Dataset]") -> None:
+    if recipe.evaluation.metric not in task.metrics_offered:
+        raise ConfigError(
+            f"evaluation.metric: {recipe.evaluation.metric!r} is none of "
+            f"{', '.join(task.metrics_offered)}"
+        )
+    if recipe.evaluation.metric == "loss" and recipe.evaluation.mode == "max":
+        raise ConfigError("evaluation.mode: the best loss is the smallest; set mode: min")
+    if recipe.evaluation.patience is not None and "validation" not in rows:
+        raise ConfigError("evaluation.patience needs a validation split; set data.split.validation")
+
+
+def _copy(source: Path, folder: Path) -> None:
+    import shutil
+
+    shutil.copytree(source, folder, dirs_exist_ok=True)

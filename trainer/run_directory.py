@@ -1,0 +1,108 @@
+"""The run directory: owned by one process at a time, of one recipe, with a status written last."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trainer.config import Recipe
+from trainer.errors import RunDirectoryError
+from trainer.recipe import differences, dump_yaml, parse_recipe, read_yaml
+
+MAY_DIFFER = ("batch.micro_batch_size", "model.gradient_checkpointing", "checkpoint.", "tracking.")
+"""Keys that may change between the start of a run and its continuation."""
+
+
+@contextmanager
+def claim(directory: Path) -> Iterator[None]:
+    """Holds the run directory for this process.
+
+    Raises RunDirectoryError where another process holds it; the lock ends with its process.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / ".lock").open("a+")
+    except OSError as error:
+        raise RunDirectoryError(
+            f"the run directory {directory} cannot be written: {error.strerror}"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise RunDirectoryError(
+                f"process {lock.read().strip() or 'unknown'} is training in {directory}; wait for "
+                f"it, or choose another --run-dir"
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def read_recipe(directory: Path) -> Recipe:
+    """Returns the recipe of a run; raises RunDirectoryError where the directory holds no run."""
+    file = directory / "config.yaml"
+    if not file.is_file():
+        raise RunDirectoryError(f"{directory} holds no run: there is no config.yaml in it")
+    return parse_recipe(read_yaml(file.read_text("utf-8"), str(file)), str(file))
+
+
+def check_recipe(directory: Path, recipe: Recipe) -> list[str]:
+    """Returns, as sentences, what changed since the run started, where that may change.
+
+    Raises RunDirectoryError, with both values, for any other difference.
+    """
+    changed = differences(read_recipe(directory), recipe)
+    refused = {key: values for key, values in changed.items() if not key.startswith(MAY_DIFFER)}
+    if refused:
+        listed = "; ".join(
+            f"{key} is {old!r} there and {new!r} here" for key, (old, new) in refused.items()
+        )
+        raise RunDirectoryError(
+            f"{directory} belongs to a run of another recipe: {listed}; choose another --run-dir"
+        )
+    return [f"{key} was {old!r} and is now {new!r}" for key, (old, new) in changed.items()]
+
+
+def free_name(directory: Path) -> Path:
+    """Returns the first of DIR-2, DIR-3, … that does not exist."""
+    number = 2
+    while (free := directory.with_name(f"{directory.name}-{number}")).exists():
+        number += 1
+    return free
+
+
+def write_recipe(directory: Path, recipe: Recipe) -> None:
+    write_text(directory / "config.yaml", dump_yaml(recipe))
+
+
+def write_status(
+    directory: Path, state: str, *, exit_code: int | None, step: int | None, message: str
+) -> None:
+    """Writes status.json: state is running, done, stopped or failed."""
+    status = {"state": state, "exit_code": exit_code, "step": step, "message": message}
+    write_json(directory / "status.json", status)
+
+
+def read_status(directory: Path) -> dict[str, Any]:
+    """Returns the last status of a run, empty where there is none."""
+    try:
+        return json.loads((directory / "status.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def write_json(file: Path, value: Any) -> None:
+    write_text(file, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Writes a file that is either the old one or complete."""
+    staging = file.with_name(f".{file.name}.staging")
+    staging.write_text(text, "utf-8")
+    staging.replace(file)

@@ -1,0 +1,5 @@
+"""The tasks by name."""
+
+from trainer.tasks.classification import Classification
+
+TASKS = {"classification": Classification}

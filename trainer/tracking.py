@@ -1,0 +1,146 @@
+"""What a run says while it goes: metrics.jsonl, trackers, and progress on the terminal or in a log."""
+
+import json
+import math
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from trainer.state import TrainState
+
+
+class Tracker:
+    """Writes one JSON object a line, the same numbers to trackers, and progress; main process only."""
+
+    def __init__(self, accelerator: Accelerator, file: Path, *, num_steps: int) -> None:
+        self._accelerator = accelerator
+        self._file = file
+        self._num_steps = num_steps
+        self._logged_tokens = 0
+        self._first: tuple[int, float] | None = None
+        self._bar: tqdm[Any] | None = None
+        self._active = accelerator.is_main_process
+
+    def start(self, state: TrainState) -> None:
+        """Goes on from `state`: later lines are removed, for the run writes them again."""
+        self._logged_tokens = state.tokens
+        if self._active and self._file.is_file():
+            kept = [line for line in read_lines(self._file) if line["step"] <= state.step]
+            staging = self._file.with_name(f".{self._file.name}.staging")
+            staging.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            staging.replace(self._file)
+
+    def training(
+        self, state: TrainState, epoch: int, values: dict[str, float], rate: float, seconds: float
+    ) -> dict[str, Any]:
+        """Writes and returns the line of a training step; seconds are those since the last line."""
+        tokens = state.tokens - self._logged_tokens
+        self._logged_tokens = state.tokens
+        record = {
+            "step": state.step,
+            "epoch": epoch,
+            "split": "train",
+            **values,
+            "learning_rate": rate,
+            "samples": state.samples,
+            "tokens": state.tokens,
+            "seconds": seconds,
+            "tokens_per_second": tokens / max(seconds, 1e-9),
+        }
+        self.log(record)
+        return record
+
+    def evaluation(
+        self, state: TrainState, epoch: int, metrics: dict[str, Any], *, split: str = "validation"
+    ) -> None:
+        """Writes and prints the line of an evaluation, with the mean training loss before it."""
+        train_loss = state.loss_sum / state.loss_steps if state.loss_steps else None
+        position = {"step": state.step, "epoch": epoch, "split": split}
+        self.log(
+            {**position, **metrics, "train_loss": train_loss, "peak_memory_bytes": peak_memory()}
+        )
+        numbers = "  ".join(
+            f"{name} {value:.4f}"
+            for name, value in metrics.items()
+            if isinstance(value, float) and name != "seconds" and not name.endswith("_macro")
+        )
+        self.say(f"{split} after step {state.step}: {numbers}")
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Writes a line of metrics.jsonl; its numbers go to the trackers under split/name."""
+        if not self._active:
+            return
+        with self._file.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        numbers = {
+            f"{record['split']}/{name}": value
+            for name, value in record.items()
+            if isinstance(value, int | float) and name not in ("step", "epoch")
+        }
+        self._accelerator.log(numbers, step=record["step"])
+
+    def progress(self, step: int, record: dict[str, Any] | None) -> None:
+        """Shows a step: a bar on a terminal, a line for each record elsewhere."""
+        if not self._active:
+            return
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (step, now)
+        if sys.stderr.isatty():
+            if self._bar is None:
+                self._bar = tqdm(total=self._num_steps, initial=step, unit="step", leave=True)
+            self._bar.update(step - self._bar.n)
+            if record is not None:
+                speed = record["tokens_per_second"]
+                self._bar.set_postfix_str(f"loss {record['loss']:.4f}, {speed:,.0f} tokens/s")
+        elif record is not None:
+            first_step, start = self._first
+            pace = (now - start) / (step - first_step) if step > first_step else math.nan
+            left = _duration(pace * (self._num_steps - step))
+            self.say(
+                f"step {step}/{self._num_steps}  loss {record['loss']:.4f}  "
+                f"{record['tokens_per_second']:,.0f} tokens/s  {left} left"
+            )
+
+    def say(self, message: str) -> None:
+        """Prints a line from the main process without breaking the bar."""
+        if self._active:
+            tqdm.write(message, file=sys.stdout)
+            sys.stdout.flush()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """Returns the records of metrics.jsonl; a line cut off by a crash ends them."""
+    records: list[dict[str, Any]] = []
+    for line in file.read_text().splitlines() if file.is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+def peak_memory() -> int:
+    """Returns the most bytes this process held: of the GPU where there is one, else of the host."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _duration(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "?"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
