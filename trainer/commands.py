@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ def _train(
     for change in changes:
         run.tracker.say(change)
     state = _resume(run, accelerator, resume)
-    _describe(run, accelerator, state)
+    _describe(run, accelerator)
     if state.step == 0 and recipe.evaluation.baseline:
         _baseline(run, accelerator, state)
     state = train(run, accelerator, state, stop)
@@ -201,7 +201,7 @@ def _baseline(run: Any, accelerator: Any, state: Any) -> None:
             run.tracker.evaluation(state, 0, metrics, split=split)
 
 
-def _describe(run: Any, accelerator: Any, state: Any) -> None:
+def _describe(run: Any, accelerator: Any) -> None:
     """Says what is about to run, and starts the trackers."""
     accumulation = run.recipe.batch.global_batch_size // (
         run.micro_batch_size * accelerator.num_processes
@@ -210,7 +210,8 @@ def _describe(run: Any, accelerator: Any, state: Any) -> None:
     counts = run.counts
     run.tracker.say(
         f"{run.directory}\n"
-        f"  {counts.total:,} parameters, {counts.trainable:,} trainable ({run.recipe.tuning.mode})\n"
+        f"  {counts.total:,} parameters, {counts.trainable:,} trainable, "
+        f"tuning {run.recipe.tuning.mode}\n"
         f"  {rows} examples\n"
         f"  {run.num_steps} steps of {run.recipe.batch.global_batch_size} = "
         f"{accelerator.num_processes} process(es) x {run.micro_batch_size} x {accumulation}, "
@@ -242,7 +243,7 @@ class _Status:
     end = write
 
     @contextmanager
-    def reported(self) -> Iterator[None]:
+    def reported(self) -> Generator[None]:
         """Writes how a command failed before its error goes on."""
         try:
             yield

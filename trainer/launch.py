@@ -30,11 +30,16 @@ def build_accelerator(recipe: Recipe, directory: Path) -> Accelerator:
     """
     check_promise()
     precision = resolve_precision(recipe.precision)
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it looked
     accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(),
+        cpu=on_cpu,
         mixed_precision="no" if precision == "fp32" else precision,
         log_with=list(recipe.tracking.trackers),
-        project_config=ProjectConfiguration(str(directory), logging_dir=str(directory)),
+        project_config=ProjectConfiguration(
+            str(directory), logging_dir=str(directory / "tensorboard")
+        ),
         kwargs_handlers=[
             DistributedDataParallelKwargs(broadcast_buffers=False),
             InitProcessGroupKwargs(timeout=timedelta(minutes=30)),

@@ -21,7 +21,12 @@ class DataOrder:
     """
 
     def __init__(
-        self, *, seed: int, lengths: Sequence[int], global_batch_size: int, length_bucketing: bool
+        self,
+        *,
+        seed: int,
+        lengths: Sequence[int] | np.ndarray,
+        global_batch_size: int,
+        length_bucketing: bool,
     ) -> None:
         self._seed = seed
         self._lengths = np.asarray(lengths, dtype=np.int64)

@@ -1,7 +1,7 @@
 """Signals that ask a run to stop: noted at once, acted upon at the next step boundary."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -25,7 +25,7 @@ class StopRequest:
 
 
 @contextmanager
-def listen() -> Iterator[StopRequest]:
+def listen() -> Generator[StopRequest]:
     """Notes the first of SIGTERM, SIGUSR1 and Ctrl-C; a second one ends the process at once."""
     request = StopRequest()
 

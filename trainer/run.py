@@ -176,12 +176,8 @@ def resolve_micro_batch_size(global_size: int, asked: int | str, world_size: int
     Raises ConfigError, with the nearest sizes, where world size or micro-batch do not divide.
     """
     if global_size % world_size:
-        near = sorted(
-            {
-                max(1, global_size // world_size) * world_size,
-                -(-global_size // world_size) * world_size,
-            }
-        )
+        below = global_size // world_size * world_size
+        near = [size for size in (below, below + world_size) if size > 0]
         raise ConfigError(
             f"batch.global_batch_size: {global_size} is not divided by {world_size} processes; use "
             f"{' or '.join(map(str, near))}"
@@ -201,7 +197,7 @@ def resolve_micro_batch_size(global_size: int, asked: int | str, world_size: int
 
 
 def build_tokenizer(recipe: Recipe, train: "Dataset", task: Task, directory: Path) -> Any:
-    """Returns the tokenizer; one trained here is kept in the run directory and found there again."""
+    """Returns the tokenizer; one that is trained here is kept in the run directory."""
     settings = recipe.model.tokenizer
     if not isinstance(settings, TrainedTokenizer):
         return load_tokenizer(recipe.model)

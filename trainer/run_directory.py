@@ -3,7 +3,7 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ MAY_DIFFER = ("batch.micro_batch_size", "model.gradient_checkpointing", "checkpo
 
 
 @contextmanager
-def claim(directory: Path) -> Iterator[None]:
+def claim(directory: Path) -> Generator[None]:
     """Holds the run directory for this process.
 
     Raises RunDirectoryError where another process holds it; the lock ends with its process.

@@ -1,4 +1,4 @@
-"""What a run says while it goes: metrics.jsonl, trackers, and progress on the terminal or in a log."""
+"""What a run says while it goes: metrics.jsonl, trackers, a progress bar or plain lines."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from trainer.state import TrainState
 
 
 class Tracker:
-    """Writes one JSON object a line, the same numbers to trackers, and progress; main process only."""
+    """Writes metrics.jsonl, trackers and progress, from the main process only."""
 
     def __init__(self, accelerator: Accelerator, file: Path, *, num_steps: int) -> None:
         self._accelerator = accelerator

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import NamedTuple
 
 Rows = list[dict[str, str]]
@@ -15,127 +16,98 @@ ASPECTS: dict[str, tuple[str, ...]] = {
     "book": ("story", "prose", "cover", "opening chapter", "translation", "last chapter"),
 }
 
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 # Only mild adjectives are negated: "not bad" praises, whereas "not superb" hardly blames.
 MILD = {
-    "positive": tuple(
-        [
-            "good",
-            "pleasant",
-            "enjoyable",
-            "impressive",
-            "convincing",
-            "memorable",
-            "satisfying",
-            "charming",
-            "appealing",
-            "likeable",
-        ]
-    ),
-    "negative": tuple(
-        [
-            "bad",
-            "dull",
-            "boring",
-            "annoying",
-            "disappointing",
-            "tedious",
-            "unpleasant",
-            "mediocre",
-            "clumsy",
-            "dreary",
-        ]
-    ),
+    "positive": _words("good pleasant enjoyable impressive convincing memorable charming"),
+    "negative": _words("bad dull boring annoying disappointing tedious unpleasant"),
 }
 STRONG = {
-    "positive": tuple(["superb", "excellent", "wonderful", "brilliant", "outstanding", "terrific"]),
-    "negative": tuple(["awful", "dreadful", "terrible", "horrible", "abysmal", "appalling"]),
+    "positive": _words("superb excellent wonderful brilliant outstanding"),
+    "negative": _words("awful dreadful terrible horrible appalling"),
 }
 # Words of faint praise, where the degree alone decides.
 FAINT = ("tolerable", "acceptable", "adequate", "passable")
 FAINT_DEGREES = {"positive": "more than {}", "negative": "barely {}"}
-MILD_DEGREES = ("{}", "{}", "very {}", "quite {}", "really {}", "rather {}")
-STRONG_DEGREES = ("{}", "{}", "truly {}", "simply {}", "nothing short of {}")
-NEGATIONS = (
-    "not {}",
-    "not {} at all",
-    "not the least bit {}",
-    "hardly {}",
-    "never {}",
-    "far from {}",
-    "anything but {}",
-    "by no means {}",
-)
+MILD_DEGREES = ("{}", "{}", "very {}", "really {}")
+STRONG_DEGREES = ("{}", "{}", "truly {}", "nothing short of {}")
+NEGATIONS = ("not {}", "not {} at all", "hardly {}", "never {}", "far from {}", "anything but {}")
 NEGATORS = ("not", "never", "hardly")  # those that fit "I had _ read" as well as "was _ good"
 
-# Sentence frames. {q} is the predicate that decides and {p} the opposite one that is conceded
-# ("contrast") or rejected ("correction"); in "scope" a negator stands either at {n}, where it
-# leaves the verdict alone, or in {q}. {t} is the thing reviewed, {a} and {b} two of its aspects.
-TRAIN_FRAMES: dict[str, tuple[str, ...]] = {
-    "simple": (
-        "the {a} was {q}",
-        "I found the {a} {q}",
-        "to me the {a} of this {t} was {q}",
-        "my friends noticed that the {a} was {q}",
-    ),
+
+def _clauses(aspect: str, verdict: str) -> tuple[str, ...]:
+    return (
+        f"the {aspect} was {verdict}",
+        f"I found the {aspect} {verdict}",
+        f"to me the {aspect} was {verdict}",
+        f"the {aspect} of this {{t}} was {verdict}",
+        f"I thought that the {aspect} was {verdict}",
+    )
+
+
+_DECIDES = _clauses("{a}", "{q}")
+_CONCEDED = _clauses("{b}", "{p}")
+_ASIDES = (
+    "I had {n}read about it",
+    "we had {n}asked for advice",
+    "my sister had {n}expected that",
+    "we had {n}planned ahead",
+    "my friends had {n}heard of it",
+)
+_SUBJECTS = ("the {a}", "the {a} of this {t}", "its {a}", "the {a} we had")
+
+# The parts of the sentence frames: a frame joins one option of each part. {q} is the predicate
+# that decides and {p} the opposite one that is conceded ("contrast") or rejected ("correction");
+# in "scope" a negator stands either at {n}, where it leaves the verdict alone, or in {q}.
+# {t} is the thing reviewed, {a} and {b} two of its aspects.
+_PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "simple": (("{0}", "in the end {0}", "my friends agreed that {0}", "as I said, {0}"), _DECIDES),
     "contrast": (
-        "the {a} was {p}, but the {b} was {q}",
-        "although the {a} was {p}, the {b} was {q}",
-        "the {b} was {q}, although the {a} was {p}",
-        "the {b} was {q}, even though the {a} was {p}",
-        "to me the {b} was {q}, even though I found the {a} {p}",
-        "yes, the {a} was {p}, but what matters is that the {b} was {q}",
-        "what matters is that the {b} was {q}, even if the {a} was {p}",
-        "despite the fact that the {a} was {p}, I found the {b} {q}",
-        "I found the {b} {q}, despite the fact that the {a} was {p}",
-        "I found the {a} {p}, yet the {b} was {q}",
-        "the {a} may have been {p}, but I found the {b} {q}",
-        "while the {a} was {p}, to me the {b} was {q}",
+        (
+            "{1}, but {0}",
+            "{1}, yet {0}",
+            "although {1}, {0}",
+            "even though {1}, {0}",
+            "{0}, although {1}",
+            "{0}, even though {1}",
+        ),
+        _DECIDES,
+        _CONCEDED,
     ),
     "correction": (
-        "the {a} was {q}, not {p}",
-        "the {a} was not {p} but {q}",
-        "far from being {p}, the {a} was {q}",
-        "the {a} was anything but {p}; in fact it was {q}",
-        "I expected the {a} to be {p}, but it was {q}",
-        "my friends called the {a} {p}, yet to me it was {q}",
-        "whoever called the {a} {p} is wrong, because it was {q}",
-        "instead of {p}, the {a} of this {t} was {q}",
-        "in fact I found the {a} {q} and by no means {p}",
+        (
+            "{0} was {{q}}, not {{p}}",
+            "{0} was not {{p}} but {{q}}",
+            "far from being {{p}}, {0} was {{q}}",
+            "{0} was anything but {{p}}; it was {{q}}",
+            "instead of {{p}}, {0} was {{q}}",
+            "{0} was {{q}} rather than {{p}}",
+        ),
+        _SUBJECTS,
     ),
-    "scope": (
-        "I had {n}read about this {t}, and I found the {a} {q}",
-        "the {a} was {q}, which I had {n}expected",
-        "we had {n}seen pictures of it, and the {a} was {q}",
-        "my sister had {n}heard of this {t}, and to me the {a} was {q}",
-        "as we had {n}planned ahead, we noticed that the {a} was {q}",
-        "the {a} of this {t} was {q}, and I had {n}asked for advice",
-        "I found the {a} {q}, and my friends had {n}expected that",
-    ),
+    "scope": (("{1}, and {0}", "{0}, and {1}", "since {1}, {0}"), _DECIDES, _ASIDES),
 }
-HELD_OUT_FRAMES: dict[str, tuple[str, ...]] = {
-    "simple": (
-        "in fact the {a} of this {t} was {q}",
-        "we found the {a} {q}",
-    ),
-    "contrast": (
-        "even though the {a} was {p}, the {b} was {q}",
-        "the {a} was {p}, yet I found the {b} {q}",
-        "I found the {b} {q}, although to me the {a} was {p}",
-        "the {a} may have been {p}, yet what matters is that the {b} was {q}",
-        "the {b} was {q}, even if I found the {a} {p}",
-    ),
-    "correction": (
-        "the {a} was far from {p}; in fact it was {q}",
-        "I expected the {a} to be {p}, yet to me it was {q}",
-        "to me the {a} was {q} and by no means {p}",
-        "instead of being {p}, the {a} was in fact {q}",
-    ),
-    "scope": (
-        "we had {n}asked for advice, and the {a} was {q}",
-        "I found the {a} {q}, which my sister had {n}expected",
-        "as I had {n}read about this {t}, we noticed that the {a} was {q}",
-    ),
-}
+
+
+def _frames(held_out: bool) -> dict[str, tuple[str, ...]]:
+    """Return the frames of each kind: a quarter is held out, but each of its parts is not."""
+    frames: dict[str, tuple[str, ...]] = {}
+    for kind, parts in _PARTS.items():
+        choices = product(*(range(len(options)) for options in parts))
+        frames[kind] = tuple(
+            parts[0][choice[0]].format(*(p[i] for p, i in zip(parts[1:], choice[1:], strict=True)))
+            for choice in choices
+            if (sum(choice) % 4 == 3) == held_out
+        )
+    return frames
+
+
+TRAIN_FRAMES = _frames(held_out=False)
+HELD_OUT_FRAMES = _frames(held_out=True)
 
 # How often each kind of frame is drawn. The simple ones are the only rows that a bag of words can
 # tell apart (so it stays below 58 %); without them a small model finds no gradient to start from.
@@ -144,22 +116,17 @@ KINDS = 2 * ("simple",) + 3 * ("contrast",) + 2 * ("correction",) + ("scope",)
 # Neutral company, the same for both labels; some of it negates or contrasts without a verdict.
 LEADS = (
     "last June, ",
-    "on a rainy Sunday in March, ",
     "as far as I can tell, ",
-    "for what it is worth, ",
-    "after two weeks with this {t}, ",
     "I do not write many reviews. ",
-    "a colleague had mentioned this {t} at work. ",
-    "we meant to choose another {t}, but it was late and we had an hour to fill. ",
     "this was the second {t} that we tried in the same month, and the first one on our own. ",
-    "I had never heard of this {t} before, although it has been around for more than ten years. ",
 )
 TAILS = (
     " I was there with my brother.",
     " That is all I have to say.",
     " It was not the first {t} I tried this year.",
-    " We took the bus home, even though it was only a short walk.",
-    " My parents, who live far from here, asked me about this {t} on the phone later that week.",
+    " We took the bus home, which is only a short ride, and were in bed before ten.",
+    " My parents, who live far from here, asked me about this {t} on the phone later that week, "
+    "so I told them what I have written here.",
 )
 
 

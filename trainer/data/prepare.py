@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,7 +73,7 @@ def write_once(folder: Path, write: Callable[[Path], None]) -> Path:
 
     It appears only when it is complete. Of several processes one writes; the others wait.
     """
-    with _exclusive(folder.with_name(folder.name + ".lock")):
+    with _exclusive(folder.with_name(f".{folder.name}.lock")):
         if not folder.is_dir():
             staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
@@ -89,7 +89,7 @@ def prepare(
 ) -> PreparedSplit:
     """Returns the split kept under `key`, made by `encode` where it is not there yet.
 
-    `encode` returns columns, with one number or one list of numbers for each example, and a summary.
+    `encode` returns columns, a number or a list of numbers for each example, and a summary.
     """
 
     def write(folder: Path) -> None:
@@ -121,7 +121,7 @@ def _open(folder: Path) -> PreparedSplit:
 
 
 @contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
+def _exclusive(path: Path) -> Generator[None]:
     """Holds a lock that ends with its process."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:

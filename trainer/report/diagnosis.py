@@ -14,7 +14,7 @@ def diagnose(metrics: dict[str, Any], split: str) -> list[str]:
     answered = [label for label, one in classes.items() if one["predicted"]]
     if len(answered) == 1 and len(classes) > 1:
         findings.append(
-            f"{split}: every example is answered {answered[0]!r}; the other classes were not learned"
+            f"{split}: every example is answered {answered[0]!r}; no other class was learned"
         )
     majority, share = max(
         ((label, one["support"] / total) for label, one in classes.items()), key=lambda one: one[1]

@@ -66,7 +66,8 @@ def model_card(name: str, results: dict[str, Any]) -> str:
     header = f"---\nlibrary_name: transformers\nbase_model: {base}\n---\n\n"
     if model["name_or_path"] is None:
         header = "---\nlibrary_name: transformers\n---\n\n"
-    return f"{header}Base: {base}, {model['initialization']}; tuning: {tuning}.\n\n{report(name, results)}"
+    origin = f"Base: {base}, {model['initialization']}; tuning: {tuning}."
+    return f"{header}{origin}\n\n{report(name, results)}"
 
 
 def _table(titles: list[str], rows: list[list[str]]) -> list[str]:

@@ -1,6 +1,6 @@
 """What a task gives the loop: loss sums and target counts, and what to measure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -52,13 +52,19 @@ class Batch:
 class Task(Protocol):
     """A way to turn rows into loss and metrics; it knows nothing of ranks or engines."""
 
-    auto_model: str
-    """Name of the transformers class that builds its models."""
-    loss_terms: tuple[LossTerm, ...]
+    @property
+    def auto_model(self) -> str:
+        """Returns the name of the transformers class that builds its models."""
+        ...
+
+    @property
+    def loss_terms(self) -> tuple[LossTerm, ...]: ...
+
     num_statistics: int
     metrics_offered: tuple[str, ...]
     """Names of numbers in `metrics` that can decide which step is best."""
-    scales: Mapping[str, str]
+    scales: dict[str, str]
+    """Range of each metric that has one."""
 
     @property
     def column_names(self) -> dict[str, str | None]:

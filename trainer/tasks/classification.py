@@ -11,6 +11,7 @@ from torch.nn import functional
 from trainer import config
 from trainer.data.prepare import PreparedSplit
 from trainer.errors import ConfigError, DataError
+from trainer.metrics.classification import from_confusion
 from trainer.tasks.base import Batch, LossTerm, pad
 
 if TYPE_CHECKING:
@@ -38,12 +39,10 @@ class Classification:
         self.label_smoothing = label_smoothing
         self.class_weights = torch.tensor(class_weights or [1.0] * len(self.labels))
         self.num_statistics = len(self.labels) ** 2
-        macro = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "loss")
-        binary = ("precision", "recall", "f1") if len(self.labels) == 2 else ()
-        self.metrics_offered = (*macro, *binary)
-        self.scales = dict.fromkeys(
-            (name for name in self.metrics_offered if name != "loss"), "0-1"
-        )
+        binary = ["precision", "recall", "f1"] if len(self.labels) == 2 else []
+        shares: list[str] = ["accuracy", *binary, "precision_macro", "recall_macro", "f1_macro"]
+        self.metrics_offered = (*shares, "loss")
+        self.scales = dict.fromkeys(shares, "0-1")
 
     @classmethod
     def from_rows(
@@ -174,8 +173,6 @@ class Classification:
         return torch.bincount(pairs, minlength=self.num_statistics).double()
 
     def metrics(self, statistics: np.ndarray) -> dict[str, Any]:
-        from trainer.metrics.classification import from_confusion
-
         size = len(self.labels)
         return from_confusion(statistics.reshape(size, size).astype(np.int64), self.labels)
 
