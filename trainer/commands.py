@@ -9,7 +9,7 @@ import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.config import Recipe
 from trainer.errors import CheckpointError, ConfigError, RunDirectoryError, TrainerError
@@ -24,6 +24,12 @@ from trainer.run_directory import (
     write_recipe,
     write_status,
 )
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from trainer.run import Run
+    from trainer.state import TrainState
 
 DONE, STOPPED, INTERRUPTED = 0, 85, 130
 
@@ -159,7 +165,7 @@ def _open(recipe: Recipe, directory: Path, resume: str, stack: ExitStack) -> lis
     return changes
 
 
-def _resume(run: Any, accelerator: Any, resume: str) -> Any:
+def _resume(run: "Run", accelerator: "Accelerator", resume: str) -> "TrainState":
     """Returns the state to go on from, with the weights and moments that belong to it."""
     from trainer.checkpoint import load_checkpoint, verify
     from trainer.ranks import on_main
@@ -192,7 +198,7 @@ def _resume(run: Any, accelerator: Any, resume: str) -> Any:
     return state
 
 
-def _baseline(run: Any, accelerator: Any, state: Any) -> None:
+def _baseline(run: "Run", accelerator: "Accelerator", state: "TrainState") -> None:
     from trainer.evaluation import evaluate
 
     for split in ("validation", "test"):
@@ -201,7 +207,7 @@ def _baseline(run: Any, accelerator: Any, state: Any) -> None:
             run.tracker.evaluation(state, 0, metrics, split=split)
 
 
-def _describe(run: Any, accelerator: Any) -> None:
+def _describe(run: "Run", accelerator: "Accelerator") -> None:
     """Says what is about to run, and starts the trackers."""
     accumulation = run.recipe.batch.global_batch_size // (
         run.micro_batch_size * accelerator.num_processes
@@ -272,7 +278,7 @@ class _Status:
             print(f"trainer: status.json cannot be written: {error}", file=sys.stderr)
 
 
-def _leave(accelerator: Any) -> None:
+def _leave(accelerator: "Accelerator") -> None:
     """Ends trackers and the process group: a rank that leaves early makes the others abort."""
     accelerator.wait_for_everyone()
     accelerator.end_training()

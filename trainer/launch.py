@@ -76,7 +76,7 @@ def check_promise() -> None:
         )
 
 
-def resolve_precision(asked: str) -> Precision:
+def resolve_precision(asked: Precision | Literal["auto"]) -> Precision:
     """Returns what the device computes in: by compute capability, for emulated bf16 is slow.
 
     Raises ConfigError for bf16 before capability 8.0 and for fp16 without a GPU.
@@ -92,7 +92,7 @@ def resolve_precision(asked: str) -> Precision:
         )
     if asked == "fp16" and capability is None:
         raise ConfigError("precision: fp16 needs a GPU; use fp32, bf16 or auto")
-    return asked  # type: ignore[return-value]
+    return asked
 
 
 COMPUTE_DTYPES: dict[Precision, torch.dtype] = {

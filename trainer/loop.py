@@ -4,7 +4,6 @@ import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +50,8 @@ def train(run: Run, accelerator: Accelerator, state: TrainState, stop: StopReque
 
         ids = order.examples(state.step)
         epoch = order.epoch_of(state.step) + 1
-        result = optimizer_step(run, accelerator, step_window(run, accelerator, state.step))
+        window = step_window(run, accelerator, state.step)
+        result = optimizer_step(run, accelerator, window, step=state.step + 1)
         tokens = int(run.splits["train"].lengths[ids].sum())
         state = state.after(
             samples=len(ids), tokens=tokens, loss=result.losses["loss"], skipped=result.skipped
@@ -93,12 +93,14 @@ def train(run: Run, accelerator: Accelerator, state: TrainState, stop: StopReque
     return state
 
 
-def optimizer_step(run: Run, accelerator: Accelerator, window: list[Batch]) -> StepResult:
+def optimizer_step(
+    run: Run, accelerator: Accelerator, window: list[Batch], *, step: int
+) -> StepResult:
     """Takes one optimizer step over the micro-batches of this rank.
 
     The gradient is that of the sum of each loss term over the whole step, divided by the term's
     count over the whole step: it does not depend on how the step was cut into micro-batches, nor
-    over how many ranks. Raises DivergedError on every rank, before the weights change.
+    over how many ranks. Raises DivergedError, naming `step`, on every rank before weights change.
     """
     counts = sum_over_ranks(accelerator, torch.stack([batch.counts for batch in window]).sum(0))
     # Engines average gradients over ranks; the sum is what we want.
@@ -113,10 +115,11 @@ def optimizer_step(run: Run, accelerator: Accelerator, window: list[Batch]) -> S
         sums += losses.detach()
     max_norm = run.recipe.optimizer.max_grad_norm or math.inf
     norm = accelerator.clip_grad_norm_(run.parameters.values(), max_norm)
+    assert norm is not None  # None is of engines that launch.ENGINES leaves out
     totals = torch.cat([sum_over_ranks(accelerator, sums), counts, norm.double().reshape(1)])
     *numbers, grad_norm = totals.tolist()  # the step's one wait for the device
     losses = loss_by_term(run, np.array(numbers[: len(sums)]), np.array(numbers[len(sums) :]))
-    _check_finite(run, losses, grad_norm)
+    _check_finite(run, numbers[: len(sums)], grad_norm, step)
     run.optimizer.step()
     run.optimizer.zero_grad()
     return StepResult(
@@ -153,12 +156,14 @@ def finished(run: Run, state: TrainState) -> bool:
     )
 
 
-def _check_finite(run: Run, losses: dict[str, Any], grad_norm: float) -> None:
-    wrong = [name for name, value in losses.items() if not math.isfinite(value)]
+def _check_finite(run: Run, sums: list[float], grad_norm: float, step: int) -> None:
+    terms = zip(run.task.loss_terms, sums, strict=True)
+    wrong = [f"the loss {term.name}" for term, value in terms if not math.isfinite(value)]
     if not math.isfinite(grad_norm) and run.precision != "fp16":  # there the loss scale adapts
-        wrong = wrong or ["the gradient"]
+        wrong.append("the gradient")
     if wrong:
         raise DivergedError(
-            f"{wrong[-1]} is not finite any more; lower optimizer.learning_rate "
-            f"({run.recipe.optimizer.learning_rate}) or optimizer.max_grad_norm, or warm up longer"
+            f"{' and '.join(wrong)} at step {step} are no finite numbers; lower "
+            f"optimizer.learning_rate ({run.recipe.optimizer.learning_rate}) or "
+            f"optimizer.max_grad_norm, or warm up longer"
         )

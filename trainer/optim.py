@@ -1,5 +1,7 @@
 """Optimizers and their parameter groups."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -17,18 +19,22 @@ def build_optimizer(
     groups = parameter_groups(parameters, settings.weight_decay)
     if settings.name == "sgd":
         return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
-    adam = {"lr": settings.learning_rate, "betas": settings.betas, "eps": settings.eps}
+    adam: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "betas": settings.betas,
+        "eps": settings.eps,
+    }
     if settings.name == "adamw":
         return torch.optim.AdamW(groups, fused=True, **adam)
     try:
-        from bitsandbytes import optim
+        from bitsandbytes.optim.adamw import AdamW8bit, PagedAdamW8bit
     except ImportError as error:
         raise ConfigError(
             f"optimizer.name: {settings.name} needs bitsandbytes; install it or use adamw"
         ) from error
     if settings.name == "paged_adamw_8bit":
-        return optim.PagedAdamW8bit(groups, **adam)
-    return optim.AdamW8bit(groups, **adam)
+        return PagedAdamW8bit(groups, **adam)
+    return AdamW8bit(groups, **adam)
 
 
 def parameter_groups(

@@ -1,7 +1,7 @@
 """What ranks decide together: sums, agreement, and work that the main process does alone."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -15,7 +15,10 @@ Result = TypeVar("Result")
 
 def sum_over_ranks(accelerator: Accelerator, tensor: Tensor) -> Tensor:
     """Returns the sum of a tensor over all ranks, on each of them."""
-    return tensor if accelerator.num_processes == 1 else accelerator.reduce(tensor, "sum")  # type: ignore[return-value]
+    if accelerator.num_processes == 1:
+        return tensor
+    total: Any = accelerator.reduce(tensor, "sum")
+    return total
 
 
 def any_rank(accelerator: Accelerator, condition: bool) -> bool:
@@ -28,7 +31,7 @@ def any_rank(accelerator: Accelerator, condition: bool) -> bool:
 
 def on_main(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
     """Returns what `work` returns on the main process; its TrainerError is raised on every rank."""
-    outcome: list[Result | TrainerError | None] = [None]
+    outcome: list[Any] = [None]  # the Result, or the TrainerError in its place
     if accelerator.is_main_process:
         try:
             outcome[0] = work()
@@ -38,6 +41,7 @@ def on_main(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
                 raise
     if accelerator.num_processes > 1:
         broadcast_object_list(outcome)
-    if isinstance(outcome[0], TrainerError):
-        raise outcome[0]
-    return outcome[0]  # type: ignore[return-value]
+    result = outcome.pop()
+    if isinstance(result, TrainerError):
+        raise result
+    return result

@@ -34,12 +34,27 @@ _Yaml12Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"),
     list("-+.0123456789"),
 )
-_Yaml12Loader.add_constructor(
-    "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node))
-)
-_Yaml12Loader.add_constructor(
-    "tag:yaml.org,2002:float", lambda loader, node: float(loader.construct_scalar(node))
-)
+
+
+class _Yaml12Dumper(yaml.SafeDumper):
+    """Quotes also the strings that only YAML 1.2 takes for numbers, such as 1e5 and 09."""
+
+
+for _first, _resolvers in _Yaml12Loader.yaml_implicit_resolvers.items():
+    for _tag, _pattern in _resolvers:
+        _Yaml12Dumper.add_implicit_resolver(_tag, _pattern, [_first])
+
+
+def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(loader.construct_scalar(node))
+
+
+def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    return float(loader.construct_scalar(node))
+
+
+_Yaml12Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_Yaml12Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 
 
 def read_yaml(text: str, origin: str) -> Any:
@@ -55,7 +70,8 @@ def read_yaml(text: str, origin: str) -> Any:
 
 def dump_yaml(recipe: Recipe) -> str:
     """Returns the complete recipe as YAML that `load_recipe` reads back to an equal one."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    values = recipe.model_dump(mode="json")
+    return yaml.dump(values, Dumper=_Yaml12Dumper, sort_keys=False, allow_unicode=True)
 
 
 def load_recipe(name_or_path: str, overrides: tuple[str, ...] = ()) -> Recipe:

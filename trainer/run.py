@@ -204,8 +204,7 @@ def build_tokenizer(recipe: Recipe, train: "Dataset", task: Task, directory: Pat
     kept = directory / "tokenizer"
     if not kept.is_dir():
         names = task.column_names
-        columns = [names[key] for key in ("text", "text_pair") if names.get(key)]
-        columns = cast(list[str], columns)
+        columns = [column for key in ("text", "text_pair") if (column := names.get(key))]
         key = content_key(rows=rows_digest(train, columns), tokenizer=settings.model_dump())
         texts = (text for column in columns for text in train[column] if isinstance(text, str))
         trained = write_once(

@@ -34,7 +34,7 @@ STRONG = {
 FAINT = ("tolerable", "acceptable", "adequate", "passable")
 FAINT_DEGREES = {"positive": "more than {}", "negative": "barely {}"}
 MILD_DEGREES = ("{}", "{}", "very {}", "really {}")
-STRONG_DEGREES = ("{}", "{}", "truly {}", "nothing short of {}")
+STRONG_DEGREES = ("{}", "truly {}")
 NEGATIONS = ("not {}", "not {} at all", "hardly {}", "never {}", "far from {}", "anything but {}")
 NEGATORS = ("not", "never", "hardly")  # those that fit "I had _ read" as well as "was _ good"
 
@@ -54,18 +54,18 @@ _CONCEDED = _clauses("{b}", "{p}")
 _ASIDES = (
     "I had {n}read about it",
     "we had {n}asked for advice",
-    "my sister had {n}expected that",
+    "my sister had {n}tried it",
     "we had {n}planned ahead",
     "my friends had {n}heard of it",
 )
-_SUBJECTS = ("the {a}", "the {a} of this {t}", "its {a}", "the {a} we had")
+_SUBJECTS = ("the {a}", "the {a} of this {t}", "its {a}", "the {a} itself")
 
 # The parts of the sentence frames: a frame joins one option of each part. {q} is the predicate
 # that decides and {p} the opposite one that is conceded ("contrast") or rejected ("correction");
 # in "scope" a negator stands either at {n}, where it leaves the verdict alone, or in {q}.
 # {t} is the thing reviewed, {a} and {b} two of its aspects.
 _PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "simple": (("{0}", "in the end {0}", "my friends agreed that {0}", "as I said, {0}"), _DECIDES),
+    "simple": (("{0}", "in the end {0}", "on the whole {0}", "as I said, {0}"), _DECIDES),
     "contrast": (
         (
             "{1}, but {0}",
@@ -109,29 +109,29 @@ def _frames(held_out: bool) -> dict[str, tuple[str, ...]]:
 TRAIN_FRAMES = _frames(held_out=False)
 HELD_OUT_FRAMES = _frames(held_out=True)
 
-# How often each kind of frame is drawn. The simple ones are the only rows that a bag of words can
-# tell apart (so it stays below 58 %); without them a small model finds no gradient to start from.
+# How often each kind of frame is drawn. Without the simple ones, which a bag of words can tell
+# apart in part, a small model that starts from scratch finds no gradient to follow.
 KINDS = 2 * ("simple",) + 3 * ("contrast",) + 2 * ("correction",) + ("scope",)
 
-# Neutral company, the same for both labels; some of it negates or contrasts without a verdict.
+# Neutral company, the same for both labels, so that lengths are uneven.
 LEADS = (
     "last June, ",
     "as far as I can tell, ",
-    "I do not write many reviews. ",
+    "I write a review now and then. ",
     "this was the second {t} that we tried in the same month, and the first one on our own. ",
 )
 TAILS = (
     " I was there with my brother.",
     " That is all I have to say.",
-    " It was not the first {t} I tried this year.",
+    " It was the third {t} I tried this year.",
     " We took the bus home, which is only a short ride, and were in bed before ten.",
-    " My parents, who live far from here, asked me about this {t} on the phone later that week, "
+    " My parents, who live by the sea, asked me about this {t} on the phone later that week, "
     "so I told them what I have written here.",
 )
 
 
 class _Pair(NamedTuple):
-    """Two texts of the same words, of which the first praises and the second blames."""
+    """Two texts of the same frame, aspects and company, and of opposite labels."""
 
     positive: str
     negative: str
@@ -154,17 +154,19 @@ def _plain(rng: random.Random, label: str) -> str:
 
 
 def _predicate(rng: random.Random, label: str, plain: float) -> str:
-    """Return a predicate of this polarity, plain or by negation and degree: "barely adequate"."""
+    """Return a predicate of this polarity, plain with that probability: "not bad at all"."""
     draw = rng.random()
     if draw < plain:
         return _plain(rng, label)
-    if draw < 0.9 + 0.1 * plain:
+    if draw < 0.7 + 0.3 * plain:
         return _choose(rng, NEGATIONS).format(_choose(rng, MILD[_opposite(label)]))
-    return FAINT_DEGREES[label].format(_choose(rng, FAINT))
+    if draw < 0.85 + 0.15 * plain:
+        return FAINT_DEGREES[label].format(_choose(rng, FAINT))
+    return f"nothing short of {_choose(rng, STRONG[label])}"
 
 
 def _pair(rng: random.Random, frames: dict[str, tuple[str, ...]]) -> _Pair:
-    """Return one sentence and its counterpart: the same words, reordered to the other label."""
+    """Return a sentence and its counterpart, of the same words but for the "simple" kind."""
     kind = _choose(rng, KINDS)
     frame = _choose(rng, frames[kind])
     if kind == "scope":
@@ -175,7 +177,7 @@ def _pair(rng: random.Random, frames: dict[str, tuple[str, ...]]) -> _Pair:
             _opposite(label): {"n": "", "q": f"{negator} {adjective}"},
         }
     else:
-        plain = {"simple": 0.65, "contrast": 0.6, "correction": 1.0}[kind]
+        plain = {"simple": 0.55, "contrast": 0.6, "correction": 1.0}[kind]
         praise = _predicate(rng, "positive", plain)
         blame = _predicate(rng, "negative", plain)
         fills = {
@@ -201,10 +203,12 @@ def reviews(num_rows: int, seed: int) -> dict[str, Rows]:
     """Return review sentences whose sentiment is decided by negation, contrast and degree.
 
     The splits are "train" (`num_rows` rows), "validation" and "test" (`max(200, num_rows // 8)`
-    rows each); a row is {"text": ..., "label": "negative" or "positive"}. No text occurs twice,
-    in one split or in two. Every text has a counterpart in its split, made of the same words and
-    of the opposite label (but for the last one of an odd number), so a bag of words scores 50 %.
-    The test split is written with `HELD_OUT_FRAMES`, the others with `TRAIN_FRAMES`.
+    rows each); a row is {"text": ..., "label": "negative" or "positive"}. Labels are balanced, and
+    no text occurs twice, in one split or in two. A bag of words scores about 55 %: outside the
+    "simple" kind of frame (a quarter of the rows) every text has a counterpart in its split that
+    is made of the same words and has the opposite label (but for the last row of an odd number).
+    The test split is written with `HELD_OUT_FRAMES`, the others with `TRAIN_FRAMES`; its words all
+    occur in train once that has some thousand rows.
 
     Raises ValueError if `num_rows` is less than 1.
     """

@@ -94,10 +94,9 @@ def _load_source(source: Source) -> "dict[str, Dataset]":
         return {name: datasets.Dataset.from_list(rows) for name, rows in generated.items()}
     if source.files is not None:
         return {split: _read_files(split, paths) for split, paths in source.files.items()}
+    assert source.hub is not None
     try:
-        loaded = datasets.load_dataset(
-            cast(str, source.hub), source.config, revision=source.revision
-        )
+        loaded = datasets.load_dataset(source.hub, source.config, revision=source.revision)
     except Exception as error:  # the library raises a dozen kinds for what a user can mend
         named = f"{source.hub}/{source.config}" if source.config else source.hub
         raise DataError(
@@ -108,8 +107,6 @@ def _load_source(source: Source) -> "dict[str, Dataset]":
 
 
 def _read_files(split: str, paths: str | tuple[str, ...]) -> "Dataset":
-    import csv
-
     import datasets
 
     files = [
@@ -117,27 +114,43 @@ def _read_files(split: str, paths: str | tuple[str, ...]) -> "Dataset":
         for path in ([paths] if isinstance(paths, str) else paths)
         for file in _files_under(split, Path(path))
     ]
-    kinds = {_suffix(file) for file in files}
+    kinds = sorted({_suffix(file) for file in files})
     if len(kinds) > 1:
         raise DataError(f"data.source.files.{split}: files of several kinds: {', '.join(kinds)}")
     kind = kinds.pop()
-    options: dict[str, Any] = {}
-    if READERS[kind] == "csv":
-        options = {"keep_default_na": False, "na_values": []}
-    if kind == ".tsv":
-        options |= {"sep": "\t", "quoting": csv.QUOTE_NONE}
     try:
         return cast(
             "Dataset",
             datasets.load_dataset(
-                READERS[kind], data_files=[str(file) for file in files], split="train", **options
+                READERS[kind],
+                data_files=[str(file) for file in files],
+                split="train",
+                **(_csv_options(files[0], kind) if READERS[kind] == "csv" else {}),
             ),
         )
     except Exception as error:  # whatever the reader raises, the file is what to mend
+        if "corresponds to no data" in str(error):
+            raise DataError(f"data.source.files.{split}: no rows in {_names(files)}") from error
         raise DataError(
-            f"data.source.files.{split}: {', '.join(map(str, files))} cannot be read as "
-            f"{kind[1:]}: {_first_line(error.__cause__ or error)}"
+            f"data.source.files.{split}: {_names(files)} cannot be read as {kind[1:]}: "
+            f"{_first_line(error.__cause__ or error)}"
         ) from error
+
+
+def _csv_options(file: Path, kind: str) -> dict[str, Any]:
+    """Returns how a table is read: every column as the text that stands there.
+
+    Guessed types would make 01 a 1 and the word null a gap.
+    """
+    import csv
+
+    import datasets
+    import pandas as pd
+
+    tabs = {"sep": "\t", "quoting": csv.QUOTE_NONE} if kind == ".tsv" else {}
+    names = pd.read_csv(file, nrows=0, **tabs).columns
+    features = datasets.Features({name: datasets.Value("string") for name in names})
+    return {"keep_default_na": False, "na_values": [], "features": features, **tabs}
 
 
 def _files_under(split: str, path: Path) -> list[Path]:
@@ -158,8 +171,12 @@ def _files_under(split: str, path: Path) -> list[Path]:
     return [path]
 
 
+def _names(files: list[Path]) -> str:
+    return ", ".join(map(str, files))
+
+
 def _suffix(path: Path) -> str:
-    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix
+    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
 
 
 def _divide(rows: "Dataset", ratio: Ratio, name: str) -> "dict[str, Dataset]":

@@ -26,7 +26,12 @@ class ClassificationMetrics(evaluate.Metric):
         )
 
     def _compute(
-        self,
+        self, *, predictions: Any = None, references: Any = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        return self._scores(predictions, references, **kwargs)
+
+    @staticmethod
+    def _scores(
         predictions: Sequence[int],
         references: Sequence[int],
         labels: Sequence[str],

@@ -60,7 +60,8 @@ def merged_weights(model: nn.Module) -> dict[str, Tensor]:
             done.append(name)
         else:
             own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-            transient = module._non_persistent_buffers_set
+            whole: Any = module  # torch has no public name for the buffers it does not save
+            transient = whole._non_persistent_buffers_set
             prefix = f"{name}." if name else ""
             weights |= {prefix + key: value.detach() for key, value in own if key not in transient}
     return {name: value.cpu().contiguous() for name, value in weights.items()}

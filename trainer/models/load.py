@@ -46,6 +46,7 @@ def build_model_config(model: config.Model, values: dict[str, Any], tokenizer: A
     made.pad_token_id = tokenizer.pad_token_id
     types = ["token_type_ids"] if getattr(made, "type_vocab_size", 0) > 1 else []
     tokenizer.model_input_names = ["input_ids", *types, "attention_mask"]
+    tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # else not exported
     return made
 
 
@@ -80,13 +81,26 @@ def load_model(
     """
     import transformers
 
+    pad, rows = model_config.pad_token_id, model_config.vocab_size
+    grows = pad == rows == tokenizer_size - 1  # by one row, for the padding token that was added
+    if tokenizer_size > rows and not grows:
+        raise ConfigError(
+            f"model.tokenizer has {tokenizer_size} tokens and the model {rows}; use the model's "
+            f"tokenizer"
+        )
+    if grows:
+        model_config.pad_token_id = None  # an embedding without that row would refuse it
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     auto = getattr(transformers, auto_model)
     dtype = torch.float32 if mode == "full" else frozen_dtype
     torch.manual_seed(seed)
     if model.initialization == "random":
-        built = auto.from_config(model_config).to(dtype)
+        try:
+            built = auto.from_config(model_config).to(dtype)
+        except (ValueError, KeyError) as error:  # such as heads that do not divide the width
+            key = "architecture" if model.architecture is not None else "name_or_path"
+            raise ConfigError(f"model.{key}: no model has such numbers: {error}") from error
         fresh: list[str] = ["*"]
         if mode in QUANTISED:
             with tempfile.TemporaryDirectory() as folder:
@@ -96,13 +110,9 @@ def load_model(
         name, revision = str(model.name_or_path), model.revision
         built, absent = _from_pretrained(auto, name, revision, model_config, dtype, mode)
         fresh = sorted({key.rpartition(".")[0] for key in absent})
-    if tokenizer_size > built.get_input_embeddings().num_embeddings:
-        if tokenizer_size - built.get_input_embeddings().num_embeddings > 1:
-            raise ConfigError(
-                f"model.tokenizer has {tokenizer_size} tokens and the model "
-                f"{built.get_input_embeddings().num_embeddings}; use the model's tokenizer"
-            )
-        built.resize_token_embeddings(tokenizer_size)  # one row, for the added padding token
+    if grows:
+        built.resize_token_embeddings(tokenizer_size)
+        built.config.pad_token_id = pad
     return LoadedModel(built, head_modules(built), tuple(fresh))
 
 
@@ -118,6 +128,8 @@ def head_modules(model: Any) -> tuple[str, ...]:
 def _from_pretrained(
     auto: Any, name: str, revision: str | None, model_config: Any, dtype: torch.dtype, mode: str
 ) -> tuple[Any, list[str]]:
+    from safetensors import SafetensorError
+
     try:
         built, info = auto.from_pretrained(
             name,
@@ -126,9 +138,15 @@ def _from_pretrained(
             dtype=dtype,
             quantization_config=_quantisation(auto, model_config, dtype, mode),
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(missing("model.name_or_path", name, "weights")) from error
+    for key, stored, needed in sorted(info["mismatched_keys"]):
+        raise ConfigError(
+            f"model.name_or_path: {key} of {name} is {list(stored)} and this task needs "
+            f"{list(needed)}; give as many labels, or name a model without this head"
+        )
     for module in built.modules():
         # Repacked for AVX512-BF16, an evaluation fails where a width is no multiple of its block.
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -144,7 +162,9 @@ def _quantisation(auto: Any, model_config: Any, dtype: torch.dtype, mode: str) -
 
     with torch.device("meta"):
         empty = auto.from_config(model_config)
-    kept = [*head_modules(empty), "pooler"]
+    # Names are compared in full: "pooler" alone would miss the layer in bert.pooler.dense.
+    poolers = [name for name, _ in empty.named_modules() if name.rpartition(".")[2] == "pooler"]
+    kept = [*head_modules(empty), *poolers]
     if mode == "int8_lora":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
     return BitsAndBytesConfig(
@@ -157,6 +177,7 @@ def _quantisation(auto: Any, model_config: Any, dtype: torch.dtype, mode: str) -
 
 
 def _from_architecture(numbers: dict[str, Any], tokenizer: Any) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import CONFIG_MAPPING
 
     numbers = dict(numbers)
@@ -173,4 +194,8 @@ def _from_architecture(numbers: dict[str, Any], tokenizer: Any) -> Any:
             raise ConfigError(f"model.architecture.{name}: a {kind} has no such number{hint}")
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos")}
     ensure_pad_token(tokenizer, len(tokenizer) + 1)
-    return CONFIG_MAPPING[kind](**{"vocab_size": len(tokenizer), **ids, **numbers})
+    values: dict[str, Any] = {"vocab_size": len(tokenizer), **ids, **numbers}
+    try:
+        return CONFIG_MAPPING[kind](**values)
+    except (StrictDataclassError, ValueError, KeyError) as error:
+        raise ConfigError(f"model.architecture: {' '.join(str(error).split())}") from error

@@ -47,20 +47,25 @@ def missing(key: str, name: str, what: str) -> str:
 
 
 def train_tokenizer(settings: TrainedTokenizer, texts: Iterable[str], folder: Path) -> None:
-    """Writes a tokenizer of `vocab_size` pieces learned from `texts` into `folder`."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    """Writes a tokenizer of `vocab_size` pieces, at most, learned from `texts` into `folder`.
+
+    The same texts give the same bytes. Raises ConfigError where single characters are more.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
     special = list(SPECIAL.values())
     if settings.train == "wordpiece":
-        tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL["unk_token"]))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
+        tokenizer = _wordpiece({})
+        texts = list(texts)
+        pieces = [*special, *_continuing_characters(tokenizer, texts)]
         trainer = trainers.WordPieceTrainer(
-            vocab_size=settings.vocab_size, special_tokens=special, show_progress=False
+            vocab_size=settings.vocab_size, special_tokens=pieces, show_progress=False
         )
+        tokenizer.train_from_iterator(texts, trainer)
+        tokenizer = _wordpiece(tokenizer.get_vocab())
+        tokenizer.add_special_tokens(special)
     else:
         tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL["unk_token"]))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -71,12 +76,43 @@ def train_tokenizer(settings: TrainedTokenizer, texts: Iterable[str], folder: Pa
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-    tokenizer.train_from_iterator(texts, trainer)
+        tokenizer.train_from_iterator(texts, trainer)
+    if tokenizer.get_vocab_size() > settings.vocab_size:
+        needed = tokenizer.get_vocab_size()
+        raise ConfigError(
+            f"model.tokenizer.vocab_size: {settings.vocab_size} does not hold the {needed} special "
+            f"tokens and characters; use {needed} or more"
+        )
     ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
     )
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL).save_pretrained(folder)
+
+
+def _wordpiece(vocabulary: dict[str, int]) -> Any:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=SPECIAL["unk_token"]))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def _continuing_characters(tokenizer: Any, texts: list[str]) -> list[str]:
+    """Returns the characters inside words as ## pieces, sorted.
+
+    The library numbers them as a hash map gives them, otherwise in each run, and their numbers
+    decide between merges of like frequency.
+    """
+    normalise = tokenizer.normalizer.normalize_str
+    words = {
+        word
+        for text in texts
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normalise(text))
+    }
+    return sorted({f"##{character}" for word in words for character in word[1:]})
 
 
 def ensure_pad_token(tokenizer: Any, vocab_size: int) -> None:

@@ -31,7 +31,7 @@ def apply_tuning(
     elif tuning.mode != "full":
         model = _with_adapters(model, tuning, learned, gradient_checkpointing)
     if gradient_checkpointing:
-        loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
+        loaded.model.activation_checkpointing_enable({"use_reentrant": False})
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)

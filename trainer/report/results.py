@@ -30,7 +30,7 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
     if "test" in run.splits:
         final["metrics"]["test"] = evaluate(run, accelerator, "test")
 
-    best = final
+    best: dict[str, Any] = final
     use_best = run.recipe.checkpoint.keep_best and state.best_step is not None
     if use_best and state.best_step != state.step:
         assert state.best_step is not None
@@ -43,7 +43,7 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
         metrics = evaluate(run, accelerator, split, predictions=file)
         best["metrics"].setdefault(split, metrics)
 
-    peak = accelerator.gather(torch.tensor([peak_memory()], device=accelerator.device))
+    peak: Any = accelerator.gather(torch.tensor([peak_memory()], device=accelerator.device))
     results = {
         "recipe": run.recipe.model_dump(mode="json"),
         "parameters": vars(run.counts),
@@ -53,7 +53,7 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
         "final": final,
         "model": "best" if use_best else "final",
         "seconds": _seconds(lines),
-        "peak_memory_bytes": int(peak.max()),  # type: ignore[union-attr]
+        "peak_memory_bytes": int(peak.max()),
         "processes": accelerator.num_processes,
         "precision": run.precision,
         "skipped_steps": state.skipped_steps,

@@ -52,7 +52,9 @@ class Classification:
         column = data.columns.label
         labels = task.labels or label_names(train, column)
         if len(labels) < 2:
-            raise DataError(f"the train split has one label only, {labels[0]}; at least 2 differ")
+            raise DataError(
+                f"the train split has one label only, {', '.join(labels)}; at least 2 differ"
+            )
         weights = None if task.class_weights == "balanced" else task.class_weights
         if weights is not None and len(weights) != len(labels):
             raise ConfigError(

@@ -1,0 +1,138 @@
+"""Training speed beside what people would use instead, as medians of interleaved pairs.
+
+    python tests/benchmarks/speed.py --data SST2_FOLDER --tokenizer FOLDER --precision fp32
+
+BERT 4 layers x 256, batch 32, learning rate 5e-4, on SST-2's train.tsv. Each round trains the same
+number of steps with every loop in turn; a ratio is taken within its round. All examples count the
+same: a loop that pads more takes longer for the same number of steps.
+"""
+
+import argparse
+import dataclasses
+import json
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from rivals import BATCH, LEARNING_RATE, PlainLoop, TransformersTrainer, recipe_values
+
+from trainer.launch import build_accelerator
+from trainer.loop import seed_step, step_window, train
+from trainer.order import DataOrder
+from trainer.preemption import StopRequest
+from trainer.recipe import parse_recipe
+from trainer.run import Run, build_run
+from trainer.state import TrainState
+from trainer.tracking import read_lines
+
+
+class Ours:
+    """The package's own loop, with its log and its clipping."""
+
+    def __init__(self, run: Run, accelerator: Any) -> None:
+        self.run, self.accelerator, self.state = run, accelerator, TrainState()
+
+    def seconds(self, num_steps: int) -> float:
+        """Returns the seconds of the next steps, as the run itself logs them."""
+        run = dataclasses.replace(self.run, num_steps=self.state.step + num_steps)
+        first = self.state.step
+        self.state = train(run, self.accelerator, self.state, StopRequest())
+        lines = read_lines(run.directory / "metrics.jsonl")
+        return sum(line["seconds"] for line in lines if line["step"] > first)
+
+
+class BareLoop:
+    """Forward, backward, clip and step in PyTorch alone, over batches that are made beforehand."""
+
+    def __init__(self, run: Run, accelerator: Any, precision: str) -> None:
+        self.run, self.accelerator, self.step = run, accelerator, 0
+        self.autocast = precision == "bf16"
+        self.optimizer = getattr(run.optimizer, "optimizer", run.optimizer)
+
+    def seconds(self, num_steps: int) -> float:
+        """Returns the seconds of the next steps of the run's own order."""
+        run, model, parameters = self.run, self.run.model, list(self.run.parameters.values())
+        steps = range(self.step, self.step + num_steps)
+        batches = [step_window(run, self.accelerator, step)[0] for step in steps]
+        self.step += num_steps
+        start = time.perf_counter()
+        for batch in batches:
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+                logits = model(**batch.inputs).logits
+            loss = torch.nn.functional.cross_entropy(logits.float(), batch.targets["labels"])
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return time.perf_counter() - start
+
+
+def padding_share(order: DataOrder, lengths: Any, num_steps: int) -> float:
+    """Returns the share of padding among the tokens that the model processes."""
+    real = padded = 0
+    for step in range(num_steps):
+        for ids in order.micro_batches(step, rank=0, world_size=1, micro_batch_size=BATCH):
+            real += int(lengths[ids].sum())
+            padded += int(lengths[ids].max()) * len(ids)
+    return 1 - real / padded
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--data", type=Path, required=True)
+    arguments.add_argument("--tokenizer", type=Path, required=True)
+    arguments.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    arguments.add_argument("--rounds", type=int, default=7)
+    arguments.add_argument("--steps", type=int, default=20)
+    arguments.add_argument("--output", type=Path)
+    given = arguments.parse_args()
+
+    folder = Path(tempfile.mkdtemp())
+    values = recipe_values(given.data, given.tokenizer, given.precision, seed=1)
+    recipe = parse_recipe(values, "benchmark")
+    accelerator = build_accelerator(recipe, folder)
+    run = build_run(recipe, accelerator, folder)
+    loops = {
+        "ours": Ours(run, accelerator),
+        "bare": BareLoop(run, accelerator, given.precision),
+        "plain": PlainLoop(run, accelerator),
+        "grouped": TransformersTrainer(run, given.precision, folder),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in loops}
+    for round_ in range(given.rounds + 1):
+        for name, loop in loops.items():
+            seed_step(1, round_, 0)
+            taken = loop.seconds(given.steps)
+            if round_:  # the first is the warm-up
+                seconds[name].append(taken)
+        print(round_, {name: round(taken[-1], 2) for name, taken in seconds.items() if taken})
+
+    ratios = {
+        name: [theirs / ours for theirs, ours in zip(taken, seconds["ours"], strict=True)]
+        for name, taken in seconds.items()
+    }
+    result = {
+        "precision": given.precision,
+        "batch": BATCH,
+        "learning_rate": LEARNING_RATE,
+        "steps_a_round": given.steps,
+        "seconds": seconds,
+        "median_ratio_to_ours": {name: statistics.median(r) for name, r in ratios.items()},
+        "overhead_over_bare": statistics.median(1 / ratio for ratio in ratios["bare"]) - 1,
+        "padding_share": padding_share(run.order, run.splits["train"].lengths, 500),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if given.output:
+        given.output.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

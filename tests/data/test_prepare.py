@@ -1,0 +1,162 @@
+"""Prepared splits: written once under a hash of what decides them, whole or not at all."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+
+from trainer import run
+from trainer.config import Columns, TrainedTokenizer
+from trainer.data.prepare import Ragged, cache_folder, content_key, prepare, write_once
+from trainer.errors import DataError
+from trainer.models.tokenizer import load_tokenizer, train_tokenizer
+from trainer.tasks.classification import Classification
+
+COLUMNS: dict[str, list[Any]] = {"input_ids": [[5, 6, 7], [8], [9, 10]], "label": [1, 0, 1]}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TRAINER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def encode() -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    return COLUMNS, {"num_truncated": 0}
+
+
+def never() -> Any:
+    raise AssertionError("it is there already")
+
+
+def test_what_is_prepared_comes_back(cache):
+    split = prepare("key", encode)
+    assert [split.ragged("input_ids")[index].tolist() for index in range(3)] == COLUMNS["input_ids"]
+    assert split.array("label").tolist() == COLUMNS["label"]
+    assert split.lengths.tolist() == [3, 1, 2]
+    assert len(split) == 3
+    assert split.summary == {"num_truncated": 0}
+    assert cache_folder() == cache
+    assert [path.name for path in (cache / "prepared").glob("[!.]*")] == ["key"]
+
+
+def test_it_is_made_once_and_then_read():
+    prepare("key", encode)
+    again = prepare("key", never)
+    assert again.ragged("input_ids")[2].tolist() == [9, 10]
+    with pytest.raises(AssertionError, match="already"):
+        prepare("other", never)
+
+
+def test_it_is_read_from_the_file_and_cannot_be_changed():
+    column = prepare("key", encode).columns["input_ids"]
+    assert isinstance(column, Ragged)
+    assert isinstance(column.values, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        column[0][0] = 1
+
+
+@pytest.mark.parametrize("error", [DataError("row 3"), KeyboardInterrupt(), OSError("full")])
+def test_a_crash_while_it_is_written_leaves_nothing(cache, error):
+    def broken() -> Any:
+        raise error
+
+    def half(folder: Path) -> None:
+        (folder / "half.npy").write_bytes(b"half")
+        raise error
+
+    with pytest.raises(type(error)):
+        prepare("key", broken)
+    with pytest.raises(type(error)):
+        write_once(cache / "prepared" / "key", half)
+    assert [path for path in (cache / "prepared").iterdir() if path.is_dir()] == []
+    assert prepare("key", encode).lengths.tolist() == [3, 1, 2]
+
+
+WRITER = """
+import os, sys, time
+from pathlib import Path
+from trainer.data.prepare import write_once
+
+folder, notes = map(Path, sys.argv[1:])
+
+def write(staging):
+    (notes / f"writer-{os.getpid()}").touch()
+    (staging / "first").touch()
+    time.sleep(0.3)
+    (staging / "second").touch()
+
+(notes / f"ready-{os.getpid()}").touch()
+while len(list(notes.glob("ready-*"))) < 4:
+    time.sleep(0.01)
+write_once(folder, write)
+assert sorted(path.name for path in folder.iterdir()) == ["first", "second"]
+"""
+
+
+def test_of_several_processes_one_writes_and_all_find_it_complete(tmp_path):
+    folder, notes = tmp_path / "cache" / "key", tmp_path / "notes"
+    notes.mkdir()
+    command = [sys.executable, "-c", WRITER, str(folder), str(notes)]
+    processes = [subprocess.Popen(command) for _ in range(4)]
+    assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
+    assert len(list(notes.glob("writer-*"))) == 1
+    assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == ["key"]
+
+
+def test_the_key_is_that_of_every_part():
+    assert content_key(rows="a", length=8) == content_key(length=8, rows="a")
+    keys = {
+        content_key(rows="a", length=8),
+        content_key(rows="b", length=8),
+        content_key(rows="a", length=9),
+        content_key(rows="a", longer=8),
+    }
+    assert len(keys) == 4
+
+
+# The key of a split, as a run makes it.
+
+TEXTS = ["a good film", "a bad film", "the plot was good", "the plot was bad", "not good at all"]
+
+
+def tokenizer(folder: Path, vocab_size: int) -> Any:
+    from trainer.config import Model
+
+    if not folder.is_dir():
+        train_tokenizer(TrainedTokenizer(train="bpe", vocab_size=vocab_size), TEXTS * 20, folder)
+    return load_tokenizer(Model(name_or_path=str(folder)))
+
+
+def rows(texts: list[str]) -> datasets.Dataset:
+    return datasets.Dataset.from_dict({"text": texts, "label": [0, 1] * (len(texts) // 2) + [0]})
+
+
+def task(*, length: int = 8, labels: tuple[str, ...] = ("0", "1")) -> Classification:
+    return Classification(labels=labels, columns=Columns(), max_seq_length=length)
+
+
+def num_prepared(cache: Path) -> int:
+    return len(list((cache / "prepared").glob("[!.]*")))
+
+
+def test_a_run_prepares_anew_only_what_changed(cache, tmp_path):
+    def prepared(data: datasets.Dataset, made: Classification, vocab_size: int = 270) -> int:
+        # A fresh tokenizer, as each run has: its first use leaves traces in it.
+        fresh = tokenizer(tmp_path / str(vocab_size), vocab_size)
+        run.prepare_splits({"train": data, "validation": data}, made, fresh)
+        return num_prepared(cache)
+
+    data = rows(TEXTS)
+    assert prepared(data, task()) == 1  # two splits of the same rows are one
+    assert prepared(rows(TEXTS), task()) == 1
+    assert prepared(data.add_column("id", [1, 2, 3, 4, 5]), task()) == 1
+    assert prepared(rows([*TEXTS[:-1], "all good"]), task()) == 2
+    assert prepared(data, task(length=7)) == 3
+    assert prepared(data, task(labels=("0", "1", "2"))) == 4
+    assert prepared(data, task(), vocab_size=280) == 5
+    assert prepared(data, task()) == 5

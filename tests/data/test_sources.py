@@ -1,0 +1,307 @@
+"""Rows from files, folders and generators, and how they become splits."""
+
+import csv
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from trainer.config import Columns, Data
+from trainer.data.sources import check_columns, load_splits, rows_digest
+from trainer.errors import ConfigError, DataError
+
+ROWS = [{"text": f"text {number}", "label": number % 2} for number in range(50)]
+
+
+def data(source: dict[str, Any], *, validation: Any = None, test: Any = None, **other: Any) -> Data:
+    values = {"source": source, "split": {"validation": validation, "test": test}, **other}
+    return Data.model_validate_json(json.dumps(values))
+
+
+def load(file: Path | list[Path], **other: Any) -> datasets.Dataset:
+    paths = [str(path) for path in file] if isinstance(file, list) else str(file)
+    return load_splits(data({"files": {"train": paths}}, **other))["train"]
+
+
+def write(file: Path, text: str) -> Path:
+    file.write_text(text, "utf-8")
+    return file
+
+
+def jsonl(file: Path, rows: list[dict[str, Any]] = ROWS) -> Path:
+    return write(file, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def table(file: Path, **dialect: Any) -> Path:
+    with file.open("w", newline="") as opened:
+        writer = csv.DictWriter(opened, ["text", "label"], **dialect)
+        writer.writeheader()
+        writer.writerows(ROWS)
+    return file
+
+
+def zipped(file: Path) -> Path:
+    file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+    return file.with_name(f"{file.name}.gz")
+
+
+def parquet(file: Path) -> Path:
+    datasets.Dataset.from_list(ROWS).to_parquet(str(file))
+    return file
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda folder: table(folder / "a.csv"),
+        lambda folder: table(folder / "a.tsv", delimiter="\t"),
+        lambda folder: zipped(table(folder / "a.csv")),
+        lambda folder: zipped(table(folder / "a.tsv", delimiter="\t")),
+        lambda folder: jsonl(folder / "a.jsonl"),
+        lambda folder: zipped(jsonl(folder / "a.jsonl")),
+        lambda folder: write(folder / "a.json", json.dumps(ROWS)),
+        lambda folder: parquet(folder / "a.parquet"),
+    ],
+    ids="csv tsv csv.gz tsv.gz jsonl jsonl.gz json parquet".split(),
+)
+def test_each_kind_of_file_gives_the_same_rows(tmp_path, make):
+    rows = load(make(tmp_path)).to_list()
+    assert [{**row, "label": int(row["label"])} for row in rows] == ROWS
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_cells_of_a_table_stay_the_text_that_they_are(tmp_path, name):
+    cells = {"text": "007", "label": "01"}
+    separator = "," if name == "a.csv" else "\t"
+    lines = [separator.join(cells), separator.join(cells.values())]
+    assert load(write(tmp_path / name, "\n".join(lines))).to_list() == [cells]
+
+
+def test_lines_of_a_text_file(tmp_path):
+    rows = load(write(tmp_path / "a.txt", "one\n\n  two, three\n"))
+    assert rows.to_list() == [{"text": line} for line in ("one", "", "  two, three")]
+
+
+def test_quotes_in_a_tsv_are_characters(tmp_path):
+    texts = ['say "hi"', '"open', 'shut"', '"both"', '""']
+    file = write(tmp_path / "a.tsv", "text\tlabel\n" + "".join(f"{text}\t1\n" for text in texts))
+    assert load(file)["text"][:] == texts
+
+
+def test_quotes_in_a_csv_are_quotes(tmp_path):
+    file = write(tmp_path / "a.csv", 'text,label\n"one, ""two""\nthree",1\n')
+    assert load(file)["text"][:] == ['one, "two"\nthree']
+
+
+@pytest.mark.parametrize(("suffix", "comma"), [("csv", ","), ("tsv", "\t")])
+def test_words_that_look_like_missing_values_are_words(tmp_path, suffix, comma):
+    words = ["null", "NA", "None", "nan", "N/A", "#N/A", ""]
+    lines = [f"{word}{comma}x" for word in words]
+    file = write(tmp_path / f"a.{suffix}", "\n".join([f"text{comma}label", *lines, ""]))
+    assert load(file)["text"][:] == words
+
+
+def test_files_and_folders_are_read_in_order(tmp_path):
+    first = jsonl(tmp_path / "z.jsonl", ROWS[:10])
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for part in (30, 10, 40, 20):  # as a file system may list them
+        jsonl(folder / f"{part}.jsonl", ROWS[part : part + 10])
+    (folder / "README.md").write_text("not data")
+    assert load([first, folder]).to_list() == ROWS
+
+
+def test_splits_come_from_their_files(tmp_path):
+    files = {name: jsonl(tmp_path / f"{name}.jsonl", ROWS[:size]) for name, size in SIZES.items()}
+    source = {"files": {name: str(file) for name, file in files.items()}}
+    splits = load_splits(data(source, validation="auto", test="auto"))
+    assert {name: len(rows) for name, rows in splits.items()} == SIZES
+
+
+SIZES = {"train": 30, "validation": 20, "test": 10}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("absent.csv", None, r"there is no file .*absent\.csv"),
+        ("empty.csv", "", r"empty\.csv is empty"),
+        ("empty.jsonl", "", r"empty\.jsonl is empty"),
+        ("header.csv", "text,label\n", r"no rows in .*header\.csv"),
+        ("blank.jsonl", "\n", r"no rows in .*blank\.jsonl"),
+        ("none.json", "[]", r"no rows in .*none\.json"),
+        ("book.xlsx", "x", r"book\.xlsx is of no known kind; use \.json, "),
+        ("noname", "x", "noname is of no known kind"),
+        ("a.jsonl", '{"text": \n', r"a\.jsonl cannot be read as jsonl: JSON parse error"),
+        ("a.parquet", "text", r"a\.parquet cannot be read as parquet: "),
+        ("a.csv", 'text,label\n"x', r"a\.csv cannot be read as csv: .*row 1"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path, name, content, sentence):
+    if content is not None:
+        write(tmp_path / name, content)
+    with pytest.raises(DataError, match=r"data\.source\.files\.train: .*" + sentence) as caught:
+        load(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_data_and_files_of_two_kinds_are_refused(tmp_path):
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match="no data files in the folder"):
+        load(tmp_path / "none")
+    files = [jsonl(tmp_path / "a.jsonl"), table(tmp_path / "b.csv")]
+    with pytest.raises(DataError, match=r"files of several kinds: \.csv, \.jsonl"):
+        load(files)
+
+
+def test_files_with_other_columns_are_refused(tmp_path):
+    files = [jsonl(tmp_path / "a.jsonl"), jsonl(tmp_path / "b.jsonl", [{"txt": "a", "label": 0}])]
+    with pytest.raises(DataError, match=r"b\.jsonl cannot be read"):
+        load(files)
+
+
+def test_a_missing_column_names_the_nearest(tmp_path):
+    splits = {"train": load(jsonl(tmp_path / "a.jsonl"))}
+    check_columns(splits, Columns().model_dump())
+    wrong = Columns(text="txt").model_dump()
+    with pytest.raises(
+        DataError, match=r"data\.columns\.text: .* no column txt; it has text, label; "
+    ):
+        check_columns(splits, wrong)
+    with pytest.raises(DataError, match=r"did you mean text\?"):
+        check_columns(splits, wrong)
+
+
+def test_a_column_that_only_one_split_lacks_is_found(tmp_path):
+    train = load(jsonl(tmp_path / "a.jsonl"))
+    splits = {"train": train, "test": train.remove_columns("label")}
+    with pytest.raises(DataError, match=r"data\.columns\.label: the test split"):
+        check_columns(splits, Columns().model_dump())
+
+
+def test_a_ratio_is_that_of_train_test_split(tmp_path):
+    file = jsonl(tmp_path / "a.jsonl")
+    source = {"files": {"train": str(file)}}
+    splits = load_splits(data(source, validation={"ratio": 0.2, "seed": 1}))
+    expected = datasets.Dataset.from_list(ROWS).train_test_split(test_size=0.2, seed=1)
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 40, "validation": 10}
+    assert splits["train"].to_list() == expected["train"].to_list()
+    assert splits["validation"].to_list() == expected["test"].to_list()
+    other = load_splits(data(source, validation={"ratio": 0.2, "seed": 2}))
+    assert other["validation"].to_list() != splits["validation"].to_list()
+
+
+def test_two_ratios_share_no_row(tmp_path):
+    source = {"files": {"train": str(jsonl(tmp_path / "a.jsonl"))}}
+    splits = load_splits(data(source, validation={"ratio": 0.2}, test={"ratio": 0.5}))
+    assert {name: len(rows) for name, rows in splits.items()} == {
+        "train": 20,
+        "validation": 10,
+        "test": 20,
+    }
+    texts = [text for rows in splits.values() for text in rows["text"]]
+    assert sorted(texts) == sorted(row["text"] for row in ROWS)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["train"], {"train": 45, "validation": 5}),
+        (["train", "validation"], {"train": 50, "validation": 50}),
+        (["train", "test"], {"train": 45, "validation": 5, "test": 50}),
+    ],
+)
+def test_auto_takes_the_splits_that_are_there_and_a_tenth_for_validation(tmp_path, given, expected):
+    file = str(jsonl(tmp_path / "a.jsonl"))
+    source = {"files": dict.fromkeys(given, file)}
+    splits = load_splits(data(source, validation="auto", test="auto"))
+    assert {name: len(rows) for name, rows in splits.items()} == expected
+
+
+def test_one_split_can_stand_in_for_another_and_a_wrong_name_lists_them(tmp_path):
+    train, other = jsonl(tmp_path / "a.jsonl"), jsonl(tmp_path / "b.jsonl", ROWS[:7])
+    source = {"files": {"train": str(train), "dev": str(other)}}
+    splits = load_splits(data(source, validation={"ratio": 0.2}, test="dev"))
+    assert splits["test"].to_list() == ROWS[:7]
+    with pytest.raises(
+        ConfigError, match=r"data\.split\.test: .* no split devv; it has train, dev"
+    ):
+        load_splits(data(source, test="devv"))
+
+
+def test_too_few_rows_to_divide_is_one_sentence(tmp_path):
+    source = {"files": {"train": str(jsonl(tmp_path / "a.jsonl", ROWS[:1]))}}
+    with pytest.raises(
+        DataError, match=r"data\.split\.validation: 1 rows cannot give a part of 0.2"
+    ):
+        load_splits(data(source, validation={"ratio": 0.2}))
+
+
+def test_max_rows_takes_the_first_of_each_split(tmp_path):
+    source = {
+        "files": {"train": str(jsonl(tmp_path / "a.jsonl")), "test": str(tmp_path / "a.jsonl")}
+    }
+    splits = load_splits(data(source, test="auto", max_rows=4))
+    assert splits["train"].to_list() == splits["test"].to_list() == ROWS[:4]
+    assert len(load(tmp_path / "a.jsonl", max_rows=500)) == len(ROWS)
+
+
+def test_an_empty_split_is_refused(tmp_path):
+    """Parquet keeps columns without rows, which other kinds cannot say."""
+    none = datasets.Dataset.from_list(ROWS).select([])
+    none.to_parquet(str(tmp_path / "none.parquet"))
+    table_ = parquet(tmp_path / "a.parquet")
+    source = {"files": {"train": str(table_), "test": str(tmp_path / "none.parquet")}}
+    with pytest.raises(DataError, match=r"no rows"):
+        load_splits(data(source, test="auto"))
+
+
+def test_a_folder_goes_where_a_hub_name_does(tmp_path):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    table(corpus / "train.csv")
+    table(corpus / "test.csv")
+    splits = load_splits(data({"hub": str(corpus)}, test="auto"))
+    assert splits["train"].to_list() == splits["test"].to_list() == ROWS
+
+
+@pytest.mark.parametrize("source", [{"hub": "nobody/nothing"}, {"hub": "glue", "config": "sst2"}])
+def test_what_the_hub_does_not_give_is_one_sentence(source):
+    with pytest.raises(
+        DataError, match=r"data\.source\.hub: (nobody/nothing|glue/sst2) "
+    ) as caught:
+        load_splits(data(source))
+    assert "\n" not in str(caught.value)
+
+
+def test_built_in_rows_and_an_unknown_generator():
+    source = {"builtin": "reviews", "num_rows": 30, "seed": 4}
+    splits = load_splits(data(source, validation="auto", test="auto"))
+    assert {name: len(rows) for name, rows in splits.items()} == {
+        "train": 30,
+        "validation": 200,
+        "test": 200,
+    }
+    with pytest.raises(ConfigError, match=r"there is no review; did you mean reviews\?"):
+        load_splits(data({"builtin": "review"}))
+
+
+def test_the_digest_is_that_of_the_rows_wherever_they_come_from(tmp_path):
+    columns = ["text", "label"]
+    rows = load(jsonl(tmp_path / "a.jsonl"))
+    digest = rows_digest(rows, columns)
+    assert digest == rows_digest(load(parquet(tmp_path / "a.parquet")), columns)
+    assert digest == rows_digest(rows.add_column("id", list(range(50))), columns)
+    assert digest == rows_digest(rows.select(list(range(50))), columns)
+    parts = datasets.concatenate_datasets([rows.select(range(20)), rows.select(range(20, 50))])
+    assert digest == rows_digest(parts, columns)
+    named = rows.cast_column("label", datasets.ClassLabel(names=["no", "yes"]))
+    assert digest == rows_digest(named, columns)
+    assert digest != rows_digest(rows.select(list(reversed(range(50)))), columns)
+    assert digest != rows_digest(rows.select(range(49)), columns)
+    assert digest != rows_digest(rows, ["text"])
+    changed = [{**row, "text": row["text"].replace("49", "94")} for row in ROWS]
+    assert digest != rows_digest(datasets.Dataset.from_list(changed), columns)

@@ -1,0 +1,57 @@
+"""Runs of the real command: in this process, or on two gloo ranks through `accelerate launch`."""
+
+import json
+import random
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from distributed_runs import Finished, launch_command, launch_environment
+
+WORDS = "good bad fine awful the a film plot was not very quite dull bright slow".split()
+
+
+@pytest.fixture
+def train_here() -> Callable[..., Finished]:
+    """Trains in this process: (recipe file, run directory, overrides…) -> Finished."""
+
+    def train(recipe: Path, directory: Path, *overrides: str, resume: str = "auto") -> Finished:
+        from trainer.commands import train
+
+        return Finished(directory, train(str(recipe), overrides, directory, resume), "")
+
+    return train
+
+
+@pytest.fixture
+def train_on_two_ranks() -> Callable[..., Finished]:
+    """Trains on two ranks through the launcher: (recipe file, run directory, overrides…)."""
+
+    def train(recipe: Path, directory: Path, *overrides: str, resume: str = "auto") -> Finished:
+        settings = [part for override in overrides for part in ("--set", override)]
+        command = launch_command(
+            "train", str(recipe), "--run-dir", str(directory), "--resume", resume, *settings
+        )
+        done = subprocess.run(
+            command, env=launch_environment(), capture_output=True, text=True, timeout=300
+        )
+        return Finished(directory, done.returncode, done.stdout + done.stderr)
+
+    return train
+
+
+@pytest.fixture
+def uneven_rows(tmp_path: Path) -> Path:
+    """160 rows of 3 to 40 words."""
+    generator = random.Random(0)
+    rows = [
+        {
+            "text": " ".join(generator.choices(WORDS, k=generator.randint(3, 40))),
+            "label": generator.choice(["no", "yes"]),
+        }
+        for _ in range(160)
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file

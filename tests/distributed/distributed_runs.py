@@ -1,0 +1,45 @@
+"""Commands on two gloo ranks, and what they leave behind."""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+ROOT = Path(__file__).parents[2]
+TWO_RANKS = ROOT / "accelerate_configs" / "cpu-2.yaml"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command left behind."""
+
+    directory: Path
+    code: int
+    output: str
+
+    def lines(self, split: str = "train") -> list[dict[str, Any]]:
+        records = (self.directory / "metrics.jsonl").read_text().splitlines()
+        return [one for one in map(json.loads, records) if one["split"] == split]
+
+    def weights(self, step: int) -> dict[str, Tensor]:
+        return load_file(self.directory / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
+
+    def status(self) -> dict[str, Any]:
+        return json.loads((self.directory / "status.json").read_text())
+
+    def results(self) -> dict[str, Any]:
+        return json.loads((self.directory / "results.json").read_text())
+
+
+def launch_command(*arguments: str) -> list[str]:
+    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
+    return [*launcher, "--config_file", str(TWO_RANKS), "-m", "trainer", *arguments]
+
+
+def launch_environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

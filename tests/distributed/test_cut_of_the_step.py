@@ -1,0 +1,103 @@
+"""The gradient does not depend on micro-batch, accumulation or ranks."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CUTS = {"1x8x4": 8, "1x4x8": 4, "2x4x4": 4}
+"""ranks x micro-batch x accumulation, beside 1x32x1."""
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "bert": {
+        "model_type": "bert",
+        "intermediate_size": 128,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    },
+    "llama": {"model_type": "llama", "intermediate_size": 128, "num_key_value_heads": 2},
+}
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {"name": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.02},
+    # A small eps would amplify rounding where gradients are near 0.
+    "adamw": {"name": "adamw", "learning_rate": 1e-3, "eps": 1e-4, "max_grad_norm": 0.02},
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_same_loss_norm_and_parameters(
+    architecture, optimizer, uneven_rows, write_recipe, train_here, train_on_two_ranks, tmp_path
+):
+    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    recipe = write_recipe(
+        {
+            "model": {
+                "architecture": {**ARCHITECTURES[architecture], **shape},
+                "initialization": "random",
+                "tokenizer": {"train": "wordpiece", "vocab_size": 200},
+            },
+            # Unequal weights give micro-batches unequal denominators.
+            "task": {"name": "classification", "class_weights": [1.0, 3.0]},
+            "data": {
+                "source": {"files": {"train": str(uneven_rows)}},
+                "split": {"validation": None},
+            },
+            "batch": {"global_batch_size": 32, "micro_batch_size": 32},
+            "optimizer": OPTIMIZERS[optimizer],
+            "schedule": {"name": "constant", "steps": 5},
+            "precision": "fp32",
+            "evaluation": {"baseline": False},
+            "checkpoint": {"every_steps": 1, "keep_last": 5},
+            "tracking": {"trackers": [], "log_every_steps": 1},
+        }
+    )
+    whole = train_here(recipe, tmp_path / "1x32x1")
+    norms = [line["grad_norm"] for line in whole.lines()]
+    assert min(norms) > 0.02, "clipping must be active in every step"
+    assert largest_difference(whole.weights(1), whole.weights(5)) > 1e-3
+
+    for cut, micro_batch in CUTS.items():
+        train = train_on_two_ranks if cut.startswith("2") else train_here
+        done = train(recipe, tmp_path / cut, f"batch.micro_batch_size={micro_batch}")
+        assert done.status()["state"] == "done", done.output
+        pairs = list(zip(whole.lines(), done.lines(), strict=True))
+        assert max(abs(one["loss"] - other["loss"]) for one, other in pairs) < 1e-6
+        assert max(abs(one["grad_norm"] - other["grad_norm"]) for one, other in pairs) < 1e-6
+        assert largest_difference(whole.weights(5), done.weights(5)) < 1e-6, cut
+
+
+def largest_difference(one, other) -> float:
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def test_two_ranks_train_and_evaluate_as_one(reviews_recipe, write_recipe, train_here,
+                                             train_on_two_ranks, tmp_path: Path):  # fmt: skip
+    """Same steps on the same examples, and with dropout 0 the same losses and metrics."""
+    reviews_recipe["model"]["architecture"] |= {
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }
+    reviews_recipe["data"]["source"]["num_rows"] = 150  # the last step of an epoch is incomplete
+    reviews_recipe["tracking"]["log_every_steps"] = 1
+    recipe = write_recipe(reviews_recipe)
+    one = train_here(recipe, tmp_path / "one")
+    two = train_on_two_ranks(recipe, tmp_path / "two", "batch.micro_batch_size=4")
+    assert two.status()["state"] == "done", two.output
+    for mine, theirs in zip(one.lines(), two.lines(), strict=True):
+        assert (mine["step"], mine["samples"], mine["tokens"]) == (
+            theirs["step"],
+            theirs["samples"],
+            theirs["tokens"],
+        )
+        assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+    mine, theirs = one.results(), two.results()
+    assert theirs["processes"] == 2
+    for key in ("best", "final"):
+        for split, metrics in mine[key]["metrics"].items():
+            other = theirs[key]["metrics"][split]
+            assert metrics["accuracy"] == other["accuracy"]
+            assert metrics["per_class"] == other["per_class"]
+            assert metrics["loss"] == pytest.approx(other["loss"], abs=1e-5)
+    ids = (tmp_path / "two" / "predictions" / "test.jsonl").read_text().splitlines()
+    assert len(ids) == len(set(ids)) == 200

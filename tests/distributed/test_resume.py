@@ -1,0 +1,128 @@
+"""Stopped anywhere, a run ends with the weights of the uninterrupted one, to the bit."""
+
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from distributed_runs import Finished, launch_command, launch_environment
+
+from trainer.tasks import TASKS, Classification
+
+STEPS = 30  # three epochs of ten, the last of each incomplete
+
+
+@pytest.fixture
+def recipe(reviews_recipe, write_recipe) -> Path:
+    reviews_recipe["data"]["source"]["num_rows"] = 150
+    reviews_recipe["schedule"]["epochs"] = 3
+    reviews_recipe["checkpoint"] = {"every_steps": 4, "keep_last": 2}
+    reviews_recipe["tracking"]["log_every_steps"] = 1
+    return write_recipe(reviews_recipe)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_one_process(seed, recipe, train_here, tmp_path, monkeypatch):
+    used: list[int] = []
+
+    class Recording(Classification):
+        def collate(self, split, ids, pad_token_id):
+            if len(split) == 150:
+                used.extend(map(int, ids))
+            return super().collate(split, ids, pad_token_id)
+
+    monkeypatch.setitem(TASKS, "classification", Recording)
+    whole = train_here(recipe, tmp_path / "whole")
+    assert used[:150] != used[150:300] != used[300:]
+    used.clear()
+
+    stops = sorted(random.Random(seed).sample(range(1, STEPS), 3))
+    for stop in stops:
+        done = stop_after(stop, lambda: train_here(recipe, tmp_path / "stopped"), tmp_path)
+        assert done.code == 85
+        assert done.status() == {
+            "state": "stopped",
+            "exit_code": 85,
+            "step": done.status()["step"],
+            "message": done.status()["message"],
+        }
+    done = train_here(recipe, tmp_path / "stopped")
+    assert done.code == 0
+    assert_same_run(whole, done)
+    for epoch in range(3):
+        assert sorted(used[150 * epoch : 150 * (epoch + 1)]) == list(range(150))
+
+
+def stop_after(step: int, train, tmp_path: Path) -> Finished:
+    """Sends SIGUSR1 to this process once the run has written the line of `step`."""
+    file = tmp_path / "stopped" / "metrics.jsonl"
+
+    def watch() -> None:
+        while not (file.is_file() and f'"step": {step}, "epoch"' in file.read_text()):
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        return train()
+    finally:
+        thread.join()
+
+
+def test_two_ranks_stop_together(recipe, train_on_two_ranks, tmp_path):
+    whole = train_on_two_ranks(recipe, tmp_path / "whole")
+    assert whole.status()["state"] == "done", whole.output
+    directory = tmp_path / "stopped"
+    command = launch_command("train", str(recipe), "--run-dir", str(directory))
+    for stop in (7, 18):
+        process = subprocess.Popen(
+            command, env=launch_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        wait_for_line(directory, stop)
+        # The second rank alone gets the signal; the launcher would die of it.
+        os.kill(rank_pids(process.pid)[1], signal.SIGUSR1)
+        output, _ = process.communicate(timeout=120)
+        status = Finished(directory, process.returncode, "").status()
+        assert (status["state"], status["exit_code"]) == ("stopped", 85), output.decode()
+        assert status["step"] >= stop
+    done = train_on_two_ranks(recipe, directory)
+    assert done.status()["state"] == "done", done.output
+    assert_same_run(whole, done)
+
+
+def assert_same_run(whole: Finished, done: Finished) -> None:
+    for name, tensor in whole.weights(STEPS).items():
+        assert torch.equal(tensor, done.weights(STEPS)[name]), name
+    timeless = ("seconds", "tokens_per_second", "peak_memory_bytes")
+    for split in ("train", "validation"):
+        lines = [
+            [
+                {key: v for key, v in line.items() if key not in timeless}
+                for line in one.lines(split)
+            ]
+            for one in (whole, done)
+        ]
+        assert lines[0] == lines[1]
+
+
+def wait_for_line(directory: Path, step: int) -> None:
+    deadline = time.monotonic() + 120
+    file = directory / "metrics.jsonl"
+    while not (file.is_file() and f'"step": {step}, "epoch"' in file.read_text()):
+        assert time.monotonic() < deadline, "no progress"
+        time.sleep(0.002)
+
+
+def rank_pids(launcher: int) -> list[int]:
+    """Returns the processes of the ranks, in order of rank."""
+    import psutil
+
+    children = psutil.Process(launcher).children(recursive=True)
+    ranks = [(child.environ().get("RANK"), child.pid) for child in children]
+    return [pid for rank, pid in sorted((rank, pid) for rank, pid in ranks if rank is not None)]

@@ -1,0 +1,306 @@
+"""Loading: what is drawn from the seed, and a sentence for whatever cannot be loaded."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import bitsandbytes
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from trainer import config
+from trainer.errors import ConfigError
+from trainer.models.load import LoadedModel, build_model_config, check_length, load_model
+from trainer.models.tokenizer import load_tokenizer, train_tokenizer
+
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+}
+MODES = ("full", "head_only", "lora", "qlora", "int8_lora")
+VALUES = {"num_labels": 2}
+TEXTS = ["a few words", "that a tokenizer can learn from"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer(config.TrainedTokenizer(train="bpe", vocab_size=300), TEXTS, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Llama classifier with its tokenizer; tests copy it before they spoil it."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    load(of("llama", tokenizer_folder)).model.save_pretrained(folder)
+    load_tokenizer(of("llama", tokenizer_folder)).save_pretrained(folder)
+    return folder
+
+
+def of(kind: str, tokenizer_folder: Path, **numbers: Any) -> config.Model:
+    return config.Model(
+        architecture={"model_type": kind, **SIZES, **numbers},
+        initialization="random",
+        tokenizer=str(tokenizer_folder),
+    )
+
+
+def load(
+    settings: config.Model,
+    *,
+    mode: str = "full",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 1,
+    values: dict[str, Any] = VALUES,
+) -> LoadedModel:
+    tokenizer = load_tokenizer(settings)
+    return load_model(
+        settings,
+        build_model_config(settings, values, tokenizer),
+        auto_model="AutoModelForSequenceClassification",
+        tokenizer_size=len(tokenizer),
+        mode=mode,
+        frozen_dtype=dtype,
+        seed=seed,
+    )
+
+
+def tensors(loaded: LoadedModel) -> dict[str, Tensor]:
+    return {k: v for k, v in loaded.model.state_dict().items() if isinstance(v, Tensor)}
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_random_weights_are_those_of_the_seed(tokenizer_folder: Path, kind: str, mode: str) -> None:
+    settings = of(kind, tokenizer_folder)
+    first = tensors(load(settings, mode=mode, seed=1))
+    torch.rand(7)  # whatever happened before
+    assert equal(first, tensors(load(settings, mode=mode, seed=1)))
+    other = tensors(load(settings, mode=mode, seed=2))
+    assert not any(
+        torch.equal(first[key], other[key]) for key in first if key.endswith("proj.weight")
+    )
+    head = {"bert": "classifier.weight", "llama": "score.weight"}[kind]
+    assert not torch.equal(first[head], other[head])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_pretrained_weights_stay_and_the_new_head_is_of_the_seed(
+    checkpoint: Path, tmp_path: Path, mode: str
+) -> None:
+    trained = AutoModelForSequenceClassification.from_pretrained(checkpoint)
+    trained.model.save_pretrained(tmp_path)
+    load_tokenizer(config.Model(name_or_path=str(checkpoint))).save_pretrained(tmp_path)
+    settings = config.Model(name_or_path=str(tmp_path))
+    loaded = load(settings, mode=mode, seed=1)
+    assert (loaded.head, loaded.fresh) == (("score",), ("score",))
+    first, again = tensors(loaded), tensors(load(settings, mode=mode, seed=1))
+    other = tensors(load(settings, mode=mode, seed=2))
+    assert equal(first, again)
+    assert [key for key in first if not torch.equal(first[key], other[key])] == ["score.weight"]
+    assert torch.equal(first["model.embed_tokens.weight"], trained.model.embed_tokens.weight)
+    assert first["score.weight"].std() > 0.005
+
+
+def test_a_whole_checkpoint_has_nothing_fresh(checkpoint: Path) -> None:
+    loaded = load(config.Model(name_or_path=str(checkpoint)), seed=5)
+    trained = AutoModelForSequenceClassification.from_pretrained(checkpoint)
+    assert (loaded.head, loaded.fresh) == (("score",), ())
+    assert equal(tensors(loaded), trained.state_dict())
+
+
+def test_random_initialisation_takes_only_the_shape_from_a_name(checkpoint: Path) -> None:
+    settings = config.Model(name_or_path=str(checkpoint), initialization="random")
+    loaded, trained = load(settings, seed=2), load(config.Model(name_or_path=str(checkpoint)))
+    assert {key: value.shape for key, value in tensors(loaded).items()} == {
+        key: value.shape for key, value in tensors(trained).items()
+    }
+    weight = "model.layers.0.mlp.up_proj.weight"
+    assert not torch.equal(tensors(loaded)[weight], tensors(trained)[weight])
+
+
+@pytest.mark.parametrize(
+    ("mode", "dtype", "expected"),
+    [
+        ("full", torch.bfloat16, torch.float32),
+        ("head_only", torch.bfloat16, torch.bfloat16),
+        ("lora", torch.bfloat16, torch.bfloat16),
+        ("lora", torch.float16, torch.float16),
+        ("lora", torch.float32, torch.float32),
+    ],
+)
+@pytest.mark.parametrize("initialization", ["random", "pretrained"])
+def test_weights_that_will_be_frozen_are_of_the_precision(
+    checkpoint: Path, initialization: str, mode: str, dtype: torch.dtype, expected: torch.dtype
+) -> None:
+    settings = config.Model(name_or_path=str(checkpoint), initialization=initialization)
+    model = load(settings, mode=mode, dtype=dtype).model
+    assert {parameter.dtype for parameter in model.parameters()} == {expected}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_4bit_weights_are_double_quantised_nf4_in_bytes(
+    checkpoint: Path, dtype: torch.dtype
+) -> None:
+    model = load(config.Model(name_or_path=str(checkpoint)), mode="qlora", dtype=dtype).model
+    layers = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
+    assert len(layers) == 14
+    for layer in layers:
+        assert layer.compute_dtype == dtype
+        assert layer.weight.dtype == torch.uint8  # DeepSpeed would cast a float storage by value
+        assert (layer.weight.quant_state.quant_type, layer.weight.quant_state.nested) == (
+            "nf4",
+            True,
+        )
+        assert not layer.support_avx512bf16_for_cpu
+    others = {p.dtype for p in model.parameters() if p.dtype != torch.uint8}
+    assert others == {dtype}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "sentence"),
+    [
+        ({"hiden_size": 32}, r"architecture\.hiden_size: a bert .* did you mean hidden_size\?"),
+        ({"num_layers": 2}, r"architecture\.num_layers: .* did you mean num_hidden_layers\?"),
+        ({"model_type": "brt"}, r"architecture\.model_type: there is no brt; did you mean bert\?"),
+        ({"model_type": "zzzzzz"}, r"architecture\.model_type: there is no zzzzzz$"),
+    ],
+)
+def test_an_unknown_number_names_the_nearest(
+    tokenizer_folder: Path, numbers: dict[str, Any], sentence: str
+) -> None:
+    settings = of("bert", tokenizer_folder, **numbers)
+    with pytest.raises(ConfigError, match=sentence):
+        build_model_config(settings, VALUES, load_tokenizer(settings))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "sentence"),
+    [
+        ({"num_attention_heads": 5}, r"32.* attention heads \(5\)"),
+        ({"hidden_size": "32"}, r"'hidden_size' expected int, got str"),
+        ({"num_hidden_layers": 2.5}, r"'num_hidden_layers' expected int, got float"),
+        ({"hidden_act": "gelo"}, "gelo"),
+    ],
+)
+def test_numbers_that_no_model_can_have_are_refused(
+    tokenizer_folder: Path, numbers: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^model\.architecture: .*{sentence}"):
+        load(of("bert", tokenizer_folder, **numbers))
+
+
+def test_an_architecture_fits_its_tokenizer(tokenizer_folder: Path) -> None:
+    settings = of("llama", tokenizer_folder)
+    tokenizer = load_tokenizer(settings)
+    made = build_model_config(settings, {"num_labels": 3}, tokenizer)
+    assert (made.vocab_size, made.num_labels) == (len(tokenizer), 3)
+    assert made.pad_token_id == tokenizer.pad_token_id
+
+
+@pytest.mark.parametrize(
+    ("kind", "positions"), [("bert", 64), ("llama", 64), ("phi", 64), ("roberta", 63)]
+)
+def test_sequences_are_no_longer_than_the_positions(
+    tokenizer_folder: Path, kind: str, positions: int
+) -> None:
+    settings = of(kind, tokenizer_folder)
+    tokenizer = load_tokenizer(settings)
+    made = build_model_config(settings, VALUES, tokenizer)
+    assert tokenizer.pad_token_id == 0  # positions of a RoBERTa start after it
+    check_length(made, positions)
+    with pytest.raises(ConfigError, match=rf"max_seq_length: {positions + 1} .*use {positions} or"):
+        check_length(made, positions + 1)
+    model = load(settings).model
+    longest = torch.full((1, positions), 7)
+    assert model(input_ids=longest).logits.isfinite().all()
+    if kind in ("bert", "roberta"):  # learned positions end there; rotary ones do not
+        with pytest.raises((IndexError, RuntimeError)):
+            model(input_ids=torch.full((1, positions + 1), 7))
+
+
+def test_roberta_base_takes_512() -> None:
+    numbers = {"max_position_embeddings": 514, "pad_token_id": 1}
+    check_length(AutoConfig.for_model("roberta", **numbers), 512)
+    with pytest.raises(ConfigError, match="use 512 or less"):
+        check_length(AutoConfig.for_model("roberta", **numbers), 513)
+
+
+@pytest.mark.parametrize("key", ["name_or_path", "tokenizer"])
+@pytest.mark.parametrize("name", ["nobody/no-such-model", "./no/such/folder", "no-such-folder"])
+def test_a_name_that_gives_nothing_names_its_key(checkpoint: Path, key: str, name: str) -> None:
+    settings = config.Model(**{"name_or_path": str(checkpoint), key: name})
+    with pytest.raises(ConfigError, match=rf"^model\.{key}: no tokenizer of {name}: ") as caught:
+        load(settings)
+    assert "not in the cache" in str(caught.value)
+
+
+def test_a_hub_name_without_a_configuration_names_its_key(tokenizer_folder: Path) -> None:
+    settings = config.Model(name_or_path="nobody/no-such-model", tokenizer=str(tokenizer_folder))
+    sentence = r"^model\.name_or_path: no configuration of nobody/no-such-model: "
+    with pytest.raises(ConfigError, match=sentence):
+        load(settings)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "what"),
+    [
+        ("tokenizer.json", None, "tokenizer"),
+        ("tokenizer.json", b"{", "tokenizer"),
+        ("config.json", None, "configuration"),
+        ("config.json", b"{", "configuration"),
+        ("model.safetensors", None, "weights"),
+        ("model.safetensors", b"cut off", "weights"),
+    ],
+)
+def test_a_spoilt_folder_says_what_it_lacks(
+    checkpoint: Path,
+    tokenizer_folder: Path,
+    tmp_path: Path,
+    file: str,
+    content: bytes | None,
+    what: str,
+) -> None:
+    folder = tmp_path / "spoilt"
+    shutil.copytree(checkpoint, folder)
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_bytes(content)
+    # Where the tokenizer is not in question it comes from elsewhere.
+    tokenizer = None if what == "tokenizer" else str(tokenizer_folder)
+    with pytest.raises(ConfigError, match=rf"^model\.name_or_path: the folder .* holds no {what}"):
+        load(config.Model(name_or_path=str(folder), tokenizer=tokenizer))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_head_for_another_number_of_labels_is_refused(checkpoint: Path, mode: str) -> None:
+    sentence = r"^model\.name_or_path: score\.weight of .* is \[2, 32\] .* needs \[3, 32\]; give as"
+    with pytest.raises(ConfigError, match=sentence):
+        load(config.Model(name_or_path=str(checkpoint)), mode=mode, values={"num_labels": 3})
+
+
+def test_a_tokenizer_of_another_vocabulary_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    words = [f"{letter}{number}" for letter in "abcdefgh" for number in range(60)]
+    train_tokenizer(config.TrainedTokenizer(train="bpe", vocab_size=400), words, tmp_path)
+    settings = config.Model(name_or_path=str(checkpoint), tokenizer=str(tmp_path))
+    size = len(load_tokenizer(settings))
+    rows = AutoConfig.from_pretrained(checkpoint).vocab_size
+    assert size > rows
+    with pytest.raises(ConfigError, match=rf"model\.tokenizer has {size} tokens and the .* {rows}"):
+        load(settings)
+
+
+def test_a_tokenizer_of_one_token_more_is_refused(tokenizer_folder: Path) -> None:
+    rows = len(load_tokenizer(of("llama", tokenizer_folder))) - 1
+    with pytest.raises(ConfigError, match=rf"model\.tokenizer has {rows + 1} tokens"):
+        load(of("llama", tokenizer_folder, vocab_size=rows))

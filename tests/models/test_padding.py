@@ -1,0 +1,168 @@
+"""Padding changes no answer, and no padding token is an end token."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers.processors import TemplateProcessing
+from torch import Tensor
+from transformers import AutoModelForCausalLM, LlamaConfig, PhiConfig, PreTrainedTokenizerFast
+
+from trainer import config
+from trainer.data.prepare import PreparedSplit, content_key, prepare
+from trainer.models.export import export_model
+from trainer.models.load import build_model_config, load_model
+from trainer.models.tokenizer import load_tokenizer, tokenizer_digest, train_tokenizer
+from trainer.models.tuning import apply_tuning
+from trainer.tasks.classification import Classification
+
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.2,
+}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "bert": SIZES,
+    "roberta": {**SIZES, "type_vocab_size": 1},
+    "llama": SIZES,
+    "phi": SIZES,
+}
+TEXTS = ["dull", "a film that is long and has no end", "a lovely one", "weak", "good and bad film"]
+TASK = Classification(labels=("bad", "good"), columns=config.Columns(), max_seq_length=32)
+RESERVED = "<|finetune_right_pad_id|>"
+
+
+def load(settings: config.Model, mode: str = "full") -> tuple[Any, Any]:
+    tokenizer = load_tokenizer(settings)
+    loaded = load_model(
+        settings,
+        build_model_config(settings, TASK.config_values(), tokenizer),
+        auto_model=TASK.auto_model,
+        tokenizer_size=len(tokenizer),
+        mode=mode,
+        frozen_dtype=torch.float32,
+        seed=1,
+    )
+    tuning = config.Tuning(mode=mode, r=4)
+    return apply_tuning(loaded, tuning, gradient_checkpointing=False).eval(), tokenizer
+
+
+def encode(tokenizer: Any, texts: list[str]) -> PreparedSplit:
+    rows = Dataset.from_dict({"text": texts, "label": ["bad"] * len(texts)})
+    key = content_key(rows=texts, tokenizer=tokenizer_digest(tokenizer))
+    return prepare(key, lambda: TASK.encode(rows, tokenizer))
+
+
+def logits(model: Any, tokenizer: Any, split: PreparedSplit, ids: list[int]) -> Tensor:
+    batch = TASK.collate(split, np.array(ids), tokenizer.pad_token_id)
+    assert ("attention_mask" in batch.inputs) == (len(set(split.lengths[ids])) > 1)
+    with torch.no_grad():
+        return model(**batch.inputs).logits
+
+
+def assert_padding_changes_nothing(model: Any, tokenizer: Any, texts: list[str]) -> None:
+    split = encode(tokenizer, texts)
+    assert len(set(split.lengths)) > 1
+    together = logits(model, tokenizer, split, list(range(len(texts))))
+    alone = torch.cat([logits(model, tokenizer, split, [index]) for index in range(len(texts))])
+    assert alone.std(0).min() > 1e-3  # the texts do differ
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_padded_batch_answers_as_each_text_alone(name: str, tmp_path: Path) -> None:
+    kind = "wordpiece" if name == "bert" else "bpe"
+    train_tokenizer(config.TrainedTokenizer(train=kind, vocab_size=300), TEXTS, tmp_path)
+    settings = config.Model(
+        architecture={"model_type": name, **ARCHITECTURES[name]},
+        initialization="random",
+        tokenizer=str(tmp_path),
+    )
+    assert_padding_changes_nothing(*load(settings), TEXTS)
+
+
+def save_base(
+    folder: Path, *, pad: str | None, reserved: bool, spare_rows: int, kind: str = "llama"
+) -> config.Model:
+    """A causal model as the hub has them: without a padding token, or with the end token as one."""
+    special = ["<s>", "</s>", *([RESERVED] if reserved else [])]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
+    tokenizer.train_from_iterator(
+        TEXTS,
+        trainers.BpeTrainer(
+            vocab_size=300,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token=pad
+    )
+    wrapped.save_pretrained(folder)
+    settings = {"llama": LlamaConfig, "phi": PhiConfig}[kind](
+        vocab_size=len(wrapped) + spare_rows, bos_token_id=0, eos_token_id=1, **SIZES
+    )
+    settings.pad_token_id = None if pad is None else 1
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(settings).save_pretrained(folder)
+    return config.Model(name_or_path=str(folder))
+
+
+@pytest.mark.parametrize("pad", [None, "</s>"], ids=["no-pad", "pad-is-eos"])
+@pytest.mark.parametrize("spare_rows", [0, 1, 8])
+@pytest.mark.parametrize("kind", ["llama", "phi"])
+def test_an_added_padding_token_grows_the_embedding_only_where_it_must(
+    tmp_path: Path, pad: str | None, spare_rows: int, kind: str
+) -> None:
+    settings = save_base(tmp_path, pad=pad, reserved=False, spare_rows=spare_rows, kind=kind)
+    before = AutoModelForCausalLM.from_pretrained(tmp_path).get_input_embeddings().weight
+    model, tokenizer = load(settings)
+    assert tokenizer.pad_token == "[PAD]"
+    assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
+    assert model.config.pad_token_id == tokenizer.pad_token_id == len(before) - spare_rows
+    after = model.get_input_embeddings().weight
+    assert len(after) == model.config.vocab_size == len(before) + (spare_rows == 0)
+    assert torch.equal(after[: len(before)], before)
+    assert_padding_changes_nothing(model, tokenizer, TEXTS)
+
+
+@pytest.mark.parametrize("pad", [None, "</s>"], ids=["no-pad", "pad-is-eos"])
+def test_a_token_reserved_for_padding_is_taken(tmp_path: Path, pad: str | None) -> None:
+    settings = save_base(tmp_path, pad=pad, reserved=True, spare_rows=0)
+    num_rows = len(load_tokenizer(settings))
+    model, tokenizer = load(settings)
+    assert (tokenizer.pad_token, tokenizer.pad_token_id) == (RESERVED, 2)
+    assert model.config.pad_token_id == 2
+    assert len(tokenizer) == len(model.get_input_embeddings().weight) == num_rows
+    assert_padding_changes_nothing(model, tokenizer, TEXTS)
+
+
+def test_a_padding_token_of_its_own_stays(tmp_path: Path) -> None:
+    settings = save_base(tmp_path, pad="<s>", reserved=True, spare_rows=0)
+    model, tokenizer = load(settings)
+    assert (tokenizer.pad_token, model.config.pad_token_id) == ("<s>", 0)
+
+
+@pytest.mark.parametrize("mode", ["full", "lora", "qlora"])
+def test_a_grown_model_is_exported_and_continued(tmp_path: Path, mode: str) -> None:
+    settings = save_base(tmp_path / "base", pad="</s>", reserved=False, spare_rows=0)
+    model, tokenizer = load(settings, mode)
+    split, ids = encode(tokenizer, TEXTS), list(range(len(TEXTS)))
+    expected = logits(model, tokenizer, split, ids)
+    export_model(model, tokenizer, tmp_path / "export", auto_model=TASK.auto_model)
+    again, tokenizer_again = load(config.Model(name_or_path=str(tmp_path / "export")))
+    assert tokenizer_again.pad_token_id == tokenizer.pad_token_id
+    found = logits(again, tokenizer_again, encode(tokenizer_again, TEXTS), ids)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

@@ -1,0 +1,144 @@
+"""Tokenizers that are trained here, and the inputs that they give a model."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainer import config
+from trainer.errors import ConfigError
+from trainer.models.load import build_model_config
+from trainer.models.tokenizer import load_tokenizer, tokenizer_digest, train_tokenizer
+
+KINDS = ("wordpiece", "bpe")
+WORDS = [f"{one}{two}{three}" for one in "pqrstv" for two in "aeiou" for three in "lmn"]
+TEXTS = [" ".join(WORDS[start : start + 7]) for start in range(len(WORDS))]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def trained(folder: Path, kind: str, vocab_size: int = 300, texts: list[str] = TEXTS) -> Path:
+    train_tokenizer(config.TrainedTokenizer(train=kind, vocab_size=vocab_size), texts, folder)
+    return folder
+
+
+def settings_of(folder: Path, model_type: str, **numbers: Any) -> config.Model:
+    return config.Model(
+        architecture={"model_type": model_type, **numbers},
+        initialization="random",
+        tokenizer=str(folder),
+    )
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("tokenizer"), request.param)
+
+
+@pytest.fixture
+def tokenizer(folder: Path) -> Any:
+    return load_tokenizer(settings_of(folder, "bert"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_twice_gives_the_same_bytes(tmp_path: Path, kind: str) -> None:
+    first, second = trained(tmp_path / "first", kind), trained(tmp_path / "second", kind)
+    files = sorted(file.name for file in first.iterdir())
+    assert "tokenizer.json" in files
+    assert files == sorted(file.name for file in second.iterdir())
+    for file in files:
+        assert (first / file).read_bytes() == (second / file).read_bytes()
+    other = trained(tmp_path / "other", kind, texts=TEXTS[:20])
+    assert (first / "tokenizer.json").read_bytes() != (other / "tokenizer.json").read_bytes()
+
+
+@pytest.mark.parametrize(("kind", "sizes"), [("wordpiece", (64, 100)), ("bpe", (270, 300))])
+def test_the_vocabulary_has_the_size_that_was_asked_for(
+    tmp_path: Path, kind: str, sizes: tuple[int, int]
+) -> None:
+    for size in sizes:
+        folder = trained(tmp_path / str(size), kind, size)
+        tokenizer = load_tokenizer(settings_of(folder, "bert"))
+        assert len(tokenizer) == size
+        assert max(tokenizer.get_vocab().values()) == size - 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "needed"),
+    [("wordpiece", 5 + 2 * 36), ("bpe", 5 + 256)],  # special; first and later letters; bytes
+)
+def test_a_vocabulary_smaller_than_the_alphabet_is_refused(
+    tmp_path: Path, kind: str, needed: int
+) -> None:
+    alphabet = [f"{chr(97 + index)}{chr(97 + index)}" for index in range(26)]
+    digits = [f"{one}{one}" for one in "0123456789"]
+    with pytest.raises(ConfigError, match=rf"vocab_size: 64 does not .*; use {needed} or more"):
+        trained(tmp_path, kind, 64, [" ".join([*alphabet, *digits])])
+
+
+def test_the_special_tokens_come_first(tokenizer: Any) -> None:
+    assert tokenizer.convert_ids_to_tokens(range(5)) == SPECIAL
+    assert sorted(tokenizer.all_special_ids) == [0, 1, 2, 3, 4]
+    assert (tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.eos_token) == (0, 4, None)
+    assert tokenizer.padding_side == "right"
+
+
+def test_texts_and_pairs_stand_between_special_tokens(tokenizer: Any) -> None:
+    one, two = (
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("pal pel", "til")
+    )
+    assert one
+    assert tokenizer("pal pel")["input_ids"] == [2, *one, 3]
+    assert tokenizer("pal pel", "til")["input_ids"] == [2, *one, 3, *two, 3]
+
+
+def test_a_text_comes_back(tokenizer: Any) -> None:
+    ids = tokenizer("pal pel til")["input_ids"]
+    assert tokenizer.decode(ids, skip_special_tokens=True).strip() == "pal pel til"
+
+
+def test_bytes_never_seen_are_no_unknown_token_in_bpe(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(settings_of(trained(tmp_path, "bpe"), "bert"))
+    ids = tokenizer("żółć 漢")["input_ids"]
+    assert tokenizer.unk_token_id not in ids
+    assert tokenizer.decode(ids, skip_special_tokens=True).strip() == "żółć 漢"
+
+
+def test_wordpiece_lowers_case(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(settings_of(trained(tmp_path, "wordpiece"), "bert"))
+    assert tokenizer("PAL Pel")["input_ids"] == tokenizer("pal pel")["input_ids"]
+    assert tokenizer("漢")["input_ids"] == [2, tokenizer.unk_token_id, 3]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "numbers", "has_types"),
+    [
+        ("bert", {}, True),
+        ("bert", {"type_vocab_size": 1}, False),
+        ("roberta", {"type_vocab_size": 1}, False),
+        ("llama", {}, False),
+        ("phi", {}, False),
+    ],
+)
+def test_pairs_have_types_where_the_model_has(
+    folder: Path, tokenizer: Any, model_type: str, numbers: dict[str, int], has_types: bool
+) -> None:
+    build_model_config(settings_of(folder, model_type, **numbers), {}, tokenizer)
+    encoded = tokenizer("pal pel", "til")
+    assert ("token_type_ids" in encoded) == has_types
+    if has_types:
+        second = len(tokenizer("til", add_special_tokens=False)["input_ids"]) + 1
+        first = len(encoded["input_ids"]) - second
+        assert encoded["token_type_ids"] == [0] * first + [1] * second
+
+
+def test_the_digest_is_of_what_decides_the_tokens(tmp_path: Path) -> None:
+    def digest(folder: Path, model_type: str = "bert") -> str:
+        settings = settings_of(folder, model_type)
+        tokenizer = load_tokenizer(settings)
+        build_model_config(settings, {}, tokenizer)
+        return tokenizer_digest(tokenizer)
+
+    one = trained(tmp_path / "one", "bpe")
+    assert digest(one) == digest(trained(tmp_path / "again", "bpe"))
+    assert digest(one) != digest(trained(tmp_path / "smaller", "bpe", 280))
+    assert digest(one) != digest(one, "llama")  # no token_type_ids

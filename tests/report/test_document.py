@@ -1,0 +1,148 @@
+"""The report: what was measured, the baseline beside the result, and the warnings."""
+
+import copy
+from typing import Any
+
+import pytest
+import yaml
+
+from trainer.report.document import model_card, report, write_report
+
+
+def measured(loss: float, accuracy: float) -> dict[str, Any]:
+    per_class = {"a": {"f1": accuracy}, "b": {"f1": accuracy}}
+    return {"loss": loss, "accuracy": accuracy, "seconds": 1.5, "per_class": per_class}
+
+
+RESULTS: dict[str, Any] = {
+    "recipe": {
+        "model": {
+            "name_or_path": None,
+            "architecture": {"model_type": "bert"},
+            "initialization": "random",
+        },
+        "tuning": {"mode": "full"},
+    },
+    "parameters": {"total": 1234567, "trainable": 4321, "stored": 617000},
+    "baseline": {"validation": measured(0.7111, 0.4888), "test": measured(0.7222, 0.4777)},
+    "epochs": [
+        {
+            "epoch": epoch,
+            "step": 10 * epoch,
+            "train_loss": 0.6 / epoch,
+            "validation": measured(0.5 / epoch, 0.8),
+            "seconds": 2.5,
+        }
+        for epoch in (1, 2)
+    ],
+    "best": {
+        "step": 10,
+        "epoch": 1,
+        "metrics": {"validation": measured(0.3111, 0.9111), "test": measured(0.3222, 0.9)},
+    },
+    "final": {
+        "step": 20,
+        "epoch": 2,
+        "metrics": {"validation": measured(0.3444, 0.8999), "test": measured(0.3555, 0.8)},
+    },
+    "model": "best",
+    "seconds": {"total": 12.34},
+    "peak_memory_bytes": 300 * 2**20,
+    "processes": 2,
+    "precision": "fp32",
+    "warnings": [],
+}
+
+
+@pytest.fixture
+def results() -> dict[str, Any]:
+    return copy.deepcopy(RESULTS)
+
+
+def rows(text: str) -> list[list[str]]:
+    """Returns the cells of every table line."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_baseline_best_and_final_stand_beside_each_other(results):
+    found = rows(report("demo", results))
+    assert ["validation", "baseline", "best (step 10)", "final (step 20)"] in found
+    assert ["loss", "0.7111", "0.3111", "0.3444"] in found
+    assert ["accuracy", "0.4888", "0.9111", "0.8999"] in found
+    assert ["test", "baseline", "best (step 10)", "final (step 20)"] in found
+    assert ["loss", "0.7222", "0.3222", "0.3555"] in found
+
+
+def test_epochs_have_train_beside_validation_loss(results):
+    found = rows(report("demo", results))
+    assert ["1", "10", "0.6000", "0.5000", "2.5"] in found
+    assert ["2", "20", "0.3000", "0.2500", "2.5"] in found
+
+
+def test_what_was_not_measured_is_left_out(results):
+    for part in (results["best"]["metrics"], results["final"]["metrics"], results["baseline"]):
+        del part["test"]
+    text = report("demo", results)
+    assert "## validation" in text
+    assert "## test" not in text
+
+
+def test_without_a_baseline_its_column_is_empty(results):
+    results["baseline"] = {}
+    assert ["accuracy", "", "0.9111", "0.8999"] in rows(report("demo", results))
+
+
+def test_a_run_without_epochs_or_evaluations_has_a_report(results):
+    results |= {"epochs": [], "baseline": {}}
+    for name in ("best", "final"):
+        results[name]["metrics"] = {}
+    text = report("demo", results)
+    assert rows(text) == []
+    assert "## Run" in text
+
+
+def test_the_run_is_described(results):
+    text = report("demo", results)
+    for fact in (
+        "1,234,567",
+        "4,321 trained",
+        "617,000",
+        "2 process(es), fp32",
+        "12.3 s",
+        "300 MiB",
+    ):
+        assert fact in text
+    assert "holds the best step" in text
+
+
+def test_warnings_appear_where_there_are_any(results):
+    assert "Warnings" not in report("demo", results)
+    results["warnings"] = ["validation: every example is answered 'a'"]
+    text = report("demo", results)
+    assert "## Warnings\n\n- validation: every example is answered 'a'" in text
+
+
+def test_tables_are_aligned(results):
+    lines = [line for line in report("demo", results).splitlines() if line.startswith("|")]
+    validation = lines[: next(i for i, line in enumerate(lines) if line.startswith("| test"))]
+    assert len({len(line) for line in validation}) == 1
+
+
+def test_both_files_hold_the_same_text_and_html_is_escaped(results, tmp_path):
+    results["warnings"] = ["<b> & more"]
+    write_report(tmp_path, results)
+    assert (tmp_path / "report.md").read_text() == report(tmp_path.name, results)
+    page = (tmp_path / "report.html").read_text()
+    assert "&lt;b&gt; &amp; more" in page
+    assert "<b>" not in page
+
+
+@pytest.mark.parametrize("name", [None, "google/bert"])
+def test_a_model_card_opens_with_what_the_hub_reads(results, name):
+    results["recipe"]["model"]["name_or_path"] = name
+    _, header, text = model_card("demo", results).split("---\n", 2)
+    expected = {"library_name": "transformers"} | ({"base_model": name} if name else {})
+    assert yaml.safe_load(header) == expected
+    assert f"Base: {name or 'bert'}, random; tuning: full." in text
+    assert report("demo", results) in text

@@ -1,0 +1,108 @@
+"""Groups of parameters, and a step of each optimizer."""
+
+import pytest
+import torch
+from torch import nn
+
+from trainer import config
+from trainer.optim import build_optimizer, parameter_groups
+
+OPTIMIZERS = ("adamw", "sgd", "adamw_8bit", "paged_adamw_8bit")
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(10, 64)
+        self.dense = nn.Linear(64, 64)  # of 4,096 weights: below it the moments stay fp32
+        self.norm = nn.LayerNorm(64)
+
+
+def parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    return dict(module.named_parameters())
+
+
+def test_biases_and_norms_do_not_decay() -> None:
+    named = parameters(Block())
+    decayed, spared = parameter_groups(named, 0.1)
+    assert decayed["params"] == [named["embedding.weight"], named["dense.weight"]]
+    assert spared["params"] == [named["dense.bias"], named["norm.weight"], named["norm.bias"]]
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("module", "decay"), [(nn.LayerNorm(4), 0.0), (nn.Linear(4, 4, bias=False), 0.1)]
+)
+def test_no_group_is_empty(module: nn.Module, decay: float) -> None:
+    (group,) = parameter_groups(parameters(module), 0.1)
+    assert group == {"params": list(module.parameters()), "weight_decay": decay}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_each_optimizer_lowers_a_loss(name: str) -> None:
+    torch.manual_seed(0)
+    module = Block()
+    optimizer = build_optimizer(
+        parameters(module), config.Optimizer(name=name, learning_rate=1e-2, momentum=0.5)
+    )
+    before = {key: value.detach().clone() for key, value in module.named_parameters()}
+    losses = []
+    for _ in range(20):
+        loss = module.norm(module.dense(module.embedding.weight)).sub(2.0).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.98 * losses[0]
+    assert not any(torch.equal(before[key], value) for key, value in module.named_parameters())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_step_without_gradient_is_the_decay_alone(name: str) -> None:
+    module = Block()
+    optimizer = build_optimizer(
+        parameters(module), config.Optimizer(name=name, learning_rate=0.1, weight_decay=0.2)
+    )
+    before = {key: value.detach().clone() for key, value in module.named_parameters()}
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for key, value in module.named_parameters():
+        shrunk = 1 - 0.1 * 0.2 if value.ndim == 2 else 1.0
+        torch.testing.assert_close(value.data, before[key] * shrunk)
+
+
+@pytest.mark.parametrize("name", ["adamw_8bit", "paged_adamw_8bit"])
+def test_8bit_moments_are_bytes_where_a_tensor_is_large(name: str) -> None:
+    module = Block()
+    optimizer = build_optimizer(parameters(module), config.Optimizer(name=name))
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    moments = {key: optimizer.state[value]["state1"] for key, value in module.named_parameters()}
+    assert moments.pop("dense.weight").dtype == torch.uint8
+    assert {moment.dtype for moment in moments.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_settings_reach_the_optimizer(name: str) -> None:
+    settings = config.Optimizer(
+        name=name, learning_rate=0.3, betas=(0.8, 0.95), eps=1e-4, momentum=0.7, weight_decay=0.2
+    )
+    for group in build_optimizer(parameters(Block()), settings).param_groups:
+        assert group["lr"] == 0.3
+        if name == "sgd":
+            assert group["momentum"] == 0.7
+        else:
+            assert (tuple(group["betas"]), group["eps"]) == ((0.8, 0.95), 1e-4)
+
+
+def test_adamw_is_torchs_own() -> None:
+    """One step by hand: the first moments cancel, so it moves by the learning rate."""
+    weight = nn.Parameter(torch.tensor([[1.0, -2.0]]))
+    settings = config.Optimizer(learning_rate=0.1, weight_decay=0.5, eps=1e-12)
+    optimizer = build_optimizer({"weight": weight}, settings)
+    weight.grad = torch.tensor([[3.0, -0.01]])
+    optimizer.step()
+    decayed = torch.tensor([[1.0, -2.0]]) * (1 - 0.1 * 0.5)
+    torch.testing.assert_close(weight.data, decayed - 0.1 * torch.tensor([[1.0, -1.0]]))

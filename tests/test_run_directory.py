@@ -1,0 +1,159 @@
+"""The run directory: of one process, of one recipe, and what its status says."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from trainer.errors import RunDirectoryError
+from trainer.recipe import parse_recipe
+from trainer.run_directory import (
+    check_recipe,
+    claim,
+    free_name,
+    read_recipe,
+    read_status,
+    write_json,
+    write_recipe,
+    write_status,
+    write_text,
+)
+
+HOLD = """
+import sys
+from pathlib import Path
+from trainer.run_directory import claim
+with claim(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_process_that_trains_there_is_named_until_it_ends(tmp_path):
+    directory = tmp_path / "run"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "held\n"
+            sentence = f"process {other.pid} is training in {directory}.*another --run-dir"
+            with pytest.raises(RunDirectoryError, match=sentence), claim(directory):
+                pass
+        finally:
+            other.kill()  # as the kernel does where memory runs out: no clean-up runs
+    with claim(directory):
+        assert (directory / ".lock").read_text() == str(os.getpid())
+
+
+def test_two_runs_of_one_process_exclude_each_other(tmp_path):
+    with (
+        claim(tmp_path),
+        pytest.raises(RunDirectoryError, match=f"process {os.getpid()} "),
+        claim(tmp_path),
+    ):
+        pass
+    with claim(tmp_path), claim(tmp_path / "other"):
+        pass
+
+
+def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(RunDirectoryError, match="cannot be written"),
+        claim(tmp_path / "file" / "x"),
+    ):
+        pass
+
+
+def test_the_recipe_of_a_run_comes_back(tmp_path, reviews_recipe):
+    recipe = parse_recipe(reviews_recipe, "x")
+    write_recipe(tmp_path, recipe)
+    assert read_recipe(tmp_path) == recipe
+    assert check_recipe(tmp_path, recipe) == []
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(RunDirectoryError, match=r"holds no run: there is no config\.yaml"):
+        read_recipe(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "new", "sentence"),
+    [
+        ("batch", "micro_batch_size", 4, "batch.micro_batch_size was 8 and is now 4"),
+        (
+            "model",
+            "gradient_checkpointing",
+            True,
+            "model.gradient_checkpointing was False and is now True",
+        ),
+        ("checkpoint", "every_steps", None, "checkpoint.every_steps was 5 and is now None"),
+        ("tracking", "log_every_steps", 1, "tracking.log_every_steps was 5 and is now 1"),
+    ],
+)
+def test_what_may_change_is_listed(tmp_path, reviews_recipe, section, key, new, sentence):
+    write_recipe(tmp_path, parse_recipe(reviews_recipe, "x"))
+    reviews_recipe[section][key] = new
+    assert check_recipe(tmp_path, parse_recipe(reviews_recipe, "x")) == [sentence]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "new", "sentence"),
+    [
+        ("batch", "global_batch_size", 32, "batch.global_batch_size is 16 there and 32 here"),
+        ("optimizer", "learning_rate", 0.5, "optimizer.learning_rate is 0.001 there and 0.5 here"),
+        ("schedule", "epochs", 3, "schedule.epochs is 2 there and 3 here"),
+        ("evaluation", "metric", "loss", "evaluation.metric is 'accuracy' there and 'loss' here"),
+    ],
+)
+def test_any_other_change_is_refused_with_both_values(
+    tmp_path, reviews_recipe, section, key, new, sentence
+):
+    write_recipe(tmp_path, parse_recipe(reviews_recipe, "x"))
+    reviews_recipe[section][key] = new
+    reviews_recipe["tracking"]["log_every_steps"] = 1  # allowed, and not what is refused
+    with pytest.raises(RunDirectoryError, match=sentence) as caught:
+        check_recipe(tmp_path, parse_recipe(reviews_recipe, "x"))
+    assert "tracking" not in str(caught.value)
+
+
+def test_the_first_free_name(tmp_path):
+    directory = tmp_path / "demo"
+    assert free_name(directory) == tmp_path / "demo-2"
+    for name in ("demo-2", "demo-3", "demo-5"):
+        (tmp_path / name).mkdir()
+    assert free_name(directory) == tmp_path / "demo-4"
+
+
+def test_the_status_comes_back(tmp_path):
+    assert read_status(tmp_path) == {}
+    write_status(tmp_path, "running", exit_code=None, step=None, message="starting")
+    write_status(tmp_path, "stopped", exit_code=85, step=7, message="résumé")
+    assert read_status(tmp_path) == {
+        "state": "stopped",
+        "exit_code": 85,
+        "step": 7,
+        "message": "résumé",
+    }
+    assert os.listdir(tmp_path) == ["status.json"]  # noqa: PTH208
+
+
+def test_a_status_that_cannot_be_read_is_none(tmp_path):
+    (tmp_path / "status.json").write_text('{"state": "do')
+    assert read_status(tmp_path) == {}
+
+
+def test_a_file_is_the_old_one_or_complete(tmp_path):
+    file = tmp_path / "results.json"
+    write_json(file, {"a": 1})
+    before = file.read_text()
+    with pytest.raises(TypeError):
+        write_json(file, {"a": object()})
+    with pytest.raises(UnicodeEncodeError):
+        write_text(file, "half of it \udc80")
+    assert file.read_text() == before

@@ -1,0 +1,60 @@
+"""The position of a run: what a step and an evaluation add to it."""
+
+import dataclasses
+import json
+
+import pytest
+
+from trainer.state import TrainState
+
+
+def step(state: TrainState, *, loss: float = 1.0, skipped: bool = False) -> TrainState:
+    return state.after(samples=4, tokens=10, loss=loss, skipped=skipped)
+
+
+def evaluated(values: list[float], mode: str) -> TrainState:
+    state = TrainState()
+    for value in values:
+        state = step(state).evaluated(value, mode=mode)
+    return state
+
+
+def test_a_step_adds_up():
+    state = step(step(TrainState(), loss=2.0), loss=0.5, skipped=True)
+    assert (state.step, state.samples, state.tokens) == (2, 8, 20)
+    assert (state.loss_sum, state.loss_steps, state.skipped_steps) == (2.5, 2, 1)
+
+
+def test_the_mean_loss_starts_anew_and_nothing_else_does():
+    state = step(TrainState(), loss=2.0)
+    fresh = state.with_loss_reset()
+    assert fresh == dataclasses.replace(state, loss_sum=0.0, loss_steps=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "mode", "best_step", "best", "since"),
+    [
+        ([0.5], "max", 1, 0.5, 0),
+        ([0.5, 0.6, 0.4], "max", 2, 0.6, 1),
+        ([0.5, 0.6, 0.4], "min", 3, 0.4, 0),
+        ([0.5, 0.6, 0.7], "min", 1, 0.5, 2),
+        ([0.6, 0.5, 0.4, 0.7], "max", 4, 0.7, 0),
+        ([0.5, 0.5, 0.5], "max", 1, 0.5, 2),  # as good is not better
+        ([0.5, 0.5], "min", 1, 0.5, 1),
+        ([0.0, -1.0], "max", 1, 0.0, 1),  # 0 is a value
+    ],
+)
+def test_the_best_step_and_how_long_ago_it_was(values, mode, best_step, best, since):
+    state = evaluated(values, mode)
+    assert (state.best_step, state.best_value) == (best_step, best)
+    assert state.num_evaluations_since_best == since
+
+
+def test_it_survives_json():
+    state = evaluated([0.1, 0.7, 0.3], "max")
+    assert TrainState(**json.loads(json.dumps(state.as_dict()))) == state
+
+
+def test_it_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainState().step = 3  # type: ignore[misc]
