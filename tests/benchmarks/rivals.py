@@ -109,7 +109,7 @@ class _Clock(TrainerCallback):
         self.num_warmup = num_warmup
         self.start = self.end = 0.0
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         self.end = time.perf_counter()
         if state.global_step == self.num_warmup:
             self.start = self.end

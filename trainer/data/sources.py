@@ -147,7 +147,7 @@ def _csv_options(file: Path, kind: str) -> dict[str, Any]:
     import datasets
     import pandas as pd
 
-    tabs = {"sep": "\t", "quoting": csv.QUOTE_NONE} if kind == ".tsv" else {}
+    tabs: dict[str, Any] = {"sep": "\t", "quoting": csv.QUOTE_NONE} if kind == ".tsv" else {}
     names = pd.read_csv(file, nrows=0, **tabs).columns
     features = datasets.Features({name: datasets.Value("string") for name in names})
     return {"keep_default_na": False, "na_values": [], "features": features, **tabs}
