@@ -21,6 +21,7 @@ LAYERS = [
     {"run"},
     {
         *("evaluation", "launch", "order", "checkpoint", "preemption", "run_directory", "ranks"),
+        *("status", "environment"),
         *("models", "tasks", "data", "metrics"),
     },
     {"engine", "recipe", "optim", "tracking"},

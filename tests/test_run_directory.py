@@ -13,10 +13,8 @@ from trainer.run_directory import (
     claim,
     free_name,
     read_recipe,
-    read_status,
     write_json,
     write_recipe,
-    write_status,
     write_text,
 )
 
@@ -128,24 +126,6 @@ def test_the_first_free_name(tmp_path):
     for name in ("demo-2", "demo-3", "demo-5"):
         (tmp_path / name).mkdir()
     assert free_name(directory) == tmp_path / "demo-4"
-
-
-def test_the_status_comes_back(tmp_path):
-    assert read_status(tmp_path) == {}
-    write_status(tmp_path, "running", exit_code=None, step=None, message="starting")
-    write_status(tmp_path, "stopped", exit_code=85, step=7, message="résumé")
-    assert read_status(tmp_path) == {
-        "state": "stopped",
-        "exit_code": 85,
-        "step": 7,
-        "message": "résumé",
-    }
-    assert os.listdir(tmp_path) == ["status.json"]  # noqa: PTH208
-
-
-def test_a_status_that_cannot_be_read_is_none(tmp_path):
-    (tmp_path / "status.json").write_text('{"state": "do')
-    assert read_status(tmp_path) == {}
 
 
 def test_a_file_is_the_old_one_or_complete(tmp_path):

@@ -1,29 +1,25 @@
 """What each command does, in order: train, evaluate."""
 
-import errno
 import json
-import os
 import shutil
-import sys
-import time
-from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trainer.config import Recipe
-from trainer.errors import CheckpointError, ConfigError, RunDirectoryError, TrainerError
+from trainer.environment import describe_environment, quiet_libraries
+from trainer.errors import CheckpointError, ConfigError, RunDirectoryError
 from trainer.recipe import load_recipe
 from trainer.run_directory import (
     check_recipe,
     claim,
     free_name,
     read_recipe,
-    read_status,
     write_json,
     write_recipe,
-    write_status,
 )
+from trainer.status import Status, read_status
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -39,9 +35,9 @@ def train(recipe_name: str, overrides: tuple[str, ...], directory: Path, resume:
 
     Raises TrainerError for what the user can mend.
     """
-    _quiet_libraries()
+    quiet_libraries()
     with ExitStack() as stack:
-        status = _Status(directory.absolute())
+        status = Status(directory.absolute())
         stack.enter_context(status.reported())
         recipe = load_recipe(recipe_name, overrides)
         return _train(recipe, directory.absolute(), resume, status, stack)
@@ -49,7 +45,8 @@ def train(recipe_name: str, overrides: tuple[str, ...], directory: Path, resume:
 
 def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int:
     """Prints the metrics of a checkpoint on one split."""
-    _quiet_libraries()
+    recipe = read_recipe(directory.absolute())
+    quiet_libraries()
     from trainer.checkpoint import load_weights, read_record, verify
     from trainer.evaluation import evaluate
     from trainer.launch import build_accelerator
@@ -57,7 +54,6 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
     from trainer.run import build_run
 
     directory = directory.absolute()
-    recipe = read_recipe(directory)
     accelerator = build_accelerator(recipe, directory)
     run = build_run(recipe, accelerator, directory)
     if split not in run.splits:
@@ -83,16 +79,13 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
             print(json.dumps(metrics))
         else:
             for name, value in metrics.items():
-                print(
-                    f"{name:<16} {value:.4f}" if isinstance(value, float) else f"{name:<16} {value}"
-                )
+                shown = f"{value:.4f}" if isinstance(value, float) else value
+                print(f"{name:<16} {shown}")
     _leave(accelerator)
     return DONE
 
 
-def _train(
-    recipe: Recipe, directory: Path, resume: str, status: "_Status", stack: ExitStack
-) -> int:
+def _train(recipe: Recipe, directory: Path, resume: str, status: Status, stack: ExitStack) -> int:
     from trainer.launch import build_accelerator
     from trainer.loop import finished, train
     from trainer.preemption import listen
@@ -102,14 +95,12 @@ def _train(
 
     accelerator = build_accelerator(recipe, directory)
     changes = on_main(accelerator, lambda: _open(recipe, directory, resume, stack))
-    status.begin()
     if changes is None:
         if accelerator.is_main_process:
             print(f"This run is finished: {directory / 'report.md'}; --run-dir DIR trains anew.")
-        status.end("done", DONE, read_status(directory).get("step"), "finished before")
         _leave(accelerator)
         return DONE
-    status.write("running", None, None, "starting")
+    status.begin()
     stop = stack.enter_context(listen())
     run = build_run(recipe, accelerator, directory)
     for change in changes:
@@ -124,11 +115,11 @@ def _train(
         code = INTERRUPTED if stop.interrupted else STOPPED
         message = f"stopped at step {state.step} of {run.num_steps}; the same command resumes"
         run.tracker.say(message)
-        status.end("stopped", code, state.step, message)
+        status.write("stopped", code, state.step, message)
         _leave(accelerator)
         return code
     finish(run, accelerator, state)
-    status.end("done", DONE, state.step, "done")
+    status.write("done", DONE, state.step, "done")
     _leave(accelerator)
     return DONE
 
@@ -161,7 +152,7 @@ def _open(recipe: Recipe, directory: Path, resume: str, stack: ExitStack) -> lis
         # Without a checkpoint there is nothing to continue; a tokenizer left there may be another.
         shutil.rmtree(directory / "tokenizer", ignore_errors=True)
     write_recipe(directory, recipe)
-    write_json(directory / "environment.json", _environment())
+    write_json(directory / "environment.json", describe_environment())
     return changes
 
 
@@ -175,7 +166,7 @@ def _resume(run: "Run", accelerator: "Accelerator", resume: str) -> "TrainState"
     def find() -> tuple[Path | None, list[str]]:
         if resume not in ("auto", "never") and not run.store.steps():
             verify(Path(resume))
-            return Path(resume), []
+            return Path(resume).absolute(), []
         found, passed_over = run.store.newest()
         if found is None and passed_over:
             raise CheckpointError("; ".join(passed_over))
@@ -191,8 +182,11 @@ def _resume(run: "Run", accelerator: "Accelerator", resume: str) -> "TrainState"
             parameters=run.parameters,
             optimizer=base_optimizer(run),
             scaler=run.scaler,
-            order_digest=run.order.digest(),
+            order_digest=run.order_digest,
         )
+        if checkpoint.parent != run.store.folder:
+            # The other run's evaluations, and the checkpoint of its best step, are not here.
+            state = replace(state, best_step=None, best_value=None, num_evaluations_since_best=0)
         run.tracker.say(f"resuming from {checkpoint}")
     run.tracker.start(state)
     return state
@@ -228,100 +222,7 @@ def _describe(run: "Run", accelerator: "Accelerator") -> None:
     accelerator.init_trackers(run.directory.name)
 
 
-class _Status:
-    """Writes status.json of the main process, but never into a directory that is another's."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._main = os.environ.get("RANK", "0") == "0"
-        self._ours = not (directory / "config.yaml").exists()
-        self._step: int | None = None
-
-    def begin(self) -> None:
-        """Notes that this process claimed the directory."""
-        self._ours = True
-
-    def write(self, state: str, exit_code: int | None, step: int | None, message: str) -> None:
-        if self._main and self._ours:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            write_status(self._directory, state, exit_code=exit_code, step=step, message=message)
-
-    end = write
-
-    @contextmanager
-    def reported(self) -> Generator[None]:
-        """Writes how a command failed before its error goes on."""
-        try:
-            yield
-        except TrainerError as error:
-            self._failed(2, str(error))
-            raise
-        except KeyboardInterrupt:
-            self._failed(INTERRUPTED, "interrupted")
-            raise
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                self._failed(1, repr(error))
-                raise
-            sentence = f"the disk is full ({error}); free space and run the same command to resume"
-            self._failed(2, sentence)
-            raise CheckpointError(sentence) from error
-        except Exception as error:
-            self._failed(1, repr(error))
-            raise
-
-    def _failed(self, code: int, message: str) -> None:
-        step = read_status(self._directory).get("step")
-        try:
-            self.write("failed", code, step, message)
-        except OSError as error:
-            print(f"trainer: status.json cannot be written: {error}", file=sys.stderr)
-
-
 def _leave(accelerator: "Accelerator") -> None:
     """Ends trackers and the process group: a rank that leaves early makes the others abort."""
     accelerator.wait_for_everyone()
     accelerator.end_training()
-
-
-def _environment() -> dict[str, Any]:
-    """Returns the versions, the machine and the launch."""
-    import platform
-    from importlib.metadata import version
-
-    import torch
-
-    packages = (
-        "torch",
-        "accelerate",
-        "deepspeed",
-        "transformers",
-        "datasets",
-        "peft",
-        "bitsandbytes",
-    )
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {
-        "command": sys.argv,
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in packages},
-        "machine": platform.machine(),
-        "platform": platform.platform(),
-        "num_cpus": os.cpu_count(),
-        "num_threads": torch.get_num_threads(),
-        "gpus": gpus,
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-
-
-def _quiet_libraries() -> None:
-    """Keeps what libraries say at import, and cannot be acted on, out of the log."""
-    import logging
-    import warnings
-
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    logging.getLogger("torch.distributed").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"(torch|transformers|peft|bitsandbytes|accelerate)\b")

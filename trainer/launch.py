@@ -72,7 +72,8 @@ def check_promise() -> None:
     if launched and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
         raise LaunchError(
             "accelerate launch was asked for several processes and started one; use "
-            "`accelerate launch --config_file accelerate_configs/cpu-2.yaml …` for CPU ranks"
+            "`accelerate launch --config_file accelerate_configs/cpu-2.yaml` for CPU ranks, or unset "
+            "MASTER_ADDR for one process"
         )
 
 

@@ -50,6 +50,8 @@ class Run:
     pad_token_id: int
     splits: dict[str, PreparedSplit]
     order: DataOrder
+    order_digest: str
+    """Equal only for the same steps on the same rows."""
     model: nn.Module
     """The tuned model, without task or engine around it."""
     objective: nn.Module
@@ -127,6 +129,7 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
         pad_token_id=tokenizer.pad_token_id,
         splits=splits,
         order=order,
+        order_digest=content_key(order=order.digest(), rows=_digest(rows["train"], task)),
         model=model,
         objective=objective,
         optimizer=cast(torch.optim.Optimizer, optimizer),
@@ -154,7 +157,7 @@ def save_checkpoint(run: Run, accelerator: Accelerator, state: TrainState) -> No
             optimizer=base_optimizer(run),
             state=state,
             scaler=run.scaler,
-            order_digest=run.order.digest(),
+            order_digest=run.order_digest,
         )
 
     def publish() -> None:
@@ -221,12 +224,9 @@ def prepare_splits(
 ) -> tuple[dict[str, PreparedSplit], list[str]]:
     """Returns each split tokenised, from the cache where it is there, and notes on them."""
     digest, notes = tokenizer_digest(tokenizer), list[str]()
-    columns = [column for column in task.column_names.values() if column is not None]
     splits: dict[str, PreparedSplit] = {}
     for name, part in rows.items():
-        key = content_key(
-            rows=rows_digest(part, columns), tokenizer=digest, **task.encoding_settings()
-        )
+        key = content_key(rows=_digest(part, task), tokenizer=digest, **task.encoding_settings())
         try:
             splits[name] = prepare(key, lambda part=part: task.encode(part, tokenizer))
         except DataError as error:
@@ -238,6 +238,10 @@ def prepare_splits(
                 f"{longest} tokens"
             )
     return splits, notes
+
+
+def _digest(rows: "Dataset", task: Task) -> str:
+    return rows_digest(rows, [name for name in task.column_names.values() if name is not None])
 
 
 def _check_metric(recipe: Recipe, task: Task, rows: "dict[str, Dataset]") -> None:

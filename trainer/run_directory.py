@@ -1,4 +1,4 @@
-"""The run directory: owned by one process at a time, of one recipe, with a status written last."""
+"""The run directory: owned by one process at a time, and of one recipe."""
 
 import fcntl
 import json
@@ -79,22 +79,6 @@ def free_name(directory: Path) -> Path:
 
 def write_recipe(directory: Path, recipe: Recipe) -> None:
     write_text(directory / "config.yaml", dump_yaml(recipe))
-
-
-def write_status(
-    directory: Path, state: str, *, exit_code: int | None, step: int | None, message: str
-) -> None:
-    """Writes status.json: state is running, done, stopped or failed."""
-    status = {"state": state, "exit_code": exit_code, "step": step, "message": message}
-    write_json(directory / "status.json", status)
-
-
-def read_status(directory: Path) -> dict[str, Any]:
-    """Returns the last status of a run, empty where there is none."""
-    try:
-        return json.loads((directory / "status.json").read_text())
-    except (OSError, ValueError):
-        return {}
 
 
 def write_json(file: Path, value: Any) -> None:

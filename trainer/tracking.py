@@ -32,6 +32,7 @@ class Tracker:
         self._logged_tokens = state.tokens
         if self._active and self._file.is_file():
             kept = [line for line in read_lines(self._file) if line["step"] <= state.step]
+            kept = kept if state.step else []  # a baseline that was not continued is taken again
             staging = self._file.with_name(f".{self._file.name}.staging")
             staging.write_text("".join(json.dumps(line) + "\n" for line in kept))
             staging.replace(self._file)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from trainer.checkpoint import load_weights
+from trainer.checkpoint import load_weights, verify
 from trainer.evaluation import evaluate
 from trainer.models.export import export_adapter, export_model
 from trainer.ranks import on_main
@@ -34,7 +34,9 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
     use_best = run.recipe.checkpoint.keep_best and state.best_step is not None
     if use_best and state.best_step != state.step:
         assert state.best_step is not None
-        load_weights(run.store.path(state.best_step), run.parameters)
+        checkpoint = run.store.path(state.best_step)
+        on_main(accelerator, lambda: verify(checkpoint))
+        load_weights(checkpoint, run.parameters)
         best = {"step": state.best_step, "epoch": run.order.epoch_of(state.best_step - 1) + 1}
         best["metrics"] = _metrics_at(lines, state.best_step)
     measured = [name for name in ("validation", "test") if name in run.splits]

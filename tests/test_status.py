@@ -1,0 +1,69 @@
+"""status.json says what the last command did, and never speaks over another process."""
+
+import errno
+import json
+import os
+
+import pytest
+
+from trainer.errors import CheckpointError, ConfigError
+from trainer.run_directory import claim
+from trainer.status import Status, read_status
+
+
+def test_the_status_comes_back(tmp_path):
+    assert read_status(tmp_path) == {}
+    Status(tmp_path).write("running", None, None, "starting")
+    Status(tmp_path).write("stopped", 85, 7, "résumé")
+    assert read_status(tmp_path) == {
+        "state": "stopped",
+        "exit_code": 85,
+        "step": 7,
+        "message": "résumé",
+    }
+    assert os.listdir(tmp_path) == ["status.json"]  # noqa: PTH208
+
+
+def test_a_status_that_cannot_be_read_is_none(tmp_path):
+    (tmp_path / "status.json").write_text('{"state": "do')
+    assert read_status(tmp_path) == {}
+
+
+def test_only_the_main_process_writes(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    Status(tmp_path).write("running", None, None, "starting")
+    assert read_status(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "code"),
+    [
+        (ConfigError("mend it"), ConfigError, 2),
+        (KeyboardInterrupt(), KeyboardInterrupt, 130),
+        (OSError(errno.ENOSPC, "No space left on device"), CheckpointError, 2),
+        (RuntimeError("I/O error: File too large (os error 27)"), CheckpointError, 2),
+        (ZeroDivisionError("ours"), ZeroDivisionError, 1),
+    ],
+)
+def test_a_failure_is_written_with_the_step_to_go_on_from(tmp_path, error, raised, code):
+    for step in (3, 12):
+        (tmp_path / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
+    with pytest.raises(raised), Status(tmp_path).reported():
+        raise error
+    status = read_status(tmp_path)
+    assert (status["state"], status["exit_code"], status["step"]) == ("failed", code, 12)
+
+
+@pytest.mark.parametrize(("state", "after"), [("done", "done"), ("stopped", "failed")])
+def test_a_failure_leaves_a_finished_run_alone(tmp_path, state, after):
+    Status(tmp_path).write(state, 0, 5, "")
+    with pytest.raises(ConfigError), Status(tmp_path).reported():
+        raise ConfigError("mend it")
+    assert read_status(tmp_path)["state"] == after
+
+
+def test_a_failure_leaves_a_running_process_alone(tmp_path):
+    Status(tmp_path).write("running", None, 5, "")
+    with claim(tmp_path), pytest.raises(ConfigError), Status(tmp_path).reported():
+        raise ConfigError("mend it")
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "running"

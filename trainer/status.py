@@ -1,0 +1,85 @@
+"""status.json: what the last command in a run directory did, for scripts to read."""
+
+import json
+import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import CheckpointError, RunDirectoryError, TrainerError
+from trainer.run_directory import claim, write_json
+
+FULL = ("os error 28", "os error 27", "os error 122", "Errno 28", "Errno 27", "Errno 122")
+"""How Python and Rust libraries spell ENOSPC, EFBIG and EDQUOT."""
+
+
+class Status:
+    """Writes the status of one command, from the main process only."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._main = os.environ.get("RANK", "0") == "0"
+        self._claimed = False
+
+    def begin(self) -> None:
+        """Notes that this command has claimed the directory, and that it is running."""
+        self._claimed = True
+        self.write("running", None, self._newest_step(), "starting")
+
+    def write(self, state: str, exit_code: int | None, step: int | None, message: str) -> None:
+        """Writes the status: state is running, done, stopped or failed."""
+        if self._main:
+            write_json(
+                self._directory / "status.json",
+                {"state": state, "exit_code": exit_code, "step": step, "message": message},
+            )
+
+    @contextmanager
+    def reported(self) -> Generator[None]:
+        """Writes how a command failed before its error goes on; a full disk is a TrainerError."""
+        try:
+            yield
+        except TrainerError as error:
+            self._failed(2, str(error))
+            raise
+        except KeyboardInterrupt:
+            self._failed(130, "interrupted")
+            raise
+        except Exception as error:
+            if any(spelling in str(error) for spelling in FULL):
+                sentence = f"the disk is full ({error}); free space and run the same command"
+                self._failed(2, sentence)
+                raise CheckpointError(sentence) from error
+            self._failed(1, repr(error))
+            raise
+
+    def _failed(self, code: int, message: str) -> None:
+        """Writes a failure, but not over a finished run, nor beside a process that is running."""
+        if not self._main:
+            return
+        try:
+            if self._claimed:
+                self.write("failed", code, self._newest_step(), message)
+                return
+            with claim(self._directory):
+                if read_status(self._directory).get("state") != "done":
+                    self.write("failed", code, self._newest_step(), message)
+        except RunDirectoryError:
+            return
+        except OSError as error:
+            print(f"trainer: status.json cannot be written: {error}", file=sys.stderr)
+
+    def _newest_step(self) -> int | None:
+        """Returns the step that a next command would go on from."""
+        names = [path.name for path in (self._directory / "checkpoints").glob("step-*")]
+        return max((int(name.removeprefix("step-")) for name in names), default=None)
+
+
+def read_status(directory: Path) -> dict[str, Any]:
+    """Returns the last status of a run, empty where there is none."""
+    try:
+        return json.loads((directory / "status.json").read_text())
+    except (OSError, ValueError):
+        return {}
