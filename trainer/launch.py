@@ -71,9 +71,8 @@ def check_promise() -> None:
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ
     if launched and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
         raise LaunchError(
-            "accelerate launch was asked for several processes and started one; use "
-            "`accelerate launch --config_file accelerate_configs/cpu-2.yaml` for CPU ranks, or unset "
-            "MASTER_ADDR for one process"
+            "accelerate launch was asked for several processes and started one; for CPU ranks use "
+            "--config_file accelerate_configs/cpu-2.yaml, for one process unset MASTER_ADDR"
         )
 
 

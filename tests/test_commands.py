@@ -1,0 +1,178 @@
+"""The commands as a user runs them: what a run leaves, and what can be done with it."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from trainer.cli import main
+
+
+def run(*arguments) -> str:
+    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of a tiny BERT that learns to tell two words apart."""
+    folder = tmp_path_factory.mktemp("finished")
+    rows = [
+        {"text": f"number {index} is {word} {'indeed ' * (index % 7)}", "label": label}
+        for index in range(60)
+        for word, label in (("good", "yes"), ("bad", "no"))
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "recipe.yaml").write_text(
+        f"""
+model:
+  architecture: {{model_type: bert, hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2,
+                 intermediate_size: 64}}
+  initialization: random
+  tokenizer: {{train: wordpiece, vocab_size: 200}}
+task: {{name: classification}}
+data:
+  source: {{files: {{train: {folder}/rows.jsonl}}}}
+  split: {{validation: {{ratio: 0.2, seed: 1}}, test: {{ratio: 0.2, seed: 2}}}}
+batch: {{global_batch_size: 8}}
+optimizer: {{learning_rate: 3e-3}}
+schedule: {{epochs: 8}}
+tracking: {{trackers: [tensorboard], log_every_steps: 3}}
+"""
+    )
+    output = run("train", folder / "recipe.yaml", "--run-dir", folder / "run")
+    return folder / "run", output
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    directory, output = finished
+    names = {path.name for path in directory.iterdir()}
+    assert names >= {
+        *("config.yaml", "environment.json", "status.json", "metrics.jsonl", "tensorboard"),
+        *("checkpoints", "model", "predictions", "results.json", "report.md", "report.html"),
+    }
+    assert not [name for name in names if "staging" in name]
+    assert list((directory / "tensorboard").rglob("events.out.tfevents.*"))
+    assert json.loads((directory / "status.json").read_text())["state"] == "done"
+
+    results = json.loads((directory / "results.json").read_text())
+    assert results["parameters"].keys() >= {"total", "trainable", "stored"}
+    assert len(results["epochs"]) == len(results["seconds"]["per_epoch"]) == 8
+    assert results["processes"] == 1
+    assert results["precision"] == "fp32"
+    assert results["peak_memory_bytes"] > 10**7
+    assert results["scales"]["accuracy"] == "0-1"
+    for split in ("validation", "test"):
+        before, after = results["baseline"][split], results["best"]["metrics"][split]
+        assert after["accuracy"] > before["accuracy"] + 0.3, "it learned"
+        assert results["final"]["metrics"][split]["accuracy"] > 0.8
+        records = (directory / "predictions" / f"{split}.jsonl").read_text().splitlines()
+        right = [one["label"] == one["prediction"] for one in map(json.loads, records)]
+        assert sum(right) / len(right) == after["accuracy"]
+    assert "baseline" in output
+    assert str(directory / "model") in output
+
+
+def test_the_exported_model_gives_the_predictions(finished):
+    directory, _ = finished
+    model = AutoModelForSequenceClassification.from_pretrained(directory / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(directory / "model")
+    texts = ["number 7 is good indeed", "number 7 is bad indeed"]
+    with torch.no_grad():
+        logits = model(**tokenizer(texts, return_tensors="pt", padding=True)).logits
+    assert [model.config.id2label[int(index)] for index in logits.argmax(-1)] == ["yes", "no"]
+
+
+def test_evaluate_gives_what_the_results_say(finished):
+    directory, _ = finished
+    results = json.loads((directory / "results.json").read_text())
+    for name, key in (("best", "best"), ("last", "final")):
+        printed = run("evaluate", directory, "--checkpoint", name, "--split", "test", "--json")
+        metrics = json.loads(printed.splitlines()[-1])
+        assert metrics["step"] == results[key]["step"]
+        assert metrics["accuracy"] == results[key]["metrics"]["test"]["accuracy"]
+        assert metrics["loss"] == pytest.approx(results[key]["metrics"]["test"]["loss"], abs=1e-6)
+    step = results["final"]["step"]
+    assert f"step             {step}" in run("evaluate", directory, "--checkpoint", step)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--checkpoint", "7"], "kept are the steps"),
+        (["--split", "dev"], "the run has train, validation, test"),
+    ],
+)
+def test_evaluate_refuses_what_is_not_there(finished, arguments, part):
+    directory, _ = finished
+    done = CliRunner().invoke(main, ["evaluate", str(directory), *arguments])
+    assert done.exit_code == 2
+    assert part in done.output
+
+
+def test_evaluate_outside_a_run_says_so(tmp_path):
+    done = CliRunner().invoke(main, ["evaluate", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "holds no run" in done.output
+
+
+def test_a_new_directory_from_a_checkpoint_ends_like_the_old_one(
+    reviews_recipe, write_recipe, tmp_path
+):
+    reviews_recipe["checkpoint"] = {"every_steps": 6, "keep_last": 9}
+    recipe = write_recipe(reviews_recipe)
+    run("train", recipe, "--run-dir", tmp_path / "old")
+    checkpoint = tmp_path / "old" / "checkpoints" / "step-00000006"
+    run("train", recipe, "--run-dir", tmp_path / "new", "--resume", checkpoint)
+    last = "checkpoints/step-00000020/model.safetensors"
+    old, new = load_file(tmp_path / "old" / last), load_file(tmp_path / "new" / last)
+    assert all(torch.equal(old[name], new[name]) for name in old)
+
+
+def test_a_broken_newest_checkpoint_is_passed_over(reviews_recipe, write_recipe, tmp_path):
+    reviews_recipe["checkpoint"] = {"every_steps": 6, "keep_last": 9}
+    recipe, directory = write_recipe(reviews_recipe), tmp_path / "run"
+    run("train", recipe, "--run-dir", directory)
+    whole = load_file(directory / "checkpoints" / "step-00000020" / "model.safetensors")
+    # As if it had died in the save of step 18: what came later is not there.
+    (directory / "status.json").unlink()
+    shutil.rmtree(directory / "checkpoints" / "step-00000020")
+    (directory / "checkpoints" / "step-00000018" / "model.safetensors").write_bytes(b"half")
+    output = run("train", recipe, "--run-dir", directory)
+    assert "passed over" in output
+    assert "step-00000018" in output
+    again = load_file(directory / "checkpoints" / "step-00000020" / "model.safetensors")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_changed_data_is_refused(finished, tmp_path):
+    directory = tmp_path / "run"
+    shutil.copytree(finished[0], directory)
+    (directory / "status.json").unlink()
+    rows = finished[0].parent / "rows.jsonl"
+    before = rows.read_text()
+    try:
+        rows.write_text(before.replace("indeed", "surely"))
+        done = CliRunner().invoke(
+            main, ["train", str(rows.with_name("recipe.yaml")), "--run-dir", str(directory)]
+        )
+    finally:
+        rows.write_text(before)
+    assert done.exit_code == 2
+    assert "the training data changed" in done.output
+
+
+def test_patience_ends_a_run_that_stopped_improving(reviews_recipe, write_recipe, tmp_path):
+    reviews_recipe["optimizer"]["learning_rate"] = 1e-12
+    reviews_recipe["schedule"]["epochs"] = 50
+    reviews_recipe["evaluation"] = {"every": 2, "patience": 3}
+    run("train", write_recipe(reviews_recipe), "--run-dir", tmp_path / "run")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["final"]["step"] == 8
+    assert results["best"]["step"] == 2
+    assert any("guessing" in warning or "above" in warning for warning in results["warnings"])
