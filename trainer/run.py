@@ -19,7 +19,12 @@ from trainer.data.prepare import (
 )
 from trainer.data.sources import check_columns, load_splits, rows_digest
 from trainer.errors import ConfigError, DataError
-from trainer.launch import COMPUTE_DTYPES, Precision, resolve_precision
+from trainer.launch import (
+    COMPUTE_DTYPES,
+    Precision,
+    resolve_micro_batch_size,
+    resolve_precision,
+)
 from trainer.models.load import build_model_config, check_length, load_model
 from trainer.models.parameters import ParameterCounts, count_parameters, trainable_parameters
 from trainer.models.tokenizer import load_tokenizer, tokenizer_digest, train_tokenizer
@@ -35,8 +40,6 @@ from trainer.tracking import Tracker
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-AUTO_MICRO_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,32 +174,6 @@ def save_checkpoint(run: Run, accelerator: Accelerator, state: TrainState) -> No
 def base_optimizer(run: Run) -> torch.optim.Optimizer:
     """Returns the optimizer under Accelerate's wrapper."""
     return getattr(run.optimizer, "optimizer", run.optimizer)
-
-
-def resolve_micro_batch_size(global_size: int, asked: int | str, world_size: int) -> int:
-    """Returns the micro-batch size; `auto` is the largest up to 16 that divides.
-
-    Raises ConfigError, with the nearest sizes, where world size or micro-batch do not divide.
-    """
-    if global_size % world_size:
-        below = global_size // world_size * world_size
-        near = [size for size in (below, below + world_size) if size > 0]
-        raise ConfigError(
-            f"batch.global_batch_size: {global_size} is not divided by {world_size} processes; use "
-            f"{' or '.join(map(str, near))}"
-        )
-    share = global_size // world_size
-    divisors = [size for size in range(1, share + 1) if share % size == 0]
-    if asked == "auto":
-        return max(size for size in divisors if size <= AUTO_MICRO_BATCH)
-    if asked not in divisors:
-        below = [size for size in divisors if size < int(asked)][-1:]
-        above = [size for size in divisors if size > int(asked)][:1]
-        raise ConfigError(
-            f"batch.micro_batch_size: {asked} does not divide global_batch_size={global_size} over "
-            f"{world_size} processes; use {' or '.join(map(str, below + above))}"
-        )
-    return int(asked)
 
 
 def build_tokenizer(recipe: Recipe, train: "Dataset", task: Task, directory: Path) -> Any:
