@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from trainer.errors import DivergedError
 from trainer.evaluation import evaluate, loss_by_term
@@ -113,13 +114,15 @@ def optimizer_step(
             losses = losses * batch.counts.bool()  # a dummy, or a term without targets, counts 0
             accelerator.backward((losses * scale).sum())
         sums += losses.detach()
-    max_norm = run.recipe.optimizer.max_grad_norm or math.inf
-    norm = accelerator.clip_grad_norm_(run.parameters.values(), max_norm)
-    assert norm is not None  # None is of engines that launch.ENGINES leaves out
+    accelerator.unscale_gradients()
+    norm = get_total_norm([p.grad for p in run.parameters.values() if p.grad is not None])
     totals = torch.cat([sum_over_ranks(accelerator, sums), counts, norm.double().reshape(1)])
     *numbers, grad_norm = totals.tolist()  # the step's one wait for the device
     losses = loss_by_term(run, np.array(numbers[: len(sums)]), np.array(numbers[len(sums) :]))
     _check_finite(run, numbers[: len(sums)], grad_norm, step)
+    max_norm = run.recipe.optimizer.max_grad_norm
+    if max_norm is not None and grad_norm > max_norm:
+        clip_grads_with_norm_(run.parameters.values(), max_norm, norm)
     run.optimizer.step()
     run.optimizer.zero_grad()
     return StepResult(

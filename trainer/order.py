@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-POOL = 64
+POOL = 128
 """Global batches whose examples are sorted by length together."""
 
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]

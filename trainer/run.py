@@ -25,6 +25,7 @@ from trainer.launch import (
     resolve_micro_batch_size,
     resolve_precision,
 )
+from trainer.models.dropout import speed_up_dropout
 from trainer.models.load import build_model_config, check_length, load_model
 from trainer.models.parameters import ParameterCounts, count_parameters, trainable_parameters
 from trainer.models.tokenizer import load_tokenizer, tokenizer_digest, train_tokenizer
@@ -108,6 +109,8 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
     model = apply_tuning(
         loaded, recipe.tuning, gradient_checkpointing=recipe.model.gradient_checkpointing
     )
+    if accelerator.device.type == "cpu":
+        speed_up_dropout(model)
     counts = count_parameters(model)
     objective = Objective(model, task)
     # Names without the engine's and the objective's wrapping, in checkpoints as in memory.

@@ -1,6 +1,5 @@
 """What a task gives the loop: loss sums and target counts, and what to measure."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -8,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainer.data.prepare import PreparedSplit
+from trainer.data.prepare import PreparedSplit, Ragged
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -123,9 +122,11 @@ class Objective(nn.Module):
         return self.task.loss_sums(self.model, inputs, targets)
 
 
-def pad(sequences: Sequence[np.ndarray], value: int) -> Tensor:
-    """Returns int64 [batch, seq], filled up on the right with `value`."""
-    padded = np.full((len(sequences), max(map(len, sequences))), value, dtype=np.int64)
-    for row, sequence in zip(padded, sequences, strict=True):
-        row[: len(sequence)] = sequence
-    return torch.from_numpy(padded)
+def pad(column: Ragged, ids: np.ndarray, value: int) -> Tensor:
+    """Returns entries `ids` of a column as int64 [batch, seq], filled up with `value`."""
+    starts = column.offsets[ids]
+    lengths = column.offsets[ids + 1] - starts
+    positions = np.arange(lengths.max())
+    inside = positions < lengths[:, None]
+    padded = column.values[np.where(inside, starts[:, None] + positions, starts[:, None])]
+    return torch.from_numpy(np.where(inside, padded, value).astype(np.int64))

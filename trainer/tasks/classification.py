@@ -139,15 +139,13 @@ class Classification:
         return found
 
     def collate(self, split: PreparedSplit, ids: np.ndarray, pad_token_id: int) -> Batch:
-        sequences = [split.ragged("input_ids")[index] for index in ids]
-        inputs = {"input_ids": pad(sequences, pad_token_id)}
+        inputs = {"input_ids": pad(split.ragged("input_ids"), ids, pad_token_id)}
         lengths = split.lengths[ids]
         if lengths.min() < lengths.max():
             positions = torch.arange(int(lengths.max()))
             inputs["attention_mask"] = (positions < torch.from_numpy(lengths)[:, None]).long()
         if "token_type_ids" in split.columns:
-            types = split.ragged("token_type_ids")
-            inputs["token_type_ids"] = pad([types[index] for index in ids], 0)
+            inputs["token_type_ids"] = pad(split.ragged("token_type_ids"), ids, 0)
         labels = torch.from_numpy(split.array("label")[ids])
         return Batch(
             inputs=inputs,

@@ -1,0 +1,32 @@
+"""Dropout for CPUs, where drawing the mask is otherwise a tenth of a small model's step."""
+
+import torch
+from torch import Tensor, nn
+
+LEVELS = 2**16
+
+
+class FastDropout(nn.Dropout):
+    """Dropout whose mask takes 16 random bits a value instead of a float.
+
+    The probability is rounded to 1/65536, and what is kept is scaled by its exact inverse: the
+    expected output is the input, as in torch's own.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Returns `input` with values dropped in training, unchanged otherwise."""
+        dropped = round(self.p * LEVELS)
+        if not self.training or dropped == 0 or dropped == LEVELS:
+            return super().forward(input)
+        words = torch.empty((input.numel() + 3) // 4, dtype=torch.int64)
+        bits = words.random_(-(2**63), None).view(torch.int16)[: input.numel()]  # type: ignore[arg-type]
+        kept = (bits >= dropped - LEVELS // 2).view(input.shape).to(input.dtype)
+        return input * kept.mul_(LEVELS / (LEVELS - dropped))
+
+
+def speed_up_dropout(model: nn.Module) -> None:
+    """Replaces torch's dropout in a model that runs on a CPU; names and weights stay."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.Dropout:
+                setattr(module, name, FastDropout(child.p))
