@@ -18,6 +18,7 @@ os.environ.update(
     HF_HOME=str(CACHE / "huggingface"),
     HF_DATASETS_CACHE=str(CACHE / "huggingface" / "datasets"),
     HF_HUB_OFFLINE="1",
+    CUDA_VISIBLE_DEVICES="",  # tests/gpu starts processes of its own
     TOKENIZERS_PARALLELISM="false",
     OMP_NUM_THREADS="1",  # several threads only wait for each other on the models of tests
 )

@@ -223,6 +223,7 @@ def write(folder: Path, parameters, optimizer, digest: str = "abc") -> Path:
         state=STATE,
         scaler=None,
         order_digest=digest,
+        launch={},
     )
     return folder
 
@@ -292,7 +293,7 @@ def test_a_scaler_comes_back(tmp_path):
     folder = tmp_path / "step"
     folder.mkdir()
     common = {"parameters": parameters, "optimizer": optimizer, "order_digest": "abc"}
-    write_checkpoint(folder, state=STATE, scaler=before, **common)
+    write_checkpoint(folder, state=STATE, scaler=before, launch={}, **common)
     load_checkpoint(folder, scaler=after, **common)
     assert after.get_scale() == 1024.0
 

@@ -67,7 +67,7 @@ def test_debug_shows_where_an_error_came_from():
 
 
 def test_only_the_first_rank_says_the_sentence(monkeypatch):
-    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
     failed = invoke("show", "dmeo")
     assert (failed.exit_code, failed.stderr) == (2, "")
 

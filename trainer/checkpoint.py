@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """Returns the steps that have a checkpoint, oldest first."""
-        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
+        names = [path.name for path in self.folder.glob("step-*")]
+        return sorted(int(name[5:]) for name in names if re.fullmatch(r"step-\d{8}", name))
 
     def publish(self, step: int, write: Callable[[Path], None]) -> Path:
         """Returns the checkpoint of `step`, which `write` fills in a staging folder first.
@@ -78,6 +80,17 @@ class CheckpointStore:
                 return self.path(step), passed_over
         return None, passed_over
 
+    def set_aside_after(self, checkpoint: Path | None) -> None:
+        """Renames checkpoints newer than `checkpoint`, which did not verify, to damaged-step-….
+
+        They would count among the last that are kept, in place of sound ones.
+        """
+        for step in self.steps():
+            if checkpoint is not None and self.path(step).name > checkpoint.name:
+                target = self.folder / f"damaged-{self.path(step).name}"
+                shutil.rmtree(target, ignore_errors=True)
+                self.path(step).rename(target)
+
     def prune(self, *, keep_last: int, best_step: int | None) -> None:
         """Removes all but the newest `keep_last` and the best checkpoint."""
         for step in self.steps()[:-keep_last]:
@@ -106,6 +119,7 @@ def write_checkpoint(
     state: TrainState,
     scaler: Any,
     order_digest: str,
+    launch: Mapping[str, Any],
 ) -> None:
     """Writes what learns, by name, and the numbers; frozen weights are not written again."""
     save_file(
@@ -117,6 +131,7 @@ def write_checkpoint(
     record = {
         "state": state.as_dict(),
         "order_digest": order_digest,
+        "launch": dict(launch),
         "optimizer_numbers": numbers,
         "scaler": scaler.state_dict() if scaler is not None else None,
     }

@@ -10,7 +10,7 @@ import click
 
 from trainer.errors import TrainerError
 
-EXIT_DEFECT, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
 
 RECIPE = click.argument("recipe")
 SET = click.option(
@@ -100,7 +100,7 @@ def _run(command: Callable[[], int], debug: bool) -> None:
     except TrainerError as error:
         if debug:
             traceback.print_exc()
-        elif os.environ.get("RANK", "0") == "0":
+        elif os.environ.get("LOCAL_RANK", "0") == "0":
             click.echo(f"trainer: {error}", err=True)
         code = EXIT_ERROR
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from trainer.config import Recipe
 from trainer.environment import describe_environment, quiet_libraries
 from trainer.errors import CheckpointError, ConfigError, RunDirectoryError
+from trainer.preemption import StopRequest, listen
 from trainer.recipe import load_recipe
 from trainer.run_directory import (
     check_recipe,
@@ -39,8 +40,9 @@ def train(recipe_name: str, overrides: tuple[str, ...], directory: Path, resume:
     with ExitStack() as stack:
         status = Status(directory.absolute())
         stack.enter_context(status.reported())
+        stop = stack.enter_context(listen())
         recipe = load_recipe(recipe_name, overrides)
-        return _train(recipe, directory.absolute(), resume, status, stack)
+        return _train(recipe, directory.absolute(), resume, status, stop, stack)
 
 
 def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int:
@@ -58,12 +60,13 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
     run = build_run(recipe, accelerator, directory)
     if split not in run.splits:
         raise ConfigError(f"--split {split}: the run has {', '.join(run.splits)}")
-    steps = run.store.steps()
-    if not steps:
-        raise CheckpointError(f"{directory} has no checkpoint yet")
-    step = steps[-1]
+    newest, passed_over = run.store.newest()
+    if newest is None:
+        raise CheckpointError("; ".join(passed_over) or f"{directory} has no checkpoint yet")
+    steps, state = run.store.steps(), read_record(newest)["state"]
+    step = state["step"]
     if checkpoint == "best":
-        best = read_record(run.store.path(steps[-1]))["state"]["best_step"]
+        best = state["best_step"]
         step = best if best is not None and recipe.checkpoint.keep_best else step
     elif checkpoint != "last":
         step = int(checkpoint) if checkpoint.isdigit() else -1
@@ -85,10 +88,16 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
     return DONE
 
 
-def _train(recipe: Recipe, directory: Path, resume: str, status: Status, stack: ExitStack) -> int:
+def _train(
+    recipe: Recipe,
+    directory: Path,
+    resume: str,
+    status: Status,
+    stop: StopRequest,
+    stack: ExitStack,
+) -> int:
     from trainer.launch import build_accelerator
     from trainer.loop import finished, train
-    from trainer.preemption import listen
     from trainer.ranks import on_main
     from trainer.report.results import finish
     from trainer.run import build_run
@@ -101,7 +110,6 @@ def _train(recipe: Recipe, directory: Path, resume: str, status: Status, stack: 
         _leave(accelerator)
         return DONE
     status.begin()
-    stop = stack.enter_context(listen())
     run = build_run(recipe, accelerator, directory)
     for change in changes:
         run.tracker.say(change)
@@ -131,14 +139,14 @@ def _open(recipe: Recipe, directory: Path, resume: str, stack: ExitStack) -> lis
     stack.enter_context(claim(directory))
     store = CheckpointStore(directory / "checkpoints")
     changes: list[str] = []
-    if (directory / "config.yaml").is_file() and store.steps():
-        if resume != "auto":
+    done = read_status(directory).get("state") == "done"
+    if (directory / "config.yaml").is_file() and (done or store.steps()):
+        if resume == "never":
             raise RunDirectoryError(
-                f"--resume {resume}: {directory} has checkpoints; use --run-dir "
-                f"{free_name(directory)}"
+                f"--resume never: {directory} holds a run; use --run-dir {free_name(directory)}"
             )
         changes = check_recipe(directory, recipe)
-        if read_status(directory).get("state") == "done":
+        if done:
             return None
     elif resume not in ("auto", "never"):
         source = Path(resume).absolute()
@@ -158,7 +166,7 @@ def _open(recipe: Recipe, directory: Path, resume: str, stack: ExitStack) -> lis
 
 def _resume(run: "Run", accelerator: "Accelerator", resume: str) -> "TrainState":
     """Returns the state to go on from, with the weights and moments that belong to it."""
-    from trainer.checkpoint import load_checkpoint, verify
+    from trainer.checkpoint import load_checkpoint, read_record, verify
     from trainer.ranks import on_main
     from trainer.run import base_optimizer
     from trainer.state import TrainState
@@ -170,6 +178,7 @@ def _resume(run: "Run", accelerator: "Accelerator", resume: str) -> "TrainState"
         found, passed_over = run.store.newest()
         if found is None and passed_over:
             raise CheckpointError("; ".join(passed_over))
+        run.store.set_aside_after(found)
         return found, passed_over
 
     checkpoint, passed_over = on_main(accelerator, find)
@@ -177,6 +186,11 @@ def _resume(run: "Run", accelerator: "Accelerator", resume: str) -> "TrainState"
         run.tracker.say(f"passed over: {reason}")
     state = TrainState()
     if checkpoint is not None:
+        before = read_record(checkpoint)["launch"]
+        now = {"processes": accelerator.num_processes, "precision": run.precision}
+        for name, value in before.items():
+            if value != now[name]:
+                run.tracker.say(f"{name} was {value} and is now {now[name]}")
         state = load_checkpoint(
             checkpoint,
             parameters=run.parameters,
@@ -184,12 +198,33 @@ def _resume(run: "Run", accelerator: "Accelerator", resume: str) -> "TrainState"
             scaler=run.scaler,
             order_digest=run.order_digest,
         )
-        if checkpoint.parent != run.store.folder:
-            # The other run's evaluations, and the checkpoint of its best step, are not here.
-            state = replace(state, best_step=None, best_value=None, num_evaluations_since_best=0)
         run.tracker.say(f"resuming from {checkpoint}")
+        state = _with_best_at_hand(run, accelerator, state)
     run.tracker.start(state)
     return state
+
+
+def _with_best_at_hand(run: "Run", accelerator: "Accelerator", state: "TrainState") -> "TrainState":
+    """Returns the state, without its best step where that has no sound checkpoint here."""
+    from trainer.checkpoint import verify
+    from trainer.ranks import on_main
+
+    best = state.best_step
+    if best is None or not run.recipe.checkpoint.keep_best:
+        return state
+
+    def lost() -> str | None:
+        try:
+            verify(run.store.path(best))
+        except CheckpointError as error:
+            return str(error)
+        return None
+
+    reason = on_main(accelerator, lost)
+    if reason is None:
+        return state
+    run.tracker.say(f"the best step so far, {best}, is looked for anew: {reason}")
+    return replace(state, best_step=None, best_value=None, num_evaluations_since_best=0)
 
 
 def _baseline(run: "Run", accelerator: "Accelerator", state: "TrainState") -> None:

@@ -1,5 +1,6 @@
 """The Accelerator of a run: the processes that were promised, and a precision they can compute."""
 
+import importlib.util
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +32,7 @@ def build_accelerator(recipe: Recipe, directory: Path) -> Accelerator:
     ConfigError for a precision that the device does not have.
     """
     check_promise()
+    check_trackers(recipe.tracking.trackers)
     precision = resolve_precision(recipe.precision)
     on_cpu = not torch.cuda.is_available()
     if on_cpu:
@@ -62,6 +64,13 @@ def build_accelerator(recipe: Recipe, directory: Path) -> Accelerator:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     return accelerator
+
+
+def check_trackers(trackers: tuple[str, ...]) -> None:
+    """Raises ConfigError for a tracker that is not installed: Accelerate would leave it out."""
+    for name in trackers:
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(f"tracking.trackers: {name} is not installed; pip install {name}")
 
 
 def check_promise() -> None:

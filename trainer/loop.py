@@ -58,28 +58,29 @@ def train(run: Run, accelerator: Accelerator, state: TrainState, stop: StopReque
             samples=len(ids), tokens=tokens, loss=result.losses["loss"], skipped=result.skipped
         )
 
-        record = None
+        stopping = any_rank(accelerator, stop.requested)
         epoch_ends = state.step % order.steps_per_epoch == 0
         last = state.step == run.num_steps
-        if state.step % recipe.tracking.log_every_steps == 0 or epoch_ends or last:
+        every = recipe.evaluation.every
+        evaluating = "validation" in run.splits and (
+            last or (epoch_ends if every == "epoch" else state.step % every == 0)
+        )
+
+        record = None
+        logging = state.step % recipe.tracking.log_every_steps == 0
+        if logging or epoch_ends or last or evaluating or stopping:
             seconds, clock = time.monotonic() - clock, time.monotonic()
             record = run.tracker.training(
                 state, epoch, {**result.losses, "grad_norm": result.grad_norm}, rate, seconds
             )
         run.tracker.progress(state.step, record)
 
-        improved = False
-        every = recipe.evaluation.every
-        if "validation" in run.splits and (
-            (epoch_ends if every == "epoch" else state.step % every == 0) or last
-        ):
+        pause, improved = time.monotonic(), False
+        if evaluating:
             metrics = evaluate(run, accelerator, "validation")
             state = state.evaluated(metrics[recipe.evaluation.metric], mode=recipe.evaluation.mode)
             run.tracker.evaluation(state, epoch, metrics)
             state, improved = state.with_loss_reset(), state.best_step == state.step
-            clock = time.monotonic()
-
-        stopping = any_rank(accelerator, stop.requested)
 
         every_steps = recipe.checkpoint.every_steps
         if (
@@ -89,6 +90,7 @@ def train(run: Run, accelerator: Accelerator, state: TrainState, stop: StopReque
             or (every_steps is not None and state.step % every_steps == 0)
         ):
             save_checkpoint(run, accelerator, state)
+        clock += time.monotonic() - pause  # evaluating and saving are no training time
         if stopping:
             break
     return state
@@ -125,9 +127,7 @@ def optimizer_step(
         clip_grads_with_norm_(run.parameters.values(), max_norm, norm)
     run.optimizer.step()
     run.optimizer.zero_grad()
-    return StepResult(
-        losses=losses, grad_norm=grad_norm, skipped=accelerator.optimizer_step_was_skipped
-    )
+    return StepResult(losses=losses, grad_norm=grad_norm, skipped=not math.isfinite(grad_norm))
 
 
 def step_window(run: Run, accelerator: Accelerator, step: int) -> list[Batch]:
@@ -162,7 +162,8 @@ def finished(run: Run, state: TrainState) -> bool:
 def _check_finite(run: Run, sums: list[float], grad_norm: float, step: int) -> None:
     terms = zip(run.task.loss_terms, sums, strict=True)
     wrong = [f"the loss {term.name}" for term, value in terms if not math.isfinite(value)]
-    if not math.isfinite(grad_norm) and run.precision != "fp16":  # there the loss scale adapts
+    # In fp16 the loss scale adapts to it, until nothing is left to scale.
+    if not math.isfinite(grad_norm) and (run.scaler is None or run.scaler.get_scale() < 1):
         wrong.append("the gradient")
     if wrong:
         raise DivergedError(

@@ -40,7 +40,7 @@ def build_optimizer(
 def parameter_groups(
     parameters: dict[str, nn.Parameter], weight_decay: float
 ) -> list[dict[str, object]]:
-    """Returns the groups with and without decay, in the order of names; empty ones are left out."""
+    """Returns the groups with and without decay, in the model's order; empty ones are left out."""
     decayed = [p for p in parameters.values() if p.ndim >= 2]
     spared = [p for p in parameters.values() if p.ndim < 2]
     groups = [(decayed, weight_decay), (spared, 0.0)]

@@ -1,5 +1,6 @@
 """Signals that ask a run to stop: noted at once, acted upon at the next step boundary."""
 
+import os
 import signal
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ def listen() -> Generator[StopRequest]:
         if request.requested:
             raise KeyboardInterrupt
         request.signal = signal.Signals(number)
+        if request.interrupted and os.environ.get("RANK", "0") == "0":
+            os.write(2, b"\nsaving at the end of this step; Ctrl-C again ends at once\n")
 
     before = {number: signal.signal(number, note) for number in STOPPING}
     try:

@@ -30,15 +30,21 @@ def any_rank(accelerator: Accelerator, condition: bool) -> bool:
 
 
 def on_main(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
-    """Returns what `work` returns on the main process; its TrainerError is raised on every rank."""
+    """Returns what `work` returns on the main process.
+
+    What it raises there is raised on every rank, so that none waits for the main process: its
+    TrainerError as it is, anything else as a TrainerError on the others.
+    """
     outcome: list[Any] = [None]  # the Result, or the TrainerError in its place
     if accelerator.is_main_process:
         try:
             outcome[0] = work()
         except TrainerError as error:
             outcome[0] = error
-            if accelerator.num_processes == 1:
-                raise
+        except Exception as error:
+            if accelerator.num_processes > 1:
+                broadcast_object_list([TrainerError(f"the main process failed: {error!r}")])
+            raise
     if accelerator.num_processes > 1:
         broadcast_object_list(outcome)
     result = outcome.pop()

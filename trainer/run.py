@@ -26,7 +26,7 @@ from trainer.launch import (
     resolve_precision,
 )
 from trainer.models.dropout import speed_up_dropout
-from trainer.models.load import build_model_config, check_length, load_model
+from trainer.models.load import QUANTISED, build_model_config, check_length, load_model
 from trainer.models.parameters import ParameterCounts, count_parameters, trainable_parameters
 from trainer.models.tokenizer import load_tokenizer, tokenizer_digest, train_tokenizer
 from trainer.models.tuning import apply_tuning
@@ -85,6 +85,11 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
         recipe.batch.global_batch_size, recipe.batch.micro_batch_size, accelerator.num_processes
     )
     precision = resolve_precision(recipe.precision)
+    if recipe.tuning.mode in QUANTISED and recipe.tuning.bias != "none" and precision != "fp32":
+        raise ConfigError(
+            f"tuning.bias: {recipe.tuning.bias} with {recipe.tuning.mode}: in {precision} "
+            f"bitsandbytes rounds trained biases; use none, or precision: fp32"
+        )
     rows = load_splits(recipe.data)
     kind = TASKS[recipe.task.name]
     check_columns(rows, recipe.data.columns.model_dump())
@@ -104,8 +109,8 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
         frozen_dtype=COMPUTE_DTYPES[precision],
         seed=recipe.seed,
     )
-    if recipe.tuning.mode == "head_only" and recipe.model.initialization == "random":
-        notes.append("the frozen backbone is random: only the head can learn")
+    if recipe.tuning.mode != "full" and recipe.model.initialization == "random":
+        notes.append("the frozen backbone is random: little can be learned on top of it")
     model = apply_tuning(
         loaded, recipe.tuning, gradient_checkpointing=recipe.model.gradient_checkpointing
     )
@@ -164,6 +169,7 @@ def save_checkpoint(run: Run, accelerator: Accelerator, state: TrainState) -> No
             state=state,
             scaler=run.scaler,
             order_digest=run.order_digest,
+            launch={"processes": accelerator.num_processes, "precision": run.precision},
         )
 
     def publish() -> None:

@@ -73,8 +73,8 @@ class Status:
 
     def _newest_step(self) -> int | None:
         """Returns the step that a next command would go on from."""
-        names = [path.name for path in (self._directory / "checkpoints").glob("step-*")]
-        return max((int(name.removeprefix("step-")) for name in names), default=None)
+        names = [path.name for path in (self._directory / "checkpoints").glob("step-????????")]
+        return max((int(name[5:]) for name in names if name[5:].isdigit()), default=None)
 
 
 def read_status(directory: Path) -> dict[str, Any]:

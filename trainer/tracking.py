@@ -47,7 +47,7 @@ class Tracker:
             "step": state.step,
             "epoch": epoch,
             "split": "train",
-            **values,
+            **{key: v if math.isfinite(v) else None for key, v in values.items()},
             "learning_rate": rate,
             "samples": state.samples,
             "tokens": state.tokens,

@@ -10,7 +10,7 @@ import datasets
 import pytest
 
 from trainer.config import Columns, Data
-from trainer.data.sources import check_columns, load_splits, rows_digest
+from trainer.data.sources import ROW, check_columns, load_splits, rows_digest
 from trainer.errors import ConfigError, DataError
 
 ROWS = [{"text": f"text {number}", "label": number % 2} for number in range(50)]
@@ -23,7 +23,12 @@ def data(source: dict[str, Any], *, validation: Any = None, test: Any = None, **
 
 def load(file: Path | list[Path], **other: Any) -> datasets.Dataset:
     paths = [str(path) for path in file] if isinstance(file, list) else str(file)
-    return load_splits(data({"files": {"train": paths}}, **other))["train"]
+    return parts(data({"files": {"train": paths}}, **other))["train"]
+
+
+def parts(recipe: Data) -> dict[str, datasets.Dataset]:
+    """Returns the splits without the numbers of their rows."""
+    return {name: rows.remove_columns(ROW) for name, rows in load_splits(recipe).items()}
 
 
 def write(file: Path, text: str) -> Path:
@@ -117,7 +122,7 @@ def test_files_and_folders_are_read_in_order(tmp_path):
 def test_splits_come_from_their_files(tmp_path):
     files = {name: jsonl(tmp_path / f"{name}.jsonl", ROWS[:size]) for name, size in SIZES.items()}
     source = {"files": {name: str(file) for name, file in files.items()}}
-    splits = load_splits(data(source, validation="auto", test="auto"))
+    splits = parts(data(source, validation="auto", test="auto"))
     assert {name: len(rows) for name, rows in splits.items()} == SIZES
 
 
@@ -185,18 +190,18 @@ def test_a_column_that_only_one_split_lacks_is_found(tmp_path):
 def test_a_ratio_is_that_of_train_test_split(tmp_path):
     file = jsonl(tmp_path / "a.jsonl")
     source = {"files": {"train": str(file)}}
-    splits = load_splits(data(source, validation={"ratio": 0.2, "seed": 1}))
+    splits = parts(data(source, validation={"ratio": 0.2, "seed": 1}))
     expected = datasets.Dataset.from_list(ROWS).train_test_split(test_size=0.2, seed=1)
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 40, "validation": 10}
     assert splits["train"].to_list() == expected["train"].to_list()
     assert splits["validation"].to_list() == expected["test"].to_list()
-    other = load_splits(data(source, validation={"ratio": 0.2, "seed": 2}))
+    other = parts(data(source, validation={"ratio": 0.2, "seed": 2}))
     assert other["validation"].to_list() != splits["validation"].to_list()
 
 
 def test_two_ratios_share_no_row(tmp_path):
     source = {"files": {"train": str(jsonl(tmp_path / "a.jsonl"))}}
-    splits = load_splits(data(source, validation={"ratio": 0.2}, test={"ratio": 0.5}))
+    splits = parts(data(source, validation={"ratio": 0.2}, test={"ratio": 0.5}))
     assert {name: len(rows) for name, rows in splits.items()} == {
         "train": 20,
         "validation": 10,
@@ -217,19 +222,19 @@ def test_two_ratios_share_no_row(tmp_path):
 def test_auto_takes_the_splits_that_are_there_and_a_tenth_for_validation(tmp_path, given, expected):
     file = str(jsonl(tmp_path / "a.jsonl"))
     source = {"files": dict.fromkeys(given, file)}
-    splits = load_splits(data(source, validation="auto", test="auto"))
+    splits = parts(data(source, validation="auto", test="auto"))
     assert {name: len(rows) for name, rows in splits.items()} == expected
 
 
 def test_one_split_can_stand_in_for_another_and_a_wrong_name_lists_them(tmp_path):
     train, other = jsonl(tmp_path / "a.jsonl"), jsonl(tmp_path / "b.jsonl", ROWS[:7])
     source = {"files": {"train": str(train), "dev": str(other)}}
-    splits = load_splits(data(source, validation={"ratio": 0.2}, test="dev"))
+    splits = parts(data(source, validation={"ratio": 0.2}, test="dev"))
     assert splits["test"].to_list() == ROWS[:7]
     with pytest.raises(
         ConfigError, match=r"data\.split\.test: .* no split devv; it has train, dev"
     ):
-        load_splits(data(source, test="devv"))
+        parts(data(source, test="devv"))
 
 
 def test_too_few_rows_to_divide_is_one_sentence(tmp_path):
@@ -237,14 +242,14 @@ def test_too_few_rows_to_divide_is_one_sentence(tmp_path):
     with pytest.raises(
         DataError, match=r"data\.split\.validation: 1 rows cannot give a part of 0.2"
     ):
-        load_splits(data(source, validation={"ratio": 0.2}))
+        parts(data(source, validation={"ratio": 0.2}))
 
 
 def test_max_rows_takes_the_first_of_each_split(tmp_path):
     source = {
         "files": {"train": str(jsonl(tmp_path / "a.jsonl")), "test": str(tmp_path / "a.jsonl")}
     }
-    splits = load_splits(data(source, test="auto", max_rows=4))
+    splits = parts(data(source, test="auto", max_rows=4))
     assert splits["train"].to_list() == splits["test"].to_list() == ROWS[:4]
     assert len(load(tmp_path / "a.jsonl", max_rows=500)) == len(ROWS)
 
@@ -256,7 +261,7 @@ def test_an_empty_split_is_refused(tmp_path):
     table_ = parquet(tmp_path / "a.parquet")
     source = {"files": {"train": str(table_), "test": str(tmp_path / "none.parquet")}}
     with pytest.raises(DataError, match=r"no rows"):
-        load_splits(data(source, test="auto"))
+        parts(data(source, test="auto"))
 
 
 def test_a_folder_goes_where_a_hub_name_does(tmp_path):
@@ -264,7 +269,7 @@ def test_a_folder_goes_where_a_hub_name_does(tmp_path):
     corpus.mkdir()
     table(corpus / "train.csv")
     table(corpus / "test.csv")
-    splits = load_splits(data({"hub": str(corpus)}, test="auto"))
+    splits = parts(data({"hub": str(corpus)}, test="auto"))
     assert splits["train"].to_list() == splits["test"].to_list() == ROWS
 
 
@@ -273,20 +278,20 @@ def test_what_the_hub_does_not_give_is_one_sentence(source):
     with pytest.raises(
         DataError, match=r"data\.source\.hub: (nobody/nothing|glue/sst2) "
     ) as caught:
-        load_splits(data(source))
+        parts(data(source))
     assert "\n" not in str(caught.value)
 
 
 def test_built_in_rows_and_an_unknown_generator():
     source = {"builtin": "reviews", "num_rows": 30, "seed": 4}
-    splits = load_splits(data(source, validation="auto", test="auto"))
+    splits = parts(data(source, validation="auto", test="auto"))
     assert {name: len(rows) for name, rows in splits.items()} == {
         "train": 30,
         "validation": 200,
         "test": 200,
     }
     with pytest.raises(ConfigError, match=r"there is no review; did you mean reviews\?"):
-        load_splits(data({"builtin": "review"}))
+        parts(data({"builtin": "review"}))
 
 
 def test_the_digest_is_that_of_the_rows_wherever_they_come_from(tmp_path):

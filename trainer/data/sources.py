@@ -13,6 +13,9 @@ from trainer.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from datasets import Dataset
 
+ROW = "row of the source"
+"""Name of the column that keeps the numbers of rows through a division by ratio."""
+
 READERS = {
     ".json": "json",
     ".jsonl": "json",
@@ -35,6 +38,9 @@ def load_splits(data: Data) -> "dict[str, Dataset]":
         }
     if "train" not in source:
         raise DataError(f"the source has no train split; it has {', '.join(source)}")
+    source = {
+        name: rows.add_column(ROW, list(range(1, len(rows) + 1))) for name, rows in source.items()
+    }
     splits = {"train": source["train"]}
     for name, origin in (("validation", data.split.validation), ("test", data.split.test)):
         if origin == "auto":
@@ -56,16 +62,22 @@ def load_splits(data: Data) -> "dict[str, Dataset]":
     return splits
 
 
+def row_number(rows: "Dataset", index: int) -> int:
+    """Returns the number, from 1, that a row has in its source, before any division."""
+    return int(rows[index].get(ROW, index + 1))
+
+
 def check_columns(splits: "Mapping[str, Dataset]", columns: Mapping[str, str | None]) -> None:
     """Raises DataError for a column that a split does not have, naming the nearest it has."""
     for split, rows in splits.items():
+        known = [name for name in rows.column_names if name != ROW]
         for key, column in columns.items():
-            if column is not None and column not in rows.column_names:
-                near = difflib.get_close_matches(column, rows.column_names, n=1, cutoff=0.4)
+            if column is not None and column not in known:
+                near = difflib.get_close_matches(column, known, n=1, cutoff=0.4)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise DataError(
                     f"data.columns.{key}: the {split} split has no column {column}; it has "
-                    f"{', '.join(rows.column_names)}{hint}"
+                    f"{', '.join(known)}{hint}"
                 )
 
 

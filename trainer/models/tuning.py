@@ -39,10 +39,11 @@ def apply_tuning(
 
 
 def _learned_modules(loaded: LoadedModel) -> list[str]:
-    """Returns the head and the modules without pretrained weights, outermost only."""
+    """Returns the head and the modules without pretrained weights outside of it."""
     names = set(loaded.head)
     if "*" not in loaded.fresh:
-        names |= {name for name in loaded.fresh if not name.startswith(tuple(names) or ("\0",))}
+        inside = tuple(f"{name}." for name in names)
+        names |= {name for name in loaded.fresh if not f"{name}.".startswith(inside)}
     return sorted(names)
 
 
@@ -74,6 +75,8 @@ def _targets(model: Any, tuning: config.Tuning, learned: list[str]) -> list[str]
         and not any(name == other or name.startswith(f"{other}.") for other in learned)
     ]
     linear = [name for name in linear if model.get_submodule(name) is not _output_layer(model)]
+    if not linear:
+        raise ConfigError("tuning.mode: the model has no linear layer for an adapter; use full")
     if tuning.target_modules == "all-linear":
         return linear
     for target in tuning.target_modules:

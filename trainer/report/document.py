@@ -64,9 +64,10 @@ def model_card(name: str, results: dict[str, Any]) -> str:
     model, tuning = results["recipe"]["model"], results["recipe"]["tuning"]["mode"]
     base = model["name_or_path"] or model["architecture"]["model_type"]
     header = f"---\nlibrary_name: transformers\nbase_model: {base}\n---\n\n"
-    if model["name_or_path"] is None:
+    if model["name_or_path"] is None or Path(base).is_dir():
         header = "---\nlibrary_name: transformers\n---\n\n"
-    origin = f"Base: {base}, {model['initialization']}; tuning: {tuning}."
+    shown = Path(base).name if Path(base).is_dir() else base
+    origin = f"Base: {shown}, {model['initialization']}; tuning: {tuning}."
     return f"{header}{origin}\n\n{report(name, results)}"
 
 

@@ -27,13 +27,12 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
     lines = read_lines(directory / "metrics.jsonl") if accelerator.is_main_process else []
     final: dict[str, Any] = {"step": state.step, "epoch": run.order.epoch_of(state.step - 1) + 1}
     final["metrics"] = _metrics_at(lines, state.step)
-    if "test" in run.splits:
-        final["metrics"]["test"] = evaluate(run, accelerator, "test")
 
     best: dict[str, Any] = final
     use_best = run.recipe.checkpoint.keep_best and state.best_step is not None
-    if use_best and state.best_step != state.step:
-        assert state.best_step is not None
+    if use_best and state.best_step is not None and state.best_step != state.step:
+        if "test" in run.splits:
+            final["metrics"]["test"] = evaluate(run, accelerator, "test")
         checkpoint = run.store.path(state.best_step)
         on_main(accelerator, lambda: verify(checkpoint))
         load_weights(checkpoint, run.parameters)

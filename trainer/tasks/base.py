@@ -28,9 +28,6 @@ class Batch:
     targets: dict[str, Tensor]
     counts: Tensor
     """What each loss sum is divided by once all of a step are added up, float64 [num_terms]."""
-    num_examples: int
-    num_tokens: int
-    """Without padding."""
 
     def to(self, device: torch.device) -> Self:
         def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -45,7 +42,7 @@ class Batch:
 
     def as_dummy(self) -> Self:
         """Returns a batch that takes part in the forward pass and counts nothing."""
-        return replace(self, counts=torch.zeros_like(self.counts), num_examples=0, num_tokens=0)
+        return replace(self, counts=torch.zeros_like(self.counts))
 
 
 class Task(Protocol):

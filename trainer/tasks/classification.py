@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from trainer import config
 from trainer.data.prepare import PreparedSplit
+from trainer.data.sources import row_number
 from trainer.errors import ConfigError, DataError
 from trainer.metrics.classification import from_confusion
 from trainer.tasks.base import Batch, LossTerm, pad
@@ -69,7 +70,7 @@ class Classification:
             label_smoothing=task.label_smoothing,
         )
         if task.class_weights == "balanced":
-            counts = np.bincount(made.label_indices(train[column]), minlength=len(labels))
+            counts = np.bincount(made.label_indices(train), minlength=len(labels))
             if not counts.all():
                 absent = labels[int(np.argmin(counts))]
                 raise ConfigError(f"task.class_weights: balanced, but no train row is {absent}")
@@ -115,26 +116,30 @@ class Classification:
             )
         columns: dict[str, list[Any]] = {
             "input_ids": encoded["input_ids"],
-            "label": self.label_indices(rows[self.columns.label]),
+            "label": self.label_indices(rows),
         }
         if "token_type_ids" in encoded:
             columns["token_type_ids"] = encoded["token_type_ids"]
         return columns, {"num_truncated": num_truncated, "longest": max(lengths)}
 
-    def label_indices(self, values: Sequence[Any]) -> list[int]:
-        """Returns the index of each label, given as a name or as an index.
+    def label_indices(self, rows: "Dataset") -> list[int]:
+        """Returns the index of each row's label, given as a name or as an index.
 
-        Raises DataError that names the row, from 1, of a label that is neither.
+        Numbers of a column with class names are indices. Raises DataError that names the row of a
+        label that is neither.
         """
+        column = self.columns.label
+        values = list(rows[column])
         indices = {label: index for index, label in enumerate(self.labels)}
-        if not any(label_text(value) in indices for value in set(values)):
+        named = getattr(rows.features[column], "names", None) is None
+        if not (named and any(label_text(value) in indices for value in set(values))):
             indices = {str(index): index for index in range(len(self.labels))}
         found = [indices.get(label_text(value), -1) for value in values]
         if -1 in found:
             row = found.index(-1)
             raise DataError(
-                f"row {row + 1}: the label {values[row]!r} is none of {', '.join(self.labels)}; "
-                f"set task.labels or mend the row"
+                f"row {row_number(rows, row)}: the label {values[row]!r} is none of "
+                f"{', '.join(self.labels)}; set task.labels or mend the row"
             )
         return found
 
@@ -151,8 +156,6 @@ class Classification:
             inputs=inputs,
             targets={"labels": labels},
             counts=self.class_weights[labels].double().sum()[None],
-            num_examples=len(ids),
-            num_tokens=int(lengths.sum()),
         )
 
     def loss_sums(
@@ -195,7 +198,14 @@ def label_names(rows: "Dataset", column: str) -> tuple[str, ...]:
     feature = rows.features[column]
     if getattr(feature, "names", None):
         return tuple(feature.names)
-    names = {label_text(value) for value in rows.unique(column)}
+    values = list(rows[column])
+    for row, value in enumerate(values):
+        if value is None or value != value or not str(value).strip():  # NaN differs from itself
+            raise DataError(
+                f"the train split, row {row_number(rows, row)}: the column {column} has no label; "
+                f"mend or remove the row"
+            )
+    names = {label_text(value) for value in set(values)}
     if all(name.lstrip("-").isdigit() for name in names):
         return tuple(sorted(names, key=int))
     return tuple(sorted(names))
@@ -214,6 +224,7 @@ def _texts(rows: "Dataset", column: str) -> list[str]:
         if not isinstance(text, str) or not text.strip():
             shown = "empty" if text is None or text == "" or isinstance(text, str) else repr(text)
             raise DataError(
-                f"row {row + 1}: the column {column} is {shown}, not text; mend or remove the row"
+                f"row {row_number(rows, row)}: the column {column} is {shown}, not text; mend or "
+                f"remove the row"
             )
     return texts
