@@ -171,8 +171,31 @@ def test_patience_ends_a_run_that_stopped_improving(reviews_recipe, write_recipe
     reviews_recipe["optimizer"]["learning_rate"] = 1e-12
     reviews_recipe["schedule"]["epochs"] = 50
     reviews_recipe["evaluation"] = {"every": 2, "patience": 3}
+    reviews_recipe["tracking"]["log_every_steps"] = 50  # no line is due where it stops
     run("train", write_recipe(reviews_recipe), "--run-dir", tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["final"]["step"] == 8
     assert results["best"]["step"] == 2
     assert any("guessing" in warning or "above" in warning for warning in results["warnings"])
+
+
+def test_a_best_step_that_was_not_kept_is_looked_for_anew(reviews_recipe, write_recipe, tmp_path):
+    reviews_recipe["checkpoint"] = {"every_steps": 6, "keep_last": 1, "keep_best": False}
+    recipe, directory = write_recipe(reviews_recipe), tmp_path / "run"
+    run("train", recipe, "--run-dir", directory)
+    (directory / "status.json").unlink()
+    state = directory / "checkpoints" / "step-00000020" / "state.json"
+    assert json.loads(state.read_text())["state"]["best_step"] is not None
+    run("train", recipe, "--run-dir", directory, "--set", "checkpoint.keep_best=true")
+    results = json.loads((directory / "results.json").read_text())
+    assert results["final"]["step"] == 20
+
+
+def test_seconds_of_training_leave_out_evaluation(finished):
+    directory, _ = finished
+    results = json.loads((directory / "results.json").read_text())
+    seconds = results["seconds"]
+    assert seconds["total"] == pytest.approx(sum(seconds["per_epoch"]) + seconds["evaluation"])
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    tokens = [line["tokens"] for line in lines if line["split"] == "train"]
+    assert tokens == sorted(set(tokens))

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/quality.py --data SST2_FOLDER --tokenizer FOLDER
 
-BERT 4 layers x 256 from scratch, 20,000 rows of SST-2, batch 32, learning rate 5e-4, constant.
+BERT 4 layers x 256 from scratch, 20,000 rows of SST-2, batch 32, learning rate 1e-4, constant.
 """
 
 import argparse

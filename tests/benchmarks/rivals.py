@@ -17,7 +17,7 @@ from transformers import (
 from trainer.run import Run
 
 BATCH = 32
-LEARNING_RATE = 5e-4
+LEARNING_RATE = 1e-4
 
 
 def recipe_values(data: Path, tokenizer: Path, precision: str, seed: int) -> dict[str, Any]:

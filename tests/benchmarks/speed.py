@@ -2,7 +2,7 @@
 
     python tests/benchmarks/speed.py --data SST2_FOLDER --tokenizer FOLDER --precision fp32
 
-BERT 4 layers x 256, batch 32, learning rate 5e-4, on the first rows of SST-2's train.tsv. In each
+BERT 4 layers x 256, batch 32, learning rate 1e-4, on the first rows of SST-2's train.tsv. In each
 round every loop in turn trains one epoch of the same rows, so all process the same tokens; a ratio
 is taken within its round.
 """
