@@ -14,8 +14,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("mode", ["full", "qlora"])
-def test_stories_learns_sst2(mode, write_recipe, tmp_path):
+@pytest.mark.parametrize(("mode", "gain"), [("full", 0.08), ("qlora", 0.03)])
+def test_stories_learns_sst2(mode, gain, write_recipe, tmp_path):
     recipe = write_recipe(
         {
             "model": {"name_or_path": str(FOLDER / "models/stories260K")},
@@ -30,16 +30,16 @@ def test_stories_learns_sst2(mode, write_recipe, tmp_path):
                 },
                 "columns": {"text": "sentence", "label": "label"},
                 "split": {"validation": {"ratio": 0.2, "seed": 1}},
-                "max_rows": 4000,
+                "max_rows": 10_000,
             },
-            "optimizer": {"learning_rate": 2e-3},
-            "schedule": {"epochs": 1, "warmup_ratio": 0.1},
+            "optimizer": {"learning_rate": 1e-3 if mode == "full" else 2e-3},
+            "schedule": {"epochs": 2, "warmup_ratio": 0.1},
             "tracking": {"trackers": []},
         }
     )
     assert train(str(recipe), (), tmp_path / "run", "auto") == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     before, after = results["baseline"]["validation"], results["best"]["metrics"]["validation"]
-    assert sum(one["support"] for one in after["per_class"].values()) == 800
-    assert after["accuracy"] > before["accuracy"] + 0.05
+    assert sum(one["support"] for one in after["per_class"].values()) == 2000
+    assert after["accuracy"] > before["accuracy"] + gain
     assert after["loss"] < before["loss"]
