@@ -89,6 +89,7 @@ def main() -> None:
     arguments.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--steps", type=int, default=100, help="of an epoch; 50 divide it")
+    arguments.add_argument("--overhead", action="store_true", help="ours and the bare loop only")
     arguments.add_argument("--output", type=Path)
     given = arguments.parse_args()
 
@@ -98,12 +99,13 @@ def main() -> None:
     recipe = parse_recipe(values, "benchmark")
     accelerator = build_accelerator(recipe, folder)
     run = build_run(recipe, accelerator, folder)
-    loops = {
+    loops: dict[str, Any] = {
         "ours": Ours(run, accelerator),
         "bare": BareLoop(run, accelerator, given.precision),
-        "plain": PlainLoop(run, accelerator),
-        "grouped": TransformersTrainer(run, given.precision, folder),
     }
+    if not given.overhead:
+        loops["plain"] = PlainLoop(run, accelerator)
+        loops["grouped"] = TransformersTrainer(run, given.precision, folder)
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     for round_ in range(given.rounds + 1):
         for name, loop in loops.items():
