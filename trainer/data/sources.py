@@ -83,7 +83,6 @@ def check_columns(splits: "Mapping[str, Dataset]", columns: Mapping[str, str | N
 
 def rows_digest(rows: "Dataset", columns: list[str]) -> str:
     """Returns a hash of the content of some columns, in order."""
-
     digest = hashlib.sha256()
     arrow = rows.select_columns(columns).with_format("arrow")
     for table in arrow.iter(batch_size=10_000):
