@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from tiny_models import MODES, architectures, load, save_backbones
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
@@ -22,28 +23,14 @@ from trainer import config
 from trainer.models.export import export_adapter, export_model, merged_weights
 from trainer.models.load import build_model_config, load_model
 from trainer.models.parameters import trainable_parameters
-from trainer.models.tokenizer import load_tokenizer, train_tokenizer
+from trainer.models.tokenizer import load_tokenizer
 from trainer.models.tuning import apply_tuning
 from trainer.optim import build_optimizer
 from trainer.tasks.base import Objective
 from trainer.tasks.classification import Classification
 
-SIZES = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.1,  # logits that differ, also between texts
-}
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "bert": SIZES,
-    "roberta": {**SIZES, "type_vocab_size": 1},
-    "llama": SIZES,
-    "phi": SIZES,
-}
-ADAPTERS = ("lora", "qlora", "int8_lora")
-MODES = ("full", "head_only", *ADAPTERS)
+ADAPTERS = MODES[2:]
+ARCHITECTURES = architectures(initializer_range=0.1)  # logits that differ, also between texts
 # An int8 layer also rounds its inputs, to 1/127 of the largest of a token; the export does not.
 TOLERANCES = {**dict.fromkeys(MODES, 1e-5), "int8_lora": 0.02}
 TEXTS = [f"the film was {word}{' and long' * n}" for n, word in enumerate("dull weak good".split())]
@@ -53,23 +40,7 @@ TASK = Classification(labels=("bad", "poor", "good"), columns=config.Columns(), 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A backbone and its tokenizer for each architecture, as a hub would give them."""
-    root = tmp_path_factory.mktemp("bases")
-    for name, numbers in ARCHITECTURES.items():
-        kind = "wordpiece" if name == "bert" else "bpe"
-        train_tokenizer(
-            config.TrainedTokenizer(train=kind, vocab_size=300), TEXTS, root / f"{name}-tokenizer"
-        )
-        settings = config.Model(
-            architecture={"model_type": name, **numbers},
-            initialization="random",
-            tokenizer=str(root / f"{name}-tokenizer"),
-        )
-        tokenizer = load_tokenizer(settings)
-        torch.manual_seed(0)
-        base = AutoModel.from_config(build_model_config(settings, {}, tokenizer))
-        base.save_pretrained(root / name)
-        tokenizer.save_pretrained(root / name)
-    return {name: root / name for name in ARCHITECTURES}
+    return save_backbones(tmp_path_factory.mktemp("bases"), ARCHITECTURES, TEXTS)
 
 
 @dataclass(frozen=True)
@@ -93,16 +64,7 @@ def train(
     base: Path, mode: str, *, dtype: torch.dtype = torch.float32, bias: str = "none"
 ) -> Trained:
     settings = config.Model(name_or_path=str(base))
-    tokenizer = load_tokenizer(settings)
-    loaded = load_model(
-        settings,
-        build_model_config(settings, TASK.config_values(), tokenizer),
-        auto_model=TASK.auto_model,
-        tokenizer_size=len(tokenizer),
-        mode=mode,
-        frozen_dtype=dtype,
-        seed=1,
-    )
+    loaded, tokenizer = load(settings, TASK.config_values(), mode=mode, dtype=dtype)
     tuning = config.Tuning(mode=mode, r=4, alpha=8, bias=bias)
     model = apply_tuning(loaded, tuning, gradient_checkpointing=False).train()
     inputs = dict(tokenizer(TEXTS, padding=True, return_tensors="pt"))

@@ -6,23 +6,17 @@ from typing import Any
 
 import bitsandbytes
 import pytest
+import tiny_models
 import torch
+from tiny_models import MODES, SIZES
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from trainer import config
 from trainer.errors import ConfigError
-from trainer.models.load import LoadedModel, build_model_config, check_length, load_model
+from trainer.models.load import LoadedModel, build_model_config, check_length
 from trainer.models.tokenizer import load_tokenizer, train_tokenizer
 
-SIZES = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "max_position_embeddings": 64,
-}
-MODES = ("full", "head_only", "lora", "qlora", "int8_lora")
 VALUES = {"num_labels": 2}
 TEXTS = ["a few words", "that a tokenizer can learn from"]
 
@@ -59,16 +53,7 @@ def load(
     seed: int = 1,
     values: dict[str, Any] = VALUES,
 ) -> LoadedModel:
-    tokenizer = load_tokenizer(settings)
-    return load_model(
-        settings,
-        build_model_config(settings, values, tokenizer),
-        auto_model="AutoModelForSequenceClassification",
-        tokenizer_size=len(tokenizer),
-        mode=mode,
-        frozen_dtype=dtype,
-        seed=seed,
-    )
+    return tiny_models.load(settings, values, mode=mode, dtype=dtype, seed=seed)[0]
 
 
 def tensors(loaded: LoadedModel) -> dict[str, Tensor]:

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 from datasets import Dataset
+from tiny_models import SIZES, architectures, random_model
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor
@@ -15,41 +17,18 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PhiConfig, PreTraine
 from trainer import config
 from trainer.data.prepare import PreparedSplit, content_key, prepare
 from trainer.models.export import export_model
-from trainer.models.load import build_model_config, load_model
-from trainer.models.tokenizer import load_tokenizer, tokenizer_digest, train_tokenizer
+from trainer.models.tokenizer import load_tokenizer, tokenizer_digest
 from trainer.models.tuning import apply_tuning
 from trainer.tasks.classification import Classification
 
-SIZES = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.2,
-}
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "bert": SIZES,
-    "roberta": {**SIZES, "type_vocab_size": 1},
-    "llama": SIZES,
-    "phi": SIZES,
-}
+ARCHITECTURES = architectures(initializer_range=0.2)
 TEXTS = ["dull", "a film that is long and has no end", "a lovely one", "weak", "good and bad film"]
 TASK = Classification(labels=("bad", "good"), columns=config.Columns(), max_seq_length=32)
 RESERVED = "<|finetune_right_pad_id|>"
 
 
 def load(settings: config.Model, mode: str = "full") -> tuple[Any, Any]:
-    tokenizer = load_tokenizer(settings)
-    loaded = load_model(
-        settings,
-        build_model_config(settings, TASK.config_values(), tokenizer),
-        auto_model=TASK.auto_model,
-        tokenizer_size=len(tokenizer),
-        mode=mode,
-        frozen_dtype=torch.float32,
-        seed=1,
-    )
+    loaded, tokenizer = tiny_models.load(settings, TASK.config_values(), mode=mode)
     tuning = config.Tuning(mode=mode, r=4)
     return apply_tuning(loaded, tuning, gradient_checkpointing=False).eval(), tokenizer
 
@@ -78,13 +57,7 @@ def assert_padding_changes_nothing(model: Any, tokenizer: Any, texts: list[str])
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_padded_batch_answers_as_each_text_alone(name: str, tmp_path: Path) -> None:
-    kind = "wordpiece" if name == "bert" else "bpe"
-    train_tokenizer(config.TrainedTokenizer(train=kind, vocab_size=300), TEXTS, tmp_path)
-    settings = config.Model(
-        architecture={"model_type": name, **ARCHITECTURES[name]},
-        initialization="random",
-        tokenizer=str(tmp_path),
-    )
+    settings = random_model(name, ARCHITECTURES[name], TEXTS, tmp_path)
     assert_padding_changes_nothing(*load(settings), TEXTS)
 
 

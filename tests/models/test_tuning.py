@@ -7,38 +7,26 @@ from typing import Any
 
 import bitsandbytes
 import pytest
+import tiny_models
 import torch
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
+from tiny_models import MODES, SIZES, architectures, save_backbones
 from torch import Tensor, nn
 from transformers import AutoModel, BertForMaskedLM
 
 from trainer import config
 from trainer.errors import ConfigError
-from trainer.models.load import LoadedModel, build_model_config, load_model
+from trainer.models.load import LoadedModel
 from trainer.models.parameters import trainable_parameters
-from trainer.models.tokenizer import load_tokenizer, train_tokenizer
 from trainer.models.tuning import apply_tuning
 from trainer.optim import build_optimizer
 from trainer.tasks.base import Objective
 from trainer.tasks.classification import Classification
 
-SIZES = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.2,  # else a frozen random backbone hardly mixes its tokens
-}
-NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "bert": {**SIZES, **NO_DROPOUT},
-    "roberta": {**SIZES, **NO_DROPOUT, "type_vocab_size": 1},
-    "llama": SIZES,
-    "phi": SIZES,
-}
-MODES = ("full", "head_only", "lora", "qlora", "int8_lora")
+ARCHITECTURES = architectures(initializer_range=0.2)  # else a frozen backbone hardly mixes tokens
+for _encoder in ("bert", "roberta"):
+    ARCHITECTURES[_encoder] |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 ADAPTERS = MODES[2:]
 HEADS = {"bert": "classifier", "roberta": "classifier", "llama": "score", "phi": "score"}
 ENCODER_LAYER = ("query", "key", "value", "output.dense", "output.dense", "intermediate.dense")
@@ -63,38 +51,12 @@ TASK = Classification(labels=("bad", "good"), columns=config.Columns(), max_seq_
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A backbone and its tokenizer for each architecture, as a hub would give them."""
-    root = tmp_path_factory.mktemp("bases")
-    for name, numbers in ARCHITECTURES.items():
-        kind = "wordpiece" if name == "bert" else "bpe"
-        train_tokenizer(
-            config.TrainedTokenizer(train=kind, vocab_size=300), TEXTS, root / f"{name}-tokenizer"
-        )
-        settings = config.Model(
-            architecture={"model_type": name, **numbers},
-            initialization="random",
-            tokenizer=str(root / f"{name}-tokenizer"),
-        )
-        tokenizer = load_tokenizer(settings)
-        torch.manual_seed(0)
-        base = AutoModel.from_config(build_model_config(settings, {}, tokenizer))
-        base.save_pretrained(root / name)
-        tokenizer.save_pretrained(root / name)
-    return {name: root / name for name in ARCHITECTURES}
+    return save_backbones(tmp_path_factory.mktemp("bases"), ARCHITECTURES, TEXTS)
 
 
 def load(folder: Path, mode: str, dtype: torch.dtype = torch.float32) -> tuple[LoadedModel, Any]:
     settings = config.Model(name_or_path=str(folder))
-    tokenizer = load_tokenizer(settings)
-    loaded = load_model(
-        settings,
-        build_model_config(settings, TASK.config_values(), tokenizer),
-        auto_model=TASK.auto_model,
-        tokenizer_size=len(tokenizer),
-        mode=mode,
-        frozen_dtype=dtype,
-        seed=1,
-    )
-    return loaded, tokenizer
+    return tiny_models.load(settings, TASK.config_values(), mode=mode, dtype=dtype)
 
 
 def tune(
