@@ -54,6 +54,7 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
     from trainer.launch import build_accelerator
     from trainer.ranks import on_main
     from trainer.run import build_run
+    from trainer.tracking import metrics_at, read_lines
 
     directory = directory.absolute()
     accelerator = build_accelerator(recipe, directory)
@@ -76,7 +77,9 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
         )
     on_main(accelerator, lambda: verify(run.store.path(step)))
     load_weights(run.store.path(step), run.parameters)
-    metrics = {"step": step, "split": split, **evaluate(run, accelerator, split)}
+    measured = metrics_at(read_lines(directory / "metrics.jsonl"), step)
+    found = evaluate(run, accelerator, split, validation=measured.get("validation"))
+    metrics = {"step": step, "split": split, **found}
     if accelerator.is_main_process:
         if as_json:
             print(json.dumps(metrics))
@@ -230,10 +233,12 @@ def _with_best_at_hand(run: "Run", accelerator: "Accelerator", state: "TrainStat
 def _baseline(run: "Run", accelerator: "Accelerator", state: "TrainState") -> None:
     from trainer.evaluation import evaluate
 
+    validation = None
     for split in ("validation", "test"):
         if split in run.splits:
-            metrics = evaluate(run, accelerator, split)
+            metrics = evaluate(run, accelerator, split, validation=validation)
             run.tracker.evaluation(state, 0, metrics, split=split)
+            validation = metrics if split == "validation" else validation
 
 
 def _describe(run: "Run", accelerator: "Accelerator") -> None:

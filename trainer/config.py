@@ -1,5 +1,7 @@
 """What a recipe may say: frozen, strict models, one for each of its sections."""
 
+import difflib
+from string import Formatter
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -70,7 +72,7 @@ class Tuning(Section):
 
 
 class Classification(Section):
-    name: Literal["classification"] = "classification"
+    name: Literal["classification"]
     labels: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     """Names in the order of their indices; null takes what the train split holds."""
     class_weights: Literal["balanced"] | tuple[Annotated[float, Field(gt=0)], ...] | None = None
@@ -86,6 +88,113 @@ class Classification(Section):
             if given != needed:
                 raise ValueError(f"class_weights has {given} numbers for {needed} labels")
         return self
+
+
+class MaskedLM(Section):
+    name: Literal["masked_lm"]
+    mask_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Share of the tokens that are to be predicted: 80 % masked, 10 % another token, 10 % kept."""
+    whole_words: bool = False
+    """Mask all pieces of a word together."""
+    next_sentence_prediction: bool = False
+    """Also tell the next segment of a document from one of another document; BERT only."""
+
+
+class Generation(Section):
+    num_examples: Annotated[int, Field(ge=0)] = 64
+    """Examples of a split that are answered by greedy generation; 0 for none."""
+    max_new_tokens: PositiveInt = 64
+
+
+class CausalLM(Section):
+    name: Literal["causal_lm"]
+    prompt: str | None = None
+    """Template over columns, such as "{instruction}\\n", that is not learned; null for text."""
+    completion: str | None = None
+    """Template of what is learned after the prompt, such as "{output}"."""
+    chat: bool = False
+    """Train on the answers in the chat messages of data.columns.messages."""
+    packing: bool = False
+    """Several examples in one sequence, apart from each other."""
+    generation: Generation = Generation()
+
+    @model_validator(mode="after")
+    def _one_format(self) -> Self:
+        if (self.prompt is None) != (self.completion is None):
+            raise ValueError("give both of prompt and completion, or neither")
+        if self.chat and self.prompt is not None:
+            raise ValueError("give one of chat and prompt")
+        if self.packing and not self.instructs:
+            raise ValueError("packing joins instructions; text is cut into full blocks anyway")
+        return self
+
+    @model_validator(mode="after")
+    def _templates(self) -> Self:
+        for key, template in (("prompt", self.prompt), ("completion", self.completion)):
+            try:
+                fields = [name for _, name, _, _ in Formatter().parse(template or "{a}") if name]
+            except ValueError as error:
+                raise ValueError(
+                    f"{key} is no template ({error}); write {{{{ for a brace"
+                ) from error
+            if not fields:
+                raise ValueError(f"{key} names no column; write one as {{instruction}}")
+        return self
+
+    def template_columns(self) -> list[tuple[str, str]]:
+        """Returns the columns that prompt and completion name, with the key that does."""
+        templates = (("prompt", self.prompt or ""), ("completion", self.completion or ""))
+        return [
+            (key, name)
+            for key, template in templates
+            for _, name, _, _ in Formatter().parse(template)
+            if name
+        ]
+
+    @property
+    def instructs(self) -> bool:
+        """Returns whether it learns answers to prompts rather than running text."""
+        return self.chat or self.prompt is not None
+
+
+class QuestionAnswering(Section):
+    name: Literal["question_answering"]
+    stride: PositiveInt = 128
+    """Tokens that neighbouring windows of a long context share."""
+    num_best: PositiveInt = 20
+    """Starts of each window that may begin an answer, and answers that are weighed against none."""
+    max_answer_length: PositiveInt = 30
+    """Tokens."""
+
+
+class OtherTask(Section):
+    name: str
+    """A task without settings of its own."""
+
+    @model_validator(mode="after")
+    def _no_misspelling(self) -> Self:
+        near = difflib.get_close_matches(self.name, TASK_NAMES, n=1, cutoff=0.5)
+        if near:
+            raise ValueError(f"there is no task {self.name}; did you mean {near[0]}?")
+        return self
+
+
+TASK_NAMES = ("classification", "masked_lm", "causal_lm", "question_answering")
+
+
+def _task_kind(value: Any) -> str:
+    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+    return name if name in TASK_NAMES else "other"
+
+
+TaskSettings = Annotated[
+    Annotated[Classification, Tag("classification")]
+    | Annotated[MaskedLM, Tag("masked_lm")]
+    | Annotated[CausalLM, Tag("causal_lm")]
+    | Annotated[QuestionAnswering, Tag("question_answering")]
+    | Annotated[OtherTask, Tag("other")],
+    Discriminator(_task_kind),
+]
 
 
 class Source(Section):
@@ -113,10 +222,31 @@ class Source(Section):
         return self
 
 
+def _column_kind(value: Any) -> str:
+    return "several" if isinstance(value, list | tuple) else "one"
+
+
+Column = Annotated[
+    Annotated[str, Tag("one")] | Annotated[tuple[str, ...], Field(min_length=1), Tag("several")],
+    Discriminator(_column_kind),
+]
+
+
 class Columns(Section):
-    text: str = "text"
-    text_pair: str | None = None
+    """Names of columns; article.body is a field of a nested one."""
+
+    text: Column = "text"
+    """Or several columns: their texts, without the empty ones, one below the other."""
+    text_pair: Column | None = None
+    """Likewise."""
     label: str = "label"
+    id: str = "id"
+    question: str = "question"
+    context: str = "context"
+    answers: str = "answers"
+    """Objects of text and answer_start, a list each, as in SQuAD on the hub."""
+    messages: str = "messages"
+    """Lists of objects of role and content."""
 
 
 class Ratio(Section):
@@ -149,8 +279,16 @@ class Data(Section):
     source: Source
     columns: Columns = Columns()
     split: Split = Split()
+    exclude: dict[str, Annotated[tuple[str | int | float, ...], Field(min_length=1)]] = {}
+    """Column to the values whose rows are left out, such as {label: [-1]}; 1, 1.0 and "1" are one
+    value, and a class may be given by its name."""
+    documents: Literal["rows", "blank_lines", "headings"] = "rows"
+    """What begins a document: each row, an empty row, or a title such as WikiText's = Title =."""
     max_rows: PositiveInt | None = None
-    """The first rows of each split of the source; null takes all."""
+    """The first rows of each split of the source, after exclude; null takes all."""
+    on_bad_example: Literal["error", "skip"] = "error"
+    """Stop at a row that cannot be learned from, such as an empty text, or leave it out and report
+    how many there were."""
     length_bucketing: bool = True
     """Put examples of like length into one batch."""
 
@@ -197,9 +335,11 @@ class Evaluation(Section):
     """Evaluate before the first step."""
     every: Literal["epoch"] | PositiveInt = "epoch"
     """An epoch, or a number of steps; the last step is always evaluated."""
-    metric: str = "accuracy"
-    """The validation metric that decides which step is best."""
-    mode: Literal["max", "min"] = "max"
+    metric: str = "loss"
+    """The validation metric that decides which step is best; accuracy of a classification and f1
+    of question answering where a recipe does not say."""
+    mode: Literal["max", "min"] = "min"
+    """Where a recipe does not say, min for losses and perplexities, max for others."""
     patience: PositiveInt | None = None
     """Stop after so many evaluations without a better one."""
 
@@ -225,7 +365,7 @@ class Recipe(Section):
     seed: Annotated[int, Field(ge=0)] = 1
     model: Model
     tuning: Tuning = Tuning()
-    task: Classification
+    task: TaskSettings
     data: Data
     batch: Batch = Batch()
     optimizer: Optimizer = Optimizer()

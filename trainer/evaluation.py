@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,44 +12,51 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from trainer.ranks import sum_over_ranks
+from trainer.tasks.base import Record
 
 if TYPE_CHECKING:
     from trainer.run import Run
 
 
 def evaluate(
-    run: "Run", accelerator: Accelerator, split: str, *, predictions: Path | None = None
+    run: "Run",
+    accelerator: Accelerator,
+    split: str,
+    *,
+    predictions: Path | None = None,
+    validation: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Returns loss, loss by term and the task's metrics of a whole split, the same on every rank.
 
-    With `predictions`, the main process also writes a record for each example to that file.
+    With `predictions`, the main process also writes a record for each answer to that file.
+    `validation` holds the validation metrics at the same weights, for thresholds found there.
     """
-    start, rows = time.monotonic(), run.splits[split]
-    num_terms, device = len(run.task.loss_terms), accelerator.device
-    sums = torch.zeros(2 * num_terms + run.task.num_statistics, dtype=torch.float64, device=device)
-    records: list[dict[str, Any]] = []
+    start, rows, task = time.monotonic(), run.splits[split], run.task
+    num_terms, device = len(task.loss_terms), accelerator.device
+    sums = torch.zeros(2 * num_terms + task.num_statistics, dtype=torch.float64, device=device)
+    records: list[Record] = []
     run.objective.eval()
     for ids in rank_share(rows.lengths, 2 * run.micro_batch_size, accelerator):
         # A rank without examples left still takes part: an engine may gather weights in forward.
-        batch = run.task.collate(rows, ids if len(ids) else np.zeros(1, int), run.pad_token_id)
+        batch = task.collate(rows, ids if len(ids) else np.zeros(1, int), epoch=0)
         batch = batch.to(device)
         with torch.no_grad():
             losses, outputs = run.objective(batch.inputs, batch.targets)
         if len(ids):
-            found = run.task.statistics(outputs, batch.targets)
+            found = task.statistics(outputs, batch.targets)
             sums += torch.cat([losses.double(), batch.counts, found])
-            if predictions is not None:
-                answers = run.task.predictions(outputs, batch.targets)
-                records += [
-                    {"id": int(index), **answer} for index, answer in zip(ids, answers, strict=True)
-                ]
+            if predictions is not None or task.reads_records:
+                records += task.records(outputs, batch.targets, rows, ids)
+    sample = task.sample(rows)[accelerator.process_index :: accelerator.num_processes]
+    records += task.generate(run.model, rows, sample)
     run.objective.train()
     totals = sum_over_ranks(accelerator, sums).cpu().numpy()
-    if predictions is not None:
-        _write_predictions(gather_object(records), predictions, accelerator)
+    answers = task.answers(gather_object(records), rows)
+    if predictions is not None and accelerator.is_main_process:
+        _write_lines(answers, predictions)
     return {
         **loss_by_term(run, totals[:num_terms], totals[num_terms : 2 * num_terms]),
-        **run.task.metrics(totals[2 * num_terms :]),
+        **task.metrics(totals[2 * num_terms :], answers, validation),
         "seconds": time.monotonic() - start,
     }
 
@@ -72,9 +80,7 @@ def loss_by_term(run: "Run", sums: np.ndarray, counts: np.ndarray) -> dict[str, 
     return {"loss": loss, **(named if len(terms) > 1 else {})}
 
 
-def _write_predictions(records: list[dict[str, Any]], file: Path, accelerator: Accelerator) -> None:
-    if accelerator.is_main_process:
-        file.parent.mkdir(exist_ok=True)
-        records.sort(key=lambda record: record["id"])
-        with file.open("w") as opened:
-            opened.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+def _write_lines(answers: list[Record], file: Path) -> None:
+    file.parent.mkdir(exist_ok=True)
+    with file.open("w") as opened:
+        opened.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)

@@ -40,7 +40,7 @@ def build_accelerator(recipe: Recipe, directory: Path) -> Accelerator:
     accelerator = Accelerator(
         cpu=on_cpu,
         mixed_precision="no" if precision == "fp32" else precision,
-        log_with=list(recipe.tracking.trackers),
+        log_with=list(recipe.tracking.trackers) or None,
         project_config=ProjectConfiguration(
             str(directory), logging_dir=str(directory / "tensorboard")
         ),

@@ -133,6 +133,7 @@ def optimizer_step(
 def step_window(run: Run, accelerator: Accelerator, step: int) -> list[Batch]:
     """Returns this rank's micro-batches of optimizer step `step`, dummies included."""
     window: list[Batch] = []
+    epoch = run.order.epoch_of(step) + 1
     for ids in run.order.micro_batches(
         step,
         rank=accelerator.process_index,
@@ -141,7 +142,7 @@ def step_window(run: Run, accelerator: Accelerator, step: int) -> list[Batch]:
     ):
         stand_in = np.zeros(1, dtype=np.int64)
         ids_or_any = ids if len(ids) else stand_in
-        batch = run.task.collate(run.splits["train"], ids_or_any, run.pad_token_id)
+        batch = run.task.collate(run.splits["train"], ids_or_any, epoch)
         window.append((batch if len(ids) else batch.as_dummy()).to(accelerator.device))
     return window
 

@@ -13,6 +13,10 @@ from trainer.config import Recipe
 from trainer.errors import ConfigError
 from trainer.recipes import FOLDER, shipped_recipes
 
+DECIDING = {"classification": "accuracy", "question_answering": "f1"}
+"""The metric of a task that decides which step is best, where a recipe does not say; of others it
+is the loss."""
+
 
 class _Yaml12Loader(yaml.SafeLoader):
     """YAML 1.2's core schema: 5e-5 is a number, yes and no are strings, dates do not exist."""
@@ -90,12 +94,23 @@ def load_recipe(name_or_path: str, overrides: tuple[str, ...] = ()) -> Recipe:
 def parse_recipe(values: dict[str, Any], origin: str) -> Recipe:
     """Returns the validated recipe of a mapping; raises ConfigError with every problem."""
     _absolute_paths(values)
+    _fill_in_metric(values)
     try:
         return Recipe.model_validate_json(json.dumps(values))
     except ValidationError as error:
         problems = [_sentence(problem, values) for problem in error.errors()]
         lines = "\n  ".join(dict.fromkeys(problems))
         raise ConfigError(f"{origin}: {lines}") from error
+
+
+def _fill_in_metric(values: dict[str, Any]) -> None:
+    """Names the metric that decides which step is best, so that a resolved recipe is complete."""
+    task, evaluation = values.get("task"), values.setdefault("evaluation", {})
+    if isinstance(task, dict) and isinstance(evaluation, dict):
+        own = DECIDING.get(str(task.get("name")), "loss")
+        metric = evaluation.setdefault("metric", own)
+        smaller = str(metric).startswith(("loss", "perplexity"))
+        evaluation.setdefault("mode", "min" if smaller else "max")
 
 
 def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
@@ -168,11 +183,12 @@ def _folder_or_name(text: str) -> str:
 
 def _sentence(problem: Any, values: dict[str, Any]) -> str:
     """Returns `dotted.key: value: rule`, with the nearest valid name or value."""
-    location, given = _location(problem["loc"], values), problem["input"]
-    kind, context = problem["type"], problem.get("ctx", {})
+    kind, context, given = problem["type"], problem.get("ctx", {}), problem["input"]
+    location = _location(problem["loc"], values, missing=kind == "missing")
     if kind == "extra_forbidden":
         near = _nearest_key(location)
-        return f"{location}: unknown key" + (f"; did you mean {near}?" if near else "")
+        hint = f"; did you mean {near}?" if near not in (None, location) else ""
+        return f"{location}: unknown key{hint}"
     if kind == "missing":
         return f"{location}: required, and missing"
     if kind == "literal_error":
@@ -186,7 +202,7 @@ def _sentence(problem: Any, values: dict[str, Any]) -> str:
     return f"{location}: {shown}{message}"
 
 
-def _location(parts: tuple[Any, ...], values: Any) -> str:
+def _location(parts: tuple[Any, ...], values: Any, *, missing: bool) -> str:
     """Returns the dotted key: pydantic also puts the names of union members into a location."""
     keys: list[str] = []
     for position, part in enumerate(parts):
@@ -194,7 +210,7 @@ def _location(parts: tuple[Any, ...], values: Any) -> str:
         inside |= isinstance(values, list) and isinstance(part, int) and part < len(values)
         if inside:
             values = values[part]
-        elif not (isinstance(values, dict) and position == len(parts) - 1):
+        elif not (missing and position == len(parts) - 1):
             continue
         keys.append(str(part))
     return ".".join(keys)

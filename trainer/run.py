@@ -1,6 +1,6 @@
 """Wires a run together: the one place where recipe, data, model and engine meet."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,12 +12,19 @@ from trainer.checkpoint import CheckpointStore, write_checkpoint
 from trainer.config import Recipe, TrainedTokenizer
 from trainer.data.prepare import (
     PreparedSplit,
+    Summary,
     cache_folder,
     content_key,
     prepare,
     write_once,
 )
-from trainer.data.sources import check_columns, load_splits, rows_digest
+from trainer.data.sources import (
+    check_columns,
+    column_name,
+    load_splits_and_notes,
+    resolve_columns,
+    rows_digest,
+)
 from trainer.errors import ConfigError, DataError
 from trainer.launch import (
     COMPUTE_DTYPES,
@@ -51,7 +58,6 @@ class Run:
     directory: Path
     task: Task
     tokenizer: Any
-    pad_token_id: int
     splits: dict[str, PreparedSplit]
     order: DataOrder
     order_digest: str
@@ -90,15 +96,22 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
             f"tuning.bias: {recipe.tuning.bias} with {recipe.tuning.mode}: in {precision} "
             f"bitsandbytes rounds trained biases; use none, or precision: fp32"
         )
-    rows = load_splits(recipe.data)
-    kind = TASKS[recipe.task.name]
-    check_columns(rows, recipe.data.columns.model_dump())
-    task = kind.from_rows(recipe.task, recipe.data, recipe.batch.max_seq_length, rows["train"])
-    _check_metric(recipe, task, rows)
-    tokenizer = build_tokenizer(recipe, rows["train"], task, directory)
-    model_config = build_model_config(recipe.model, task.config_values(), tokenizer)
+    kind = TASKS.get(recipe.task.name)
+    if kind is None:
+        raise ConfigError(f"task.name: there is no {recipe.task.name}; use {', '.join(TASKS)}")
+    columns = kind.columns(recipe)
+    rows, left_out = load_splits_and_notes(recipe.data)
+    check_columns(rows, columns, section="")
+    rows = {name: resolve_columns(part, columns) for name, part in rows.items()}
+    tokenizer = build_tokenizer(recipe, rows["train"], directory)
+    model_config = build_model_config(recipe.model, tokenizer)
     check_length(model_config, recipe.batch.max_seq_length)
-    splits, notes = prepare_splits(rows, task, tokenizer)
+    task = kind.build(recipe, rows["train"], tokenizer, model_config)
+    for name, value in task.config_values().items():
+        setattr(model_config, name, value)
+    _check_metric(recipe, task, rows)
+    splits, notes = prepare_splits(rows, task, recipe, tokenizer)
+    notes = [*left_out, *notes]
 
     loaded = load_model(
         recipe.model,
@@ -112,7 +125,10 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
     if recipe.tuning.mode != "full" and recipe.model.initialization == "random":
         notes.append("the frozen backbone is random: little can be learned on top of it")
     model = apply_tuning(
-        loaded, recipe.tuning, gradient_checkpointing=recipe.model.gradient_checkpointing
+        loaded,
+        recipe.tuning,
+        trains_head=task.trains_head,
+        gradient_checkpointing=recipe.model.gradient_checkpointing,
     )
     if accelerator.device.type == "cpu":
         speed_up_dropout(model)
@@ -137,10 +153,9 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
         directory=directory,
         task=task,
         tokenizer=tokenizer,
-        pad_token_id=tokenizer.pad_token_id,
         splits=splits,
         order=order,
-        order_digest=content_key(order=order.digest(), rows=_digest(rows["train"], task)),
+        order_digest=content_key(order=order.digest(), rows=_digest(rows["train"], recipe)),
         model=model,
         objective=objective,
         optimizer=cast(torch.optim.Optimizer, optimizer),
@@ -185,17 +200,15 @@ def base_optimizer(run: Run) -> torch.optim.Optimizer:
     return getattr(run.optimizer, "optimizer", run.optimizer)
 
 
-def build_tokenizer(recipe: Recipe, train: "Dataset", task: Task, directory: Path) -> Any:
+def build_tokenizer(recipe: Recipe, train: "Dataset", directory: Path) -> Any:
     """Returns the tokenizer; one that is trained here is kept in the run directory."""
     settings = recipe.model.tokenizer
     if not isinstance(settings, TrainedTokenizer):
         return load_tokenizer(recipe.model)
     kept = directory / "tokenizer"
     if not kept.is_dir():
-        names = task.column_names
-        columns = [column for key in ("text", "text_pair") if (column := names.get(key))]
-        key = content_key(rows=rows_digest(train, columns), tokenizer=settings.model_dump())
-        texts = (text for column in columns for text in train[column] if isinstance(text, str))
+        key = content_key(rows=_digest(train, recipe), tokenizer=settings.model_dump())
+        texts = TASKS[recipe.task.name].texts(recipe, train)
         trained = write_once(
             cache_folder() / "tokenizers" / key,
             lambda folder: train_tokenizer(settings, texts, folder),
@@ -206,28 +219,42 @@ def build_tokenizer(recipe: Recipe, train: "Dataset", task: Task, directory: Pat
 
 
 def prepare_splits(
-    rows: "dict[str, Dataset]", task: Task, tokenizer: Any
+    rows: "dict[str, Dataset]", task: Task, recipe: Recipe, tokenizer: Any
 ) -> tuple[dict[str, PreparedSplit], list[str]]:
     """Returns each split tokenised, from the cache where it is there, and notes on them."""
     digest, notes = tokenizer_digest(tokenizer), list[str]()
+    bad = recipe.data.on_bad_example
     splits: dict[str, PreparedSplit] = {}
     for name, part in rows.items():
-        key = content_key(rows=_digest(part, task), tokenizer=digest, **task.encoding_settings())
+        key = content_key(
+            rows=_digest(part, recipe),
+            tokenizer=digest,
+            on_bad_example=bad,
+            **task.encoding_settings(),
+        )
         try:
-            splits[name] = prepare(key, lambda part=part: task.encode(part, tokenizer))
+            made = prepare(key, lambda counted, part=part: task.encode(part, counted), Summary(bad))
         except DataError as error:
             raise DataError(f"the {name} split, {error}") from error
-        truncated, longest = (splits[name].summary[key] for key in ("num_truncated", "longest"))
-        if truncated:
+        splits[name] = replace(made, rows=part)
+        counted = made.summary
+        if counted.num_truncated:
             notes.append(
-                f"{truncated} of {len(part)} {name} examples were truncated; the longest has "
-                f"{longest} tokens"
+                f"{counted.num_truncated} {name} examples were truncated; the longest has "
+                f"{counted.longest} tokens"
+            )
+        if counted.num_skipped:
+            notes.append(
+                f"{counted.num_skipped} bad {name} examples were skipped; the first: "
+                f"{counted.first_skipped}"
             )
     return splits, notes
 
 
-def _digest(rows: "Dataset", task: Task) -> str:
-    return rows_digest(rows, [name for name in task.column_names.values() if name is not None])
+def _digest(rows: "Dataset", recipe: Recipe) -> str:
+    columns = TASKS[recipe.task.name].columns(recipe)
+    names = dict.fromkeys(column_name(column) for column in columns.values() if column is not None)
+    return rows_digest(rows, list(names))
 
 
 def _check_metric(recipe: Recipe, task: Task, rows: "dict[str, Dataset]") -> None:
@@ -236,8 +263,11 @@ def _check_metric(recipe: Recipe, task: Task, rows: "dict[str, Dataset]") -> Non
             f"evaluation.metric: {recipe.evaluation.metric!r} is none of "
             f"{', '.join(task.metrics_offered)}"
         )
-    if recipe.evaluation.metric == "loss" and recipe.evaluation.mode == "max":
-        raise ConfigError("evaluation.mode: the best loss is the smallest; set mode: min")
+    smaller = recipe.evaluation.metric.startswith(("loss", "perplexity"))
+    if smaller and recipe.evaluation.mode == "max":
+        raise ConfigError(
+            f"evaluation.mode: the best {recipe.evaluation.metric} is the smallest; set mode: min"
+        )
     if recipe.evaluation.patience is not None and "validation" not in rows:
         raise ConfigError("evaluation.patience needs a validation split; set data.split.validation")
 

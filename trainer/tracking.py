@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 from trainer.state import TrainState
 
+POSITION = ("step", "epoch", "split", "train_loss", "peak_memory_bytes")
+
 
 class Tracker:
     """Writes metrics.jsonl, trackers and progress, from the main process only."""
@@ -129,6 +131,15 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return records
+
+
+def metrics_at(lines: list[dict[str, Any]], step: int) -> dict[str, Any]:
+    """Returns the metrics of each evaluated split at one step."""
+    return {
+        line["split"]: {name: value for name, value in line.items() if name not in POSITION}
+        for line in lines
+        if line["step"] == step and line["split"] != "train"
+    }
 
 
 def peak_memory() -> int:

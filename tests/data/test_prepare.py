@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 from trainer import run
-from trainer.config import Columns, TrainedTokenizer
-from trainer.data.prepare import Ragged, cache_folder, content_key, prepare, write_once
+from trainer.config import Classification as ClassificationSettings
+from trainer.config import Columns, Data, Model, Recipe, Source, TrainedTokenizer
+from trainer.data.prepare import Ragged, Summary, cache_folder, content_key, prepare, write_once
 from trainer.errors import DataError
 from trainer.models.tokenizer import load_tokenizer, train_tokenizer
 from trainer.tasks.classification import Classification
@@ -25,11 +27,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def encode() -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    return COLUMNS, {"num_truncated": 0}
+def encode(summary: Summary) -> Iterator[dict[str, list[Any]]]:
+    """Gives the columns in two parts."""
+    for part in (slice(0, 2), slice(2, 3)):
+        summary.measure(part.stop, max_length=2)
+        yield {name: entries[part] for name, entries in COLUMNS.items()}
 
 
-def never() -> Any:
+def never(_: Summary) -> Any:
     raise AssertionError("it is there already")
 
 
@@ -39,7 +44,7 @@ def test_what_is_prepared_comes_back(cache):
     assert split.array("label").tolist() == COLUMNS["label"]
     assert split.lengths.tolist() == [3, 1, 2]
     assert len(split) == 3
-    assert split.summary == {"num_truncated": 0}
+    assert (split.summary.num_truncated, split.summary.longest) == (1, 3)
     assert cache_folder() == cache
     assert [path.name for path in (cache / "prepared").glob("[!.]*")] == ["key"]
 
@@ -62,7 +67,7 @@ def test_it_is_read_from_the_file_and_cannot_be_changed():
 
 @pytest.mark.parametrize("error", [DataError("row 3"), KeyboardInterrupt(), OSError("full")])
 def test_a_crash_while_it_is_written_leaves_nothing(cache, error):
-    def broken() -> Any:
+    def broken(_: Summary) -> Any:
         raise error
 
     def half(folder: Path) -> None:
@@ -125,8 +130,6 @@ TEXTS = ["a good film", "a bad film", "the plot was good", "the plot was bad", "
 
 
 def tokenizer(folder: Path, vocab_size: int) -> Any:
-    from trainer.config import Model
-
     if not folder.is_dir():
         train_tokenizer(TrainedTokenizer(train="bpe", vocab_size=vocab_size), TEXTS * 20, folder)
     return load_tokenizer(Model(name_or_path=str(folder)))
@@ -136,8 +139,15 @@ def rows(texts: list[str]) -> datasets.Dataset:
     return datasets.Dataset.from_dict({"text": texts, "label": [0, 1] * (len(texts) // 2) + [0]})
 
 
-def task(*, length: int = 8, labels: tuple[str, ...] = ("0", "1")) -> Classification:
-    return Classification(labels=labels, columns=Columns(), max_seq_length=length)
+RECIPE = Recipe(
+    model=Model(name_or_path="bert"),
+    task=ClassificationSettings(name="classification"),
+    data=Data(source=Source(builtin="reviews")),
+)
+
+
+def task(*, length: int = 8, labels: tuple[str, ...] = ("0", "1")) -> dict[str, Any]:
+    return {"labels": labels, "columns": Columns(), "max_seq_length": length}
 
 
 def num_prepared(cache: Path) -> int:
@@ -145,10 +155,11 @@ def num_prepared(cache: Path) -> int:
 
 
 def test_a_run_prepares_anew_only_what_changed(cache, tmp_path):
-    def prepared(data: datasets.Dataset, made: Classification, vocab_size: int = 270) -> int:
+    def prepared(data: datasets.Dataset, settings: dict[str, Any], vocab_size: int = 270) -> int:
         # A fresh tokenizer, as each run has: its first use leaves traces in it.
         fresh = tokenizer(tmp_path / str(vocab_size), vocab_size)
-        run.prepare_splits({"train": data, "validation": data}, made, fresh)
+        made = Classification(tokenizer=fresh, **settings)
+        run.prepare_splits({"train": data, "validation": data}, made, RECIPE, fresh)
         return num_prepared(cache)
 
     data = rows(TEXTS)

@@ -3,14 +3,15 @@
 import csv
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
 
-from trainer.config import Columns, Data
-from trainer.data.sources import ROW, check_columns, load_splits, rows_digest
+from trainer.config import Data
+from trainer.data.sources import ROW, load_splits, rows_digest
 from trainer.errors import ConfigError, DataError
 
 ROWS = [{"text": f"text {number}", "label": number % 2} for number in range(50)]
@@ -68,9 +69,10 @@ def parquet(file: Path) -> Path:
         lambda folder: jsonl(folder / "a.jsonl"),
         lambda folder: zipped(jsonl(folder / "a.jsonl")),
         lambda folder: write(folder / "a.json", json.dumps(ROWS)),
+        lambda folder: zipped(write(folder / "a.json", json.dumps(ROWS, indent=1))),
         lambda folder: parquet(folder / "a.parquet"),
     ],
-    ids="csv tsv csv.gz tsv.gz jsonl jsonl.gz json parquet".split(),
+    ids="csv tsv csv.gz tsv.gz jsonl jsonl.gz json json.gz parquet".split(),
 )
 def test_each_kind_of_file_gives_the_same_rows(tmp_path, make):
     rows = load(make(tmp_path)).to_list()
@@ -85,9 +87,13 @@ def test_cells_of_a_table_stay_the_text_that_they_are(tmp_path, name):
     assert load(write(tmp_path / name, "\n".join(lines))).to_list() == [cells]
 
 
-def test_lines_of_a_text_file(tmp_path):
-    rows = load(write(tmp_path / "a.txt", "one\n\n  two, three\n"))
-    assert rows.to_list() == [{"text": line} for line in ("one", "", "  two, three")]
+@pytest.mark.parametrize("pack", [lambda file: file, lambda file: zipped(file)], ids=["", "gz"])
+def test_each_line_of_a_text_file_is_a_row_and_so_is_each_blank_one(tmp_path, pack):
+    lines = ["= Title =", "", "", "  two, three ", " ", "a\u2028b\x0bc", '"quoted"', "", "last"]
+    file = write(tmp_path / "a.txt", "\n".join(lines))
+    assert load(pack(file)).to_list() == [{"text": line} for line in lines]
+    file.write_bytes("\r\n".join([*lines, ""]).encode())
+    assert load(pack(file)).to_list() == [{"text": line} for line in lines]
 
 
 def test_quotes_in_a_tsv_are_characters(tmp_path):
@@ -119,6 +125,26 @@ def test_files_and_folders_are_read_in_order(tmp_path):
     assert load([first, folder]).to_list() == ROWS
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "tsv", "txt"])
+def test_zipped_and_plain_files_of_a_kind_go_together(tmp_path, suffix):
+    separator = {"csv": ",", "tsv": "\t"}.get(suffix)
+    expected = []
+    for number in range(3):
+        row = {"text": f"text {number}"} if suffix == "txt" else {"text": "a", "label": str(number)}
+        expected.append(row)
+        content = {
+            "json": json.dumps([row]),
+            "jsonl": json.dumps(row) + "\n",
+            "txt": row["text"] + "\n",
+        }.get(suffix) or "\n".join((separator or "").join(line) for line in (row, row.values()))
+        file = write(tmp_path / f"{number}.{suffix}", content)
+        if number != 1:
+            zipped(file)
+            file.unlink()
+    assert load(tmp_path).to_list() == expected
+    assert load([tmp_path / f"2.{suffix}.gz", tmp_path]).to_list() == [expected[2], *expected]
+
+
 def test_splits_come_from_their_files(tmp_path):
     files = {name: jsonl(tmp_path / f"{name}.jsonl", ROWS[:size]) for name, size in SIZES.items()}
     source = {"files": {name: str(file) for name, file in files.items()}}
@@ -140,7 +166,7 @@ SIZES = {"train": 30, "validation": 20, "test": 10}
         ("none.json", "[]", r"no rows in .*none\.json"),
         ("book.xlsx", "x", r"book\.xlsx is of no known kind; use \.json, "),
         ("noname", "x", "noname is of no known kind"),
-        ("a.jsonl", '{"text": \n', r"a\.jsonl cannot be read as jsonl: JSON parse error"),
+        ("a.jsonl", '{"text": \n', r"a\.jsonl, line 1 is not valid JSON "),
         ("a.parquet", "text", r"a\.parquet cannot be read as parquet: "),
         ("a.csv", 'text,label\n"x', r"a\.csv cannot be read as csv: .*row 1"),
     ],
@@ -150,6 +176,59 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, name, content, sentence):
         write(tmp_path / name, content)
     with pytest.raises(DataError, match=r"data\.source\.files\.train: .*" + sentence) as caught:
         load(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("pack", [lambda file: file, lambda file: zipped(file)], ids=["", "gz"])
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        (
+            "a.jsonl",
+            '{"a": 1}\n\n{"a": 2\n{"a": 3}\n',
+            r"line 3 is not valid JSON \(Expecting ',' ",
+        ),
+        ("a.jsonl", '{"a": 1}\n{"a": "b}\n', r"line 2 is not valid JSON .* at character 7\); mend"),
+        ("a.jsonl", '{"a": 1}\n["b"]\n', "line 2 is not a JSON object; mend or remove that line"),
+        ("a.json", '{"a": 1}\n{"a" 2}\n', "line 2 is not valid JSON "),
+        (
+            "a.json",
+            '[{"a": 1},\n {"a": 2},\n {"a" 3}]',
+            "line 3 is not valid JSON .*; mend the file",
+        ),
+        ("a.json", '{\n "a": 1,\n "b" 2\n}', "line 3 is not valid JSON "),
+    ],
+)
+def test_a_line_of_broken_json_is_named(tmp_path, name, content, sentence, pack):
+    good = jsonl(tmp_path / f"good{Path(name).suffix}", [{"a": 0}])
+    bad = pack(write(tmp_path / name, content))
+    named = rf"data\.source\.files\.train: {re.escape(str(bad))}, "
+    with pytest.raises(DataError, match=named + sentence) as caught:
+        load([good, bad])
+    assert "\n" not in str(caught.value)
+
+
+def test_the_line_is_found_far_down_in_a_file(tmp_path):
+    rows = [json.dumps({"text": "x" * 1000, "label": 1})] * 12_000  # beyond the reader's first part
+    rows[11_233] = rows[11_233][:-3]
+    with pytest.raises(DataError, match=r"a\.jsonl, line 11234 is not valid JSON"):
+        load(write(tmp_path / "a.jsonl", "\n".join(rows)))
+
+
+def test_bytes_that_are_no_text_are_named_by_line(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'{"a": "x"}\n{"a": "\xff"}\n')
+    with pytest.raises(DataError, match=r"a\.jsonl, line 2 is not valid JSON \(not UTF-8\)"):
+        load(tmp_path / "a.jsonl")
+    (tmp_path / "a.json").write_bytes(b'[{"a": "x"},\n {"a": "y"},\n {"a": "\xff"}]\n')
+    with pytest.raises(DataError, match=r"a\.json, line 3 is not valid JSON \(not UTF-8\)"):
+        load(tmp_path / "a.json")
+
+
+def test_a_zipped_file_that_was_cut_is_one_sentence(tmp_path):
+    file = zipped(jsonl(tmp_path / "a.jsonl"))
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"a\.jsonl\.gz cannot be read as jsonl: ") as caught:
+        load(file)
     assert "\n" not in str(caught.value)
 
 
@@ -166,25 +245,6 @@ def test_files_with_other_columns_are_refused(tmp_path):
     files = [jsonl(tmp_path / "a.jsonl"), jsonl(tmp_path / "b.jsonl", [{"txt": "a", "label": 0}])]
     with pytest.raises(DataError, match=r"b\.jsonl cannot be read"):
         load(files)
-
-
-def test_a_missing_column_names_the_nearest(tmp_path):
-    splits = {"train": load(jsonl(tmp_path / "a.jsonl"))}
-    check_columns(splits, Columns().model_dump())
-    wrong = Columns(text="txt").model_dump()
-    with pytest.raises(
-        DataError, match=r"data\.columns\.text: .* no column txt; it has text, label; "
-    ):
-        check_columns(splits, wrong)
-    with pytest.raises(DataError, match=r"did you mean text\?"):
-        check_columns(splits, wrong)
-
-
-def test_a_column_that_only_one_split_lacks_is_found(tmp_path):
-    train = load(jsonl(tmp_path / "a.jsonl"))
-    splits = {"train": train, "test": train.remove_columns("label")}
-    with pytest.raises(DataError, match=r"data\.columns\.label: the test split"):
-        check_columns(splits, Columns().model_dump())
 
 
 def test_a_ratio_is_that_of_train_test_split(tmp_path):
@@ -271,6 +331,60 @@ def test_a_folder_goes_where_a_hub_name_does(tmp_path):
     table(corpus / "test.csv")
     splits = parts(data({"hub": str(corpus)}, test="auto"))
     assert splits["train"].to_list() == splits["test"].to_list() == ROWS
+
+
+LABELLED = datasets.Dataset.from_list(
+    ROWS,
+    features=datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
+    ),
+)
+
+
+def test_a_folder_holds_a_hub_data_set_of_several_configurations(tmp_path):
+    """As the hub has them: a folder each, named in the head of the README."""
+    for config, size in (("plain", 50), ("small", 20)):
+        (tmp_path / config).mkdir()
+        rows = LABELLED.select(range(size))
+        rows.to_parquet(str(tmp_path / config / "train-00000-of-00001.parquet"))
+        rows.select(range(5)).to_parquet(str(tmp_path / config / "dev.parquet"))
+    head = [
+        line
+        for config in ("plain", "small")
+        for line in (
+            f"- config_name: {config}",
+            "  data_files:",
+            f"  - {{split: train, path: {config}/train-*}}",
+            f"  - {{split: validation, path: {config}/dev.parquet}}",
+        )
+    ]
+    write(tmp_path / "README.md", "\n".join(["---", "configs:", *head, "---", "# Reviews", ""]))
+    for config, size in (("plain", 50), ("small", 20)):
+        splits = parts(data({"hub": str(tmp_path), "config": config}, validation="auto"))
+        assert splits["train"].to_list() == ROWS[:size]
+        assert splits["validation"].to_list() == ROWS[:5]
+        assert splits["train"].features["label"].names == ["bad", "good"]
+    for config, named in (("smal", "'smal' not found.*'plain', 'small'"), (None, "Config name")):
+        source = {"hub": str(tmp_path)} | ({"config": config} if config else {})
+        with pytest.raises(DataError, match=r"data\.source\.hub: .*" + named):
+            parts(data(source))
+
+
+def test_names_of_labels_survive_division_exclusion_and_max_rows(tmp_path):
+    LABELLED.to_parquet(str(tmp_path / "a.parquet"))
+    source = {"files": {"train": str(tmp_path / "a.parquet")}}
+    splits = parts(data(source, validation="auto", exclude={"text": ["text 3"]}, max_rows=40))
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 36, "validation": 4}
+    for rows in splits.values():
+        assert rows.features["label"].names == ["bad", "good"]
+
+
+def test_rows_are_numbered_as_in_their_file(tmp_path):
+    source = {"files": {"train": str(jsonl(tmp_path / "a.jsonl"))}}
+    splits = load_splits(data(source, validation={"ratio": 0.2}, max_rows=30))
+    for rows in splits.values():
+        assert [ROWS[row - 1]["text"] for row in rows[ROW]] == rows["text"][:]
+    assert sorted(row for rows in splits.values() for row in rows[ROW]) == list(range(1, 31))
 
 
 @pytest.mark.parametrize("source", [{"hub": "nobody/nothing"}, {"hub": "glue", "config": "sst2"}])

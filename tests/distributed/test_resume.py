@@ -31,10 +31,10 @@ def test_one_process(seed, recipe, train_here, tmp_path, monkeypatch):
     used: list[int] = []
 
     class Recording(Classification):
-        def collate(self, split, ids, pad_token_id):
+        def collate(self, split, ids, epoch):
             if len(split) == 150:
                 used.extend(map(int, ids))
-            return super().collate(split, ids, pad_token_id)
+            return super().collate(split, ids, epoch)
 
     monkeypatch.setitem(TASKS, "classification", Recording)
     whole = train_here(recipe, tmp_path / "whole")

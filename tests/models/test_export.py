@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from tiny_models import MODES, architectures, load, save_backbones
+from tiny_models import MODES, architectures, build_config, load, save_backbones
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
@@ -21,7 +21,7 @@ from transformers import (
 
 from trainer import config
 from trainer.models.export import export_adapter, export_model, merged_weights
-from trainer.models.load import build_model_config, load_model
+from trainer.models.load import load_model
 from trainer.models.parameters import trainable_parameters
 from trainer.models.tokenizer import load_tokenizer
 from trainer.models.tuning import apply_tuning
@@ -34,7 +34,9 @@ ARCHITECTURES = architectures(initializer_range=0.1)  # logits that differ, also
 # An int8 layer also rounds its inputs, to 1/127 of the largest of a token; the export does not.
 TOLERANCES = {**dict.fromkeys(MODES, 1e-5), "int8_lora": 0.02}
 TEXTS = [f"the film was {word}{' and long' * n}" for n, word in enumerate("dull weak good".split())]
-TASK = Classification(labels=("bad", "poor", "good"), columns=config.Columns(), max_seq_length=32)
+TASK = Classification(
+    labels=("bad", "poor", "good"), columns=config.Columns(), tokenizer=None, max_seq_length=32
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def train(
     settings = config.Model(name_or_path=str(base))
     loaded, tokenizer = load(settings, TASK.config_values(), mode=mode, dtype=dtype)
     tuning = config.Tuning(mode=mode, r=4, alpha=8, bias=bias)
-    model = apply_tuning(loaded, tuning, gradient_checkpointing=False).train()
+    model = apply_tuning(loaded, tuning, trains_head=True, gradient_checkpointing=False).train()
     inputs = dict(tokenizer(TEXTS, padding=True, return_tensors="pt"))
     optimizer = build_optimizer(trainable_parameters(model), config.Optimizer(learning_rate=2e-2))
     for _ in range(4):
@@ -145,7 +147,7 @@ def test_adapters_load_through_peft_onto_the_base(
     settings = config.Model(name_or_path=str(trained.base))
     base = load_model(
         settings,
-        build_model_config(settings, TASK.config_values(), trained.tokenizer),
+        build_config(settings, TASK.config_values(), trained.tokenizer),
         auto_model=TASK.auto_model,
         tokenizer_size=len(trained.tokenizer),
         mode=trained.mode,

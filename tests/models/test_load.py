@@ -8,13 +8,13 @@ import bitsandbytes
 import pytest
 import tiny_models
 import torch
-from tiny_models import MODES, SIZES
+from tiny_models import MODES, SIZES, build_config
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from trainer import config
 from trainer.errors import ConfigError
-from trainer.models.load import LoadedModel, build_model_config, check_length
+from trainer.models.load import LoadedModel, check_length
 from trainer.models.tokenizer import load_tokenizer, train_tokenizer
 
 VALUES = {"num_labels": 2}
@@ -166,7 +166,7 @@ def test_an_unknown_number_names_the_nearest(
 ) -> None:
     settings = of("bert", tokenizer_folder, **numbers)
     with pytest.raises(ConfigError, match=sentence):
-        build_model_config(settings, VALUES, load_tokenizer(settings))
+        build_config(settings, VALUES, load_tokenizer(settings))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_numbers_that_no_model_can_have_are_refused(
 def test_an_architecture_fits_its_tokenizer(tokenizer_folder: Path) -> None:
     settings = of("llama", tokenizer_folder)
     tokenizer = load_tokenizer(settings)
-    made = build_model_config(settings, {"num_labels": 3}, tokenizer)
+    made = build_config(settings, {"num_labels": 3}, tokenizer)
     assert (made.vocab_size, made.num_labels) == (len(tokenizer), 3)
     assert made.pad_token_id == tokenizer.pad_token_id
 
@@ -201,7 +201,7 @@ def test_sequences_are_no_longer_than_the_positions(
 ) -> None:
     settings = of(kind, tokenizer_folder)
     tokenizer = load_tokenizer(settings)
-    made = build_model_config(settings, VALUES, tokenizer)
+    made = build_config(settings, VALUES, tokenizer)
     assert tokenizer.pad_token_id == 0  # positions of a RoBERTa start after it
     check_length(made, positions)
     with pytest.raises(ConfigError, match=rf"max_seq_length: {positions + 1} .*use {positions} or"):

@@ -23,24 +23,31 @@ from trainer.tasks.classification import Classification
 
 ARCHITECTURES = architectures(initializer_range=0.2)
 TEXTS = ["dull", "a film that is long and has no end", "a lovely one", "weak", "good and bad film"]
-TASK = Classification(labels=("bad", "good"), columns=config.Columns(), max_seq_length=32)
 RESERVED = "<|finetune_right_pad_id|>"
 
 
+def task(tokenizer: Any) -> Classification:
+    return Classification(
+        labels=("bad", "good"), columns=config.Columns(), tokenizer=tokenizer, max_seq_length=32
+    )
+
+
 def load(settings: config.Model, mode: str = "full") -> tuple[Any, Any]:
-    loaded, tokenizer = tiny_models.load(settings, TASK.config_values(), mode=mode)
+    loaded, tokenizer = tiny_models.load(settings, task(None).config_values(), mode=mode)
     tuning = config.Tuning(mode=mode, r=4)
-    return apply_tuning(loaded, tuning, gradient_checkpointing=False).eval(), tokenizer
+    return apply_tuning(
+        loaded, tuning, trains_head=True, gradient_checkpointing=False
+    ).eval(), tokenizer
 
 
 def encode(tokenizer: Any, texts: list[str]) -> PreparedSplit:
     rows = Dataset.from_dict({"text": texts, "label": ["bad"] * len(texts)})
     key = content_key(rows=texts, tokenizer=tokenizer_digest(tokenizer))
-    return prepare(key, lambda: TASK.encode(rows, tokenizer))
+    return prepare(key, lambda summary: task(tokenizer).encode(rows, summary))
 
 
 def logits(model: Any, tokenizer: Any, split: PreparedSplit, ids: list[int]) -> Tensor:
-    batch = TASK.collate(split, np.array(ids), tokenizer.pad_token_id)
+    batch = task(tokenizer).collate(split, np.array(ids), epoch=1)
     assert ("attention_mask" in batch.inputs) == (len(set(split.lengths[ids])) > 1)
     with torch.no_grad():
         return model(**batch.inputs).logits
@@ -134,7 +141,7 @@ def test_a_grown_model_is_exported_and_continued(tmp_path: Path, mode: str) -> N
     model, tokenizer = load(settings, mode)
     split, ids = encode(tokenizer, TEXTS), list(range(len(TEXTS)))
     expected = logits(model, tokenizer, split, ids)
-    export_model(model, tokenizer, tmp_path / "export", auto_model=TASK.auto_model)
+    export_model(model, tokenizer, tmp_path / "export", auto_model=Classification.auto_model)
     again, tokenizer_again = load(config.Model(name_or_path=str(tmp_path / "export")))
     assert tokenizer_again.pad_token_id == tokenizer.pad_token_id
     found = logits(again, tokenizer_again, encode(tokenizer_again, TEXTS), ids)

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import build_config
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from trainer import config
-from trainer.models.load import build_model_config, load_model
+from trainer.models.load import load_model
 from trainer.models.parameters import count_parameters, trainable_parameters
 from trainer.models.tokenizer import load_tokenizer, train_tokenizer
 from trainer.models.tuning import apply_tuning
@@ -85,7 +86,7 @@ def tiny_llama(tokenizer_folder: Path, mode: str) -> nn.Module:
     tokenizer = load_tokenizer(settings)
     loaded = load_model(
         settings,
-        build_model_config(settings, {"num_labels": NUM_LABELS}, tokenizer),
+        build_config(settings, {"num_labels": NUM_LABELS}, tokenizer),
         auto_model="AutoModelForSequenceClassification",
         tokenizer_size=len(tokenizer),
         mode=mode,
@@ -93,7 +94,7 @@ def tiny_llama(tokenizer_folder: Path, mode: str) -> nn.Module:
         seed=1,
     )
     tuning = config.Tuning(mode=mode, r=RANK)
-    return apply_tuning(loaded, tuning, gradient_checkpointing=False)
+    return apply_tuning(loaded, tuning, trains_head=True, gradient_checkpointing=False)
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_wordpiece_lowers_case(tmp_path: Path) -> None:
 def test_pairs_have_types_where_the_model_has(
     folder: Path, tokenizer: Any, model_type: str, numbers: dict[str, int], has_types: bool
 ) -> None:
-    build_model_config(settings_of(folder, model_type, **numbers), {}, tokenizer)
+    build_model_config(settings_of(folder, model_type, **numbers), tokenizer)
     encoded = tokenizer("pal pel", "til")
     assert ("token_type_ids" in encoded) == has_types
     if has_types:
@@ -135,7 +135,7 @@ def test_the_digest_is_of_what_decides_the_tokens(tmp_path: Path) -> None:
     def digest(folder: Path, model_type: str = "bert") -> str:
         settings = settings_of(folder, model_type)
         tokenizer = load_tokenizer(settings)
-        build_model_config(settings, {}, tokenizer)
+        build_model_config(settings, tokenizer)
         return tokenizer_digest(tokenizer)
 
     one = trained(tmp_path / "one", "bpe")

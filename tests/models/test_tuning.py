@@ -45,7 +45,9 @@ ROWS = [
     for index, (one, two) in enumerate((one, two) for one in words for two in words)
 ]
 TEXTS, LABELS = [text for text, _ in ROWS], [label for _, label in ROWS]
-TASK = Classification(labels=("bad", "good"), columns=config.Columns(), max_seq_length=32)
+TASK = Classification(
+    labels=("bad", "good"), columns=config.Columns(), tokenizer=None, max_seq_length=32
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,7 @@ def tune(
     """Returns a tuned model and the toy batch as it reads it."""
     loaded, tokenizer = load(folder, mode)
     settings = config.Tuning(mode=mode, **{"r": 4, "alpha": 8, "dropout": 0.0, **tuning})
-    model = apply_tuning(loaded, settings, gradient_checkpointing=checkpointing)
+    model = apply_tuning(loaded, settings, trains_head=True, gradient_checkpointing=checkpointing)
     return model.train(), dict(tokenizer(TEXTS, padding=True, return_tensors="pt"))
 
 
@@ -291,7 +293,7 @@ def test_head_only_needs_a_head(folders: dict[str, Path]) -> None:
 def test_frozen_bf16_weights_stay_bf16_under_autocast(folders: dict[str, Path], mode: str) -> None:
     loaded, tokenizer = load(folders["llama"], mode, torch.bfloat16)
     settings = config.Tuning(mode=mode, r=4, alpha=8, dropout=0.0)
-    model = apply_tuning(loaded, settings, gradient_checkpointing=False)
+    model = apply_tuning(loaded, settings, trains_head=True, gradient_checkpointing=False)
     inputs = dict(tokenizer(TEXTS, padding=True, return_tensors="pt"))
     before = snapshot(model)
     losses = learn(model, inputs, mode, 25, torch.bfloat16)

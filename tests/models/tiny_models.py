@@ -49,10 +49,18 @@ def save_backbones(
         settings = random_model(name, values, texts, root / f"{name}-tokenizer")
         tokenizer = load_tokenizer(settings)
         torch.manual_seed(0)
-        base = AutoModel.from_config(build_model_config(settings, {}, tokenizer))
+        base = AutoModel.from_config(build_model_config(settings, tokenizer))
         base.save_pretrained(root / name)
         tokenizer.save_pretrained(root / name)
     return {name: root / name for name in numbers}
+
+
+def build_config(settings: config.Model, values: dict[str, Any], tokenizer: Any) -> Any:
+    """Returns the configuration of a model with the values that a task gives it."""
+    made = build_model_config(settings, tokenizer)
+    for name, value in values.items():
+        setattr(made, name, value)
+    return made
 
 
 def load(
@@ -67,7 +75,7 @@ def load(
     tokenizer = load_tokenizer(settings)
     loaded = load_model(
         settings,
-        build_model_config(settings, values, tokenizer),
+        build_config(settings, values, tokenizer),
         auto_model="AutoModelForSequenceClassification",
         tokenizer_size=len(tokenizer),
         mode=mode,

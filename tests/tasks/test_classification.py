@@ -14,18 +14,19 @@ from torch import nn
 from torch.nn import functional
 
 from trainer import config
-from trainer.data.prepare import PreparedSplit, prepare
+from trainer.data.prepare import PreparedSplit, Summary, prepare
 from trainer.data.sources import load_splits
 from trainer.errors import ConfigError, DataError
 from trainer.models.tokenizer import load_tokenizer, train_tokenizer
 from trainer.tasks.classification import Classification, label_names
 
 COLUMNS = config.Columns()
+PADDED = SimpleNamespace(pad_token_id=99)
 
 
 def task(labels: tuple[str, ...] = ("negative", "positive"), **settings: Any) -> Classification:
-    length = settings.pop("max_seq_length", 16)
-    return Classification(labels=labels, columns=COLUMNS, max_seq_length=length, **settings)
+    made: dict[str, Any] = {"max_seq_length": 16, "tokenizer": PADDED, "columns": COLUMNS}
+    return Classification(labels=labels, **(made | settings))
 
 
 def rows(labels: list[Any], texts: list[Any] | None = None) -> datasets.Dataset:
@@ -33,8 +34,23 @@ def rows(labels: list[Any], texts: list[Any] | None = None) -> datasets.Dataset:
 
 
 def from_rows(train: datasets.Dataset, **settings: Any) -> Classification:
-    data = config.Data(source=config.Source(builtin="reviews"))
-    return Classification.from_rows(config.Classification(**settings), data, 16, train)
+    recipe = config.Recipe(
+        model=config.Model(name_or_path="bert"),
+        task=config.Classification(name="classification", **settings),
+        data=config.Data(source=config.Source(builtin="reviews")),
+    )
+    return Classification.build(recipe, train, PADDED, None)
+
+
+def encode(
+    made: Classification, given: Any, **settings: Any
+) -> tuple[dict[str, list[Any]], Summary]:
+    """Returns all columns of some rows, and what was counted."""
+    summary, columns = Summary(**settings), dict[str, list[Any]]()
+    for chunk in made.encode(given, summary):
+        for name, entries in chunk.items():
+            columns.setdefault(name, []).extend(entries)
+    return columns, summary
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +75,15 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     ],
     ids=["names", "names with spaces", "indices", "numbers as text", "floats"],
 )
-def test_labels_are_names_or_indices(values):
-    assert task().label_indices(rows(values)) == [1, 0, 1]
+def test_labels_are_names_or_indices(values, tokenizer):
+    assert encode(task(tokenizer=tokenizer), rows(values))[0]["label"] == [1, 0, 1]
 
 
-def test_labels_that_are_numbers_are_names_before_they_are_indices():
-    assert task(("1", "2", "3")).label_indices(rows([1, 2, 3])) == [0, 1, 2]
-    assert task(("-1", "1")).label_indices(rows([-1, 1, -1])) == [0, 1, 0]
+def test_labels_that_are_numbers_are_names_before_they_are_indices(tokenizer):
+    made = task(("1", "2", "3"), tokenizer=tokenizer)
+    assert encode(made, rows([1, 2, 3]))[0]["label"] == [0, 1, 2]
+    made = task(("-1", "1"), tokenizer=tokenizer)
+    assert encode(made, rows([-1, 1, -1]))[0]["label"] == [0, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -79,11 +97,14 @@ def test_labels_that_are_numbers_are_names_before_they_are_indices():
         (["0", "positive"], 1, "'0'"),
     ],
 )
-def test_an_unknown_label_names_its_row(values, row, shown):
-    with pytest.raises(
-        DataError, match=f"row {row}: the label {shown} is none of negative, positi"
-    ):
-        task().label_indices(rows(values))
+def test_an_unknown_label_names_its_row(values, row, shown, tokenizer):
+    sentence = f"row {row}: the label {shown} is none of negative, positi"
+    with pytest.raises(DataError, match=sentence):
+        encode(task(tokenizer=tokenizer), rows(values))
+    skipped, summary = encode(task(tokenizer=tokenizer), rows(values), on_bad_example="skip")
+    assert len(skipped["label"]) == len(skipped["input_ids"]) == len(values) - 1
+    assert summary.num_skipped == 1
+    assert summary.first_skipped.startswith(sentence)
 
 
 def test_labels_come_from_the_rows_where_the_recipe_has_none():
@@ -93,7 +114,7 @@ def test_labels_come_from_the_rows_where_the_recipe_has_none():
     with_names = rows([1, 0, 1]).cast(features)
     made = from_rows(with_names)
     assert made.labels == ("no", "maybe")
-    assert made.label_indices(with_names) == [1, 0, 1]
+    assert made.label_indices(with_names) == {"0": 0, "1": 1}
     assert label_names(rows(["b", "a", "b"]), "label") == ("a", "b")
     assert label_names(rows([10, 9, -1]), "label") == ("-1", "9", "10")  # by size, not as text
 
@@ -102,7 +123,7 @@ def test_numbers_of_a_column_with_class_names_are_indices():
     names = datasets.ClassLabel(names=["1", "0"])
     features = datasets.Features({"text": datasets.Value("string"), "label": names})
     given = rows([0, 1, 1]).cast(features)
-    assert from_rows(given).label_indices(given) == [0, 1, 1]
+    assert from_rows(given).label_indices(given) == {"0": 0, "1": 1}
 
 
 @pytest.mark.parametrize("label", [None, math.nan, ""])
@@ -121,7 +142,7 @@ def test_rows_keep_their_numbers_through_a_division(tmp_path):
     parts = load_splits(config.Data(source=source, split=split))
     part = next(rows for rows in parts.values() if "" in rows["text"])
     with pytest.raises(DataError, match="row 42: the column text is empty"):
-        task().encode(part, None)
+        encode(task(("no", "yes")), part)
 
 
 def test_a_recipe_names_the_labels_in_their_order():
@@ -142,23 +163,19 @@ def test_one_label_is_too_few():
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("", "is empty"), ("  \n", "is empty"), (None, "is empty"), (math.nan, "is nan")],
+    [("", "is empty"), ("  \n", "is empty"), (None, "is empty"), (math.nan, "is 1.0")],
 )
 def test_a_row_without_text_is_named(tokenizer, text, sentence):
-    class Rows:
-        """Two rows, of which Arrow would make text."""
-
-        def __getitem__(self, key: str | int) -> Any:
-            columns = {"text": ["one", text], "label": [0, 1]}
-            return columns[key] if isinstance(key, str) else {}
-
-    with pytest.raises(DataError, match=f"row 2: the column text {sentence}"):
-        task().encode(Rows(), tokenizer)  # type: ignore[arg-type]
+    given = rows([0, 1], ["one", text] if text == text else [1.0, math.nan])
+    first = 1 if text != text else 2
+    with pytest.raises(DataError, match=f"row {first}: the column text {sentence}"):
+        encode(task(tokenizer=tokenizer), given)
 
 
 def test_texts_become_tokens_and_what_is_cut_is_counted(tokenizer):
     texts = ["one two", "one two three four five six", "one two three four"]
-    encoded, summary = task(max_seq_length=6).encode(rows([0, 1, 0], texts), tokenizer)
+    made = task(max_seq_length=6, tokenizer=tokenizer)
+    encoded, summary = encode(made, rows([0, 1, 0], texts))
     tokens = [tokenizer.convert_ids_to_tokens(ids) for ids in encoded["input_ids"]]
     assert tokens == [
         ["[CLS]", "one", "two", "[SEP]"],
@@ -166,18 +183,16 @@ def test_texts_become_tokens_and_what_is_cut_is_counted(tokenizer):
         ["[CLS]", "one", "two", "three", "four", "[SEP]"],
     ]
     assert encoded["label"] == [0, 1, 0]
-    assert summary == {"num_truncated": 1, "longest": 8}
-    _, summary = task(max_seq_length=8).encode(rows([0, 1, 0], texts), tokenizer)
-    assert summary == {"num_truncated": 0, "longest": 8}
+    assert (summary.num_truncated, summary.longest) == (1, 8)
+    _, summary = encode(task(max_seq_length=8, tokenizer=tokenizer), rows([0, 1, 0], texts))
+    assert (summary.num_truncated, summary.longest) == (0, 8)
 
 
 def test_a_pair_of_texts_has_two_types_of_tokens(tokenizer):
     tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
-    made = Classification(
-        labels=("no", "yes"), columns=config.Columns(text_pair="other"), max_seq_length=16
-    )
+    made = task(("no", "yes"), columns=config.Columns(text_pair="other"), tokenizer=tokenizer)
     pairs = rows([0, 1], ["one", "one two"]).add_column("other", ["two three", "three"])
-    encoded, _ = made.encode(pairs, tokenizer)
+    encoded, _ = encode(made, pairs)
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     assert tokenizer.convert_ids_to_tokens(encoded["input_ids"][0]) == (
         ["[CLS]", "one", "[SEP]", "two", "three", "[SEP]"]
@@ -194,14 +209,14 @@ def split(tmp_path, monkeypatch) -> PreparedSplit:
     ids = [[2, 7, 3], [2, 8, 9, 10, 3], [2, 11, 3], [2, 3]]
     types = [[0] * len(one) for one in ids]
     columns = {"input_ids": ids, "label": [0, 1, 2, 1], "token_type_ids": types}
-    return prepare("split", lambda: (columns, {}))
+    return prepare("split", lambda _: [columns])
 
 
 LABELS = ("a", "b", "c")
 
 
 def test_a_batch_is_padded_to_its_longest_and_masked(split):
-    batch = task(LABELS).collate(split, np.array([1, 0]), pad_token_id=99)
+    batch = task(LABELS).collate(split, np.array([1, 0]), epoch=1)
     assert batch.inputs["input_ids"].tolist() == [[2, 8, 9, 10, 3], [2, 7, 3, 99, 99]]
     assert batch.inputs["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
     assert batch.inputs["token_type_ids"].shape == (2, 5)
@@ -210,12 +225,12 @@ def test_a_batch_is_padded_to_its_longest_and_masked(split):
 
 
 def test_nothing_is_masked_where_nothing_is_padded(split):
-    batch = task(LABELS).collate(split, np.array([0, 2]), pad_token_id=99)
+    batch = task(LABELS).collate(split, np.array([0, 2]), epoch=1)
     assert set(batch.inputs) == {"input_ids", "token_type_ids"}
 
 
 def test_a_dummy_counts_nothing(split):
-    batch = task(LABELS).collate(split, np.array([0, 2]), pad_token_id=99)
+    batch = task(LABELS).collate(split, np.array([0, 2]), epoch=1)
     dummy = batch.as_dummy()
     assert dummy.counts.tolist() == [0.0]
     assert dummy.inputs is batch.inputs
@@ -246,7 +261,7 @@ def test_sums_over_counts_are_cross_entropy_however_the_step_was_cut(
     model = Table(3)
     total, count, logits, labels = torch.zeros(1), torch.zeros(1, dtype=torch.float64), [], []
     for ids in cut:
-        batch = made.collate(split, np.array(ids), pad_token_id=0)
+        batch = made.collate(split, np.array(ids), epoch=1)
         loss, outputs = made.loss_sums(model, batch.inputs, batch.targets)
         assert loss.shape == batch.counts.shape == (1,)
         assert loss.dtype == torch.float32
@@ -269,7 +284,7 @@ def test_sums_over_counts_are_cross_entropy_however_the_step_was_cut(
 
 def test_the_loss_is_summed_in_fp32(split):
     made = task(LABELS)
-    batch = made.collate(split, np.array([0, 1]), pad_token_id=0)
+    batch = made.collate(split, np.array([0, 1]), epoch=1)
     loss, outputs = made.loss_sums(Table(3).to(torch.bfloat16), batch.inputs, batch.targets)
     assert loss.dtype == outputs.dtype == torch.float32
     assert not outputs.requires_grad
@@ -302,7 +317,7 @@ def measured(made: Classification, labels: np.ndarray, outputs: torch.Tensor, si
     )
     assert isinstance(total, torch.Tensor)
     assert (total.dtype, total.shape) == (torch.float64, (made.num_statistics,))
-    return made.metrics(total.numpy())
+    return made.metrics(total.numpy(), [])
 
 
 @pytest.mark.parametrize("num_labels", [2, 4])
@@ -358,7 +373,9 @@ def test_a_class_without_rows_keeps_its_place():
 
 def test_a_prediction_names_its_label_and_how_sure_it_is():
     outputs = torch.tensor([[0.0, math.log(3.0)], [1.0, 1.0 - math.log(4.0)]])
-    found = task().predictions(outputs, {"labels": torch.tensor([1, 1])})
+    targets = {"labels": torch.tensor([1, 1])}
+    found = task().records(outputs, targets, None, np.array([4, 2]))  # type: ignore[arg-type]
+    assert [one["id"] for one in found] == [4, 2]
     assert [(one["label"], one["prediction"]) for one in found] == [
         ("positive", "positive"),
         ("positive", "negative"),

@@ -6,17 +6,46 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-FORMAT = 1
+from trainer.errors import DataError
+
+FORMAT = 2
 """Raised when the meaning of what is written here changes."""
+
+Columns = Mapping[str, list[Any]]
+"""A number, or a list of whole numbers, for each of some examples."""
+
+
+@dataclass
+class Summary:
+    """What a task counts while it encodes a split."""
+
+    on_bad_example: Literal["error", "skip"] = field(default="error", repr=False)
+    num_truncated: int = 0
+    longest: int = 0
+    """Tokens of the longest example before it was cut."""
+    num_skipped: int = 0
+    first_skipped: str = ""
+
+    def reject(self, sentence: str) -> None:
+        """Raises DataError with the sentence, or counts an example that is to be skipped."""
+        if self.on_bad_example == "error":
+            raise DataError(sentence)
+        self.num_skipped += 1
+        self.first_skipped = self.first_skipped or sentence
+
+    def measure(self, length: int, max_length: int) -> None:
+        """Counts an example of `length` tokens before it is cut to `max_length`."""
+        self.longest = max(self.longest, length)
+        self.num_truncated += length > max_length
 
 
 @dataclass(frozen=True)
@@ -35,8 +64,9 @@ class PreparedSplit:
     """Columns of one tokenised split: arrays, or Ragged where entries differ in length."""
 
     columns: Mapping[str, np.ndarray | Ragged]
-    summary: Mapping[str, Any]
-    """Facts that the task counted while it encoded, such as truncated examples."""
+    summary: Summary
+    rows: Any = None
+    """The rows it was made from, for what is read as text."""
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -85,39 +115,67 @@ def write_once(folder: Path, write: Callable[[Path], None]) -> Path:
 
 
 def prepare(
-    key: str, encode: Callable[[], tuple[dict[str, list[Any]], dict[str, Any]]]
+    key: str, encode: Callable[[Summary], Iterable[Columns]], summary: Summary | None = None
 ) -> PreparedSplit:
     """Returns the split kept under `key`, made by `encode` where it is not there yet.
 
-    `encode` returns columns, a number or a list of numbers for each example, and a summary.
+    `encode` gives columns for some examples at a time, so that no split has to fit into memory.
+    Raises DataError where it gives no example.
     """
+    counted = summary or Summary()
 
     def write(folder: Path) -> None:
-        columns, summary = encode()
-        for name, entries in columns.items():
-            if isinstance(entries[0], list):
-                lengths = np.fromiter(map(len, entries), np.int64, len(entries))
-                np.save(folder / f"{name}.offsets.npy", np.concatenate([[0], lengths.cumsum()]))
-                values = (value for entry in entries for value in entry)
-                array = np.fromiter(values, np.int32, int(lengths.sum()))
-            else:
-                array = np.asarray(entries)
-            np.save(folder / f"{name}.npy", array)
-        (folder / "summary.json").write_text(json.dumps(summary))
+        _write(folder, encode(counted), counted)
 
     return _open(write_once(cache_folder() / "prepared" / key, write))
 
 
+def _write(folder: Path, chunks: Iterable[Columns], summary: Summary) -> None:
+    """Writes columns one after the other as plain numbers: values, and where each entry ends."""
+    kinds: dict[str, str] = {}
+    with ExitStack() as stack:
+        files: dict[str, tuple[BinaryIO, BinaryIO]] = {}
+        ends: dict[str, int] = {}
+        for columns in chunks:
+            for name, entries in columns.items():
+                if not entries:
+                    continue
+                if name not in files:
+                    values = stack.enter_context((folder / f"{name}.values").open("wb"))
+                    files[name] = values, stack.enter_context((folder / f"{name}.ends").open("wb"))
+                    ends[name] = 0
+                values, ending = files[name]
+                if isinstance(entries[0], list):
+                    array = np.fromiter((value for entry in entries for value in entry), np.int32)
+                    lengths = np.fromiter(map(len, entries), np.int64, len(entries))
+                    ending.write((ends[name] + lengths.cumsum()).tobytes())
+                    ends[name] += len(array)
+                else:
+                    array = np.asarray(entries)
+                values.write(array.tobytes())
+                kinds[name] = f"{'ragged ' * isinstance(entries[0], list)}{array.dtype}"
+    if not kinds:
+        raise DataError(f"no example is left; {summary.first_skipped or 'it has no rows'}")
+    facts = {"columns": kinds, "summary": asdict(summary)}
+    (folder / "prepared.json").write_text(json.dumps(facts))
+
+
 def _open(folder: Path) -> PreparedSplit:
+    facts = json.loads((folder / "prepared.json").read_text())
     columns: dict[str, np.ndarray | Ragged] = {}
-    for file in sorted(folder.glob("*.npy")):
-        name = file.name.removesuffix(".npy")
-        if name.endswith(".offsets"):
-            continue
-        values = np.load(file, mmap_mode="r")
-        offsets = folder / f"{name}.offsets.npy"
-        columns[name] = Ragged(values, np.load(offsets)) if offsets.is_file() else values
-    return PreparedSplit(columns, json.loads((folder / "summary.json").read_text()))
+    for name, kind in facts["columns"].items():
+        dtype = kind.removeprefix("ragged ")
+        values = _mapped(folder / f"{name}.values", dtype)
+        if kind == dtype:
+            columns[name] = values
+        else:
+            ends = np.fromfile(folder / f"{name}.ends", np.int64)
+            columns[name] = Ragged(values, np.concatenate([[0], ends]))
+    return PreparedSplit(columns, Summary(**facts["summary"]))
+
+
+def _mapped(file: Path, dtype: str) -> np.ndarray:
+    return np.memmap(file, dtype, "r") if file.stat().st_size else np.empty(0, dtype)
 
 
 @contextmanager

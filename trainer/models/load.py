@@ -24,8 +24,8 @@ class LoadedModel:
     """Names of modules without pretrained weights, which frozen would stay random."""
 
 
-def build_model_config(model: config.Model, values: dict[str, Any], tokenizer: Any) -> Any:
-    """Returns the transformers configuration, with the task's values and a padding token.
+def build_model_config(model: config.Model, tokenizer: Any) -> Any:
+    """Returns the transformers configuration, with a padding token.
 
     Raises ConfigError for what is missing or unknown in it.
     """
@@ -40,8 +40,6 @@ def build_model_config(model: config.Model, values: dict[str, Any], tokenizer: A
         except (OSError, ValueError) as error:
             sentence = missing("model.name_or_path", model.name_or_path, "configuration")
             raise ConfigError(sentence) from error
-    for name, value in values.items():
-        setattr(made, name, value)
     ensure_pad_token(tokenizer, made.vocab_size)
     made.pad_token_id = tokenizer.pad_token_id
     types = ["token_type_ids"] if getattr(made, "type_vocab_size", 0) > 1 else []
@@ -139,6 +137,7 @@ def _from_pretrained(
             quantization_config=_quantisation(auto, model_config, dtype, mode),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below
+            key_mapping=_other_names(auto, model_config),
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(missing("model.name_or_path", name, "weights")) from error
@@ -147,11 +146,28 @@ def _from_pretrained(
             f"model.name_or_path: {key} of {name} is {list(stored)} and this task needs "
             f"{list(needed)}; give as many labels, or name a model without this head"
         )
+    # Else the names of what was loaded would be written, and transformers alone not find them.
+    vars(built).pop("_weight_conversions", None)
     for module in built.modules():
         # Repacked for AVX512-BF16, an evaluation fails where a width is no multiple of its block.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return built, sorted(info["missing_keys"])
+
+
+def _other_names(auto: Any, model_config: Any) -> dict[str, str] | None:
+    """Returns patterns of names that a backbone has in some of its models, and its name in this.
+
+    Span heads of Llama and others call it `transformer`, and all their other models `model`; loaded
+    without a word, it would be random.
+    """
+    from transformers import MODEL_FOR_QUESTION_ANSWERING_MAPPING, MODEL_MAPPING
+
+    mappings: tuple[Any, ...] = (MODEL_MAPPING, MODEL_FOR_QUESTION_ANSWERING_MAPPING)
+    kinds = [known.get(type(model_config), None) for known in (auto._model_mapping, *mappings)]
+    own, *others = [getattr(kind, "base_model_prefix", "") for kind in kinds]
+    names = {rf"^{other}\.": f"{own}." for other in others if own and other and other != own}
+    return names or None
 
 
 def _quantisation(auto: Any, model_config: Any, dtype: torch.dtype, mode: str) -> Any:

@@ -12,19 +12,27 @@ from trainer.models.load import LoadedModel
 
 
 def apply_tuning(
-    loaded: LoadedModel, tuning: config.Tuning, *, gradient_checkpointing: bool
+    loaded: LoadedModel,
+    tuning: config.Tuning,
+    *,
+    trains_head: bool,
+    gradient_checkpointing: bool,
 ) -> nn.Module:
     """Returns the model with exactly the weights trainable that `tuning` says, in fp32.
 
-    head_only and the adapter modes also train modules that have no pretrained weights, such as a
-    new pooler. Raises ConfigError for target modules that the model does not have.
+    head_only and the adapter modes train the head where it is the task's own (`trains_head`), and
+    modules that have no pretrained weights, such as a new pooler. Raises ConfigError for target
+    modules that the model does not have.
     """
     model = loaded.model
     model.config.use_cache = False
-    learned = _learned_modules(loaded)
+    learned = _learned_modules(loaded, trains_head)
     if tuning.mode == "head_only":
-        if not learned:
-            raise ConfigError("tuning.mode: head_only, but this model has no head of its own")
+        if not (trains_head and learned):
+            raise ConfigError(
+                "tuning.mode: head_only needs a head that is the task's own; a language model's "
+                "is its vocabulary: use lora or full"
+            )
         model.requires_grad_(False)
         for name in learned:
             model.get_submodule(name).requires_grad_(True)
@@ -38,9 +46,9 @@ def apply_tuning(
     return model
 
 
-def _learned_modules(loaded: LoadedModel) -> list[str]:
-    """Returns the head and the modules without pretrained weights outside of it."""
-    names = set(loaded.head)
+def _learned_modules(loaded: LoadedModel, trains_head: bool) -> list[str]:
+    """Returns the head, if it is the task's, and modules without pretrained weights beside it."""
+    names = set(loaded.head) if trains_head else set[str]()
     if "*" not in loaded.fresh:
         inside = tuple(f"{name}." for name in names)
         names |= {name for name in loaded.fresh if not f"{name}.".startswith(inside)}

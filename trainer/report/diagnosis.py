@@ -6,16 +6,23 @@ from typing import Any
 
 def diagnose(metrics: dict[str, Any], split: str) -> list[str]:
     """Returns what is suspicious about the metrics of a trained model on one split."""
-    classes: dict[str, dict[str, float]] = metrics.get("per_class", {})
+    findings: list[str] = []
+    if "per_class" in metrics:
+        findings += _of_classes(metrics)
+    if "never_answer" in metrics:
+        findings += _of_answers(metrics)
+    return [f"{split}: {finding}" for finding in findings]
+
+
+def _of_classes(metrics: dict[str, Any]) -> list[str]:
+    classes: dict[str, dict[str, float]] = metrics["per_class"]
     findings: list[str] = []
     total = sum(one["support"] for one in classes.values())
     if not total:
         return findings
     answered = [label for label, one in classes.items() if one["predicted"]]
     if len(answered) == 1 and len(classes) > 1:
-        findings.append(
-            f"{split}: every example is answered {answered[0]!r}; no other class was learned"
-        )
+        findings.append(f"every example is answered {answered[0]!r}; no other class was learned")
     majority, share = max(
         ((label, one["support"] / total) for label, one in classes.items()), key=lambda one: one[1]
     )
@@ -23,12 +30,39 @@ def diagnose(metrics: dict[str, Any], split: str) -> list[str]:
     error = math.sqrt(share * (1 - share) / total)
     if metrics["accuracy"] <= share + 2 * error:
         findings.append(
-            f"{split}: accuracy {metrics['accuracy']:.4f} is not above always answering "
+            f"accuracy {metrics['accuracy']:.4f} is not above always answering "
             f"{majority!r}, {share:.4f}, by two standard errors ({error:.4f} each)"
         )
     if abs(metrics["loss"] - math.log(len(classes))) < 0.005:
         findings.append(
-            f"{split}: the loss {metrics['loss']:.4f} is that of guessing, ln {len(classes)} = "
+            f"the loss {metrics['loss']:.4f} is that of guessing, ln {len(classes)} = "
             f"{math.log(len(classes)):.4f}"
+        )
+    return findings
+
+
+def _of_answers(metrics: dict[str, Any]) -> list[str]:
+    findings: list[str] = []
+    never, exact, best = metrics["never_answer"], metrics["exact"], metrics["best_exact"]
+    if 0 < never < 100 and best < never + 0.005:  # where a figure of two decimals shows no difference
+        findings.append(
+            f"best_exact {best:.2f} at the threshold {metrics['best_exact_thresh']} is that of "
+            f"never answering, {never:.2f}; the answers are worth nothing"
+        )
+    if exact < never - 0.005:
+        findings.append(
+            f"exact {exact:.2f} is below that of never answering, {never:.2f}; questions without "
+            f"an answer are answered"
+        )
+    if metrics.get("HasAns_f1", 100.0) < 1:
+        findings.append(
+            f"HasAns_f1 is {metrics['HasAns_f1']:.2f} of 100: the questions that have an answer "
+            f"are answered wrongly or not at all"
+        )
+    ratio = metrics.get("length_ratio", 1.0)
+    if not 0.5 <= ratio <= 2:
+        findings.append(
+            f"predictions have {ratio:.1f} times the words of the gold answers; spans of such a "
+            f"length are not those that were asked for"
         )
     return findings

@@ -16,9 +16,7 @@ from trainer.report.document import model_card, write_report
 from trainer.run import Run
 from trainer.run_directory import write_json
 from trainer.state import TrainState
-from trainer.tracking import peak_memory, read_lines
-
-POSITION = ("step", "epoch", "split", "train_loss", "peak_memory_bytes")
+from trainer.tracking import metrics_at, peak_memory, read_lines
 
 
 def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
@@ -26,29 +24,31 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
     directory = run.directory
     lines = read_lines(directory / "metrics.jsonl") if accelerator.is_main_process else []
     final: dict[str, Any] = {"step": state.step, "epoch": run.order.epoch_of(state.step - 1) + 1}
-    final["metrics"] = _metrics_at(lines, state.step)
+    final["metrics"] = metrics_at(lines, state.step)
 
     best: dict[str, Any] = final
     use_best = run.recipe.checkpoint.keep_best and state.best_step is not None
     if use_best and state.best_step is not None and state.best_step != state.step:
         if "test" in run.splits:
-            final["metrics"]["test"] = evaluate(run, accelerator, "test")
+            validation = final["metrics"].get("validation")
+            final["metrics"]["test"] = evaluate(run, accelerator, "test", validation=validation)
         checkpoint = run.store.path(state.best_step)
         on_main(accelerator, lambda: verify(checkpoint))
         load_weights(checkpoint, run.parameters)
         best = {"step": state.best_step, "epoch": run.order.epoch_of(state.best_step - 1) + 1}
-        best["metrics"] = _metrics_at(lines, state.best_step)
+        best["metrics"] = metrics_at(lines, state.best_step)
     measured = [name for name in ("validation", "test") if name in run.splits]
     for split in measured:
         file = directory / "predictions" / f"{split}.jsonl"
-        metrics = evaluate(run, accelerator, split, predictions=file)
+        found = best["metrics"].get("validation")
+        metrics = evaluate(run, accelerator, split, predictions=file, validation=found)
         best["metrics"].setdefault(split, metrics)
 
     peak: Any = accelerator.gather(torch.tensor([peak_memory()], device=accelerator.device))
     results = {
         "recipe": run.recipe.model_dump(mode="json"),
         "parameters": vars(run.counts),
-        "baseline": _metrics_at(lines, 0),
+        "baseline": metrics_at(lines, 0),
         "epochs": _epochs(lines),
         "best": best,
         "final": final,
@@ -92,15 +92,6 @@ def _replace(staging: Path, target: Path) -> None:
     staging.rename(target)
 
 
-def _metrics_at(lines: list[dict[str, Any]], step: int) -> dict[str, Any]:
-    """Returns the metrics of each evaluated split at one step."""
-    return {
-        line["split"]: {name: value for name, value in line.items() if name not in POSITION}
-        for line in lines
-        if line["step"] == step and line["split"] != "train"
-    }
-
-
 def _epochs(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns a record for each evaluation after the baseline."""
     times = _seconds(lines)["per_epoch"]
@@ -109,7 +100,7 @@ def _epochs(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "epoch": line["epoch"],
             "step": line["step"],
             "train_loss": line["train_loss"],
-            "validation": _metrics_at([line], line["step"])["validation"],
+            "validation": metrics_at([line], line["step"])["validation"],
             "seconds": times[line["epoch"] - 1],
             "peak_memory_bytes": line["peak_memory_bytes"],
         }

@@ -1,16 +1,22 @@
 """What a task gives the loop: loss sums and target counts, and what to measure."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainer.data.prepare import PreparedSplit, Ragged
+from trainer.config import Column, Recipe
+from trainer.data.prepare import Columns, PreparedSplit, Ragged, Summary
+from trainer.data.sources import ROW
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,59 +54,101 @@ class Batch:
 class Task(Protocol):
     """A way to turn rows into loss and metrics; it knows nothing of ranks or engines."""
 
-    @property
-    def auto_model(self) -> str:
-        """Returns the name of the transformers class that builds its models."""
-        ...
-
-    @property
-    def loss_terms(self) -> tuple[LossTerm, ...]: ...
-
+    auto_model: str
+    """Name of the transformers class that builds its models."""
+    loss_terms: tuple[LossTerm, ...]
     num_statistics: int
     metrics_offered: tuple[str, ...]
     """Names of numbers in `metrics` that can decide which step is best."""
     scales: dict[str, str]
     """Range of each metric that has one."""
+    trains_head: bool = True
+    """Whether what the model has beyond its backbone belongs to the task, and always learns."""
+    reads_records: bool = False
+    """Whether `metrics` needs the records of all examples."""
 
-    @property
-    def column_names(self) -> dict[str, str | None]:
-        """Returns the columns of the source that it reads, by their key under data.columns."""
+    @classmethod
+    def columns(cls, recipe: Recipe) -> dict[str, Column | None]:
+        """Returns the columns that it reads, by the dotted key under which a recipe names them."""
+        ...
+
+    @classmethod
+    def texts(cls, recipe: Recipe, rows: "Dataset") -> Iterator[str]:
+        """Returns the texts of the train rows that a tokenizer can be trained on."""
+        ...
+
+    @classmethod
+    def build(cls, recipe: Recipe, train: "Dataset", tokenizer: Any, model_config: Any) -> Self:
+        """Returns the task of a recipe, with what the train rows and the model decide.
+
+        Raises ConfigError and DataError for what cannot go together.
+        """
         ...
 
     def config_values(self) -> dict[str, Any]:
         """Returns what the model's configuration must hold, such as num_labels."""
-        ...
+        return {}
 
     def encoding_settings(self) -> dict[str, Any]:
         """Returns what changes the encoded rows, beside the rows and the tokenizer."""
         ...
 
-    def encode(
-        self, rows: "Dataset", tokenizer: Any
-    ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-        """Returns columns with an entry for each row, `input_ids` among them, and counted facts."""
+    def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
+        """Returns columns with an entry for each example, `input_ids` among them, in parts.
+
+        Bad rows go to `summary.reject`, with a sentence that names the row.
+        """
         ...
 
-    def collate(self, split: PreparedSplit, ids: np.ndarray, pad_token_id: int) -> Batch:
-        """Returns the examples `ids` of a prepared split as one padded batch."""
+    def collate(self, split: PreparedSplit, ids: np.ndarray, epoch: int) -> Batch:
+        """Returns the examples `ids` of a prepared split as one padded batch.
+
+        What is random in it depends on seed, epoch and id only; evaluations are epoch 0.
+        """
         ...
 
     def loss_sums(
         self, model: nn.Module, inputs: dict[str, Tensor], targets: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Returns the sum of each loss term, fp32 [num_terms], and the model's outputs."""
+    ) -> tuple[Tensor, Any]:
+        """Returns the sum of each loss term, fp32 [num_terms], and what `statistics` reads.
+
+        The second is needed in evaluation only.
+        """
         ...
 
-    def statistics(self, outputs: Tensor, targets: dict[str, Tensor]) -> Tensor:
+    def statistics(self, outputs: Any, targets: dict[str, Tensor]) -> Tensor:
         """Returns float64 [num_statistics] that add up over batches and ranks to `metrics`."""
         ...
 
-    def metrics(self, statistics: np.ndarray) -> dict[str, Any]:
-        """Returns the metrics of a whole split from the sum of its statistics."""
-        ...
+    def records(
+        self, outputs: Any, targets: dict[str, Tensor], split: PreparedSplit, ids: np.ndarray
+    ) -> list[Record]:
+        """Returns short records of the examples of a batch, each with its `id`."""
+        return []
 
-    def predictions(self, outputs: Tensor, targets: dict[str, Tensor]) -> list[dict[str, Any]]:
-        """Returns one short record for each example of a batch."""
+    def sample(self, split: PreparedSplit) -> np.ndarray:
+        """Returns the ids of the examples that the model is to answer by generating text."""
+        return np.empty(0, np.int64)
+
+    def generate(self, model: nn.Module, split: PreparedSplit, ids: np.ndarray) -> list[Record]:
+        """Returns a record with the generated text for each of some ids of `sample`."""
+        return []
+
+    def answers(self, records: list[Record], split: PreparedSplit) -> list[Record]:
+        """Returns what is kept of the records of all ranks: one for each question asked."""
+        return sorted(records, key=lambda record: record["id"])
+
+    def metrics(
+        self,
+        statistics: np.ndarray,
+        answers: list[Record],
+        validation: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Returns the metrics of a whole split from the sum of its statistics and its answers.
+
+        `validation` holds the metrics of the validation split at the same weights where those are
+        known, for thresholds that are found there.
+        """
         ...
 
 
@@ -112,10 +160,8 @@ class Objective(nn.Module):
         self.model = model
         self.task = task
 
-    def forward(
-        self, inputs: dict[str, Tensor], targets: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Returns the sum of each loss term, fp32 [num_terms], and the model's outputs."""
+    def forward(self, inputs: dict[str, Tensor], targets: dict[str, Tensor]) -> tuple[Tensor, Any]:
+        """Returns the sum of each loss term, fp32 [num_terms], and what `statistics` reads."""
         return self.task.loss_sums(self.model, inputs, targets)
 
 
@@ -127,3 +173,32 @@ def pad(column: Ragged, ids: np.ndarray, value: int) -> Tensor:
     inside = positions < lengths[:, None]
     padded = column.values[np.where(inside, starts[:, None] + positions, starts[:, None])]
     return torch.from_numpy(np.where(inside, padded, value).astype(np.int64))
+
+
+def stack(entries: Sequence[np.ndarray], value: int) -> Tensor:
+    """Returns sequences of different lengths as int64 [batch, seq], filled up with `value`."""
+    width = max(len(entry) for entry in entries)
+    stacked = np.full((len(entries), width), value, np.int64)
+    for row, entry in enumerate(entries):
+        stacked[row, : len(entry)] = entry
+    return torch.from_numpy(stacked)
+
+
+def attention_mask(lengths: np.ndarray) -> dict[str, Tensor]:
+    """Returns the mask of a padded batch as a model's argument; none where nothing is padded."""
+    if lengths.min() == lengths.max():
+        return {}
+    positions = torch.arange(int(lengths.max()))
+    return {"attention_mask": (positions < torch.from_numpy(lengths)[:, None]).long()}
+
+
+def numbered(rows: "Dataset", columns: Sequence[str]) -> Iterator[tuple[list[int], Columns]]:
+    """Returns the rows some at a time: their numbers in the source, and columns of values."""
+    number = [ROW] if ROW in rows.column_names else []
+    names = list(dict.fromkeys([*columns, *number]))
+    first = 1
+    for chunk in rows.select_columns(names).iter(batch_size=1000):
+        values = cast(dict[str, list[Any]], chunk)
+        size = len(values[names[0]])
+        yield values.get(ROW) or list(range(first, first + size)), values
+        first += size

@@ -1,6 +1,6 @@
 """Classification of a text or a pair of texts into any number of labels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -9,17 +9,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer import config
-from trainer.data.prepare import PreparedSplit
-from trainer.data.sources import row_number
+from trainer.data.exclusion import value_text
+from trainer.data.prepare import Columns, PreparedSplit, Summary
+from trainer.data.sources import column_name, row_number
 from trainer.errors import ConfigError, DataError
 from trainer.metrics.classification import from_confusion
-from trainer.tasks.base import Batch, LossTerm, pad
+from trainer.tasks.base import Batch, LossTerm, Record, Task, attention_mask, numbered, pad
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
-class Classification:
+class Classification(Task):
     """Cross-entropy over labels; its denominator is the sum of the class weights of the targets."""
 
     auto_model = "AutoModelForSequenceClassification"
@@ -30,12 +31,15 @@ class Classification:
         *,
         labels: Sequence[str],
         columns: config.Columns,
+        tokenizer: Any,
         max_seq_length: int,
         class_weights: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
     ) -> None:
         self.labels = tuple(labels)
-        self.columns = columns
+        self.text, self.label = column_name(columns.text), column_name(columns.label)
+        self.text_pair = column_name(columns.text_pair) if columns.text_pair else None
+        self.tokenizer = tokenizer
         self.max_seq_length = max_seq_length
         self.label_smoothing = label_smoothing
         self.class_weights = torch.tensor(class_weights or [1.0] * len(self.labels))
@@ -46,17 +50,32 @@ class Classification:
         self.scales = dict.fromkeys(shares, "0-1")
 
     @classmethod
-    def from_rows(
-        cls, task: config.Classification, data: config.Data, max_seq_length: int, train: "Dataset"
+    def columns(cls, recipe: config.Recipe) -> dict[str, config.Column | None]:
+        given = recipe.data.columns
+        return {
+            f"data.columns.{key}": getattr(given, key) for key in ("text", "text_pair", "label")
+        }
+
+    @classmethod
+    def texts(cls, recipe: config.Recipe, rows: "Dataset") -> Iterator[str]:
+        given = recipe.data.columns
+        names = [column_name(column) for column in (given.text, given.text_pair) if column]
+        for _, chunk in numbered(rows, names):
+            yield from (text for name in names for text in chunk[name] if isinstance(text, str))
+
+    @classmethod
+    def build(
+        cls, recipe: config.Recipe, train: "Dataset", tokenizer: Any, model_config: Any
     ) -> Self:
         """Returns the task with the labels, and balanced weights, that the train rows give."""
-        column = data.columns.label
-        labels = task.labels or label_names(train, column)
+        settings, column = recipe.task, column_name(recipe.data.columns.label)
+        assert isinstance(settings, config.Classification)
+        labels = settings.labels or label_names(train, column)
         if len(labels) < 2:
             raise DataError(
                 f"the train split has one label only, {', '.join(labels)}; at least 2 differ"
             )
-        weights = None if task.class_weights == "balanced" else task.class_weights
+        weights = None if settings.class_weights == "balanced" else settings.class_weights
         if weights is not None and len(weights) != len(labels):
             raise ConfigError(
                 f"task.class_weights has {len(weights)} numbers for the {len(labels)} labels "
@@ -64,13 +83,16 @@ class Classification:
             )
         made = cls(
             labels=labels,
-            columns=data.columns,
-            max_seq_length=max_seq_length,
+            columns=recipe.data.columns,
+            tokenizer=tokenizer,
+            max_seq_length=recipe.batch.max_seq_length,
             class_weights=weights,
-            label_smoothing=task.label_smoothing,
+            label_smoothing=settings.label_smoothing,
         )
-        if task.class_weights == "balanced":
-            counts = np.bincount(made.label_indices(train), minlength=len(labels))
+        if settings.class_weights == "balanced":
+            known = made.label_indices(train)
+            found = [known.get(value_text(value), -1) for value in train[column]]
+            counts = np.bincount([index for index in found if index >= 0], minlength=len(labels))
             if not counts.all():
                 absent = labels[int(np.argmin(counts))]
                 raise ConfigError(f"task.class_weights: balanced, but no train row is {absent}")
@@ -78,10 +100,6 @@ class Classification:
                 counts.sum() / (len(labels) * counts), dtype=torch.float32
             )
         return made
-
-    @property
-    def column_names(self) -> dict[str, str | None]:
-        return {key: value for key, value in self.columns.model_dump().items() if value is not None}
 
     def config_values(self) -> dict[str, Any]:
         return {
@@ -94,61 +112,64 @@ class Classification:
         """Returns what changes the encoded rows, beside the rows and the tokenizer."""
         return {"task": "classification", "labels": self.labels, "length": self.max_seq_length}
 
-    def encode(
-        self, rows: "Dataset", tokenizer: Any
-    ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-        """Returns columns input_ids, label and, for pairs, token_type_ids; and truncated rows.
+    def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
+        """Returns columns input_ids, label and, for pairs, token_type_ids."""
+        names = [name for name in (self.text, self.text_pair) if name is not None]
+        known = self.label_indices(rows)
+        for numbers, chunk in numbered(rows, [*names, self.label]):
+            kept: list[int] = []
+            labels = [known.get(value_text(value), -1) for value in chunk[self.label]]
+            for index, number in enumerate(numbers):
+                wrong = [name for name in names if not _is_text(chunk[name][index])]
+                if wrong:
+                    value = chunk[wrong[0]][index]
+                    shown = "empty" if value is None or isinstance(value, str) else repr(value)
+                    summary.reject(
+                        f"row {number}: the column {wrong[0]} is {shown}, not text; mend or remove "
+                        f"the row"
+                    )
+                elif labels[index] == -1:
+                    summary.reject(
+                        f"row {number}: the label {chunk[self.label][index]!r} is none of "
+                        f"{', '.join(self.labels)}; set task.labels or mend the row"
+                    )
+                else:
+                    kept.append(index)
+            if kept:
+                texts = ([chunk[name][index] for index in kept] for name in names)
+                yield {
+                    **self._tokens(*texts, summary=summary),
+                    "label": [labels[index] for index in kept],
+                }
 
-        Raises DataError for an empty text and for a label that is not one of the task's.
-        """
-        texts = _texts(rows, self.columns.text)
-        pairs = _texts(rows, self.columns.text_pair) if self.columns.text_pair else None
-        encoded = tokenizer(texts, pairs, truncation=False, return_attention_mask=False)
+    def _tokens(self, *texts: list[str], summary: Summary) -> dict[str, list[Any]]:
+        encoded = self.tokenizer(*texts, return_attention_mask=False)
         lengths = [len(ids) for ids in encoded["input_ids"]]
-        num_truncated = sum(length > self.max_seq_length for length in lengths)
-        if num_truncated:
-            encoded = tokenizer(
-                texts,
-                pairs,
+        for length in lengths:
+            summary.measure(length, self.max_seq_length)
+        if max(lengths) > self.max_seq_length:
+            encoded = self.tokenizer(
+                *texts,
                 truncation=True,
                 max_length=self.max_seq_length,
                 return_attention_mask=False,
             )
-        columns: dict[str, list[Any]] = {
-            "input_ids": encoded["input_ids"],
-            "label": self.label_indices(rows),
-        }
-        if "token_type_ids" in encoded:
-            columns["token_type_ids"] = encoded["token_type_ids"]
-        return columns, {"num_truncated": num_truncated, "longest": max(lengths)}
+        return {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
 
-    def label_indices(self, rows: "Dataset") -> list[int]:
-        """Returns the index of each row's label, given as a name or as an index.
+    def label_indices(self, rows: "Dataset") -> dict[str, int]:
+        """Returns the index of each label as it stands in the rows: by name, or as an index.
 
-        Numbers of a column with class names are indices. Raises DataError that names the row of a
-        label that is neither.
+        Numbers of a column with class names are indices.
         """
-        column = self.columns.label
-        values = list(rows[column])
         indices = {label: index for index, label in enumerate(self.labels)}
-        named = getattr(rows.features[column], "names", None) is None
-        if not (named and any(label_text(value) in indices for value in set(values))):
-            indices = {str(index): index for index in range(len(self.labels))}
-        found = [indices.get(label_text(value), -1) for value in values]
-        if -1 in found:
-            row = found.index(-1)
-            raise DataError(
-                f"row {row_number(rows, row)}: the label {values[row]!r} is none of "
-                f"{', '.join(self.labels)}; set task.labels or mend the row"
-            )
-        return found
+        named = getattr(rows.features[self.label], "names", None) is None
+        if named and any(value_text(value) in indices for value in set(rows[self.label])):
+            return indices
+        return {str(index): index for index in range(len(self.labels))}
 
-    def collate(self, split: PreparedSplit, ids: np.ndarray, pad_token_id: int) -> Batch:
-        inputs = {"input_ids": pad(split.ragged("input_ids"), ids, pad_token_id)}
-        lengths = split.lengths[ids]
-        if lengths.min() < lengths.max():
-            positions = torch.arange(int(lengths.max()))
-            inputs["attention_mask"] = (positions < torch.from_numpy(lengths)[:, None]).long()
+    def collate(self, split: PreparedSplit, ids: np.ndarray, epoch: int) -> Batch:
+        inputs = {"input_ids": pad(split.ragged("input_ids"), ids, self.tokenizer.pad_token_id)}
+        inputs |= attention_mask(split.lengths[ids])
         if "token_type_ids" in split.columns:
             inputs["token_type_ids"] = pad(split.ragged("token_type_ids"), ids, 0)
         labels = torch.from_numpy(split.array("label")[ids])
@@ -171,24 +192,36 @@ class Classification:
         )
         return loss[None], logits.detach()
 
-    def statistics(self, outputs: Tensor, targets: dict[str, Tensor]) -> Tensor:
+    def statistics(self, outputs: Any, targets: dict[str, Tensor]) -> Tensor:
         pairs = targets["labels"] * len(self.labels) + outputs.argmax(-1)
         return torch.bincount(pairs, minlength=self.num_statistics).double()
 
-    def metrics(self, statistics: np.ndarray) -> dict[str, Any]:
+    def metrics(
+        self,
+        statistics: np.ndarray,
+        answers: list[Record],
+        validation: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
         size = len(self.labels)
         return from_confusion(statistics.reshape(size, size).astype(np.int64), self.labels)
 
-    def predictions(self, outputs: Tensor, targets: dict[str, Tensor]) -> list[dict[str, Any]]:
+    def records(
+        self, outputs: Any, targets: dict[str, Tensor], split: PreparedSplit, ids: np.ndarray
+    ) -> list[Record]:
         probabilities, predicted = outputs.softmax(-1).max(-1)
         return [
             {
+                "id": index,
                 "label": self.labels[label],
                 "prediction": self.labels[prediction],
                 "probability": probability,
             }
-            for label, prediction, probability in zip(
-                targets["labels"].tolist(), predicted.tolist(), probabilities.tolist(), strict=True
+            for index, label, prediction, probability in zip(
+                ids.tolist(),
+                targets["labels"].tolist(),
+                predicted.tolist(),
+                probabilities.tolist(),
+                strict=True,
             )
         ]
 
@@ -205,26 +238,11 @@ def label_names(rows: "Dataset", column: str) -> tuple[str, ...]:
                 f"the train split, row {row_number(rows, row)}: the column {column} has no label; "
                 f"mend or remove the row"
             )
-    names = {label_text(value) for value in set(values)}
+    names = {value_text(value) for value in set(values)}
     if all(name.lstrip("-").isdigit() for name in names):
         return tuple(sorted(names, key=int))
     return tuple(sorted(names))
 
 
-def label_text(value: Any) -> str:
-    """Returns a label as text: 1, 1.0 and "1" are one label."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip()
-
-
-def _texts(rows: "Dataset", column: str) -> list[str]:
-    texts = list(rows[column])
-    for row, text in enumerate(texts):
-        if not isinstance(text, str) or not text.strip():
-            shown = "empty" if text is None or text == "" or isinstance(text, str) else repr(text)
-            raise DataError(
-                f"row {row_number(rows, row)}: the column {column} is {shown}, not text; mend or "
-                f"remove the row"
-            )
-    return texts
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())

@@ -1,11 +1,10 @@
-"""Data sets that are generated rather than downloaded: pure functions of (num_rows, seed)."""
+"""Review sentences whose sentiment is decided by negation, contrast and degree."""
 
 import random
-from collections.abc import Callable, Sequence
 from itertools import product
 from typing import NamedTuple
 
-Rows = list[dict[str, str]]
+from trainer.data.builtin.draws import Rows, choose
 
 # What a sentence may be about. Every aspect is singular, so that "the {a} was ..." holds.
 ASPECTS: dict[str, tuple[str, ...]] = {
@@ -137,11 +136,6 @@ class _Pair(NamedTuple):
     negative: str
 
 
-def _choose(rng: random.Random, options: Sequence[str]) -> str:
-    # random() is the one method whose sequence Python promises to keep over its versions.
-    return options[int(rng.random() * len(options))]
-
-
 def _opposite(label: str) -> str:
     return "negative" if label == "positive" else "positive"
 
@@ -149,8 +143,8 @@ def _opposite(label: str) -> str:
 def _plain(rng: random.Random, label: str) -> str:
     """Return an adjective of this polarity, perhaps with a degree: "good", "truly awful"."""
     if rng.random() < 0.6:
-        return _choose(rng, MILD_DEGREES).format(_choose(rng, MILD[label]))
-    return _choose(rng, STRONG_DEGREES).format(_choose(rng, STRONG[label]))
+        return choose(rng, MILD_DEGREES).format(choose(rng, MILD[label]))
+    return choose(rng, STRONG_DEGREES).format(choose(rng, STRONG[label]))
 
 
 def _predicate(rng: random.Random, label: str, plain: float) -> str:
@@ -159,19 +153,19 @@ def _predicate(rng: random.Random, label: str, plain: float) -> str:
     if draw < plain:
         return _plain(rng, label)
     if draw < 0.7 + 0.3 * plain:
-        return _choose(rng, NEGATIONS).format(_choose(rng, MILD[_opposite(label)]))
+        return choose(rng, NEGATIONS).format(choose(rng, MILD[_opposite(label)]))
     if draw < 0.85 + 0.15 * plain:
-        return FAINT_DEGREES[label].format(_choose(rng, FAINT))
-    return f"nothing short of {_choose(rng, STRONG[label])}"
+        return FAINT_DEGREES[label].format(choose(rng, FAINT))
+    return f"nothing short of {choose(rng, STRONG[label])}"
 
 
 def _pair(rng: random.Random, frames: dict[str, tuple[str, ...]]) -> _Pair:
     """Return a sentence and its counterpart, of the same words but for the "simple" kind."""
-    kind = _choose(rng, KINDS)
-    frame = _choose(rng, frames[kind])
+    kind = choose(rng, KINDS)
+    frame = choose(rng, frames[kind])
     if kind == "scope":
-        negator, label = _choose(rng, NEGATORS), _choose(rng, ("positive", "negative"))
-        adjective = _choose(rng, MILD[label])
+        negator, label = choose(rng, NEGATORS), choose(rng, ("positive", "negative"))
+        adjective = choose(rng, MILD[label])
         fills = {
             label: {"n": f"{negator} ", "q": adjective},
             _opposite(label): {"n": "", "q": f"{negator} {adjective}"},
@@ -184,11 +178,11 @@ def _pair(rng: random.Random, frames: dict[str, tuple[str, ...]]) -> _Pair:
             "positive": {"p": blame, "q": praise},
             "negative": {"p": praise, "q": blame},
         }
-    thing = _choose(rng, tuple(ASPECTS))
-    aspect = _choose(rng, ASPECTS[thing])
-    other = _choose(rng, [name for name in ASPECTS[thing] if name != aspect])
-    lead = _choose(rng, LEADS) if rng.random() < 0.25 else ""
-    tail = _choose(rng, TAILS) if rng.random() < 0.4 else ""
+    thing = choose(rng, tuple(ASPECTS))
+    aspect = choose(rng, ASPECTS[thing])
+    other = choose(rng, [name for name in ASPECTS[thing] if name != aspect])
+    lead = choose(rng, LEADS) if rng.random() < 0.25 else ""
+    tail = choose(rng, TAILS) if rng.random() < 0.4 else ""
     if lead.endswith(". "):
         frame = frame[0].upper() + frame[1:]
     text = f"{lead}{frame}.{tail}"
@@ -234,7 +228,3 @@ def reviews(num_rows: int, seed: int) -> dict[str, Rows]:
         rows.sort(key=lambda _: rng.random())  # a shuffle
         splits[split] = rows
     return splits
-
-
-# name -> generator(num_rows, seed)
-BUILTIN: dict[str, Callable[[int, int], dict[str, Rows]]] = {"reviews": reviews}

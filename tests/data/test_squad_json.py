@@ -1,0 +1,204 @@
+"""SQuAD as it is published, read into the rows that the hub has."""
+
+import copy
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from trainer.config import Data
+from trainer.data.sources import ROW, load_splits, rows_digest
+from trainer.errors import DataError
+
+
+def question(name: str, *answers: tuple[str, int], **other: Any) -> dict[str, Any]:
+    listed = [{"text": text, "answer_start": start} for text, start in answers]
+    return {"question": f"Which is {name}?", "id": name, "answers": listed, **other}
+
+
+NOTRE_DAME = {
+    "title": "Notre_Dame",
+    "paragraphs": [
+        {
+            "context": "Gold {dome} [1].",
+            "qas": [question("a1", ("Gold", 0)), question("a2", ("dome", 6))],
+        },
+        {"context": 'A "Marian" place.', "qas": [question("b1", ("Marian", 3), ("place", 11))]},
+    ],
+}
+BEYONCE = {
+    "title": "Beyoncé",
+    "paragraphs": [
+        {"context": "Born in Houston.", "qas": [question("c1", ("Houston", 8))]},
+        {"context": "Nobody asks.", "qas": []},
+    ],
+}
+V1: dict[str, Any] = {"data": [NOTRE_DAME, BEYONCE], "version": "1.1"}
+
+
+def row(name: str, title: str, context: str, *answers: tuple[str, int]) -> dict[str, Any]:
+    listed = {"text": [text for text, _ in answers], "answer_start": [at for _, at in answers]}
+    return {
+        "id": name,
+        "title": title,
+        "context": context,
+        "question": f"Which is {name}?",
+        "answers": listed,
+    }
+
+
+ROWS = [
+    row("a1", "Notre_Dame", "Gold {dome} [1].", ("Gold", 0)),
+    row("a2", "Notre_Dame", "Gold {dome} [1].", ("dome", 6)),
+    row("b1", "Notre_Dame", 'A "Marian" place.', ("Marian", 3), ("place", 11)),
+    row("c1", "Beyoncé", "Born in Houston.", ("Houston", 8)),
+]
+
+
+def load(*files: Path) -> datasets.Dataset:
+    source = {"files": {"train": [str(file) for file in files]}}
+    values = {"source": source, "split": {"validation": None, "test": None}}
+    return load_splits(Data.model_validate_json(json.dumps(values)))["train"]
+
+
+def read(*files: Path) -> list[dict[str, Any]]:
+    return load(*files).remove_columns(ROW).to_list()
+
+
+def write(file: Path, content: Any, **style: Any) -> Path:
+    text = content if isinstance(content, str) else json.dumps(content, **style)
+    if file.suffix == ".gz":
+        file.write_bytes(gzip.compress(text.encode()))
+    else:
+        file.write_text(text, "utf-8")
+    return file
+
+
+@pytest.mark.parametrize("name", ["train-v1.1.json", "train-v1.1.json.gz"])
+@pytest.mark.parametrize("style", [{}, {"indent": 2}, {"ensure_ascii": False}, {"sort_keys": True}])
+def test_version_1_1(tmp_path, name, style):
+    assert read(write(tmp_path / name, V1, **style)) == ROWS
+
+
+def test_the_rows_are_those_of_the_hub(tmp_path):
+    """Of the same kinds, so that a run goes on when its rows come from the other place."""
+    features = datasets.Features(
+        {
+            **dict.fromkeys(("id", "title", "context", "question"), datasets.Value("string")),
+            "answers": {
+                "text": datasets.List(datasets.Value("string")),
+                "answer_start": datasets.List(datasets.Value("int32")),
+            },
+        }
+    )
+    datasets.Dataset.from_list(ROWS, features=features).to_parquet(str(tmp_path / "a.parquet"))
+    ours, hub = load(write(tmp_path / "a.json", V1)), load(tmp_path / "a.parquet")
+    assert ours.features == hub.features
+    columns = ["id", "context", "question", "answers"]
+    assert rows_digest(ours, columns) == rows_digest(hub, columns)
+
+
+def test_version_2_0_has_questions_without_an_answer(tmp_path):
+    """Keys in the order of the published file: version first, qas before context."""
+    plausible = [{"text": "Houston", "answer_start": 8}]
+    questions = [
+        question("d1", ("Houston", 8), is_impossible=False),
+        question("d2", is_impossible=True, plausible_answers=plausible),
+        {"question": "Which is d3?", "id": "d3", "is_impossible": True},
+    ]
+    article = {"title": "B", "paragraphs": [{"qas": questions, "context": "Born in Houston."}]}
+    assert read(write(tmp_path / "dev-v2.0.json", {"version": "v2.0", "data": [article]})) == [
+        row("d1", "B", "Born in Houston.", ("Houston", 8)),
+        row("d2", "B", "Born in Houston."),
+        row("d3", "B", "Born in Houston."),
+    ]
+
+
+def test_several_files_and_files_with_a_byte_order_mark(tmp_path):
+    first = write(tmp_path / "a.json", "\ufeff" + json.dumps({"data": [BEYONCE]}))
+    second = write(tmp_path / "b.json.gz", {"data": [NOTRE_DAME]})
+    assert read(first, second) == [ROWS[3], *ROWS[:3]]
+
+
+def test_a_title_may_be_absent_and_an_id_a_number(tmp_path):
+    """As tools for annotation write them."""
+    article = {
+        "paragraphs": [{"context": "Born.", "qas": [{**question("x", ("Born", 0)), "id": 7}]}]
+    }
+    rows = read(write(tmp_path / "a.json", {"data": [article]}))
+    assert [(made["id"], made["title"]) for made in rows] == [("7", "")]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"data": "a", "text": "b"}\n{"data": "c", "text": "\\"paragraphs\\": ["}\n',
+        '{"data": [1, 2]}\n{"data": [3]}\n',
+        '[{"data": [{"paragraphs": []}]}]',
+        '{"data": [{"story": "coqa", "questions": []}]}',
+    ],
+)
+def test_other_json_is_read_as_before(tmp_path, content):
+    rows = read(write(tmp_path / "a.json", content))
+    assert all("data" in made for made in rows)
+    assert len(rows) == content.count('{"data"')
+
+
+def broken(path: tuple[Any, ...], value: Any = None) -> dict[str, Any]:
+    """Returns V1 without the key at the end of a path, or with another value there."""
+    content = copy.deepcopy(V1)
+    inner: Any = content["data"]
+    for key in path[:-1]:
+        inner = inner[key]
+    if value is None:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (broken((1, "paragraphs")), "article 2 has no paragraphs; mend it there"),
+        (broken((1, "paragraphs"), {}), "article 2 has a wrong paragraphs"),
+        (broken((0, "paragraphs", 1, "context")), "article 1, paragraph 2 has no context"),
+        (broken((0, "paragraphs", 1, "context"), 3), "article 1, paragraph 2 has a wrong context"),
+        (broken((1, "paragraphs", 1, "qas")), "article 2, paragraph 2 has no qas"),
+        (broken((0, "paragraphs", 0, "qas", 1, "id")), "paragraph 1, question 2 has no id"),
+        (broken((0, "paragraphs", 0, "qas", 1, "question")), "question a2 has no question"),
+        (broken((0, "paragraphs", 0, "qas", 1, "answers")), "question a2 has no answers"),
+        (broken((0, "paragraphs", 1, "qas", 0, "answers", 1, "text")), "question b1 has no text"),
+        (
+            broken((0, "paragraphs", 1, "qas", 0, "answers", 1, "answer_start"), "3"),
+            "question b1 has a wrong answer_start",
+        ),
+        (broken((1,), "words"), "article 2 has no paragraphs"),
+        (json.dumps(V1, indent=1)[:-40], "line [0-9]+ is not valid JSON"),
+        ({"data": [{"title": "a", "paragraphs": []}]}, "no rows in "),
+    ],
+)
+def test_a_malformed_file_is_named_with_the_place(tmp_path, content, sentence):
+    file = write(tmp_path / "a.json", content)
+    with pytest.raises(DataError, match=r"data\.source\.files\.train: .*" + sentence) as caught:
+        read(file)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_zipped_file_that_was_cut(tmp_path):
+    file = write(tmp_path / "a.json.gz", V1)
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(DataError, match=r"a\.json\.gz cannot be read") as caught:
+        read(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_of_two_formats_are_refused(tmp_path):
+    squad = write(tmp_path / "a.json", V1)
+    other = write(tmp_path / "b.json", [{"question": "q"}])
+    with pytest.raises(DataError, match=r"a\.json in the format of SQuAD, and .*b\.json not"):
+        read(squad, other)

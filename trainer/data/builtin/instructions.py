@@ -1,0 +1,226 @@
+"""Instructions with one right answer each: on the words of an input, or without any input."""
+
+from collections.abc import Callable
+from random import Random
+from typing import NamedTuple
+
+from trainer.data.builtin.draws import (
+    Rows,
+    capitalized,
+    choose,
+    draw_splits,
+    is_held_out,
+    sample,
+)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+WORDS = _words(
+    "apple bread cloud door eagle field garden hammer island jacket kettle lamp mirror needle "
+    "ocean paper queen river stone table umbrella village window yellow zebra anchor bridge "
+    "candle desert engine forest guitar house iron jungle king letter moon night orange pencil "
+    "rain silver tree uncle violin water year bird cat dog fish green happy quick round small tall "
+    "warm winter summer old new red blue white black open closed soft hard sweet bitter early late"
+)
+NAMES = _words("Ana Ben Carla David Elif Farid Greta Hugo Ines Jonas Kemal Lena Marco Nadia Omar")
+ORDINALS = _words("first second third fourth fifth sixth seventh eighth")
+NUMBERS = _words("two three four five six")
+# What somebody does, as it is said and as it is asked for, and with what.
+FACTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("{} lives in {}.", "where {} lives", _words("Lyon Oslo Turin Quito Kyoto Porto Lima Riga")),
+    ("{} plays the {}.", "what {} plays", _words("violin guitar flute harp drum trumpet cello")),
+    ("{} has {} cousins.", "how many cousins {} has", _words("two three four five six seven")),
+    ("{} works as a {}.", "what {} works as", _words("baker judge nurse pilot tailor farmer")),
+)
+DEEDS = _words("painted found bought sold opened closed carried cleaned washed lost")
+OBJECTS = _words("boat lamp door kettle letter guitar mirror table jacket window bridge hammer")
+
+
+class Drawn(NamedTuple):
+    """What a task came to: the slots of its phrases, the input and the answer."""
+
+    slots: dict[str, str]
+    input: str
+    output: str
+
+
+def _on_words(answer: Callable[[list[str]], str]) -> Callable[[Random], Drawn]:
+    """Returns a task that asks for the same thing of any three to eight words."""
+
+    def draw(rng: Random) -> Drawn:
+        words = sample(rng, WORDS, 3 + int(rng.random() * 6))
+        return Drawn({}, " ".join(words), answer(words))
+
+    return draw
+
+
+def _nth(rng: Random) -> Drawn:
+    words = sample(rng, WORDS, 3 + int(rng.random() * 6))
+    place = int(rng.random() * len(words))
+    return Drawn({"nth": ORDINALS[place]}, " ".join(words), words[place])
+
+
+def _look_up(rng: Random) -> Drawn:
+    names = sample(rng, NAMES, 2 + int(rng.random() * 3))
+    facts = [(name, *choose(rng, FACTS)) for name in names]
+    values = [choose(rng, options) for _, _, _, options in facts]
+    said = [fact[1].format(fact[0], value) for fact, value in zip(facts, values, strict=True)]
+    place = int(rng.random() * len(facts))
+    name, _, asked, _ = facts[place]
+    return Drawn({"fact": asked.format(name)}, " ".join(said), values[place])
+
+
+def _passive(rng: Random) -> Drawn:
+    name, deed, thing = choose(rng, NAMES), choose(rng, DEEDS), choose(rng, OBJECTS)
+    quality = choose(rng, ("", "old ", "new ", "small ", "green ", "red "))
+    return Drawn(
+        {"thing": thing},
+        f"{name} {deed} the {quality}{thing}.",
+        f"The {quality}{thing} was {deed} by {name}.",
+    )
+
+
+def _many_times(rng: Random) -> Drawn:
+    word, times = choose(rng, WORDS), int(rng.random() * len(NUMBERS))
+    slots = {"word": word, "times": NUMBERS[times]}
+    return Drawn(slots, "", " ".join([word] * (times + 2)))
+
+
+def _count_up(rng: Random) -> Drawn:
+    start = 1 + int(rng.random() * 90)
+    numbers = [str(start + step) for step in range(3 + int(rng.random() * 5))]
+    return Drawn({"start": numbers[0], "end": numbers[-1]}, "", " ".join(numbers))
+
+
+# A task: the phrases that ask for it, and what draws its input and answer.
+TASKS: dict[str, tuple[tuple[str, ...], Callable[[Random], Drawn]]] = {
+    "repeat": (
+        (
+            "repeat the input word for word",
+            "copy the input as it is",
+            "write the input again without any change",
+            "give back the same words",
+        ),
+        _on_words(" ".join),
+    ),
+    "reverse": (
+        (
+            "reverse the order of the words",
+            "write the words from last to first",
+            "list the words backwards",
+            "begin with the last word and end with the first",
+        ),
+        _on_words(lambda words: " ".join(reversed(words))),
+    ),
+    "uppercase": (
+        (
+            "write the input in capital letters",
+            "turn all letters into capitals",
+            "change the words to upper case",
+            "make every letter a capital",
+        ),
+        _on_words(lambda words: " ".join(words).upper()),
+    ),
+    "count": (
+        (
+            "count the words",
+            "say how many words there are in the input",
+            "give the number of words",
+            "find out how many words the input has",
+        ),
+        _on_words(lambda words: str(len(words))),
+    ),
+    "sort": (
+        (
+            "sort the words by the alphabet",
+            "put the words into alphabetical order",
+            "order the words from a to z",
+            "list the words as a dictionary would",
+        ),
+        _on_words(lambda words: " ".join(sorted(words))),
+    ),
+    "nth": (
+        (
+            "give the {nth} word of the input",
+            "write only the {nth} word",
+            "find the {nth} of the words",
+            "say which word is the {nth} one",
+        ),
+        _nth,
+    ),
+    "look up": (
+        (
+            "say {fact}",
+            "read the input and say {fact}",
+            "find out {fact}",
+            "use the input to say {fact}",
+        ),
+        _look_up,
+    ),
+    "passive": (
+        (
+            "write the sentence in the passive",
+            "begin the sentence with the {thing}",
+            "rewrite the sentence so that it is about the {thing}",
+            "change the sentence from active to passive",
+        ),
+        _passive,
+    ),
+    "many times": (
+        (
+            "write the word {word} {times} times",
+            "repeat {word} {times} times",
+            "say {word} {times} times in a row",
+            "give the word {word} {times} times over",
+        ),
+        _many_times,
+    ),
+    "count up": (
+        (
+            "count from {start} to {end}",
+            "write the numbers from {start} to {end}",
+            "list all numbers from {start} up to {end}",
+            "begin at {start} and count up to {end}",
+        ),
+        _count_up,
+    ),
+}
+REQUESTS = ("{}.", "please {}.", "your task is to {}.", "could you {}?")
+
+
+def phrasings(task: str, held_out: bool) -> list[str]:
+    """Returns the requests for a task, joined with its phrases, of test or of the other splits."""
+    return [
+        capitalized(request.format(phrase))
+        for i, request in enumerate(REQUESTS)
+        for j, phrase in enumerate(TASKS[task][0])
+        if is_held_out(i, j) == held_out
+    ]
+
+
+PHRASINGS = {flag: {task: phrasings(task, flag) for task in TASKS} for flag in (False, True)}
+
+
+def _draw(rng: Random, held_out: bool) -> Rows:
+    """Returns one instruction with its answer."""
+    task = choose(rng, tuple(TASKS))
+    drawn = TASKS[task][1](rng)
+    instruction = choose(rng, PHRASINGS[held_out][task]).format(**drawn.slots)
+    return [{"instruction": instruction, "input": drawn.input, "output": drawn.output}]
+
+
+def instructions(num_rows: int, seed: int) -> dict[str, Rows]:
+    """Returns instructions of ten simple tasks, with the one right answer to each.
+
+    The splits are "train" (`num_rows` rows), "validation" and "test" (`max(200, num_rows // 8)`
+    rows each); a row is {"instruction": ..., "input": ..., "output": ...}, and the input is empty
+    where the instruction says all. No instruction comes twice with the same input, in one split
+    or in two. The test split asks in phrasings that the others do not have, joined of parts that
+    they do have.
+
+    Raises ValueError if `num_rows` is less than 1.
+    """
+    return draw_splits("instructions", num_rows, seed, _draw)

@@ -1,0 +1,63 @@
+"""Rows that a recipe leaves out by the value of a column, such as SNLI's pairs without a label."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from trainer.data.columns import resolve_columns
+from trainer.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Excluded = Mapping[str, Sequence[str | int | float]]
+"""Column to the values whose rows are left out."""
+
+
+def value_text(value: Any) -> str:
+    """Returns a value as text: 1, 1.0 and "1" are one value."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def exclude(rows: "Dataset", excluded: Excluded, split: str) -> "tuple[Dataset, str | None]":
+    """Returns the rows without those excluded, and a sentence that counts them, if there are any.
+
+    The columns have passed `check_columns`. Raises DataError where no row is left.
+    """
+    plain = resolve_columns(rows, {column: column for column in excluded})
+    kept = np.ones(len(rows), bool)
+    counts: Counter[str] = Counter()
+    for column, values in excluded.items():
+        shown = _texts_in(plain, column, values)
+        index = 0
+        for chunk in plain.select_columns([column]).iter(batch_size=10_000):
+            for value in cast(dict[str, list[Any]], chunk)[column]:
+                text = None if value is None else value_text(value)
+                if text in shown:
+                    kept[index] = False
+                    counts[f"{column} {shown[text]}"] += 1
+                index += 1
+    if kept.all():
+        return rows, None
+    reasons = ", ".join(f"{value} ({count})" for value, count in counts.items())
+    if not kept.any():
+        raise DataError(f"data.exclude: no row of the {split} split is left without {reasons}")
+    note = f"{np.sum(~kept)} of {len(rows)} {split} rows were left out by data.exclude: {reasons}"
+    return rows.select(np.flatnonzero(kept)), note
+
+
+def _texts_in(rows: "Dataset", column: str, values: Sequence[Any]) -> dict[str | None, str]:
+    """Returns the values as they stand in a column, each with the text of the recipe.
+
+    A column with class names holds their indices.
+    """
+    names: Sequence[str] = getattr(rows.features[column], "names", None) or ()
+    shown = {value_text(value): value_text(value) for value in values}
+    return {
+        str(names.index(text)) if text in names and not text.isdigit() else text: text
+        for text in shown
+    }

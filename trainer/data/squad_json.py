@@ -1,0 +1,104 @@
+"""SQuAD's own JSON, versions 1.1 and 2.0: articles of paragraphs of questions, made into rows.
+
+Rajpurkar et al. 2016 (https://arxiv.org/abs/1606.05250) and 2018 (1806.03822). The rows are those
+of squad and squad_v2 on the hub.
+"""
+
+import json
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.data.json_files import opened
+from trainer.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+HEAD = 64 * 1024
+"""Bytes of a file that show whether it is one of SQuAD."""
+
+# Numbers and texts may stand before the list of articles, and nothing else.
+ARTICLES = re.compile(r'\s*\{[^\[{]*"data"\s*:\s*\[\s*\{.*?"(?:paragraphs|qas)"\s*:', re.DOTALL)
+
+
+def is_squad_json(file: Path) -> bool:
+    """Returns whether a JSON file begins as those of SQuAD do; reads its beginning only."""
+    try:
+        with opened(file) as stream:
+            head = stream.read(HEAD).decode("utf-8-sig", errors="ignore")
+    except (OSError, EOFError, zlib.error):
+        return False
+    return ARTICLES.match(head) is not None
+
+
+def read_squad_json(files: Sequence[Path]) -> "Dataset":
+    """Returns rows of id, title, context, question and answers, a list of text and answer_start.
+
+    Raises DataError that names the file and the article, paragraph or question at fault. A file is
+    one JSON value, and so read into memory.
+    """
+    import datasets
+    import pyarrow as pa
+
+    features = datasets.Features(
+        {
+            **dict.fromkeys(("id", "title", "context", "question"), datasets.Value("string")),
+            "answers": {
+                "text": datasets.List(datasets.Value("string")),
+                "answer_start": datasets.List(datasets.Value("int32")),
+            },
+        }
+    )
+    schema = features.arrow_schema
+    tables = [schema.empty_table()]
+    for file in files:
+        for number, article in enumerate(_articles(file), 1):
+            rows = list(_rows(article, f"{file}, article {number}"))
+            tables.append(pa.Table.from_pylist(rows, schema=schema))
+    return datasets.Dataset(pa.concat_tables(tables), info=datasets.DatasetInfo(features=features))
+
+
+def _articles(file: Path) -> list[Any]:
+    try:
+        with opened(file) as stream:
+            content = json.load(stream)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{file}, line {error.lineno} is not valid JSON ({error.msg}); mend the file there"
+        ) from error
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read ({error}); fetch it again") from error
+    return _part(content, "data", list, str(file))
+
+
+def _rows(article: Any, place: str) -> Iterator[dict[str, Any]]:
+    for number, paragraph in enumerate(_part(article, "paragraphs", list, place), 1):
+        here = f"{place}, paragraph {number}"
+        context = _part(paragraph, "context", str, here)
+        for count, question in enumerate(_part(paragraph, "qas", list, here), 1):
+            name = str(_part(question, "id", str | int, f"{here}, question {count}"))
+            there = f"{here}, question {name}"
+            impossible = question.get("is_impossible", False)
+            answers = [] if impossible else _part(question, "answers", list, there)
+            starts = [_part(answer, "answer_start", int, there) for answer in answers]
+            yield {
+                "id": name,
+                "title": str(article.get("title", "")),
+                "context": context,
+                "question": _part(question, "question", str, there),
+                "answers": {
+                    "text": [_part(answer, "text", str, there) for answer in answers],
+                    "answer_start": starts,
+                },
+            }
+
+
+def _part(of: Any, key: str, kind: Any, place: str) -> Any:
+    """Returns a value of an object, of a kind, or raises DataError that names the place."""
+    if not isinstance(of, dict) or not isinstance(of.get(key), kind):
+        wrong = "has no" if not isinstance(of, dict) or key not in of else "has a wrong"
+        raise DataError(f"{place} {wrong} {key}; mend it there, as SQuAD's format has it")
+    return of[key]

@@ -1,0 +1,72 @@
+"""All scores of extracted answers: SQuAD's, with a threshold for "no answer", and those of text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trainer.metrics.generation import generation_scores
+from trainer.metrics.squad import SquadRecord, squad_scores
+
+TEXT_SCORES = ("bleu", "rouge1", "rouge2", "rougeL", "rougeLsum", "meteor")
+METRICS = (
+    *("exact", "f1", "best_exact", "best_f1", "HasAns_exact", "HasAns_f1"),
+    *TEXT_SCORES,
+    *("start_accuracy", "end_accuracy"),
+)
+"""Names of scores of which more is better."""
+SCALES = {
+    **dict.fromkeys((*METRICS, "NoAns_exact", "NoAns_f1", "never_answer"), "0-100"),
+    **dict.fromkeys(("null_threshold", "best_exact_thresh", "best_f1_thresh"), "0-1"),
+}
+
+
+def answer_metrics(
+    answers: Sequence[Mapping[str, Any]], null_threshold: float | None = None
+) -> dict[str, Any]:
+    """Returns the scores, 0 to 100, of answers that are refused above a threshold.
+
+    Each answer has `id`, `prediction`, `no_answer_probability` and `answers`, the gold texts. As
+    threshold serves, where none is given, that of the best F1 on these very answers; 1.0 if all
+    questions have answers. `exact`, `f1`, `HasAns_…`, `NoAns_…` and the scores of texts, BLEU to
+    METEOR over questions with an answer, are at the threshold; `best_…` is what others could give.
+
+    `never_answer` is `exact` where nothing is ever answered. `length_ratio` compares the words of
+    predictions with those of gold answers, whatever the threshold.
+    """
+    records = [
+        SquadRecord(
+            id=one["id"],
+            gold_answers=one["answers"],
+            prediction_text=one["prediction"],
+            no_answer_probability=one["no_answer_probability"],
+        )
+        for one in answers
+    ]
+    answerable = [one for one in records if one.gold_answers]
+    if null_threshold is None:
+        null_threshold = 1.0
+        if len(answerable) < len(records):
+            null_threshold = squad_scores(records)["best_f1_thresh"]
+    given = [
+        "" if one.no_answer_probability > null_threshold else one.prediction_text
+        for one in answerable
+    ]
+    texts = generation_scores(given, [one.gold_answers for one in answerable])
+    ratio = _length_ratio(answerable)
+    return {
+        **squad_scores(records, null_threshold),
+        "null_threshold": null_threshold,
+        "never_answer": 100 * (1 - len(answerable) / len(records)),
+        **{name: texts[name] for name in (*TEXT_SCORES, "meteor_matching") if name in texts},
+        **({} if ratio is None else {"length_ratio": ratio}),
+    }
+
+
+def _length_ratio(answerable: Sequence[SquadRecord]) -> float | None:
+    """Returns the mean words of predictions over those of the gold answers, None without any."""
+    answered = [one for one in answerable if one.prediction_text]
+    predicted = sum(len(one.prediction_text.split()) for one in answered)
+    gold = sum(
+        sum(len(text.split()) for text in one.gold_answers) / len(one.gold_answers)
+        for one in answered
+    )
+    return predicted / gold if gold else None

@@ -1,0 +1,263 @@
+"""Causal language modelling: of running text, or of answers to prompts."""
+
+import inspect
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainer import config
+from trainer.data.packing import pack
+from trainer.data.prepare import Columns, PreparedSplit, Summary
+from trainer.data.sources import column_name
+from trainer.errors import ConfigError, DataError
+from trainer.tasks.base import Batch, LossTerm, Record, Task, attention_mask, numbered, pad, stack
+from trainer.tasks.generation import Generator, first_answer
+from trainer.tasks.prompts import Prompts, whole_texts
+from trainer.tasks.vocabulary import IGNORED, score_tokens
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TEXT_SCORES = ("bleu", "rouge1", "rouge2", "rougeL", "rougeLsum", "meteor", "exact_match")
+
+
+class CausalLM(Task):
+    """Predicts the next token; of instructions, those of the answers only."""
+
+    auto_model = "AutoModelForCausalLM"
+    loss_terms = (LossTerm("next_token"),)
+    trains_head = False
+    num_statistics = 3
+
+    def __init__(
+        self,
+        settings: config.CausalLM,
+        *,
+        columns: config.Columns,
+        tokenizer: Any,
+        max_seq_length: int,
+        seed: int,
+        num_positions: int | None,
+    ) -> None:
+        self.settings = settings
+        self.text = column_name(columns.text)
+        self.tokenizer = tokenizer
+        self.max_seq_length = max_seq_length
+        self.seed = seed
+        self.prompts = Prompts(settings, columns, tokenizer) if settings.instructs else None
+        self.generator = Generator(settings.generation, tokenizer, num_positions)
+        generates = settings.instructs and settings.generation.num_examples > 0
+        self.scales = {"token_accuracy": "0-1", **dict.fromkeys(TEXT_SCORES * generates, "0-100")}
+        self.metrics_offered = ("loss", "perplexity", *self.scales)
+
+    @classmethod
+    def columns(cls, recipe: config.Recipe) -> dict[str, config.Column | None]:
+        settings, given = recipe.task, recipe.data.columns
+        assert isinstance(settings, config.CausalLM)
+        if settings.chat:
+            return {"data.columns.messages": given.messages}
+        if settings.prompt is None:
+            return {"data.columns.text": given.text}
+        return {f"task.{key}: {name}": name for key, name in settings.template_columns()}
+
+    @classmethod
+    def texts(cls, recipe: config.Recipe, rows: "Dataset") -> Iterator[str]:
+        settings = recipe.task
+        assert isinstance(settings, config.CausalLM)
+        names = [column_name(column) for column in cls.columns(recipe).values() if column]
+        for _, chunk in numbered(rows, names):
+            for name in names:
+                for value in chunk[name]:
+                    if settings.chat:
+                        yield from (message["content"] or "" for message in value or ())
+                    elif value is not None:
+                        yield str(value)
+
+    @classmethod
+    def build(
+        cls, recipe: config.Recipe, train: "Dataset", tokenizer: Any, model_config: Any
+    ) -> Self:
+        settings = recipe.task
+        assert isinstance(settings, config.CausalLM)
+        if settings.chat and not tokenizer.chat_template:
+            raise ConfigError(
+                "task.chat: the tokenizer has no chat template; name another tokenizer, or set "
+                "task.prompt and task.completion"
+            )
+        if settings.packing and not _takes_positions(model_config):
+            raise ConfigError(
+                f"task.packing: a {model_config.model_type} takes no position_ids, so that packed "
+                f"examples would see each other; set it to false"
+            )
+        return cls(
+            settings,
+            columns=recipe.data.columns,
+            tokenizer=tokenizer,
+            max_seq_length=recipe.batch.max_seq_length,
+            seed=recipe.seed,
+            num_positions=getattr(model_config, "max_position_embeddings", None),
+        )
+
+    def encoding_settings(self) -> dict[str, Any]:
+        prompts = self.prompts.settings() if self.prompts is not None else None
+        packing = self.settings.packing
+        length = self.max_seq_length
+        return {"task": "causal_lm", "length": length, "prompts": prompts, "packing": packing}
+
+    def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
+        """Returns blocks of joined documents or, of instructions, also which tokens are `learned`.
+
+        Neighbouring blocks share a token: the last one of the first predicts nothing there. Packed
+        sequences have `position_ids` that begin anew with each example.
+        """
+        return (
+            self._blocks(rows, summary) if self.prompts is None else self._examples(rows, summary)
+        )
+
+    def _blocks(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
+        rest, step = list[int](), self.max_seq_length - 1
+        for numbers, chunk in numbered(rows, [self.text]):
+            texts: list[str] = []
+            for number, text in zip(numbers, chunk[self.text], strict=True):
+                if isinstance(text, str) and text.strip():
+                    texts.append(text)
+                else:
+                    summary.reject(
+                        f"row {number}: the column {self.text} has no text; mend or remove the "
+                        f"row, or set data.documents where it separates documents"
+                    )
+            for ids in whole_texts(self.tokenizer, texts):
+                rest += ids
+            starts = range(0, len(rest) - step, step)
+            yield {"input_ids": [rest[start : start + step + 1] for start in starts]}
+            rest = rest[len(starts) * step :]
+        yield {"input_ids": [rest] if len(rest) > 1 else []}
+
+    def _examples(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
+        assert self.prompts is not None
+        for numbers, chunk in numbered(rows, self.prompts.columns):
+            tokens, learned = list[list[int]](), list[list[int]]()
+            for index, number in enumerate(numbers):
+                row = {name: chunk[name][index] for name in self.prompts.columns}
+                try:
+                    ids, flags = self.prompts.encode(row)
+                except DataError as error:
+                    summary.reject(f"row {number}: {error}")
+                    continue
+                kept = flags[: self.max_seq_length]
+                if not any(kept):
+                    summary.reject(
+                        f"row {number}: the prompt of {flags.index(1)} tokens leaves no room for "
+                        f"the answer; raise batch.max_seq_length or shorten the prompt"
+                    )
+                    continue
+                summary.measure(len(ids), self.max_seq_length)
+                tokens.append(ids[: self.max_seq_length])
+                learned.append(kept)
+            if not self.settings.packing:
+                yield {"input_ids": tokens, "learned": learned}
+                continue
+            groups = pack([len(one) for one in tokens], self.max_seq_length)
+            yield {
+                "input_ids": [[token for i in group for token in tokens[i]] for group in groups],
+                "learned": [[flag for i in group for flag in learned[i]] for group in groups],
+                "position_ids": [
+                    [place for i in group for place in range(len(tokens[i]))] for group in groups
+                ],
+            }
+
+    def collate(self, split: PreparedSplit, ids: np.ndarray, epoch: int) -> Batch:
+        labels: list[np.ndarray] = []
+        for index in ids.tolist():
+            after = split.ragged("input_ids")[index][1:].astype(np.int64)
+            if "learned" in split.columns:
+                after = np.where(split.ragged("learned")[index][1:], after, IGNORED)
+            labels.append(np.append(after, IGNORED))
+        inputs = {"input_ids": pad(split.ragged("input_ids"), ids, self.tokenizer.pad_token_id)}
+        if "position_ids" in split.columns:
+            inputs["position_ids"] = pad(split.ragged("position_ids"), ids, 0)
+        else:
+            inputs |= attention_mask(split.lengths[ids])
+        wanted = stack(labels, IGNORED)
+        return Batch(
+            inputs=inputs,
+            targets={"labels": wanted},
+            counts=(wanted != IGNORED).sum().double()[None],
+        )
+
+    def loss_sums(
+        self, model: nn.Module, inputs: dict[str, Tensor], targets: dict[str, Tensor]
+    ) -> tuple[Tensor, Any]:
+        if "position_ids" in inputs:
+            mask = apart(inputs["position_ids"], _attention_dtype(model))
+            inputs = {**inputs, "attention_mask": mask}
+        scored = score_tokens(model, inputs, targets["labels"])
+        nll = scored.loss_sum.detach().double()
+        return scored.loss_sum[None], torch.stack([nll, scored.correct])
+
+    def statistics(self, outputs: Any, targets: dict[str, Tensor]) -> Tensor:
+        count = (targets["labels"] != IGNORED).sum().double()
+        return torch.cat([outputs, count[None]])
+
+    def sample(self, split: PreparedSplit) -> np.ndarray:
+        wanted = self.settings.generation.num_examples if self.prompts is not None else 0
+        return np.random.default_rng(self.seed).permutation(len(split))[:wanted]
+
+    def generate(self, model: nn.Module, split: PreparedSplit, ids: np.ndarray) -> list[Record]:
+        given = [first_answer(split, index) for index in ids.tolist()]
+        texts = self.generator.generate(model, [prompt for prompt, _ in given])
+        decode = self.generator.decode
+        return [
+            {"id": index, "prompt": decode(prompt), "prediction": text, "reference": decode(answer)}
+            for index, (prompt, answer), text in zip(ids.tolist(), given, texts, strict=True)
+        ]
+
+    def metrics(
+        self,
+        statistics: np.ndarray,
+        answers: list[Record],
+        validation: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        nll, correct, count = statistics.tolist()
+        if not count:
+            return {}
+        measured: dict[str, Any] = {
+            "perplexity": math.exp(min(nll / count, 700.0)),
+            "token_accuracy": correct / count,
+            "num_tokens": int(count),
+        }
+        if answers:
+            from trainer.metrics.generation import generation_scores
+
+            predictions = [answer["prediction"] for answer in answers]
+            references = [[answer["reference"]] for answer in answers]
+            measured |= generation_scores(predictions, references)
+        return measured
+
+
+def apart(position_ids: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns an additive mask [batch, 1, seq, seq] that keeps packed examples apart, and causal.
+
+    Each begins where the position is 0. Added to the scores, it is right for every attention; one
+    of booleans is not for the eager one, and positions alone are not for most models.
+    """
+    example = (position_ids == 0).cumsum(-1)
+    seen = (example[:, :, None] == example[:, None, :]).tril()
+    mask = torch.zeros(seen.shape, dtype=dtype, device=position_ids.device)
+    return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+
+
+def _attention_dtype(model: Any) -> torch.dtype:
+    kind = next(model.parameters()).device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
+
+
+def _takes_positions(model_config: Any) -> bool:
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(model_config)]
+    return "position_ids" in inspect.signature(model.forward).parameters

@@ -1,0 +1,75 @@
+"""The loss over a vocabulary: of the wanted positions only, and never all logits at once."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer.models.linear_cross_entropy import linear_cross_entropy, predicted_tokens
+
+IGNORED = -100
+"""Label of a position that is not learned."""
+CHANGES_LOGITS = (
+    "final_logit_softcapping",
+    "lm_head_multiplier",
+    "logit_scale",
+    "logits_scaling",
+    "logits_soft_cap",
+    "output_logit_soft_cap",
+)
+"""Numbers of configurations whose models compute on after the output layer."""
+
+
+class Scored(NamedTuple):
+    """What a model makes of the labelled positions of a batch."""
+
+    loss_sum: Tensor
+    """Negative log-likelihoods, added up; fp32."""
+    correct: Tensor
+    """Number of labels that are the likeliest token, float64; 0 in training."""
+    output: Any
+    """The model's output, without logits over the vocabulary."""
+
+
+def score_tokens(model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> Scored:
+    """Returns the loss of `labels` [batch, seq], the token to predict at each position.
+
+    The output layer computes the loss in place of logits, inside its own forward: an engine that
+    shards its weight gathers it there.
+    """
+    whole: Any = model
+    layer, numbers = whole.get_output_embeddings(), whole.config.get_text_config()
+    if any(getattr(numbers, name, None) not in (None, 1.0) for name in CHANGES_LOGITS):
+        return _plain(whole, inputs, labels)
+    wanted = labels != IGNORED
+    targets = labels[wanted]
+    found: list[Tensor] = []
+
+    def loss_of(hidden: Tensor) -> Tensor:
+        picked = hidden[wanted]
+        if model.training:
+            found.append(linear_cross_entropy(picked, layer.weight, layer.bias, targets))
+        else:
+            nll, predicted = predicted_tokens(picked, layer.weight, layer.bias, targets)
+            found[:] = [nll.sum(), (predicted == targets).sum().double()]
+        return found[0]
+
+    layer.forward = loss_of  # hides the method of its class
+    try:
+        output = whole(**inputs)
+    finally:
+        del layer.forward
+    if not any(value is loss for loss in found[:1] for value in output.values()):
+        return _plain(whole, inputs, labels)  # such as a bias that is added after the layer
+    correct = found[1] if len(found) > 1 else found[0].new_zeros((), dtype=torch.float64)
+    return Scored(found[0], correct, output)
+
+
+def _plain(model: Any, inputs: dict[str, Any], labels: Tensor) -> Scored:
+    output = model(**inputs)
+    name = "logits" if "logits" in output else "prediction_logits"
+    logits = output[name][labels != IGNORED].float()
+    targets = labels[labels != IGNORED]
+    loss = functional.cross_entropy(logits, targets, reduction="sum")
+    return Scored(loss, (logits.argmax(-1) == targets).sum().double(), output)
