@@ -1,7 +1,10 @@
 """Runs of the real command: in this process, or on two gloo ranks through `accelerate launch`."""
 
+import contextlib
 import json
+import os
 import random
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -33,10 +36,20 @@ def train_on_two_ranks() -> Callable[..., Finished]:
         command = launch_command(
             "train", str(recipe), "--run-dir", str(directory), "--resume", resume, *settings
         )
-        done = subprocess.run(
-            command, env=launch_environment(), capture_output=True, text=True, timeout=300
-        )
-        return Finished(directory, done.returncode, done.stdout + done.stderr)
+        with subprocess.Popen(
+            command,
+            env=launch_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                output, _ = process.communicate(timeout=600)
+            finally:
+                with contextlib.suppress(ProcessLookupError):  # ranks outlive their launcher
+                    os.killpg(process.pid, signal.SIGKILL)
+        return Finished(directory, process.returncode, output)
 
     return train
 

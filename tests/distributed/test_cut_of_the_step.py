@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed_runs import Finished
 
 CUTS = {"1x8x4": 8, "1x4x8": 4, "2x4x4": 4}
 """ranks x micro-batch x accumulation, beside 1x32x1."""
@@ -24,47 +25,115 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 }
 
 
+TASKS: dict[str, dict[str, Any]] = {
+    "masked_lm": {
+        "task": {"name": "masked_lm", "next_sentence_prediction": True, "mask_share": 0.3},
+        "data": {"source": {"builtin": "documents", "num_rows": 40}},
+        "model": "bert",
+        "tokenizer": {"train": "wordpiece", "vocab_size": 600},
+    },
+    "instructions": {
+        "task": {
+            "name": "causal_lm",
+            "prompt": "{instruction} {input} ",
+            "completion": "{output}",
+            "generation": {"num_examples": 5, "max_new_tokens": 4},
+        },
+        "data": {"source": {"builtin": "instructions", "num_rows": 160}},
+        "model": "llama",
+        "tokenizer": {"train": "bpe", "vocab_size": 600},
+    },
+    "packed": {
+        "task": {
+            "name": "causal_lm",
+            "prompt": "{instruction} {input} ",
+            "completion": "{output}",
+            "packing": True,
+            "generation": {"num_examples": 0},
+        },
+        "data": {"source": {"builtin": "instructions", "num_rows": 400}},
+        "model": "llama",
+        "tokenizer": {"train": "bpe", "vocab_size": 600},
+    },
+    "question_answering": {
+        "task": {"name": "question_answering", "stride": 16},
+        "data": {"source": {"builtin": "passages", "num_rows": 60}},
+        "model": "bert",
+        "tokenizer": {"train": "wordpiece", "vocab_size": 600},
+    },
+}
+SHAPE = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def recipe_of(model: str, tokenizer: dict[str, Any], optimizer: str) -> dict[str, Any]:
+    return {
+        "model": {
+            "architecture": {**ARCHITECTURES[model], **SHAPE},
+            "initialization": "random",
+            "tokenizer": tokenizer,
+        },
+        "batch": {"global_batch_size": 32, "micro_batch_size": 32},
+        "optimizer": OPTIMIZERS[optimizer],
+        "schedule": {"name": "constant", "steps": 5},
+        "precision": "fp32",
+        "evaluation": {"baseline": False},
+        "checkpoint": {"every_steps": 1, "keep_last": 5},
+        "tracking": {"trackers": [], "log_every_steps": 1},
+    }
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_same_loss_norm_and_parameters(
     architecture, optimizer, uneven_rows, write_recipe, train_here, train_on_two_ranks, tmp_path
 ):
-    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    recipe = write_recipe(
-        {
-            "model": {
-                "architecture": {**ARCHITECTURES[architecture], **shape},
-                "initialization": "random",
-                "tokenizer": {"train": "wordpiece", "vocab_size": 200},
-            },
-            # Unequal weights give micro-batches unequal denominators.
-            "task": {"name": "classification", "class_weights": [1.0, 3.0]},
-            "data": {
-                "source": {"files": {"train": str(uneven_rows)}},
-                "split": {"validation": None},
-            },
-            "batch": {"global_batch_size": 32, "micro_batch_size": 32},
-            "optimizer": OPTIMIZERS[optimizer],
-            "schedule": {"name": "constant", "steps": 5},
-            "precision": "fp32",
-            "evaluation": {"baseline": False},
-            "checkpoint": {"every_steps": 1, "keep_last": 5},
-            "tracking": {"trackers": [], "log_every_steps": 1},
-        }
+    recipe = recipe_of(architecture, {"train": "wordpiece", "vocab_size": 200}, optimizer) | {
+        # Unequal weights give micro-batches unequal denominators.
+        "task": {"name": "classification", "class_weights": [1.0, 3.0]},
+        "data": {"source": {"files": {"train": str(uneven_rows)}}, "split": {"validation": None}},
+    }
+    assert_cuts_agree(write_recipe(recipe), train_here, train_on_two_ranks, tmp_path)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task(task, write_recipe, train_here, train_on_two_ranks, tmp_path):
+    """Steps of several loss terms, and metrics of splits that ranks do not divide."""
+    case = TASKS[task]
+    recipe = recipe_of(case["model"], case["tokenizer"], "sgd")
+    recipe |= {"task": case["task"], "data": {**case["data"], "max_rows": 150}}
+    recipe["batch"]["max_seq_length"] = 96
+    whole, halves = assert_cuts_agree(
+        write_recipe(recipe), train_here, train_on_two_ranks, tmp_path
     )
+    for split, metrics in whole.results()["final"]["metrics"].items():
+        other = halves.results()["final"]["metrics"][split]
+        assert metrics.keys() == other.keys()
+        for name, value in metrics.items():
+            if name != "seconds":
+                expected = pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
+                assert other[name] == expected, name
+
+
+def assert_cuts_agree(
+    recipe: Path, train_here: Any, train_on_two_ranks: Any, tmp_path: Path
+) -> tuple[Finished, Finished]:
+    """Returns the run with whole steps and the one on two ranks, after comparing all."""
     whole = train_here(recipe, tmp_path / "1x32x1")
     norms = [line["grad_norm"] for line in whole.lines()]
     assert min(norms) > 0.02, "clipping must be active in every step"
     assert largest_difference(whole.weights(1), whole.weights(5)) > 1e-3
 
+    done = whole
     for cut, micro_batch in CUTS.items():
         train = train_on_two_ranks if cut.startswith("2") else train_here
         done = train(recipe, tmp_path / cut, f"batch.micro_batch_size={micro_batch}")
         assert done.status()["state"] == "done", done.output
-        pairs = list(zip(whole.lines(), done.lines(), strict=True))
-        assert max(abs(one["loss"] - other["loss"]) for one, other in pairs) < 1e-6
-        assert max(abs(one["grad_norm"] - other["grad_norm"]) for one, other in pairs) < 1e-6
+        for mine, theirs in zip(whole.lines(), done.lines(), strict=True):
+            losses = [name for name in mine if name.startswith("loss")]
+            for name in (*losses, "grad_norm"):
+                assert mine[name] == pytest.approx(theirs[name], abs=1e-6), (cut, name)
         assert largest_difference(whole.weights(5), done.weights(5)) < 1e-6, cut
+    return whole, done
 
 
 def largest_difference(one, other) -> float:

@@ -17,6 +17,8 @@ READERS = {
     ".tsv": "csv",
     ".parquet": "parquet",
     ".txt": "text",
+    ".raw": "text",
+    ".tokens": "text",
 }
 
 
