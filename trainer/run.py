@@ -1,5 +1,6 @@
 """Wires a run together: the one place where recipe, data, model and engine meet."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -208,7 +209,7 @@ def build_tokenizer(recipe: Recipe, train: "Dataset", directory: Path) -> Any:
     kept = directory / "tokenizer"
     if not kept.is_dir():
         key = content_key(rows=_digest(train, recipe), tokenizer=settings.model_dump())
-        texts = TASKS[recipe.task.name].texts(recipe, train)
+        texts = _TrainTexts(recipe, train)
         trained = write_once(
             cache_folder() / "tokenizers" / key,
             lambda folder: train_tokenizer(settings, texts, folder),
@@ -216,6 +217,17 @@ def build_tokenizer(recipe: Recipe, train: "Dataset", directory: Path) -> Any:
         write_once(kept, lambda folder: _copy(trained, folder))
     model = recipe.model.model_copy(update={"tokenizer": str(kept)})
     return load_tokenizer(model)
+
+
+@dataclass(frozen=True)
+class _TrainTexts:
+    """The texts of the train rows, read anew each time: they need not fit into memory."""
+
+    recipe: Recipe
+    rows: "Dataset"
+
+    def __iter__(self) -> Iterator[str]:
+        return TASKS[self.recipe.task.name].texts(self.recipe, self.rows)
 
 
 def prepare_splits(

@@ -142,3 +142,16 @@ def test_the_digest_is_of_what_decides_the_tokens(tmp_path: Path) -> None:
     assert digest(one) == digest(trained(tmp_path / "again", "bpe"))
     assert digest(one) != digest(trained(tmp_path / "smaller", "bpe", 280))
     assert digest(one) != digest(one, "llama")  # no token_type_ids
+
+
+def test_a_file_that_the_class_of_its_model_type_refuses_is_loaded_as_it_stands(tmp_path):
+    """A BPE's tokenizer.json beside the configuration of a model whose class expects a Unigram's."""
+    texts = ["one two three four"] * 5
+    train_tokenizer(config.TrainedTokenizer(train="bpe", vocab_size=280), texts, tmp_path)
+    (tmp_path / "tokenizer_config.json").unlink()
+    (tmp_path / "config.json").write_text('{"model_type": "mbart"}')
+    tokenizer = load_tokenizer(config.Model(name_or_path=str(tmp_path)))
+    ids = tokenizer("one two")["input_ids"]
+    assert (ids[0], ids[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
+    assert tokenizer.decode(ids, skip_special_tokens=True).strip() == "one two"
+    assert (tokenizer.pad_token, tokenizer.mask_token) == ("[PAD]", "[MASK]")

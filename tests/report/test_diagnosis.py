@@ -75,3 +75,76 @@ def test_the_loss_of_guessing_is_named(num_classes, distance, suspected):
 
 def test_a_split_without_classes_says_nothing():
     assert diagnose({"loss": 1.0}, "test") == []
+
+
+def answer_findings(**values: float) -> list[str]:
+    """What is said of a model that has learned to answer, but for the values given."""
+    learned = {
+        "exact": 60.0,
+        "best_exact": 61.0,
+        "best_exact_thresh": 0.4,
+        "never_answer": 50.0,
+        "HasAns_f1": 55.0,
+        "length_ratio": 1.1,
+    }
+    found = diagnose({"loss": 1.0, **learned, **values}, "validation")
+    assert all(sentence.startswith("validation: ") for sentence in found)
+    return found
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"never_answer": 0.0, "exact": 0.5, "best_exact": 0.5},  # every question has an answer
+        {"exact": 50.0},
+        {"length_ratio": 2.0},
+        {"length_ratio": 0.5},
+    ],
+)
+def test_a_model_that_answers_is_not_suspected(values):
+    assert answer_findings(**values) == []
+
+
+def test_where_no_question_has_an_answer_never_answering_is_right():
+    metrics = {"exact": 100.0, "best_exact": 100.0, "best_exact_thresh": 0.0, "never_answer": 100.0}
+    assert diagnose(metrics, "validation") == []
+
+
+@pytest.mark.parametrize(("best", "suspected"), [(50.0, True), (50.004, True), (50.02, False)])
+def test_a_best_score_of_never_answering_is_named(best, suspected):
+    found = answer_findings(exact=50.0, best_exact=best, best_exact_thresh=0.0)
+    assert len(found) == suspected
+    assert all("at the threshold 0.0 is that of never answering, 50.00" in one for one in found)
+
+
+def test_a_score_below_never_answering_is_named():
+    (found,) = answer_findings(exact=48.25)
+    assert "exact 48.25 is below that of never answering, 50.00" in found
+
+
+@pytest.mark.parametrize(("f1", "suspected"), [(0.0, True), (0.9, True), (3.0, False)])
+def test_questions_that_are_hardly_answered_are_named(f1, suspected):
+    found = answer_findings(HasAns_f1=f1)
+    assert len(found) == suspected
+    assert all(f"HasAns_f1 is {f1:.2f} of 100" in one for one in found)
+
+
+@pytest.mark.parametrize("ratio", [0.4, 2.1, 5.6])
+def test_predictions_of_another_length_are_named(ratio):
+    (found,) = answer_findings(length_ratio=ratio)
+    assert f"{ratio:.1f} times the words of the gold answers" in found
+
+
+def test_pairs_that_are_guessed_are_named():
+    metrics = {"loss": 6.0, "next_sentence_accuracy": 0.53, "num_pairs": 1000}
+    (sentence,) = diagnose(metrics, "validation")
+    assert "0.5300 is not above guessing, 0.5, by two standard errors (0.0158 each)" in sentence
+    assert diagnose({**metrics, "num_pairs": 2000}, "validation") == []
+
+
+def test_answers_without_a_word_are_named():
+    assert diagnose({"loss": 1.0, "generated_words": 0}, "test") == [
+        "test: every generated answer is empty"
+    ]
+    assert diagnose({"loss": 1.0, "generated_words": 3}, "test") == []

@@ -14,6 +14,16 @@ SPECIAL = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
+USUAL = {
+    "pad_token": ("[PAD]", "<pad>"),
+    "unk_token": ("[UNK]", "<unk>"),
+    "bos_token": ("<s>",),
+    "eos_token": ("</s>", "<|endoftext|>"),
+    "cls_token": ("[CLS]", "<s>"),
+    "sep_token": ("[SEP]", "</s>"),
+    "mask_token": ("[MASK]", "<mask>"),
+}
+"""Names by which a tokenizer.json without a configuration tells the roles of its tokens."""
 
 
 def load_tokenizer(model: Model) -> Any:
@@ -25,14 +35,29 @@ def load_tokenizer(model: Model) -> Any:
 
     name = model.tokenizer or model.name_or_path
     assert isinstance(name, str)
+    revision = model.revision if name == model.name_or_path else None
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            name, revision=model.revision if name == model.name_or_path else None
-        )
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        except TypeError:  # the class of its model type expects another kind of tokenizer.json
+            tokenizer = _as_it_stands(name, revision)
     except (OSError, ValueError, ImportError) as error:
         key = "tokenizer" if model.tokenizer else "name_or_path"
         raise ConfigError(missing(f"model.{key}", name, "tokenizer")) from error
     tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def _as_it_stands(name: str, revision: str | None) -> Any:
+    """Returns the tokenizer of a tokenizer.json by itself; its tokens have their usual roles."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(name, revision=revision)
+    known = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+    for role, usual in USUAL.items():
+        named = next((token for token in usual if token in known), None)
+        if named is not None and getattr(tokenizer, role) is None:
+            setattr(tokenizer, role, named)
     return tokenizer
 
 
@@ -49,7 +74,8 @@ def missing(key: str, name: str, what: str) -> str:
 def train_tokenizer(settings: TrainedTokenizer, texts: Iterable[str], folder: Path) -> None:
     """Writes a tokenizer of `vocab_size` pieces, at most, learned from `texts` into `folder`.
 
-    The same texts give the same bytes. Raises ConfigError where single characters are more.
+    `texts` may be gone through twice; the same ones give the same bytes. Raises ConfigError where
+    single characters are more.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from tokenizers.processors import TemplateProcessing
@@ -58,7 +84,6 @@ def train_tokenizer(settings: TrainedTokenizer, texts: Iterable[str], folder: Pa
     special = list(SPECIAL.values())
     if settings.train == "wordpiece":
         tokenizer = _wordpiece({})
-        texts = list(texts)
         pieces = [*special, *_continuing_characters(tokenizer, texts)]
         trainer = trainers.WordPieceTrainer(
             vocab_size=settings.vocab_size, special_tokens=pieces, show_progress=False

@@ -11,6 +11,10 @@ def diagnose(metrics: dict[str, Any], split: str) -> list[str]:
         findings += _of_classes(metrics)
     if "never_answer" in metrics:
         findings += _of_answers(metrics)
+    if "next_sentence_accuracy" in metrics:
+        findings += _of_pairs(metrics)
+    if metrics.get("generated_words") == 0:
+        findings.append("every generated answer is empty")
     return [f"{split}: {finding}" for finding in findings]
 
 
@@ -39,6 +43,16 @@ def _of_classes(metrics: dict[str, Any]) -> list[str]:
             f"{math.log(len(classes)):.4f}"
         )
     return findings
+
+
+def _of_pairs(metrics: dict[str, Any]) -> list[str]:
+    accuracy, error = metrics["next_sentence_accuracy"], 0.5 / math.sqrt(metrics["num_pairs"])
+    if accuracy > 0.5 + 2 * error:
+        return []
+    return [
+        f"next_sentence_accuracy {accuracy:.4f} is not above guessing, 0.5, by two standard errors "
+        f"({error:.4f} each); the pairs have taught nothing yet"
+    ]
 
 
 def _of_answers(metrics: dict[str, Any]) -> list[str]:

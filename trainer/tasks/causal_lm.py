@@ -236,6 +236,7 @@ class CausalLM(Task):
             predictions = [answer["prediction"] for answer in answers]
             references = [[answer["reference"]] for answer in answers]
             measured |= generation_scores(predictions, references)
+            measured["generated_words"] = sum(len(text.split()) for text in predictions)
         return measured
 
 
