@@ -310,3 +310,28 @@ def test_any_number_comes_back_from_a_dump(rate):
     values |= {"task": {"name": "classification"}, "optimizer": {"learning_rate": rate}}
     recipe = parse_recipe(values, "x")
     assert parse_recipe(read_yaml(dump_yaml(recipe), "x"), "x") == recipe
+
+
+@pytest.mark.parametrize(
+    ("prompt", "problem"),
+    [
+        ("say it", "names no column"),
+        ("{} {a}", "the name of a column and no more"),
+        ("{a!r}", "the name of a column and no more"),
+        ("{a:>5}", "the name of a column and no more"),
+        ("{a", "is no template"),
+    ],
+)
+def test_a_template_that_cannot_be_filled_is_refused(prompt, problem):
+    values = {
+        "model": {"name_or_path": "gpt2"},
+        "task": {"name": "causal_lm", "prompt": prompt, "completion": "{b} {{kept}}"},
+        "data": {"source": {"builtin": "instructions"}},
+    }
+    with pytest.raises(ConfigError, match=f"task: .*{problem}"):
+        parse_recipe(values, "recipe")
+    values["task"]["prompt"] = "{a.b}: "
+    assert parse_recipe(values, "recipe").task.template_columns() == [
+        ("prompt", "a.b"),
+        ("completion", "b"),
+    ]

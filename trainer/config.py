@@ -132,13 +132,17 @@ class CausalLM(Section):
     def _templates(self) -> Self:
         for key, template in (("prompt", self.prompt), ("completion", self.completion)):
             try:
-                fields = [name for _, name, _, _ in Formatter().parse(template or "{a}") if name]
+                fields = [
+                    part[1:] for part in Formatter().parse(template or "{a}") if part[1] is not None
+                ]
             except ValueError as error:
                 raise ValueError(
                     f"{key} is no template ({error}); write {{{{ for a brace"
                 ) from error
             if not fields:
                 raise ValueError(f"{key} names no column; write one as {{instruction}}")
+            if any(not name or spec or conversion for name, spec, conversion in fields):
+                raise ValueError(f"{key}: between braces stands the name of a column and no more")
         return self
 
     def template_columns(self) -> list[tuple[str, str]]:

@@ -30,19 +30,22 @@ def group_documents(
     features = datasets.Features(
         {column: datasets.Value("string"), number: datasets.Value("int64")}
     )
-    grouped = datasets.Dataset.from_generator(
-        _documents,
-        features=features,
-        gen_kwargs={
-            "rows": rows,
-            "column": column,
-            "begin": begin,
-            "number": number,
-            "format": FORMAT,
-        },
-    )
-    if len(grouped) == 0:
-        raise DataError(f"data.documents: {begin}, but no row of {column} has text")
+    try:
+        grouped = datasets.Dataset.from_generator(
+            _documents,
+            features=features,
+            gen_kwargs={
+                "rows": rows,
+                "column": column,
+                "begin": begin,
+                "number": number,
+                "format": FORMAT,
+            },
+        )
+    except ValueError as error:
+        if "corresponds to no data" not in str(error):
+            raise
+        raise DataError(f"data.documents: {begin}, but no row of {column} has text") from error
     return grouped  # type: ignore[return-value]
 
 

@@ -149,7 +149,7 @@ class MaskedLM(Task):
         for chunk in documents:
             kept = list[tuple[int, Document]]()
             for number, text in chunk:
-                document = [ids for ids in self._tokens(sentences(text) or [text]) if ids]
+                document = self._tokens(sentences(text) or [text])
                 if len(document) > 1:
                     kept.append((count, document))
                     count += 1

@@ -1,6 +1,6 @@
 """Which tokens of an example are masked."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -8,10 +8,10 @@ from trainer import config
 from trainer.tasks.vocabulary import IGNORED
 
 GOES_ON = "##"
-BEGINS = ("\u0120", "\u2581")
+SPACES = ("\u0120", "\u2581")
 """A space, as byte-level BPE and SentencePiece write it."""
-LINE_ENDS = ("\u010a", "\u010d")
-"""Line feed and carriage return, as byte-level BPE writes them."""
+LINE_ENDS = ("\u0109", "\u010a", "\u010d")
+"""Tab, line feed and carriage return, as byte-level BPE writes them: the next word has no space."""
 
 
 class Masking:
@@ -24,7 +24,7 @@ class Masking:
         special = [*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder]
         self.replacements = np.setdiff1d(np.arange(size), special)
         self.ends = np.array([tokenizer.cls_token_id, tokenizer.sep_token_id])
-        self.words = word_bounds(tokenizer) if settings.whole_words else None
+        self.begins = beginning(tokenizer) if settings.whole_words else None
 
     def mask(
         self, tokens: np.ndarray, random: np.random.Generator
@@ -35,11 +35,10 @@ class Masking:
         """
         places = np.flatnonzero(~np.isin(tokens, self.ends))
         wanted = max(1, round(self.share * len(places)))
-        if self.words is None:
+        if self.begins is None:
             chosen = random.permutation(places)[:wanted]
         else:
-            begins = self.words.begins[tokens[places]] | self.words.ends[tokens[places - 1]]
-            begins |= np.isin(tokens[places - 1], self.ends)
+            begins = self.begins[tokens[places]] | np.isin(tokens[places - 1], self.ends)
             words = np.cumsum(begins) - 1
             order = random.permutation(int(words[-1]) + 1)
             sizes = np.bincount(words)[order].cumsum()
@@ -53,27 +52,14 @@ class Masking:
         return masked, labels
 
 
-class WordBounds(NamedTuple):
-    """For each token of a vocabulary, bool [vocab_size]."""
+def beginning(tokenizer: Any) -> np.ndarray:
+    """Returns for each token, bool [vocab_size], whether it does not go on with a word before it.
 
-    begins: np.ndarray
-    """Whether it does not go on with the word before it."""
-    ends: np.ndarray
-    """Whether no token goes on after it."""
-
-
-def word_bounds(tokenizer: Any) -> WordBounds:
-    """Returns where words begin and end, as the commonest mark of the pieces has it.
-
-    Pieces of WordPiece that go on begin with ##; those of byte-level BPE and SentencePiece mark a
-    beginning, but not after the end of a line.
+    The commonest mark decides: pieces of WordPiece that go on begin with ##; those of byte-level
+    BPE and SentencePiece mark a beginning.
     """
-    pieces: list[str] = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    marks = {mark: sum(piece.startswith(mark) for piece in pieces) for mark in (GOES_ON, *BEGINS)}
-    if max(marks, key=lambda mark: marks[mark]) == GOES_ON:
-        begins = [not piece.startswith(GOES_ON) for piece in pieces]
-        return WordBounds(np.array(begins), np.zeros(len(pieces), bool))
-    return WordBounds(
-        np.array([piece.startswith(BEGINS + LINE_ENDS) for piece in pieces]),
-        np.array([piece.endswith(LINE_ENDS) for piece in pieces]),
-    )
+    pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    counts = {mark: sum(piece.startswith(mark) for piece in pieces) for mark in (GOES_ON, *SPACES)}
+    if max(counts, key=lambda mark: counts[mark]) == GOES_ON:
+        return np.array([not piece.startswith(GOES_ON) for piece in pieces])
+    return np.array([piece.startswith(SPACES + LINE_ENDS) for piece in pieces])
