@@ -13,7 +13,7 @@ from trainer.config import Recipe
 from trainer.errors import ConfigError
 from trainer.recipes import FOLDER, shipped_recipes
 
-DECIDING = {"classification": "accuracy", "question_answering": "f1"}
+DECIDING = {"classification": "accuracy", "question_answering": "best_f1"}
 """The metric of a task that decides which step is best, where a recipe does not say; of others it
 is the loss."""
 

@@ -108,10 +108,10 @@ class _Clock(TrainerCallback):
     def __init__(self) -> None:
         self.start = self.end = 0.0
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.start = self.start or time.perf_counter()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.end = time.perf_counter()
 
 

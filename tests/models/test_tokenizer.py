@@ -145,7 +145,7 @@ def test_the_digest_is_of_what_decides_the_tokens(tmp_path: Path) -> None:
 
 
 def test_a_file_that_the_class_of_its_model_type_refuses_is_loaded_as_it_stands(tmp_path):
-    """A BPE's tokenizer.json beside the configuration of a model whose class expects a Unigram's."""
+    """A BPE beside the configuration of a model whose class expects a Unigram."""
     texts = ["one two three four"] * 5
     train_tokenizer(config.TrainedTokenizer(train="bpe", vocab_size=280), texts, tmp_path)
     (tmp_path / "tokenizer_config.json").unlink()

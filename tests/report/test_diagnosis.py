@@ -80,7 +80,7 @@ def test_a_split_without_classes_says_nothing():
 def answer_findings(**values: float) -> list[str]:
     """What is said of a model that has learned to answer, but for the values given."""
     learned = {
-        "exact": 60.0,
+        "exact_at_threshold": 60.0,
         "best_exact": 61.0,
         "best_exact_thresh": 0.4,
         "never_answer": 50.0,
@@ -96,8 +96,12 @@ def answer_findings(**values: float) -> list[str]:
     "values",
     [
         {},
-        {"never_answer": 0.0, "exact": 0.5, "best_exact": 0.5},  # every question has an answer
-        {"exact": 50.0},
+        {
+            "never_answer": 0.0,
+            "exact_at_threshold": 0.5,
+            "best_exact": 0.5,
+        },  # every question has an answer
+        {"exact_at_threshold": 50.0},
         {"length_ratio": 2.0},
         {"length_ratio": 0.5},
     ],
@@ -107,20 +111,21 @@ def test_a_model_that_answers_is_not_suspected(values):
 
 
 def test_where_no_question_has_an_answer_never_answering_is_right():
-    metrics = {"exact": 100.0, "best_exact": 100.0, "best_exact_thresh": 0.0, "never_answer": 100.0}
+    metrics = dict.fromkeys(("exact_at_threshold", "best_exact", "never_answer"), 100.0)
+    metrics["best_exact_thresh"] = 0.0
     assert diagnose(metrics, "validation") == []
 
 
 @pytest.mark.parametrize(("best", "suspected"), [(50.0, True), (50.004, True), (50.02, False)])
 def test_a_best_score_of_never_answering_is_named(best, suspected):
-    found = answer_findings(exact=50.0, best_exact=best, best_exact_thresh=0.0)
+    found = answer_findings(exact_at_threshold=50.0, best_exact=best, best_exact_thresh=0.0)
     assert len(found) == suspected
     assert all("at the threshold 0.0 is that of never answering, 50.00" in one for one in found)
 
 
 def test_a_score_below_never_answering_is_named():
-    (found,) = answer_findings(exact=48.25)
-    assert "exact 48.25 is below that of never answering, 50.00" in found
+    (found,) = answer_findings(exact_at_threshold=48.25)
+    assert "exact_at_threshold 48.25 is below never answering, 50.00" in found
 
 
 @pytest.mark.parametrize(("f1", "suspected"), [(0.0, True), (0.9, True), (3.0, False)])

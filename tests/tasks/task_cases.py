@@ -193,7 +193,7 @@ CASES = {
         num_targets=lambda targets: [float(len(targets["start"])), float(len(targets["end"]))],
         own_loss=loss_of_spans,
         perfect=right_spans,
-        score=("f1", 100.0),
+        score=("f1_at_threshold", 100.0),
     ),
     "question_answering-llama": Case(
         task={"name": "question_answering", "stride": 8},
@@ -202,6 +202,6 @@ CASES = {
         num_targets=lambda targets: [float(len(targets["start"])), float(len(targets["end"]))],
         own_loss=loss_of_spans,
         perfect=right_spans,
-        score=("exact", 100.0),
+        score=("exact_at_threshold", 100.0),
     ),
 }

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForQuestionAnswering
 from trainer import commands, config
 from trainer.data.builtin import BUILTIN
 from trainer.data.prepare import PreparedSplit, Summary, prepare
-from trainer.metrics.answers import answer_metrics
+from trainer.metrics.answers import AT_THRESHOLD, answer_metrics
 from trainer.models.span_head import ensure_span_head
 from trainer.models.tokenizer import load_tokenizer, train_tokenizer
 from trainer.tasks.base import Batch, Record
@@ -165,7 +165,13 @@ def test_the_loss_is_summed_in_fp32(task, split):
 def test_sure_logits_answer_everything_and_refuse_what_has_no_answer(task, split):
     answers, metrics = answered(task, split, lambda batch, _: points(batch))
     assert [one["id"] for one in answers] == [row["id"] for row in ROWS]
-    for name in ("exact", "f1", "best_exact", "best_f1", "HasAns_f1", "NoAns_exact"):
+    names = (
+        "best_exact",
+        "best_f1",
+        "HasAns_f1",
+        *(f"{name}_at_threshold" for name in AT_THRESHOLD),
+    )
+    for name in names:
         assert metrics[name] == 100.0, name
     assert metrics["start_accuracy"] == metrics["end_accuracy"] == 100.0
     assert metrics["rouge1"] > 60  # it knows a-z only, and many names have other letters
@@ -216,8 +222,7 @@ def test_refusals_are_probabilities_that_differ(task, split):
     assert all(0 < one < 1 for one in odds)
     assert len(set(odds)) == len(ROWS)
     assert metrics["null_threshold"] in (0.0, *odds)
-    assert metrics["exact"] >= 0
-    assert metrics["f1"] >= metrics["never_answer"]
+    assert metrics["f1_at_threshold"] >= metrics["never_answer"]
 
 
 def nothing(batch: Batch, ids: np.ndarray) -> Outputs:
@@ -305,22 +310,25 @@ VALIDATION = [
 def test_the_threshold_comes_from_the_validation_split():
     found = answer_metrics(VALIDATION)
     assert found["null_threshold"] == found["best_f1_thresh"] == 0.3
-    assert found["exact"] == found["best_exact"] == 75.0
-    assert found["NoAns_f1"] == 100.0
-    assert found["HasAns_exact"] == pytest.approx(200 / 3)
+    assert found["exact_at_threshold"] == found["best_exact"] == 75.0
+    assert found["NoAns_f1_at_threshold"] == 100.0
+    assert found["HasAns_exact"] == found["HasAns_exact_at_threshold"] == pytest.approx(200 / 3)
+    assert found["NoAns_f1"] == 0.0  # as the official script has it: everything is answered
+    assert found["exact"] == 50.0
     test = [answer(1, "Oslo", 0.4, "Oslo"), answer(2, "Rome", 0.2), answer(3, "Bonn", 0.2, "Bonn")]
     given = answer_metrics(test, found["null_threshold"])
     assert given["null_threshold"] == 0.3
-    assert given["exact"] == pytest.approx(100 / 3)  # the first is refused, the second is not
-    assert given["best_exact"] > given["exact"]
+    at_threshold = given["exact_at_threshold"]
+    assert at_threshold == pytest.approx(100 / 3)  # the first is refused, the second is not
+    assert given["best_exact"] > at_threshold
     assert given["never_answer"] == pytest.approx(100 / 3)
-    assert answer_metrics(test)["exact"] == given["best_exact"]
+    assert answer_metrics(test)["exact_at_threshold"] == given["best_exact"]
 
 
 def test_without_unanswerable_questions_nothing_is_refused():
     found = answer_metrics([answer(1, "Oslo", 0.99, "Oslo"), answer(2, "Rome", 1.0, "Lyon")])
     assert found["null_threshold"] == 1.0
-    assert found["exact"] == found["HasAns_exact"] == 50.0
+    assert found["exact"] == found["HasAns_exact"] == found["exact_at_threshold"] == 50.0
     assert found["never_answer"] == 0.0
     assert not any(name.startswith("NoAns") for name in found)
 
@@ -331,13 +339,14 @@ def test_scores_of_texts_are_over_questions_with_an_answer_as_they_are_given():
     assert found["length_ratio"] == pytest.approx((1 + 3 + 1) / (1 + 1.5 + 1))
     assert {"bleu", "rouge2", "rougeL", "rougeLsum", "meteor", "meteor_matching"} <= found.keys()
     refused = answer_metrics(VALIDATION, 0.0)
-    assert refused["rouge1"] == refused["bleu"] == refused["HasAns_f1"] == 0.0
-    assert refused["length_ratio"] == found["length_ratio"]
+    assert refused["HasAns_f1_at_threshold"] == 0.0
+    for name in ("rouge1", "bleu", "HasAns_f1", "length_ratio"):
+        assert refused[name] == found[name]
 
 
 def test_without_answerable_questions_there_are_no_scores_of_texts():
     found = answer_metrics([answer(1, "Oslo", 0.4)])
-    assert found["exact"] == found["never_answer"] == 100.0
+    assert found["exact_at_threshold"] == found["never_answer"] == 100.0
     assert "bleu" not in found
     assert "length_ratio" not in found
 
@@ -357,7 +366,7 @@ def test_a_whole_run(reviews_recipe, write_recipe, tmp_path):
     directory = tmp_path / "run"
     assert commands.train(str(write_recipe(recipe)), (), directory, "auto") == 0
     results = json.loads((directory / "results.json").read_text())
-    assert results["recipe"]["evaluation"]["metric"] == "f1"
+    assert results["recipe"]["evaluation"]["metric"] == "best_f1"
     assert results["best"]["metrics"].keys() == {"validation", "test"}
     validation = results["best"]["metrics"]["validation"]
     names = "exact f1 total HasAns_exact HasAns_f1 HasAns_total NoAns_exact NoAns_f1 NoAns_total "
@@ -370,7 +379,7 @@ def test_a_whole_run(reviews_recipe, write_recipe, tmp_path):
         assert metrics["total"] == 200
         assert metrics["null_threshold"] == validation["null_threshold"]
     assert validation["null_threshold"] == validation["best_f1_thresh"]
-    assert validation["f1"] == pytest.approx(validation["best_f1"])
+    assert validation["f1_at_threshold"] == pytest.approx(validation["best_f1"])
     assert validation["loss"] < results["baseline"]["validation"]["loss"]
     assert results["scales"]["f1"] == "0-100"
     assert results["scales"]["null_threshold"] == "0-1"

@@ -7,14 +7,17 @@ from trainer.metrics.generation import generation_scores
 from trainer.metrics.squad import SquadRecord, squad_scores
 
 TEXT_SCORES = ("bleu", "rouge1", "rouge2", "rougeL", "rougeLsum", "meteor")
+AT_THRESHOLD = ("exact", "f1", "HasAns_exact", "HasAns_f1", "NoAns_exact", "NoAns_f1")
 METRICS = (
     *("exact", "f1", "best_exact", "best_f1", "HasAns_exact", "HasAns_f1"),
+    *("exact_at_threshold", "f1_at_threshold"),
     *TEXT_SCORES,
     *("start_accuracy", "end_accuracy"),
 )
 """Names of scores of which more is better."""
 SCALES = {
     **dict.fromkeys((*METRICS, "NoAns_exact", "NoAns_f1", "never_answer"), "0-100"),
+    **dict.fromkeys((f"{name}_at_threshold" for name in AT_THRESHOLD), "0-100"),
     **dict.fromkeys(("null_threshold", "best_exact_thresh", "best_f1_thresh"), "0-1"),
 }
 
@@ -22,15 +25,16 @@ SCALES = {
 def answer_metrics(
     answers: Sequence[Mapping[str, Any]], null_threshold: float | None = None
 ) -> dict[str, Any]:
-    """Returns the scores, 0 to 100, of answers that are refused above a threshold.
+    """Returns the scores, 0 to 100, of answers, and of those left when unsure ones are refused.
 
-    Each answer has `id`, `prediction`, `no_answer_probability` and `answers`, the gold texts. As
-    threshold serves, where none is given, that of the best F1 on these very answers; 1.0 if all
-    questions have answers. `exact`, `f1`, `HasAns_…`, `NoAns_…` and the scores of texts, BLEU to
-    METEOR over questions with an answer, are at the threshold; `best_…` is what others could give.
+    Each answer has `id`, `prediction`, `no_answer_probability` and `answers`, the gold texts. The
+    names of SQuAD mean what they do in the official scripts with their defaults, where every
+    question is answered; so do the scores of texts, over the questions with an answer. Those
+    `_at_threshold` refuse what is likelier than `null_threshold` to have no answer. Where none is
+    given, it is that of the best F1 on these very answers, 1.0 if all questions have answers.
 
     `never_answer` is `exact` where nothing is ever answered. `length_ratio` compares the words of
-    predictions with those of gold answers, whatever the threshold.
+    predictions with those of gold answers.
     """
     records = [
         SquadRecord(
@@ -46,14 +50,14 @@ def answer_metrics(
         null_threshold = 1.0
         if len(answerable) < len(records):
             null_threshold = squad_scores(records)["best_f1_thresh"]
-    given = [
-        "" if one.no_answer_probability > null_threshold else one.prediction_text
-        for one in answerable
-    ]
-    texts = generation_scores(given, [one.gold_answers for one in answerable])
+    texts = generation_scores(
+        [one.prediction_text for one in answerable], [one.gold_answers for one in answerable]
+    )
+    left = squad_scores(records, null_threshold)
     ratio = _length_ratio(answerable)
     return {
-        **squad_scores(records, null_threshold),
+        **squad_scores(records),
+        **{f"{name}_at_threshold": left[name] for name in AT_THRESHOLD if name in left},
         "null_threshold": null_threshold,
         "never_answer": 100 * (1 - len(answerable) / len(records)),
         **{name: texts[name] for name in (*TEXT_SCORES, "meteor_matching") if name in texts},

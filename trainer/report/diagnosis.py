@@ -57,21 +57,24 @@ def _of_pairs(metrics: dict[str, Any]) -> list[str]:
 
 def _of_answers(metrics: dict[str, Any]) -> list[str]:
     findings: list[str] = []
-    never, exact, best = metrics["never_answer"], metrics["exact"], metrics["best_exact"]
-    if 0 < never < 100 and best < never + 0.005:  # where a figure of two decimals shows no difference
+    never, best = metrics["never_answer"], metrics["best_exact"]
+    exact = metrics["exact_at_threshold"]
+    if (
+        0 < never < 100 and best < never + 0.005
+    ):  # where a figure of two decimals shows no difference
         findings.append(
             f"best_exact {best:.2f} at the threshold {metrics['best_exact_thresh']} is that of "
             f"never answering, {never:.2f}; the answers are worth nothing"
         )
     if exact < never - 0.005:
         findings.append(
-            f"exact {exact:.2f} is below that of never answering, {never:.2f}; questions without "
-            f"an answer are answered"
+            f"exact_at_threshold {exact:.2f} is below never answering, {never:.2f}; questions "
+            f"without an answer are answered"
         )
     if metrics.get("HasAns_f1", 100.0) < 1:
         findings.append(
             f"HasAns_f1 is {metrics['HasAns_f1']:.2f} of 100: the questions that have an answer "
-            f"are answered wrongly or not at all"
+            f"are answered wrongly"
         )
     ratio = metrics.get("length_ratio", 1.0)
     if not 0.5 <= ratio <= 2:

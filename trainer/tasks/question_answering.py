@@ -244,8 +244,8 @@ class QuestionAnswering(Task):
     ) -> dict[str, Any]:
         """Returns the scores of the answers, and how often a window's positions are right.
 
-        "No answer" is given where its probability is above `null_threshold`: that of the best F1
-        on the validation split, which is found there and used elsewhere.
+        `null_threshold` is that of the best F1 on the validation split: it is found there and used
+        elsewhere.
         """
         start, end, total = statistics.tolist()
         if not total:
