@@ -52,7 +52,7 @@ def _as_it_stands(name: str, revision: str | None) -> Any:
     """Returns the tokenizer of a tokenizer.json by itself; its tokens have their usual roles."""
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(name, revision=revision)
+    tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(name, revision=revision or "main")
     known = {str(token) for token in tokenizer.added_tokens_decoder.values()}
     for role, usual in USUAL.items():
         named = next((token for token in usual if token in known), None)
@@ -125,7 +125,7 @@ def _wordpiece(vocabulary: dict[str, int]) -> Any:
     return tokenizer
 
 
-def _continuing_characters(tokenizer: Any, texts: list[str]) -> list[str]:
+def _continuing_characters(tokenizer: Any, texts: Iterable[str]) -> list[str]:
     """Returns the characters inside words as ## pieces, sorted.
 
     The library numbers them as a hash map gives them, otherwise in each run, and their numbers
