@@ -1,7 +1,9 @@
 """What each command does, in order: train, evaluate."""
 
 import json
+import os
 import shutil
+import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -87,8 +89,7 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
             for name, value in metrics.items():
                 shown = f"{value:.4f}" if isinstance(value, float) else value
                 print(f"{name:<16} {shown}")
-    _leave(accelerator)
-    return DONE
+    return _leave(accelerator, DONE)
 
 
 def _train(
@@ -110,8 +111,7 @@ def _train(
     if changes is None:
         if accelerator.is_main_process:
             print(f"This run is finished: {directory / 'report.md'}; --run-dir DIR trains anew.")
-        _leave(accelerator)
-        return DONE
+        return _leave(accelerator, DONE)
     status.begin()
     run = build_run(recipe, accelerator, directory)
     for change in changes:
@@ -127,12 +127,10 @@ def _train(
         message = f"stopped at step {state.step} of {run.num_steps}; the same command resumes"
         run.tracker.say(message)
         status.write("stopped", code, state.step, message)
-        _leave(accelerator)
-        return code
+        return _leave(accelerator, code)
     finish(run, accelerator, state)
     status.write("done", DONE, state.step, "done")
-    _leave(accelerator)
-    return DONE
+    return _leave(accelerator, DONE)
 
 
 def _open(recipe: Recipe, directory: Path, resume: str, stack: ExitStack) -> list[str] | None:
@@ -262,7 +260,17 @@ def _describe(run: "Run", accelerator: "Accelerator") -> None:
     accelerator.init_trackers(run.directory.name)
 
 
-def _leave(accelerator: "Accelerator") -> None:
-    """Ends trackers and the process group: a rank that leaves early makes the others abort."""
+def _leave(accelerator: "Accelerator", code: int) -> int:
+    """Ends trackers and the process group, and returns the code; a rank of several ends with it.
+
+    A rank that left early would make the others abort. One that went on to free its model could
+    hang: gloo's destructor, under Python's lock, waits for a thread that needs the lock.
+    """
+    several = accelerator.num_processes > 1
     accelerator.wait_for_everyone()
     accelerator.end_training()
+    if several:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code

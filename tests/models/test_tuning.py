@@ -279,12 +279,16 @@ def test_a_pooler_without_pretrained_weights_learns(
     assert all("classifier" in name for name in frozen)
 
 
-def test_head_only_needs_a_head(folders: dict[str, Path]) -> None:
+@pytest.mark.parametrize(("head", "trains_head"), [((), True), (("pooler",), False)])
+def test_head_only_needs_a_head(
+    folders: dict[str, Path], head: tuple[str, ...], trains_head: bool
+) -> None:
     backbone = AutoModel.from_pretrained(folders["bert"])
-    with pytest.raises(ConfigError, match="head_only, but this model has no head"):
+    with pytest.raises(ConfigError, match="head_only needs a head that is the task's own"):
         apply_tuning(
-            LoadedModel(backbone, (), ()),
+            LoadedModel(backbone, head, ()),
             config.Tuning(mode="head_only"),
+            trains_head=trains_head,
             gradient_checkpointing=False,
         )
 
