@@ -199,3 +199,7 @@ def test_seconds_of_training_leave_out_evaluation(finished):
     lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     tokens = [line["tokens"] for line in lines if line["split"] == "train"]
     assert tokens == sorted(set(tokens))
+    epochs = results["epochs"]
+    assert [one["seconds"] for one in epochs] == pytest.approx(seconds["per_epoch"])
+    learned = sum(one["seconds"] * one["tokens_per_second"] for one in epochs)
+    assert learned == pytest.approx(tokens[-1])

@@ -16,17 +16,19 @@ FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"commands"},
-    {"report", "plan", "loop"},
+    {"commands", "sweep"},
+    {"report", "plan", "loop", "child", "smoke"},
     {"run"},
     {
         *("evaluation", "launch", "order", "checkpoint", "preemption", "run_directory", "ranks"),
-        *("status", "environment"),
+        *("status", "environment", "zero_shot"),
         *("models", "tasks", "data", "metrics"),
     },
     {"engine", "recipe", "optim", "tracking"},
     {"state", "schedule"},
     {"config", "recipes", "architectures"},
+    {"task_settings"},
+    {"section"},
     {"errors", "__init__"},
 ]
 # Those that make up a run use each other (a task its data and metrics), but not in a circle.

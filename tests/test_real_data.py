@@ -51,6 +51,36 @@ def results_of(values, write_recipe, directory) -> dict:
     return json.loads((directory / "results.json").read_text())
 
 
+def test_stories_knows_no_sentiment_before_it_is_tuned_and_the_results_say_so(
+    write_recipe, tmp_path
+):
+    prompt = {"prompt": "Review: {text}\nSentiment:", "answers": [" negative", " positive"]}
+    results = results_of(
+        {
+            "model": {"name_or_path": str(FOLDER / "models/stories260K")},
+            "task": {
+                "name": "classification",
+                "labels": ["negative", "positive"],
+                "zero_shot": prompt,
+            },
+            "data": {
+                "source": {"files": {"train": str(FOLDER / "sst2/dev.tsv")}},
+                "columns": {"text": "sentence", "label": "label"},
+                "split": {"validation": {"ratio": 0.4, "seed": 1}},
+            },
+            "schedule": {"steps": 2},
+        },
+        write_recipe,
+        tmp_path / "run",
+    )
+    metrics = results["zero_shot"]["validation"]
+    supports = [one["support"] for one in metrics["per_class"].values()]
+    assert sum(supports) == 349
+    assert abs(metrics["accuracy"] - max(supports) / 349) < 0.06
+    warnings = [one for one in results["warnings"] if one.startswith("zero-shot validation: ")]
+    assert any("is not above always answering" in one for one in warnings)
+
+
 def test_stories_learns_shakespeare(write_recipe, tmp_path):
     results = results_of(
         {

@@ -1,6 +1,7 @@
 """The command line: thin commands over trainer.commands, and the exit codes."""
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,6 +16,9 @@ EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
 RECIPE = click.argument("recipe")
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", help="Override one value."
+)
+SMOKE = click.option(
+    "--smoke", is_flag=True, help="The whole path in seconds: a tiny random model, built-in data."
 )
 DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 
@@ -35,17 +39,23 @@ def main() -> None:
     metavar="auto|never|PATH",
     help="Continue the run directory, refuse to, or start from a checkpoint.",
 )
+@SMOKE
 @DEBUG
 def train(
-    recipe: str, overrides: tuple[str, ...], run_dir: Path | None, resume: str, debug: bool
+    recipe: str,
+    overrides: tuple[str, ...],
+    run_dir: Path | None,
+    resume: str,
+    smoke: bool,
+    debug: bool,
 ) -> None:
     """Train RECIPE, a shipped recipe's name or a YAML file."""
 
     def command() -> int:
         from trainer.commands import train
 
-        directory = run_dir or Path("runs") / Path(recipe).stem
-        return train(recipe, overrides, directory, resume)
+        directory = run_dir or Path("runs") / (_name_of(recipe) + "-smoke" * smoke)
+        return train(recipe, overrides, directory, resume, in_miniature=smoke)
 
     _run(command, debug)
 
@@ -91,6 +101,95 @@ def show(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
         return 0
 
     _run(command, debug)
+
+
+@main.command()
+@RECIPE
+@SET
+@click.option("--full", is_flag=True, help="Show every layer, also those that are alike.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@DEBUG
+def params(recipe: str, overrides: tuple[str, ...], full: bool, as_json: bool, debug: bool) -> None:
+    """Count the parameters of RECIPE's model by module, without weights or network."""
+
+    def command() -> int:
+        from trainer.commands import params
+
+        return params(recipe, overrides, full=full, as_json=as_json)
+
+    _run(command, debug)
+
+
+@main.command()
+@RECIPE
+@click.option("--seeds", metavar="1,2,3", help="Seeds, with a comma between two.")
+@click.option(
+    "--vary",
+    multiple=True,
+    metavar="KEY.PATH=VALUE,VALUE",
+    help="Values of a key; several multiply.",
+)
+@SET
+@click.option(
+    "--run-dir", type=click.Path(path_type=Path), help="Default: runs/<recipe name>-sweep."
+)
+@click.option(
+    "--launcher", metavar="COMMAND", help="Such as 'accelerate launch --num_processes 2'."
+)
+@click.option(
+    "--print", "print_only", is_flag=True, help="Print the commands, one a line; run none."
+)
+@SMOKE
+@DEBUG
+def sweep(
+    recipe: str,
+    seeds: str | None,
+    vary: tuple[str, ...],
+    overrides: tuple[str, ...],
+    run_dir: Path | None,
+    launcher: str | None,
+    print_only: bool,
+    smoke: bool,
+    debug: bool,
+) -> None:
+    """Train RECIPE for every seed and value, one run after the other; again, it goes on."""
+
+    def command() -> int:
+        from trainer.sweep import sweep
+
+        return sweep(
+            recipe,
+            overrides,
+            seeds=seeds,
+            vary=vary,
+            directory=run_dir or Path("runs") / (_name_of(recipe) + "-sweep" + "-smoke" * smoke),
+            launcher=launcher,
+            print_only=print_only,
+            smoke=smoke,
+        )
+
+    _run(command, debug)
+
+
+@main.command()
+@click.argument("run_dirs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--by", metavar="KEY.PATH", help="Group by this key; else by all but the seed.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@DEBUG
+def compare(run_dirs: tuple[Path, ...], by: str | None, as_json: bool, debug: bool) -> None:
+    """Compare RUN_DIRS, or all runs in a sweep's folder: mean and deviation over seeds."""
+
+    def command() -> int:
+        from trainer.report.comparison import print_comparison
+
+        return print_comparison(run_dirs, by, as_json)
+
+    _run(command, debug)
+
+
+def _name_of(recipe: str) -> str:
+    """Returns the name of a recipe; llama-3.2-1b has a dot and no suffix."""
+    return re.sub(r"\.ya?ml$", "", Path(recipe).name)
 
 
 def _run(command: Callable[[], int], debug: bool) -> None:

@@ -33,7 +33,14 @@ if TYPE_CHECKING:
 DONE, STOPPED, INTERRUPTED = 0, 85, 130
 
 
-def train(recipe_name: str, overrides: tuple[str, ...], directory: Path, resume: str) -> int:
+def train(
+    recipe_name: str,
+    overrides: tuple[str, ...],
+    directory: Path,
+    resume: str,
+    *,
+    in_miniature: bool = False,
+) -> int:
     """Trains a recipe in its run directory and returns the exit code; status.json is written last.
 
     Raises TrainerError for what the user can mend.
@@ -44,6 +51,10 @@ def train(recipe_name: str, overrides: tuple[str, ...], directory: Path, resume:
         stack.enter_context(status.reported())
         stop = stack.enter_context(listen())
         recipe = load_recipe(recipe_name, overrides)
+        if in_miniature:
+            from trainer.smoke import smoke
+
+            recipe = smoke(recipe)
         return _train(recipe, directory.absolute(), resume, status, stop, stack)
 
 
@@ -79,8 +90,11 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
         )
     on_main(accelerator, lambda: verify(run.store.path(step)))
     load_weights(run.store.path(step), run.parameters)
-    measured = metrics_at(read_lines(directory / "metrics.jsonl"), step)
-    found = evaluate(run, accelerator, split, validation=measured.get("validation"))
+    validation = metrics_at(read_lines(directory / "metrics.jsonl"), step).get("validation")
+    elsewhere = split != "validation" and "validation" in run.splits
+    if validation is None and elsewhere and run.task.fits_on_validation:
+        validation = evaluate(run, accelerator, "validation")
+    found = evaluate(run, accelerator, split, validation=validation)
     metrics = {"step": step, "split": split, **found}
     if accelerator.is_main_process:
         if as_json:
@@ -90,6 +104,18 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
                 shown = f"{value:.4f}" if isinstance(value, float) else value
                 print(f"{name:<16} {shown}")
     return _leave(accelerator, DONE)
+
+
+def params(recipe_name: str, overrides: tuple[str, ...], *, full: bool, as_json: bool) -> int:
+    """Prints the parameters of a recipe's model by module, without weights or network."""
+    recipe = load_recipe(recipe_name, overrides)
+    quiet_libraries()
+    from trainer.plan.parameters import as_json as values
+    from trainer.plan.parameters import as_text, count
+
+    found = count(recipe)
+    print(json.dumps(values(found, full=full)) if as_json else as_text(found, full=full), end="")
+    return DONE
 
 
 def _train(
@@ -118,6 +144,8 @@ def _train(
         run.tracker.say(change)
     state = _resume(run, accelerator, resume)
     _describe(run, accelerator)
+    if state.step == 0:
+        _zero_shot(run, accelerator, state)
     if state.step == 0 and recipe.evaluation.baseline:
         _baseline(run, accelerator, state)
     state = train(run, accelerator, state, stop)
@@ -237,6 +265,13 @@ def _baseline(run: "Run", accelerator: "Accelerator", state: "TrainState") -> No
             metrics = evaluate(run, accelerator, split, validation=validation)
             run.tracker.evaluation(state, 0, metrics, split=split)
             validation = metrics if split == "validation" else validation
+
+
+def _zero_shot(run: "Run", accelerator: "Accelerator", state: "TrainState") -> None:
+    from trainer.zero_shot import measure_zero_shot
+
+    for split, metrics in measure_zero_shot(run, accelerator).items():
+        run.tracker.evaluation(state, 0, metrics, split=f"zero_shot_{split}")
 
 
 def _describe(run: "Run", accelerator: "Accelerator") -> None:

@@ -1,21 +1,18 @@
 """What a recipe may say: frozen, strict models, one for each of its sections."""
 
-import difflib
-from string import Formatter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-PositiveInt = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys are refused, no value is converted or changed later."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+from trainer.section import Fraction, PositiveInt, Section
+from trainer.task_settings import CausalLM as CausalLM
+from trainer.task_settings import Classification as Classification
+from trainer.task_settings import GeneratedAnswers as GeneratedAnswers
+from trainer.task_settings import Generation as Generation
+from trainer.task_settings import LabelWords as LabelWords
+from trainer.task_settings import MaskedLM as MaskedLM
+from trainer.task_settings import QuestionAnswering as QuestionAnswering
+from trainer.task_settings import TaskSettings as TaskSettings
 
 
 class TrainedTokenizer(Section):
@@ -69,136 +66,6 @@ class Tuning(Section):
     dropout: Fraction = 0.05
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     bias: Literal["none", "all", "lora_only"] = "none"
-
-
-class Classification(Section):
-    name: Literal["classification"]
-    labels: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
-    """Names in the order of their indices; null takes what the train split holds."""
-    class_weights: Literal["balanced"] | tuple[Annotated[float, Field(gt=0)], ...] | None = None
-    """Weight of each class in the loss; balanced is rows / (classes * rows of the class)."""
-    label_smoothing: Fraction = 0.0
-
-    @model_validator(mode="after")
-    def _one_weight_for_each_label(self) -> Self:
-        if self.labels is not None and len(set(self.labels)) != len(self.labels):
-            raise ValueError("labels must differ from each other")
-        if self.labels is not None and isinstance(self.class_weights, tuple):
-            given, needed = len(self.class_weights), len(self.labels)
-            if given != needed:
-                raise ValueError(f"class_weights has {given} numbers for {needed} labels")
-        return self
-
-
-class MaskedLM(Section):
-    name: Literal["masked_lm"]
-    mask_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    """Share of the tokens that are to be predicted: 80 % masked, 10 % another token, 10 % kept."""
-    whole_words: bool = False
-    """Mask all pieces of a word together."""
-    next_sentence_prediction: bool = False
-    """Also tell the next segment of a document from one of another document; BERT only."""
-
-
-class Generation(Section):
-    num_examples: Annotated[int, Field(ge=0)] = 64
-    """Examples of a split that are answered by greedy generation; 0 for none."""
-    max_new_tokens: PositiveInt = 64
-
-
-class CausalLM(Section):
-    name: Literal["causal_lm"]
-    prompt: str | None = None
-    """Template over columns, such as "{instruction}\\n", that is not learned; null for text."""
-    completion: str | None = None
-    """Template of what is learned after the prompt, such as "{output}"."""
-    chat: bool = False
-    """Train on the answers in the chat messages of data.columns.messages."""
-    packing: bool = False
-    """Several examples in one sequence, apart from each other."""
-    generation: Generation = Generation()
-
-    @model_validator(mode="after")
-    def _one_format(self) -> Self:
-        if (self.prompt is None) != (self.completion is None):
-            raise ValueError("give both of prompt and completion, or neither")
-        if self.chat and self.prompt is not None:
-            raise ValueError("give one of chat and prompt")
-        if self.packing and not self.instructs:
-            raise ValueError("packing joins instructions; text is cut into full blocks anyway")
-        return self
-
-    @model_validator(mode="after")
-    def _templates(self) -> Self:
-        for key, template in (("prompt", self.prompt), ("completion", self.completion)):
-            try:
-                fields = [
-                    part[1:] for part in Formatter().parse(template or "{a}") if part[1] is not None
-                ]
-            except ValueError as error:
-                raise ValueError(
-                    f"{key} is no template ({error}); write {{{{ for a brace"
-                ) from error
-            if not fields:
-                raise ValueError(f"{key} names no column; write one as {{instruction}}")
-            if any(not name or spec or conversion for name, spec, conversion in fields):
-                raise ValueError(f"{key}: between braces stands the name of a column and no more")
-        return self
-
-    def template_columns(self) -> list[tuple[str, str]]:
-        """Returns the columns that prompt and completion name, with the key that does."""
-        templates = (("prompt", self.prompt or ""), ("completion", self.completion or ""))
-        return [
-            (key, name)
-            for key, template in templates
-            for _, name, _, _ in Formatter().parse(template)
-            if name
-        ]
-
-    @property
-    def instructs(self) -> bool:
-        """Returns whether it learns answers to prompts rather than running text."""
-        return self.chat or self.prompt is not None
-
-
-class QuestionAnswering(Section):
-    name: Literal["question_answering"]
-    stride: PositiveInt = 128
-    """Tokens that neighbouring windows of a long context share."""
-    num_best: PositiveInt = 20
-    """Starts of each window that may begin an answer, and answers that are weighed against none."""
-    max_answer_length: PositiveInt = 30
-    """Tokens."""
-
-
-class OtherTask(Section):
-    name: str
-    """A task without settings of its own."""
-
-    @model_validator(mode="after")
-    def _no_misspelling(self) -> Self:
-        near = difflib.get_close_matches(self.name, TASK_NAMES, n=1, cutoff=0.5)
-        if near:
-            raise ValueError(f"there is no task {self.name}; did you mean {near[0]}?")
-        return self
-
-
-TASK_NAMES = ("classification", "masked_lm", "causal_lm", "question_answering")
-
-
-def _task_kind(value: Any) -> str:
-    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
-    return name if name in TASK_NAMES else "other"
-
-
-TaskSettings = Annotated[
-    Annotated[Classification, Tag("classification")]
-    | Annotated[MaskedLM, Tag("masked_lm")]
-    | Annotated[CausalLM, Tag("causal_lm")]
-    | Annotated[QuestionAnswering, Tag("question_answering")]
-    | Annotated[OtherTask, Tag("other")],
-    Discriminator(_task_kind),
-]
 
 
 class Source(Section):
@@ -279,11 +146,14 @@ class Split(Section):
     """Likewise. auto: the source's test, otherwise none."""
 
 
+Excluded = Annotated[tuple[str | int | float, ...], Field(min_length=1)]
+
+
 class Data(Section):
     source: Source
     columns: Columns = Columns()
     split: Split = Split()
-    exclude: dict[str, Annotated[tuple[str | int | float, ...], Field(min_length=1)]] = {}
+    exclude: dict[str, Excluded] = Field(default={})
     """Column to the values whose rows are left out, such as {label: [-1]}; 1, 1.0 and "1" are one
     value, and a class may be given by its name."""
     documents: Literal["rows", "blank_lines", "headings"] = "rows"
@@ -351,6 +221,8 @@ class Evaluation(Section):
 class Checkpoint(Section):
     every_steps: PositiveInt | None = None
     """null saves at evaluations that are best, when stopped and at the end."""
+    every_epoch: bool = False
+    """Also at the end of each epoch."""
     keep_last: PositiveInt = 2
     keep_best: bool = True
     """Keep the best step's checkpoint; model/ then holds it, otherwise the last step."""

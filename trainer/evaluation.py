@@ -48,12 +48,13 @@ def evaluate(
             if predictions is not None or task.reads_records:
                 records += task.records(outputs, batch.targets, rows, ids)
     sample = task.sample(rows)[accelerator.process_index :: accelerator.num_processes]
-    records += task.generate(run.model, rows, sample)
+    with accelerator.autocast():  # as the objective has it inside
+        records += task.generate(run.model, rows, sample)
     run.objective.train()
     totals = sum_over_ranks(accelerator, sums).cpu().numpy()
     answers = task.answers(gather_object(records), rows)
     if predictions is not None and accelerator.is_main_process:
-        _write_lines(answers, predictions)
+        write_records(answers, predictions)
     return {
         **loss_by_term(run, totals[:num_terms], totals[num_terms : 2 * num_terms]),
         **task.metrics(totals[2 * num_terms :], answers, validation),
@@ -80,7 +81,8 @@ def loss_by_term(run: "Run", sums: np.ndarray, counts: np.ndarray) -> dict[str, 
     return {"loss": loss, **(named if len(terms) > 1 else {})}
 
 
-def _write_lines(answers: list[Record], file: Path) -> None:
+def write_records(records: list[Record], file: Path) -> None:
+    """Writes a line for each record, in a folder that is made where it is not there."""
     file.parent.mkdir(exist_ok=True)
     with file.open("w") as opened:
-        opened.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+        opened.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

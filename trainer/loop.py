@@ -87,6 +87,7 @@ def train(run: Run, accelerator: Accelerator, state: TrainState, stop: StopReque
             stopping
             or finished(run, state)
             or (improved and recipe.checkpoint.keep_best)
+            or (epoch_ends and recipe.checkpoint.every_epoch)
             or (every_steps is not None and state.step % every_steps == 0)
         ):
             save_checkpoint(run, accelerator, state)

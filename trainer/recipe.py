@@ -116,8 +116,8 @@ def _fill_in_metric(values: dict[str, Any]) -> None:
 def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
     """Returns the dotted keys in which two recipes differ, with both values."""
     flat_one, flat_other = (
-        _flatten(one.model_dump(mode="json")),
-        _flatten(other.model_dump(mode="json")),
+        flatten(one.model_dump(mode="json")),
+        flatten(other.model_dump(mode="json")),
     )
     keys = list(dict.fromkeys([*flat_one, *flat_other]))
     return {
@@ -240,11 +240,12 @@ def _sections_of(annotation: Any) -> list[type[BaseModel]]:
     return [section for part in get_args(annotation) for section in _sections_of(part)]
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the values of nested sections by dotted key."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

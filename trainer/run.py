@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from accelerate import Accelerator
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trainer.checkpoint import CheckpointStore, write_checkpoint
 from trainer.config import Recipe, TrainedTokenizer
+from trainer.data.columns import check_columns, column_name, resolve_columns
 from trainer.data.prepare import (
     PreparedSplit,
     Summary,
@@ -19,13 +20,7 @@ from trainer.data.prepare import (
     prepare,
     write_once,
 )
-from trainer.data.sources import (
-    check_columns,
-    column_name,
-    load_splits_and_notes,
-    resolve_columns,
-    rows_digest,
-)
+from trainer.data.sources import load_splits, rows_digest
 from trainer.errors import ConfigError, DataError
 from trainer.launch import (
     COMPUTE_DTYPES,
@@ -33,8 +28,9 @@ from trainer.launch import (
     resolve_micro_batch_size,
     resolve_precision,
 )
+from trainer.models.architecture import build_model_config, check_length
 from trainer.models.dropout import speed_up_dropout
-from trainer.models.load import QUANTISED, build_model_config, check_length, load_model
+from trainer.models.load import QUANTISED, LoadedModel, load_model
 from trainer.models.parameters import ParameterCounts, count_parameters, trainable_parameters
 from trainer.models.tokenizer import load_tokenizer, tokenizer_digest, train_tokenizer
 from trainer.models.tuning import apply_tuning
@@ -43,12 +39,15 @@ from trainer.order import DataOrder
 from trainer.ranks import on_main
 from trainer.schedule import total_steps
 from trainer.state import TrainState
-from trainer.tasks import TASKS
+from trainer.tasks import task_of
 from trainer.tasks.base import Objective, Task
 from trainer.tracking import Tracker
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+Baseline = Literal["pretrained", "untrained head", "random weights"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +70,8 @@ class Run:
     parameters: dict[str, nn.Parameter]
     """What learns, by name."""
     counts: ParameterCounts
+    baseline_is: Baseline
+    """What is measured before the first step; figures of an untrained head say nothing."""
     term_weights: Tensor
     """Weight of each loss term, float64 [num_terms]."""
     micro_batch_size: int
@@ -97,11 +98,9 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
             f"tuning.bias: {recipe.tuning.bias} with {recipe.tuning.mode}: in {precision} "
             f"bitsandbytes rounds trained biases; use none, or precision: fp32"
         )
-    kind = TASKS.get(recipe.task.name)
-    if kind is None:
-        raise ConfigError(f"task.name: there is no {recipe.task.name}; use {', '.join(TASKS)}")
+    kind = task_of(recipe)
     columns = kind.columns(recipe)
-    rows, left_out = load_splits_and_notes(recipe.data)
+    rows, left_out = load_splits(recipe.data)
     check_columns(rows, columns, section="")
     rows = {name: resolve_columns(part, columns) for name, part in rows.items()}
     tokenizer = build_tokenizer(recipe, rows["train"], directory)
@@ -125,6 +124,8 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
     )
     if recipe.tuning.mode != "full" and recipe.model.initialization == "random":
         notes.append("the frozen backbone is random: little can be learned on top of it")
+    if getattr(recipe.task, "zero_shot", None) is not None and task.zero_shot is None:
+        notes.append("no zero-shot: random weights have learned nothing")
     model = apply_tuning(
         loaded,
         recipe.tuning,
@@ -162,6 +163,7 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
         optimizer=cast(torch.optim.Optimizer, optimizer),
         parameters=parameters,
         counts=counts,
+        baseline_is=_baseline_of(loaded),
         term_weights=torch.tensor(weights, dtype=torch.float64, device=accelerator.device),
         micro_batch_size=micro_batch_size,
         num_steps=num_steps,
@@ -208,7 +210,12 @@ def build_tokenizer(recipe: Recipe, train: "Dataset", directory: Path) -> Any:
         return load_tokenizer(recipe.model)
     kept = directory / "tokenizer"
     if not kept.is_dir():
-        key = content_key(rows=_digest(train, recipe), tokenizer=settings.model_dump())
+        key = content_key(
+            rows=_digest(train, recipe),
+            task=recipe.task.name,  # it chooses the texts of those columns
+            columns=task_of(recipe).columns(recipe),
+            tokenizer=settings.model_dump(),
+        )
         texts = _TrainTexts(recipe, train)
         trained = write_once(
             cache_folder() / "tokenizers" / key,
@@ -227,7 +234,7 @@ class _TrainTexts:
     rows: "Dataset"
 
     def __iter__(self) -> Iterator[str]:
-        return TASKS[self.recipe.task.name].texts(self.recipe, self.rows)
+        return task_of(self.recipe).texts(self.recipe, self.rows)
 
 
 def prepare_splits(
@@ -264,7 +271,7 @@ def prepare_splits(
 
 
 def _digest(rows: "Dataset", recipe: Recipe) -> str:
-    columns = TASKS[recipe.task.name].columns(recipe)
+    columns = task_of(recipe).columns(recipe)
     names = dict.fromkeys(column_name(column) for column in columns.values() if column is not None)
     return rows_digest(rows, list(names))
 
@@ -282,6 +289,12 @@ def _check_metric(recipe: Recipe, task: Task, rows: "dict[str, Dataset]") -> Non
         )
     if recipe.evaluation.patience is not None and "validation" not in rows:
         raise ConfigError("evaluation.patience needs a validation split; set data.split.validation")
+
+
+def _baseline_of(loaded: LoadedModel) -> Baseline:
+    if "*" in loaded.fresh:
+        return "random weights"
+    return "untrained head" if loaded.fresh else "pretrained"
 
 
 def _copy(source: Path, folder: Path) -> None:

@@ -9,8 +9,8 @@ import pydantic
 import pytest
 
 from trainer.config import Columns, Data
-from trainer.data.columns import check_columns, column_name, resolve_columns
-from trainer.data.sources import ROW, load_splits, rows_digest
+from trainer.data.columns import ROW, check_columns, column_name, resolve_columns
+from trainer.data.sources import load_splits, rows_digest
 from trainer.errors import DataError
 
 ARTICLES = [
@@ -36,7 +36,7 @@ def load(folder: Path, rows: list[dict[str, Any]], **split: Any) -> dict[str, da
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     values = {"source": {"files": {"train": str(file)}}}
     values |= {"split": {"validation": None, "test": None} | split}
-    return load_splits(Data.model_validate_json(json.dumps(values)))
+    return load_splits(Data.model_validate_json(json.dumps(values)))[0]
 
 
 def resolved(rows: datasets.Dataset, *columns: str | tuple[str, ...]) -> list[list[Any]]:
@@ -177,7 +177,7 @@ def test_the_columns_of_a_recipe_come_with_its_rows(tmp_path):
     recipe = Data.model_validate_json(
         json.dumps({**values, "split": split, "exclude": exclude, "max_rows": 4})
     )
-    rows = [row for part in load_splits(recipe).values() for row in part.to_list()]
+    rows = [row for part in load_splits(recipe)[0].values() for row in part.to_list()]
     assert sorted(row["article.body.size"] for row in rows) == [1, 2, 4, 5]
     for row in rows:
         number = row["article.body.size"]

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.config import Data
+from trainer.data.columns import ROW
 from trainer.data.documents import group_documents, sentences
-from trainer.data.sources import ROW, load_splits
+from trainer.data.sources import load_splits
 from trainer.errors import DataError
 
 # As WikiText has it: titles with one sign a side, those of sections with more.
@@ -48,7 +49,7 @@ def grouped(lines: list[Any], begin: Any, numbers: list[int] | None = None) -> l
 def load(file: Path, text: str, **values: Any) -> dict[str, datasets.Dataset]:
     file.write_text(text, "utf-8")
     made = {"source": {"files": {"train": str(file)}}, "split": {"validation": None, "test": None}}
-    return load_splits(Data.model_validate_json(json.dumps(made | values)))
+    return load_splits(Data.model_validate_json(json.dumps(made | values)))[0]
 
 
 # Where they begin
@@ -185,7 +186,7 @@ def test_other_columns_and_splits_are_grouped_as_well(tmp_path):
         "columns": {"text": "line"},
         "documents": "blank_lines",
     }
-    parts = load_splits(Data.model_validate_json(json.dumps(values)))
+    parts, _ = load_splits(Data.model_validate_json(json.dumps(values)))
     assert {name: rows["line"][:] for name, rows in parts.items()} == {
         "train": ["a", "train"],
         "test": ["a", "test"],

@@ -9,8 +9,9 @@ import pydantic
 import pytest
 
 from trainer.config import Data
+from trainer.data.columns import ROW
 from trainer.data.exclusion import value_text
-from trainer.data.sources import ROW, load_splits, load_splits_and_notes
+from trainer.data.sources import load_splits
 from trainer.errors import DataError
 
 LABELS = ["a", "-", "b", "-", "c", "a", "b", "-", "c", "a"]
@@ -31,12 +32,12 @@ def jsonl(file: Path, rows: list[dict[str, Any]]) -> Path:
 
 def kept(file: Path, exclude: dict[str, Any], **other: Any) -> list[int]:
     """Returns the numbers of the train rows that are left."""
-    return list(load_splits(data({"train": file}, exclude, **other))["train"][ROW])
+    return list(load_splits(data({"train": file}, exclude, **other))[0]["train"][ROW])
 
 
 def test_rows_of_a_value_are_left_out_and_the_others_keep_their_numbers(tmp_path):
     file = jsonl(tmp_path / "a.jsonl", ROWS)
-    splits, notes = load_splits_and_notes(data({"train": file}, {"label": ["-", "c"]}))
+    splits, notes = load_splits(data({"train": file}, {"label": ["-", "c"]}))
     numbers = [row for row, label in enumerate(LABELS, 1) if label in ("a", "b")]
     assert list(splits["train"][ROW]) == numbers
     assert splits["train"]["text"][:] == [f"text {row}" for row in numbers]
@@ -46,7 +47,7 @@ def test_rows_of_a_value_are_left_out_and_the_others_keep_their_numbers(tmp_path
 def test_nothing_is_left_out_or_noted_by_default(tmp_path):
     file = jsonl(tmp_path / "a.jsonl", ROWS)
     for exclude in ({}, {"label": ["z"]}):
-        splits, notes = load_splits_and_notes(data({"train": file}, exclude))
+        splits, notes = load_splits(data({"train": file}, exclude))
         assert splits["train"].remove_columns(ROW).to_list() == ROWS
         assert notes == []
 
@@ -73,7 +74,7 @@ def test_a_missing_value_is_no_word(tmp_path):
 def test_a_row_goes_when_any_of_several_columns_says_so(tmp_path):
     rows = [{"a": row % 2, "b": row % 3} for row in range(1, 13)]
     file = jsonl(tmp_path / "a.jsonl", rows)
-    splits, notes = load_splits_and_notes(data({"train": file}, {"a": [0], "b": [0]}))
+    splits, notes = load_splits(data({"train": file}, {"a": [0], "b": [0]}))
     assert list(splits["train"][ROW]) == [1, 5, 7, 11]
     assert notes == ["8 of 12 train rows were left out by data.exclude: a 0 (6), b 0 (4)"]
 
@@ -89,7 +90,7 @@ def test_classes_go_by_index_and_by_name(tmp_path):
     assert kept(file, {"label": ["neutral"]}) == [1, 3, 4]
     assert kept(file, {"label": [1]}) == [1, 3, 4]
     assert kept(file, {"label": ["0"]}) == [2, 3, 4], "a number is an index"
-    _, notes = load_splits_and_notes(data({"train": file}, {"label": ["neutral"]}))
+    _, notes = load_splits(data({"train": file}, {"label": ["neutral"]}))
     assert notes == ["1 of 4 train rows were left out by data.exclude: label neutral (1)"]
 
 
@@ -97,7 +98,7 @@ def test_it_comes_before_max_rows_and_before_a_division(tmp_path):
     file = jsonl(tmp_path / "a.jsonl", ROWS)
     assert kept(file, {"label": ["-"]}, max_rows=3) == [1, 3, 5]
     recipe = data({"train": file}, {"label": ["-"]}, split={"validation": {"ratio": 0.3}})
-    splits = load_splits(recipe)
+    splits, _ = load_splits(recipe)
     numbers = [row for rows in splits.values() for row in rows[ROW]]
     assert sorted(numbers) == [row for row, label in enumerate(LABELS, 1) if label != "-"]
     plain = datasets.Dataset.from_list([row for row in ROWS if row["label"] != "-"])
@@ -111,7 +112,7 @@ def test_each_split_that_is_used_is_cleaned_and_noted_once(tmp_path):
     other = jsonl(tmp_path / "c.jsonl", [{"text": "has no label"}])
     files = {"train": train, "dev": dev, "unlabelled": other}
     recipe = data(files, {"label": ["-"]}, split={"validation": "dev", "test": "dev"})
-    splits, notes = load_splits_and_notes(recipe)
+    splits, notes = load_splits(recipe)
     assert list(splits["validation"][ROW]) == list(splits["test"][ROW]) == [1, 3]
     assert notes == [
         "3 of 10 train rows were left out by data.exclude: label - (3)",
@@ -122,7 +123,7 @@ def test_each_split_that_is_used_is_cleaned_and_noted_once(tmp_path):
 def test_a_field_of_a_nested_column(tmp_path):
     rows = [{"meta": {"lang": lang}} for lang in ("en", "de", "en", "fr")]
     file = jsonl(tmp_path / "a.jsonl", rows)
-    splits = load_splits(data({"train": file}, {"meta.lang": ["de", "fr"]}))
+    splits, _ = load_splits(data({"train": file}, {"meta.lang": ["de", "fr"]}))
     assert splits["train"].to_list() == [{**rows[0], ROW: 1}, {**rows[2], ROW: 3}]
 
 

@@ -11,7 +11,8 @@ import datasets
 import pytest
 
 from trainer.config import Data
-from trainer.data.sources import ROW, load_splits, rows_digest
+from trainer.data.columns import ROW
+from trainer.data.sources import load_splits, rows_digest
 from trainer.errors import ConfigError, DataError
 
 ROWS = [{"text": f"text {number}", "label": number % 2} for number in range(50)]
@@ -29,7 +30,7 @@ def load(file: Path | list[Path], **other: Any) -> datasets.Dataset:
 
 def parts(recipe: Data) -> dict[str, datasets.Dataset]:
     """Returns the splits without the numbers of their rows."""
-    return {name: rows.remove_columns(ROW) for name, rows in load_splits(recipe).items()}
+    return {name: rows.remove_columns(ROW) for name, rows in load_splits(recipe)[0].items()}
 
 
 def write(file: Path, text: str) -> Path:
@@ -381,7 +382,7 @@ def test_names_of_labels_survive_division_exclusion_and_max_rows(tmp_path):
 
 def test_rows_are_numbered_as_in_their_file(tmp_path):
     source = {"files": {"train": str(jsonl(tmp_path / "a.jsonl"))}}
-    splits = load_splits(data(source, validation={"ratio": 0.2}, max_rows=30))
+    splits, _ = load_splits(data(source, validation={"ratio": 0.2}, max_rows=30))
     for rows in splits.values():
         assert [ROWS[row - 1]["text"] for row in rows[ROW]] == rows["text"][:]
     assert sorted(row for rows in splits.values() for row in rows[ROW]) == list(range(1, 31))

@@ -10,7 +10,8 @@ import datasets
 import pytest
 
 from trainer.config import Data
-from trainer.data.sources import ROW, load_splits, rows_digest
+from trainer.data.columns import ROW
+from trainer.data.sources import load_splits, rows_digest
 from trainer.errors import DataError
 
 
@@ -61,7 +62,7 @@ ROWS = [
 def load(*files: Path) -> datasets.Dataset:
     source = {"files": {"train": [str(file) for file in files]}}
     values = {"source": source, "split": {"validation": None, "test": None}}
-    return load_splits(Data.model_validate_json(json.dumps(values)))["train"]
+    return load_splits(Data.model_validate_json(json.dumps(values)))[0]["train"]
 
 
 def read(*files: Path) -> list[dict[str, Any]]:

@@ -12,8 +12,9 @@ from transformers.models.llama import LlamaForQuestionAnswering
 
 from trainer import config
 from trainer.errors import ConfigError
+from trainer.models.architecture import build_model_config
 from trainer.models.export import export_model
-from trainer.models.load import LoadedModel, build_model_config, load_model
+from trainer.models.load import LoadedModel, load_model
 from trainer.models.parameters import trainable_parameters
 from trainer.models.span_head import ensure_span_head
 from trainer.models.tokenizer import load_tokenizer

@@ -7,7 +7,7 @@ import pytest
 
 from trainer import config
 from trainer.errors import ConfigError
-from trainer.models.load import build_model_config
+from trainer.models.architecture import build_model_config
 from trainer.models.tokenizer import load_tokenizer, tokenizer_digest, train_tokenizer
 
 KINDS = ("wordpiece", "bpe")
@@ -142,6 +142,11 @@ def test_the_digest_is_of_what_decides_the_tokens(tmp_path: Path) -> None:
     assert digest(one) == digest(trained(tmp_path / "again", "bpe"))
     assert digest(one) != digest(trained(tmp_path / "smaller", "bpe", 280))
     assert digest(one) != digest(one, "llama")  # no token_type_ids
+    settings = settings_of(one, "bert")
+    tokenizer = load_tokenizer(settings)
+    before = tokenizer_digest(tokenizer)
+    tokenizer.eos_token = "[SEP]"  # a role more for a token that is there: other ends of texts
+    assert tokenizer_digest(tokenizer) != before
 
 
 def test_a_file_that_the_class_of_its_model_type_refuses_is_loaded_as_it_stands(tmp_path):

@@ -7,7 +7,8 @@ import torch
 from transformers import AutoModel
 
 from trainer import config
-from trainer.models.load import LoadedModel, build_model_config, load_model
+from trainer.models.architecture import build_model_config
+from trainer.models.load import LoadedModel, load_model
 from trainer.models.tokenizer import load_tokenizer, train_tokenizer
 
 SIZES: dict[str, Any] = {

@@ -153,3 +153,22 @@ def test_answers_without_a_word_are_named():
         "test: every generated answer is empty"
     ]
     assert diagnose({"loss": 1.0, "generated_words": 3}, "test") == []
+
+
+def test_zero_shot_near_chance_is_said_without_a_loss():
+    metrics = from_confusion(np.array([[0, 50], [0, 50]]), LABELS[:2])
+    found = diagnose(metrics, "zero-shot validation")
+    assert len(found) == 2
+    assert all(one.startswith("zero-shot validation: ") for one in found)
+    assert diagnose(from_confusion(np.array([[45, 5], [5, 45]]), LABELS[:2]), "test") == []
+
+
+@pytest.mark.parametrize(
+    ("f1", "never", "suspected"),
+    [(20.0, 33.3, True), (33.3, 33.3, True), (34.0, 33.3, False), (5.0, 0.0, False)],
+)
+def test_generated_answers_are_compared_with_never_answering(f1, never, suspected):
+    metrics = {"f1": f1, "exact": 0.0, "never_answer": never, "HasAns_f1": 20.0}
+    found = diagnose(metrics, "zero-shot test")
+    assert len(found) == suspected
+    assert all(f"f1 {f1:.2f} is not above never answering, {never:.2f}" in one for one in found)

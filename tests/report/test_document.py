@@ -22,9 +22,11 @@ RESULTS: dict[str, Any] = {
             "initialization": "random",
         },
         "tuning": {"mode": "full"},
+        "evaluation": {"metric": "accuracy"},
     },
     "parameters": {"total": 1234567, "trainable": 4321, "stored": 617000},
     "baseline": {"validation": measured(0.7111, 0.4888), "test": measured(0.7222, 0.4777)},
+    "baseline_is": "pretrained",
     "epochs": [
         {
             "epoch": epoch,
@@ -32,6 +34,8 @@ RESULTS: dict[str, Any] = {
             "train_loss": 0.6 / epoch,
             "validation": measured(0.5 / epoch, 0.8),
             "seconds": 2.5,
+            "tokens_per_second": 1234.5,
+            "peak_memory_bytes": 300 * 2**20,
         }
         for epoch in (1, 2)
     ],
@@ -74,10 +78,12 @@ def test_baseline_best_and_final_stand_beside_each_other(results):
     assert ["loss", "0.7222", "0.3222", "0.3555"] in found
 
 
-def test_epochs_have_train_beside_validation_loss(results):
-    found = rows(report("demo", results))
-    assert ["1", "10", "0.6000", "0.5000", "2.5"] in found
-    assert ["2", "20", "0.3000", "0.2500", "2.5"] in found
+def test_epochs_have_losses_the_deciding_metric_time_and_memory(results):
+    text = report("demo", results)
+    assert "| validation loss | validation accuracy |" in text
+    found = rows(text)
+    assert ["1", "10", "0.6000", "0.5000", "0.8000", "2.5", "1,234", "300"] in found
+    assert ["2", "20", "0.3000", "0.2500", "0.8000", "2.5", "1,234", "300"] in found
 
 
 def test_what_was_not_measured_is_left_out(results):
@@ -91,6 +97,23 @@ def test_what_was_not_measured_is_left_out(results):
 def test_without_a_baseline_its_column_is_empty(results):
     results["baseline"] = {}
     assert ["accuracy", "", "0.9111", "0.8999"] in rows(report("demo", results))
+
+
+def test_zero_shot_stands_beside_a_baseline_that_is_called_what_it_is(results):
+    results |= {"baseline_is": "untrained head"}
+    zero_shot = {"accuracy": 0.6543, "total": 64, "seconds": 2.0}
+    found = rows(report("demo", results | {"zero_shot": {"validation": zero_shot}}))
+    title = "baseline (untrained head)"
+    assert ["validation", title, "zero-shot", "best (step 10)", "final (step 20)"] in found
+    assert ["accuracy", "0.4888", "0.6543", "0.9111", "0.8999"] in found
+    assert ["loss", "0.7111", "", "0.3111", "0.3444"] in found
+    text = report("demo", results | {"zero_shot": {"validation": zero_shot}})
+    assert "zero-shot: of 64 questions" in text.split("## test")[0]
+    assert text.count("zero-shot: of") == 1
+    assert "zero-shot" not in report("demo", results | {"zero_shot": {}})
+    assert "zero-shot" not in report("demo", results)
+    random = rows(report("demo", results | {"baseline_is": "random weights"}))
+    assert random[0][1] == "baseline (random weights)"
 
 
 def test_a_run_without_epochs_or_evaluations_has_a_report(results):

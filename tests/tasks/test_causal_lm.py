@@ -9,14 +9,16 @@ import pytest
 import torch
 from tiny_models import build_config, random_model
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from trainer import config
 from trainer.data.prepare import PreparedSplit, prepare
 from trainer.errors import ConfigError
 from trainer.models.tokenizer import load_tokenizer
 from trainer.recipe import parse_recipe
-from trainer.tasks.causal_lm import CausalLM, apart
+from trainer.tasks.causal_lm import CausalLM
+from trainer.tasks.packed import apart, check_packing
+from trainer.tasks.windows import sees_only_the_past
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": {
@@ -59,17 +61,21 @@ def build(name: str, folder: Path, **task: Any) -> tuple[CausalLM, Any, Any]:
     settings = random_model(name, ARCHITECTURES[name], TEXTS, folder / name)
     tokenizer = load_tokenizer(settings)
     model_config = build_config(settings, {"use_cache": False}, tokenizer)
-    task = {"prompt": "{instruction}:", "completion": "{output}"} | task
-    recipe = parse_recipe(
+    made = CausalLM.build(recipe_of(**task), given(), tokenizer, model_config)
+    return made, tokenizer, model_config
+
+
+def recipe_of(**task: Any) -> config.Recipe:
+    templates = {"prompt": "{instruction}:", "completion": "{output}"}
+    return parse_recipe(
         {
             "model": {"name_or_path": "llama"},
-            "task": {"name": "causal_lm", **task},
+            "task": {"name": "causal_lm", **templates, **task},
             "data": {"source": {"builtin": "instructions"}},
             "batch": {"max_seq_length": 96},
         },
         "test",
     )
-    return CausalLM.build(recipe, given(), tokenizer, model_config), tokenizer, model_config
 
 
 def given() -> datasets.Dataset:
@@ -142,13 +148,60 @@ def test_the_mask_is_causal_within_each_example():
     ]
 
 
-def test_packing_is_refused_where_positions_cannot_begin_anew(tmp_path):
-    ARCHITECTURES["bloom"] = {"hidden_size": 32, "n_layer": 1, "n_head": 2}
-    try:
-        with pytest.raises(ConfigError, match="bloom takes no position_ids"):
-            build("bloom", tmp_path, packing=True)
-    finally:
-        del ARCHITECTURES["bloom"]
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "t5", "xlnet"])
+def test_a_model_that_sees_the_token_it_predicts_is_refused(kind, packing, tmp_path):
+    settings = random_model("llama", ARCHITECTURES["llama"], TEXTS, tmp_path)
+    with pytest.raises(ConfigError, match=f"task.name: a {kind} is no causal language model"):
+        CausalLM.build(
+            recipe_of(packing=packing), given(), load_tokenizer(settings), CONFIG_MAPPING[kind]()
+        )
+
+
+@pytest.mark.parametrize("kind", ["bert", "bert-generation"])
+def test_an_encoder_that_is_made_a_decoder_sees_only_the_past(kind):
+    numbers = {**ARCHITECTURES["phi"], "vocab_size": 30}
+    tokens = torch.arange(2, 12)[None]
+    for is_decoder in (True, False):
+        torch.manual_seed(0)
+        model_config = CONFIG_MAPPING[kind](is_decoder=is_decoder, **numbers)
+        assert sees_only_the_past(model_config) == is_decoder
+        model = AutoModelForCausalLM.from_config(model_config).eval()
+        with torch.no_grad():
+            one, other = (model(input_ids=ids).logits for ids in (tokens, tokens[:, :5]))
+        assert torch.allclose(one[:, :5], other, atol=1e-4) == is_decoder
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers", "reason"),
+    [
+        ("bloom", {}, "takes no position_ids"),
+        ("falcon", {"alibi": True}, "knows positions by their distance"),
+        ("jamba", {}, "has layers that take no mask"),
+        ("recurrent_gemma", {}, "has layers that take no mask"),
+        ("lfm2", {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2}, "no mask"),
+        ("llama4_text", {}, "has layers that take no mask"),
+        ("mistral", {"sliding_window": 95}, "looks back 95 tokens only and .*max_seq_length is 96"),
+        ("gemma2", {"sliding_window": 32}, "looks back 32 tokens"),
+    ],
+)
+def test_packing_is_refused_where_examples_would_see_each_other(kind, numbers, reason):
+    with pytest.raises(ConfigError, match=f"task.packing: a {kind} .*{reason}.*set it to false"):
+        check_packing(CONFIG_MAPPING[kind](**numbers), 96)
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers"),
+    [
+        ("llama", {}),
+        ("falcon", {}),
+        ("mistral", {"sliding_window": 96}),
+        ("gemma2", {"sliding_window": 4096}),
+        ("qwen2", {"sliding_window": 32}),  # named, and not used
+    ],
+)
+def test_packing_is_allowed_where_the_mask_is_all_that_decides(kind, numbers):
+    check_packing(CONFIG_MAPPING[kind](**numbers), 96)
 
 
 def test_every_token_of_a_text_but_the_first_is_predicted_once(tmp_path):

@@ -18,7 +18,8 @@ from trainer.data.prepare import PreparedSplit, Summary, prepare
 from trainer.data.sources import load_splits
 from trainer.errors import ConfigError, DataError
 from trainer.models.tokenizer import load_tokenizer, train_tokenizer
-from trainer.tasks.classification import Classification, label_names
+from trainer.tasks.classification import Classification
+from trainer.tasks.labels import label_indices, label_names
 
 COLUMNS = config.Columns()
 PADDED = SimpleNamespace(pad_token_id=99)
@@ -114,7 +115,7 @@ def test_labels_come_from_the_rows_where_the_recipe_has_none():
     with_names = rows([1, 0, 1]).cast(features)
     made = from_rows(with_names)
     assert made.labels == ("no", "maybe")
-    assert made.label_indices(with_names) == {"0": 0, "1": 1}
+    assert label_indices(with_names, "label", made.labels) == {"0": 0, "1": 1}
     assert label_names(rows(["b", "a", "b"]), "label") == ("a", "b")
     assert label_names(rows([10, 9, -1]), "label") == ("-1", "9", "10")  # by size, not as text
 
@@ -123,7 +124,7 @@ def test_numbers_of_a_column_with_class_names_are_indices():
     names = datasets.ClassLabel(names=["1", "0"])
     features = datasets.Features({"text": datasets.Value("string"), "label": names})
     given = rows([0, 1, 1]).cast(features)
-    assert from_rows(given).label_indices(given) == {"0": 0, "1": 1}
+    assert label_indices(given, "label", from_rows(given).labels) == {"0": 0, "1": 1}
 
 
 @pytest.mark.parametrize("label", [None, math.nan, ""])
@@ -139,7 +140,7 @@ def test_rows_keep_their_numbers_through_a_division(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     source = config.Source(files={"train": str(tmp_path / "a.jsonl")})
     split = config.Split(validation=config.Ratio(ratio=0.5))
-    parts = load_splits(config.Data(source=source, split=split))
+    parts = load_splits(config.Data(source=source, split=split))[0]
     part = next(rows for rows in parts.values() if "" in rows["text"])
     with pytest.raises(DataError, match="row 42: the column text is empty"):
         encode(task(("no", "yes")), part)

@@ -1,5 +1,6 @@
 """Generation: a prompt gets the text that it alone would get, and what is asked of an example."""
 
+import copy
 from typing import Any
 
 import datasets
@@ -7,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from trainer import config
 from trainer.data.prepare import PreparedSplit, Ragged, Summary, prepare
 from trainer.tasks.causal_lm import CausalLM
-from trainer.tasks.generation import BATCH, Generator, first_answer
+from trainer.tasks.generation import BATCH, Generator, examples, first_answers
 
 NUM_WORDS = 40
 PAD, END = NUM_WORDS, NUM_WORDS + 1
@@ -69,8 +71,10 @@ def model(request: pytest.FixtureRequest) -> Any:
     return made
 
 
-def generator(tokenizer: Any, num_new: int, num_positions: int | None = NUM_POSITIONS) -> Generator:
-    return Generator(config.Generation(max_new_tokens=num_new), tokenizer, num_positions)
+def generator(
+    tokenizer: Any, num_new: int, num_positions: int | None = NUM_POSITIONS, **others: Any
+) -> Generator:
+    return Generator(config.Generation(max_new_tokens=num_new), tokenizer, num_positions, **others)
 
 
 def prompts(*lengths: int) -> list[np.ndarray]:
@@ -79,13 +83,15 @@ def prompts(*lengths: int) -> list[np.ndarray]:
 
 
 @torch.no_grad()
-def continued(model: Any, prompt: np.ndarray, num_new: int) -> list[int]:
-    """Returns the likeliest tokens one by one, without padding or cache, up to the end."""
+def continued(
+    model: Any, prompt: np.ndarray, num_new: int, ends: tuple[int, ...] = (END,)
+) -> list[int]:
+    """Returns the likeliest tokens one by one, without padding or cache, up to an end."""
     tokens = prompt.tolist()
     while len(tokens) < min(len(prompt) + num_new, NUM_POSITIONS):
         logits = model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1]
         tokens.append(int(logits.argmax()))
-        if tokens[-1] == END:
+        if tokens[-1] in ends:
             break
     return tokens[len(prompt) :]
 
@@ -132,6 +138,44 @@ def test_a_model_without_a_limit_of_positions_generates_all(tokenizer, model):
     assert free.startswith(limited)
 
 
+def test_what_a_model_was_published_with_does_not_change_its_likeliest_tokens(model, tokenizer):
+    asked = prompts(4, 6, 9, 12)
+    alone = [tokenizer.decode(continued(model, one, 10), skip_special_tokens=True) for one in asked]
+    own = model.generation_config
+    model.generation_config = transformers.GenerationConfig(
+        repetition_penalty=9.0,
+        num_beams=3,
+        no_repeat_ngram_size=1,
+        suppress_tokens=list(range(20)),
+        eos_token_id=[END, 5],  # a word of this tokenizer
+    )
+    published = model.generation_config.to_dict()
+    try:
+        names = [name for name, one in model.named_modules() if type(one) is torch.nn.Linear]
+        adapters = LoraConfig(r=2, target_modules=names)
+        for one in (model, get_peft_model(copy.deepcopy(model), adapters).eval()):
+            assert generator(tokenizer, 10).generate(one, asked) == alone
+            assert one.generation_config.to_dict() == published
+    finally:
+        model.generation_config = own
+
+
+def test_an_answer_ends_where_its_turn_or_the_model_says(model, tokenizer):
+    asked = prompts(*range(3, 23))
+    unknown = tokenizer.unk_token_id
+    free = [continued(model, prompt, 12) for prompt in asked]
+    turn_end = next(token for tokens in free for token in tokens[1:-1] if token < unknown)
+    expected = [continued(model, one, 12, ends=(END, turn_end, unknown)) for one in asked]
+    assert any(tokens[-1] == turn_end for tokens in expected)
+    own = model.generation_config.eos_token_id
+    model.generation_config.eos_token_id = [END, unknown]
+    try:
+        texts = generator(tokenizer, 12, turn_end=[turn_end]).generate(model, asked)
+    finally:
+        model.generation_config.eos_token_id = own
+    assert texts == [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in expected]
+
+
 def test_generation_leaves_the_model_as_it_was(model, tokenizer):
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     generator(tokenizer, 4).generate(model, prompts(4, 6))
@@ -163,17 +207,26 @@ def split_of(**columns: list[list[int]]) -> PreparedSplit:
 )
 def test_the_first_answer_is_the_first_run_of_learned_tokens(learned, prompt, answer):
     split = split_of(input_ids=[[1, 2], list(range(10, 16))], learned=[[0, 1], learned])
-    found = first_answer(split, 1)
-    assert [part.tolist() for part in found] == [prompt, answer]
+    assert first_answer(split, 1) == (prompt, answer)
 
 
-def test_the_first_answer_of_a_packed_sequence_ends_with_its_example():
+def test_each_example_of_a_packed_sequence_can_be_asked():
     split = split_of(
-        input_ids=[list(range(10, 17))],
-        learned=[[0, 0, 1, 1, 0, 1, 1]],
-        position_ids=[[0, 1, 2, 3, 0, 1, 2]],
+        input_ids=[list(range(10, 17)), [20, 21]],
+        learned=[[0, 0, 1, 1, 0, 1, 1], [0, 1]],
+        position_ids=[[0, 1, 2, 3, 0, 1, 2], [0, 1]],
     )
-    assert [part.tolist() for part in first_answer(split, 0)] == [[10, 11], [12, 13]]
+    assert examples(split).tolist() == [0, 4, 7, 9]
+    assert [first_answer(split, index) for index in range(3)] == [
+        ([10, 11], [12, 13]),
+        ([14], [15, 16]),
+        ([20], [21]),
+    ]
+
+
+def first_answer(split: PreparedSplit, index: int) -> tuple[list[int], list[int]]:
+    ((_, prompt, answer),) = first_answers(split, np.array([index]))
+    return prompt.tolist(), answer.tolist()
 
 
 def task(tokenizer: Any, **settings: Any) -> CausalLM:
@@ -220,10 +273,22 @@ def test_a_model_is_asked_what_the_rows_ask(model, tokenizer, packing):
     assert [record["id"] for record in records] == ids.tolist()
     for record in records:
         prompt, _ = first_answer(split, record["id"])
-        assert record["reference"] == answers[str(prompt.tolist())].replace(" ", "")
+        assert record["reference"] == answers[str(prompt)].replace(" ", "")
         assert record["prompt"] == tokenizer.decode(prompt)
-        expected = continued(model, prompt, 6)
+        expected = continued(model, np.array(prompt), 6)
         assert record["prediction"] == tokenizer.decode(expected, skip_special_tokens=True)
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("packing", [False, True])
+def test_all_examples_are_asked_where_as_many_are_wanted(model, tokenizer, packing):
+    generation = config.Generation(num_examples=len(ROWS), max_new_tokens=1)
+    made = task(tokenizer, packing=packing, generation=generation, prompt="{q} ?", completion="{a}")
+    split = prepared(made, ROWS)
+    records = made.generate(model, split, made.sample(split))
+    found = sorted((record["prompt"], record["reference"]) for record in records)
+    rows = [(f"{row['q']} ?".replace(" ", ""), row["a"].replace(" ", "")) for row in ROWS]
+    assert found == sorted(rows)
 
 
 @pytest.mark.usefixtures("cache")
@@ -236,11 +301,29 @@ def test_of_a_conversation_the_first_answer_is_asked(model, tokenizer):
         messages[:1], tokenize=True, add_generation_prompt=True, return_dict=False
     )
     prompt, answer = first_answer(split, 0)
-    assert prompt.tolist() == asked
-    assert tokenizer.convert_ids_to_tokens(answer.tolist()) == ["w3", "<end>"]
+    assert prompt == asked
+    assert tokenizer.convert_ids_to_tokens(answer) == ["w3", "<end>"]
     record = made.generate(model, split, np.array([0]))[0]
     assert record["reference"] == "w3"
     assert record["prompt"] == "userw1w2assistant"
+
+
+@pytest.mark.parametrize(
+    ("template", "ends"),
+    [
+        (CHAT, [END, END]),
+        (CHAT.replace(" <end>", " <unk>"), [END, 39]),  # a token of the turn, as in ChatML
+        (CHAT.replace(" <end>", " <unk> <end>"), [END, 39]),
+        (CHAT.replace(" <end>", " w1"), [END]),
+        ("{{ raise_exception('no') }}", [END]),
+    ],
+)
+def test_an_answer_ends_with_the_end_of_its_turn(tokenizer, template, ends):
+    tokenizer.chat_template = template
+    try:
+        assert task(tokenizer, chat=True).generator.ends == ends
+    finally:
+        tokenizer.chat_template = CHAT
 
 
 @pytest.mark.usefixtures("cache")

@@ -354,7 +354,7 @@ def test_without_answerable_questions_there_are_no_scores_of_texts():
 # A whole run
 
 
-def test_a_whole_run(reviews_recipe, write_recipe, tmp_path):
+def test_a_whole_run(reviews_recipe, write_recipe, tmp_path, capsys):
     recipe = reviews_recipe
     recipe["model"]["architecture"]["max_position_embeddings"] = 96
     recipe |= {
@@ -379,6 +379,9 @@ def test_a_whole_run(reviews_recipe, write_recipe, tmp_path):
         assert metrics["total"] == 200
         assert metrics["null_threshold"] == validation["null_threshold"]
     assert validation["null_threshold"] == validation["best_f1_thresh"]
+    test = results["best"]["metrics"]["test"]
+    assert validation["null_threshold_from"] == "these answers"
+    assert test["null_threshold_from"] == "validation"
     assert validation["f1_at_threshold"] == pytest.approx(validation["best_f1"])
     assert validation["loss"] < results["baseline"]["validation"]["loss"]
     assert results["scales"]["f1"] == "0-100"
@@ -387,5 +390,11 @@ def test_a_whole_run(reviews_recipe, write_recipe, tmp_path):
     answers = [json.loads(line) for line in lines]
     assert [one["id"] for one in answers] == [f"test-{number}" for number in range(200)]
     assert all(0 <= one["no_answer_probability"] <= 1 for one in answers)
+    # Of a step at which nothing was evaluated the threshold is no more that of the test answers.
+    (directory / "metrics.jsonl").write_text("")
+    assert commands.evaluate(directory, "best", "test", as_json=True) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    for name in ("null_threshold", "null_threshold_from", "f1_at_threshold"):
+        assert found[name] == test[name]
     made = AutoModelForQuestionAnswering.from_pretrained(directory / "model")
     assert type(made).__name__ == "BertForQuestionAnswering"

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, LlamaConfig, PhiConfig, PreTrainedTokenizerFast, RobertaConfig
+from transformers import (
+    BertConfig,
+    BertGenerationConfig,
+    LlamaConfig,
+    PhiConfig,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    T5Config,
+)
 
 from trainer import config
 from trainer.data.prepare import Summary
@@ -217,6 +225,9 @@ def test_a_tokenizer_without_offsets_is_refused():
 def test_decoders_are_told_from_encoders():
     assert [sees_only_the_past(kind()) for kind in (LlamaConfig, PhiConfig)] == [True, True]
     assert [sees_only_the_past(kind()) for kind in (BertConfig, RobertaConfig)] == [False, False]
+    assert sees_only_the_past(BertConfig(is_decoder=True))
+    assert not sees_only_the_past(BertGenerationConfig())
+    assert not sees_only_the_past(T5Config())
 
 
 @given(st.integers(1, 300), st.integers(2, 60), st.data())

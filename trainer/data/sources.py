@@ -17,32 +17,14 @@ from trainer.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = [
-    "ROW",
-    "check_columns",
-    "column_name",
-    "load_splits",
-    "load_splits_and_notes",
-    "resolve_columns",
-    "row_number",
-    "rows_digest",
-]
 
+def load_splits(data: Data) -> "tuple[dict[str, Dataset], list[str]]":
+    """Returns the rows of train and, where the recipe has them, validation and test; and a sentence
+    for each split of the source that rows were left out of.
 
-def load_splits(data: Data) -> "dict[str, Dataset]":
-    """Returns the rows of train and, where the recipe has them, validation and test.
-
-    Nested and joined columns of `data.columns` are plain ones already, of their `column_name`.
-    Raises DataError for what cannot be read, and for a split without rows.
-    """
-    return load_splits_and_notes(data)[0]
-
-
-def load_splits_and_notes(data: Data) -> "tuple[dict[str, Dataset], list[str]]":
-    """Returns the splits of `load_splits`, and a sentence for each that rows were left out of.
-
-    A sentence names the split of the source: what a recipe excludes goes before max_rows, and both
-    before a part of the train rows becomes another split.
+    Nested and joined columns of `data.columns` are plain ones already, of their `column_name`. What
+    a recipe excludes goes before max_rows, and both before a part of the train rows becomes another
+    split. Raises DataError for what cannot be read, and for a split without rows.
     """
     source = _load_source(data.source)
     if "train" not in source:

@@ -46,17 +46,17 @@ def answer_metrics(
         for one in answers
     ]
     answerable = [one for one in records if one.gold_answers]
+    plain = squad_scores(records)
     if null_threshold is None:
-        null_threshold = 1.0
-        if len(answerable) < len(records):
-            null_threshold = squad_scores(records)["best_f1_thresh"]
+        all_have_one = len(answerable) == len(records)
+        null_threshold = 1.0 if all_have_one else float(plain["best_f1_thresh"])
     texts = generation_scores(
         [one.prediction_text for one in answerable], [one.gold_answers for one in answerable]
     )
     left = squad_scores(records, null_threshold)
     ratio = _length_ratio(answerable)
     return {
-        **squad_scores(records),
+        **plain,
         **{f"{name}_at_threshold": left[name] for name in AT_THRESHOLD if name in left},
         "null_threshold": null_threshold,
         "never_answer": 100 * (1 - len(answerable) / len(records)),

@@ -1,6 +1,5 @@
 """Models: pretrained, random from a name's shape, or from architecture numbers."""
 
-import difflib
 import tempfile
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +8,7 @@ import torch
 
 from trainer import config
 from trainer.errors import ConfigError
-from trainer.models.tokenizer import ensure_pad_token, missing
+from trainer.models.tokenizer import missing
 
 QUANTISED = ("qlora", "int8_lora")
 
@@ -22,44 +21,6 @@ class LoadedModel:
     """Names of its modules outside the backbone."""
     fresh: tuple[str, ...]
     """Names of modules without pretrained weights, which frozen would stay random."""
-
-
-def build_model_config(model: config.Model, tokenizer: Any) -> Any:
-    """Returns the transformers configuration, with a padding token.
-
-    Raises ConfigError for what is missing or unknown in it.
-    """
-    from transformers import AutoConfig
-
-    if model.architecture is not None:
-        made = _from_architecture(model.architecture, tokenizer)
-    else:
-        assert model.name_or_path is not None
-        try:
-            made = AutoConfig.from_pretrained(model.name_or_path, revision=model.revision)
-        except (OSError, ValueError) as error:
-            sentence = missing("model.name_or_path", model.name_or_path, "configuration")
-            raise ConfigError(sentence) from error
-    ensure_pad_token(tokenizer, made.vocab_size)
-    made.pad_token_id = tokenizer.pad_token_id
-    types = ["token_type_ids"] if getattr(made, "type_vocab_size", 0) > 1 else []
-    tokenizer.model_input_names = ["input_ids", *types, "attention_mask"]
-    tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # else not exported
-    return made
-
-
-def check_length(model_config: Any, max_seq_length: int) -> None:
-    """Raises ConfigError where the sequences are longer than the model has positions."""
-    positions = getattr(model_config, "max_position_embeddings", None)
-    if positions is None:
-        return
-    if model_config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        positions -= model_config.pad_token_id + 1  # positions start after the padding index
-    if max_seq_length > positions:
-        raise ConfigError(
-            f"batch.max_seq_length: {max_seq_length} is more than the {positions} positions of the "
-            f"model; use {positions} or less"
-        )
 
 
 def load_model(
@@ -123,6 +84,13 @@ def head_modules(model: Any) -> tuple[str, ...]:
     )
 
 
+def unquantised_modules(model: Any) -> list[str]:
+    """Returns the names of the modules that keep their precision in qlora and int8_lora."""
+    # Names are compared in full: "pooler" alone would miss the layer in bert.pooler.dense.
+    poolers = [name for name, _ in model.named_modules() if name.rpartition(".")[2] == "pooler"]
+    return [*head_modules(model), *poolers]
+
+
 def _from_pretrained(
     auto: Any, name: str, revision: str | None, model_config: Any, dtype: torch.dtype, mode: str
 ) -> tuple[Any, list[str]]:
@@ -177,10 +145,7 @@ def _quantisation(auto: Any, model_config: Any, dtype: torch.dtype, mode: str) -
     from transformers import BitsAndBytesConfig
 
     with torch.device("meta"):
-        empty = auto.from_config(model_config)
-    # Names are compared in full: "pooler" alone would miss the layer in bert.pooler.dense.
-    poolers = [name for name, _ in empty.named_modules() if name.rpartition(".")[2] == "pooler"]
-    kept = [*head_modules(empty), *poolers]
+        kept = unquantised_modules(auto.from_config(model_config))
     if mode == "int8_lora":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
     return BitsAndBytesConfig(
@@ -190,28 +155,3 @@ def _quantisation(auto: Any, model_config: Any, dtype: torch.dtype, mode: str) -
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=kept,
     )
-
-
-def _from_architecture(numbers: dict[str, Any], tokenizer: Any) -> Any:
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import CONFIG_MAPPING
-
-    numbers = dict(numbers)
-    kind = numbers.pop("model_type")
-    if kind not in CONFIG_MAPPING:
-        near = difflib.get_close_matches(kind, list(CONFIG_MAPPING), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"model.architecture.model_type: there is no {kind}{hint}")
-    known = CONFIG_MAPPING[kind]()
-    for name in numbers:
-        if not hasattr(known, name):
-            near = difflib.get_close_matches(name, list(vars(known)), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"model.architecture.{name}: a {kind} has no such number{hint}")
-    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos")}
-    ensure_pad_token(tokenizer, len(tokenizer) + 1)
-    values: dict[str, Any] = {"vocab_size": len(tokenizer), **ids, **numbers}
-    try:
-        return CONFIG_MAPPING[kind](**values)
-    except (StrictDataclassError, ValueError, KeyError) as error:
-        raise ConfigError(f"model.architecture: {' '.join(str(error).split())}") from error

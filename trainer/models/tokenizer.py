@@ -65,6 +65,9 @@ def missing(key: str, name: str, what: str) -> str:
     """Returns the sentence for a hub name or folder that gave no tokenizer or weights."""
     if Path(name).is_dir():
         return f"{key}: the folder {name} holds no {what} that can be loaded"
+    if Path(name).name == "model":
+        run = Path(name).parent
+        return f"{key}: there is no {name}, which the run {run} leaves when it ends; train it first"
     return (
         f"{key}: no {what} of {name}: it is no folder here, is not in the cache, and the hub did "
         f"not give it; check the name, or fetch it where the hub can be reached"
@@ -163,4 +166,5 @@ def tokenizer_digest(tokenizer: Any) -> str:
     """Returns all that decides how a text becomes tokens; take it before the first use."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     pieces = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
-    return f"{type(tokenizer).__name__} {tokenizer.model_input_names} {pieces}"
+    roles = sorted(tokenizer.special_tokens_map.items())  # such as which token ends a text
+    return f"{type(tokenizer).__name__} {tokenizer.model_input_names} {roles} {pieces}"

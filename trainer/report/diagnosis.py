@@ -26,7 +26,7 @@ def _of_classes(metrics: dict[str, Any]) -> list[str]:
         return findings
     answered = [label for label, one in classes.items() if one["predicted"]]
     if len(answered) == 1 and len(classes) > 1:
-        findings.append(f"every example is answered {answered[0]!r}; no other class was learned")
+        findings.append(f"every example is answered {answered[0]!r}; no other class ever is")
     majority, share = max(
         ((label, one["support"] / total) for label, one in classes.items()), key=lambda one: one[1]
     )
@@ -37,7 +37,7 @@ def _of_classes(metrics: dict[str, Any]) -> list[str]:
             f"accuracy {metrics['accuracy']:.4f} is not above always answering "
             f"{majority!r}, {share:.4f}, by two standard errors ({error:.4f} each)"
         )
-    if abs(metrics["loss"] - math.log(len(classes))) < 0.005:
+    if "loss" in metrics and abs(metrics["loss"] - math.log(len(classes))) < 0.005:
         findings.append(
             f"the loss {metrics['loss']:.4f} is that of guessing, ln {len(classes)} = "
             f"{math.log(len(classes)):.4f}"
@@ -55,10 +55,9 @@ def _of_pairs(metrics: dict[str, Any]) -> list[str]:
     ]
 
 
-def _of_answers(metrics: dict[str, Any]) -> list[str]:
+def _at_thresholds(metrics: dict[str, Any], never: float) -> list[str]:
     findings: list[str] = []
-    never, best = metrics["never_answer"], metrics["best_exact"]
-    exact = metrics["exact_at_threshold"]
+    best, exact = metrics["best_exact"], metrics["exact_at_threshold"]
     if (
         0 < never < 100 and best < never + 0.005
     ):  # where a figure of two decimals shows no difference
@@ -71,6 +70,21 @@ def _of_answers(metrics: dict[str, Any]) -> list[str]:
             f"exact_at_threshold {exact:.2f} is below never answering, {never:.2f}; questions "
             f"without an answer are answered"
         )
+    return findings
+
+
+def _as_said(metrics: dict[str, Any], never: float) -> list[str]:
+    """Of generated answers, which have no threshold."""
+    if not 0 < never < 100 or metrics["f1"] >= never + 0.005:
+        return []
+    return [f"f1 {metrics['f1']:.2f} is not above never answering, {never:.2f}"]
+
+
+def _of_answers(metrics: dict[str, Any]) -> list[str]:
+    never = metrics["never_answer"]
+    findings = (
+        _at_thresholds(metrics, never) if "best_exact" in metrics else _as_said(metrics, never)
+    )
     if metrics.get("HasAns_f1", 100.0) < 1:
         findings.append(
             f"HasAns_f1 is {metrics['HasAns_f1']:.2f} of 100: the questions that have an answer "
@@ -79,7 +93,7 @@ def _of_answers(metrics: dict[str, Any]) -> list[str]:
     ratio = metrics.get("length_ratio", 1.0)
     if not 0.5 <= ratio <= 2:
         findings.append(
-            f"predictions have {ratio:.1f} times the words of the gold answers; spans of such a "
-            f"length are not those that were asked for"
+            f"predictions have {ratio:.1f} times the words of the gold answers; answers of such a "
+            f"length are not what was asked for"
         )
     return findings

@@ -4,6 +4,9 @@ import html
 from pathlib import Path
 from typing import Any
 
+NUM_EPOCH_METRICS = 4
+"""More would not fit a line."""
+
 
 def write_report(directory: Path, results: dict[str, Any]) -> None:
     """Writes report.md and report.html: baseline beside result, epochs, parameters, warnings."""
@@ -17,13 +20,16 @@ def report(name: str, results: dict[str, Any]) -> str:
     """Returns the report as Markdown."""
     best, final, counts = results["best"], results["final"], results["parameters"]
     lines = [f"# {name}", ""]
+    kind = results["baseline_is"]
     columns = {
-        "baseline": results["baseline"],
+        "baseline" if kind == "pretrained" else f"baseline ({kind})": results["baseline"],
+        **({"zero-shot": results["zero_shot"]} if results.get("zero_shot") else {}),
         f"best (step {best['step']})": best["metrics"],
         f"final (step {final['step']})": final["metrics"],
     }
     for split in ("validation", "test"):
         measured = {title: metrics.get(split, {}) for title, metrics in columns.items()}
+        asked = measured.get("zero-shot", {}).get("total")  # of questions only some are asked
         names = [
             key
             for key, v in measured[f"final (step {final['step']})"].items()
@@ -31,20 +37,9 @@ def report(name: str, results: dict[str, Any]) -> str:
         ]
         if names:
             rows = [[key, *(_number(one.get(key)) for one in measured.values())] for key in names]
-            lines += [f"## {split}", "", *_table([split, *measured], rows), ""]
-    rows = [
-        [
-            str(one["epoch"]),
-            str(one["step"]),
-            _number(one["train_loss"]),
-            _number(one["validation"]["loss"]),
-            f"{one['seconds']:.1f}",
-        ]
-        for one in results["epochs"]
-    ]
-    if rows:
-        titles = ["epoch", "step", "train loss", "validation loss", "seconds of the epoch"]
-        lines += ["## Epochs", "", *_table(titles, rows), ""]
+            lines += [f"## {split}", "", *table([split, *measured], rows), ""]
+            lines += [f"zero-shot: of {asked} questions", ""] if asked else []
+    lines += _epochs(results)
     lines += ["## Run", ""]
     lines += [
         f"- parameters: {counts['total']:,}, of which {counts['trainable']:,} trained; "
@@ -71,13 +66,40 @@ def model_card(name: str, results: dict[str, Any]) -> str:
     return f"{header}{origin}\n\n{report(name, results)}"
 
 
-def _table(titles: list[str], rows: list[list[str]]) -> list[str]:
+def table(titles: list[str], rows: list[list[str]]) -> list[str]:
+    """Returns the lines of a Markdown table whose columns stand below each other."""
     widths = [max(len(row[i]) for row in [titles, *rows]) for i in range(len(titles))]
     rule = ["-" * width for width in widths]
     return [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
         for row in [titles, rule, *rows]
     ]
+
+
+def _epochs(results: dict[str, Any]) -> list[str]:
+    """Returns the table of all evaluations, with the metrics that a reader looks for first."""
+    epochs = results["epochs"]
+    if not epochs:
+        return []
+    measured = epochs[0]["validation"]
+    deciding = results["recipe"]["evaluation"]["metric"]
+    names = [name for name, value in measured.items() if isinstance(value, float)]
+    shown = [name for name in dict.fromkeys(["loss", deciding, *names]) if name != "seconds"]
+    shown = shown[:NUM_EPOCH_METRICS]
+    rows = [
+        [
+            str(one["epoch"]),
+            str(one["step"]),
+            _number(one["train_loss"]),
+            *(_number(one["validation"].get(name)) for name in shown),
+            f"{one['seconds']:.1f}",
+            f"{one['tokens_per_second']:,.0f}",
+            f"{one['peak_memory_bytes'] / 2**20:,.0f}",
+        ]
+        for one in epochs
+    ]
+    titles = ["epoch", "step", "train loss", *(f"validation {name}" for name in shown)]
+    return ["## Epochs", "", *table([*titles, "seconds", "tokens/s", "peak MiB"], rows), ""]
 
 
 def _number(value: Any) -> str:

@@ -44,11 +44,17 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
         metrics = evaluate(run, accelerator, split, predictions=file, validation=found)
         best["metrics"].setdefault(split, metrics)
 
+    before = metrics_at(lines, 0)
+    zero_shot = {
+        name: before[f"zero_shot_{name}"] for name in measured if f"zero_shot_{name}" in before
+    }
     peak: Any = accelerator.gather(torch.tensor([peak_memory()], device=accelerator.device))
     results = {
         "recipe": run.recipe.model_dump(mode="json"),
         "parameters": vars(run.counts),
-        "baseline": metrics_at(lines, 0),
+        "baseline": {name: before[name] for name in measured if name in before},
+        "baseline_is": run.baseline_is,
+        **({"zero_shot": zero_shot} if run.task.zero_shot is not None else {}),
         "epochs": _epochs(lines),
         "best": best,
         "final": final,
@@ -61,6 +67,7 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
         "scales": dict(run.task.scales),
         "warnings": [
             *run.notes,
+            *(one for name in zero_shot for one in diagnose(zero_shot[name], f"zero-shot {name}")),
             *(one for split in measured for one in diagnose(best["metrics"][split], split)),
         ],
     }
@@ -93,20 +100,26 @@ def _replace(staging: Path, target: Path) -> None:
 
 
 def _epochs(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns a record for each evaluation after the baseline."""
-    times = _seconds(lines)["per_epoch"]
-    return [
-        {
-            "epoch": line["epoch"],
-            "step": line["step"],
-            "train_loss": line["train_loss"],
-            "validation": metrics_at([line], line["step"])["validation"],
-            "seconds": times[line["epoch"] - 1],
-            "peak_memory_bytes": line["peak_memory_bytes"],
-        }
-        for line in lines
-        if line["split"] == "validation" and line["step"] > 0
-    ]
+    """Returns a record for each evaluation after the baseline, and of the training before it."""
+    epochs: list[dict[str, Any]] = []
+    seconds, before, tokens = 0.0, 0, 0
+    for line in lines:
+        if line["split"] == "train":
+            seconds, tokens = seconds + line["seconds"], line["tokens"]
+        elif line["split"] == "validation" and line["step"] > 0:
+            epochs.append(
+                {
+                    "epoch": line["epoch"],
+                    "step": line["step"],
+                    "train_loss": line["train_loss"],
+                    "validation": metrics_at([line], line["step"])["validation"],
+                    "seconds": seconds,
+                    "tokens_per_second": (tokens - before) / max(seconds, 1e-9),
+                    "peak_memory_bytes": line["peak_memory_bytes"],
+                }
+            )
+            seconds, before = 0.0, tokens
+    return epochs
 
 
 def _seconds(lines: list[dict[str, Any]]) -> dict[str, Any]:

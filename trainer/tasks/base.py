@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import Column, Recipe
+from trainer.data.columns import ROW
 from trainer.data.prepare import Columns, PreparedSplit, Ragged, Summary
-from trainer.data.sources import ROW
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -51,6 +51,22 @@ class Batch:
         return replace(self, counts=torch.zeros_like(self.counts))
 
 
+class ZeroShot(Protocol):
+    """How the pretrained causal language model is asked in prompts, before anything is learned."""
+
+    def sample(self, split: PreparedSplit) -> np.ndarray:
+        """Returns the ids of what is asked of a split."""
+        ...
+
+    def answer(self, model: Any, split: PreparedSplit, ids: np.ndarray) -> list[Record]:
+        """Returns a record, with its `id`, of what the model answers to each of some ids."""
+        ...
+
+    def metrics(self, records: list[Record]) -> dict[str, Any]:
+        """Returns the metrics of all that was asked, by the names of the task's own."""
+        ...
+
+
 class Task(Protocol):
     """A way to turn rows into loss and metrics; it knows nothing of ranks or engines."""
 
@@ -66,6 +82,10 @@ class Task(Protocol):
     """Whether what the model has beyond its backbone belongs to the task, and always learns."""
     reads_records: bool = False
     """Whether `metrics` needs the records of all examples."""
+    fits_on_validation: bool = False
+    """Whether `metrics` finds a threshold on the validation split, for use on the others."""
+    zero_shot: ZeroShot | None = None
+    """How the pretrained model is asked; None where it is not to be, or nothing is pretrained."""
 
     @classmethod
     def columns(cls, recipe: Recipe) -> dict[str, Column | None]:
@@ -76,6 +96,15 @@ class Task(Protocol):
     def texts(cls, recipe: Recipe, rows: "Dataset") -> Iterator[str]:
         """Returns the texts of the train rows that a tokenizer can be trained on."""
         ...
+
+    @classmethod
+    def shape(cls, recipe: Recipe, model_config: Any) -> str:
+        """Returns the transformers class of its models, and writes into `model_config` what the
+        recipe says of their head, without any data.
+
+        Raises ConfigError where a recipe leaves the head to the data.
+        """
+        return cls.auto_model
 
     @classmethod
     def build(cls, recipe: Recipe, train: "Dataset", tokenizer: Any, model_config: Any) -> Self:

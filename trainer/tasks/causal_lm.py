@@ -1,6 +1,5 @@
 """Causal language modelling: of running text, or of answers to prompts."""
 
-import inspect
 import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
@@ -10,14 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from trainer import config
+from trainer.data.columns import column_name
 from trainer.data.packing import pack
 from trainer.data.prepare import Columns, PreparedSplit, Summary
-from trainer.data.sources import column_name
 from trainer.errors import ConfigError, DataError
 from trainer.tasks.base import Batch, LossTerm, Record, Task, attention_mask, numbered, pad, stack
-from trainer.tasks.generation import Generator, first_answer
+from trainer.tasks.generation import Generator, examples, first_answers
+from trainer.tasks.packed import apart, attention_dtype, check_packing
 from trainer.tasks.prompts import Prompts, whole_texts
 from trainer.tasks.vocabulary import IGNORED, score_tokens
+from trainer.tasks.windows import sees_only_the_past
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -49,7 +50,8 @@ class CausalLM(Task):
         self.max_seq_length = max_seq_length
         self.seed = seed
         self.prompts = Prompts(settings, columns, tokenizer) if settings.instructs else None
-        self.generator = Generator(settings.generation, tokenizer, num_positions)
+        turn_end = self.prompts.turn_end() if self.prompts is not None else []
+        self.generator = Generator(settings.generation, tokenizer, num_positions, turn_end)
         generates = settings.instructs and settings.generation.num_examples > 0
         self.scales = {"token_accuracy": "0-1", **dict.fromkeys(TEXT_SCORES * generates, "0-100")}
         self.metrics_offered = ("loss", "perplexity", *self.scales)
@@ -88,11 +90,14 @@ class CausalLM(Task):
                 "task.chat: the tokenizer has no chat template; name another tokenizer, or set "
                 "task.prompt and task.completion"
             )
-        if settings.packing and not _takes_positions(model_config):
+        if not sees_only_the_past(model_config):
             raise ConfigError(
-                f"task.packing: a {model_config.model_type} takes no position_ids, so that packed "
-                f"examples would see each other; set it to false"
+                f"task.name: a {model_config.model_type} is no causal language model, which "
+                f"predicts a token from those before it alone; use masked_lm, or a decoder such as "
+                f"gpt2 or llama"
             )
+        if settings.packing:
+            check_packing(model_config, recipe.batch.max_seq_length)
         return cls(
             settings,
             columns=recipe.data.columns,
@@ -193,7 +198,7 @@ class CausalLM(Task):
         self, model: nn.Module, inputs: dict[str, Tensor], targets: dict[str, Tensor]
     ) -> tuple[Tensor, Any]:
         if "position_ids" in inputs:
-            mask = apart(inputs["position_ids"], _attention_dtype(model))
+            mask = apart(inputs["position_ids"], attention_dtype(model))
             inputs = {**inputs, "attention_mask": mask}
         scored = score_tokens(model, inputs, targets["labels"])
         nll = scored.loss_sum.detach().double()
@@ -205,15 +210,15 @@ class CausalLM(Task):
 
     def sample(self, split: PreparedSplit) -> np.ndarray:
         wanted = self.settings.generation.num_examples if self.prompts is not None else 0
-        return np.random.default_rng(self.seed).permutation(len(split))[:wanted]
+        return np.random.default_rng(self.seed).permutation(len(examples(split)) - 1)[:wanted]
 
     def generate(self, model: nn.Module, split: PreparedSplit, ids: np.ndarray) -> list[Record]:
-        given = [first_answer(split, index) for index in ids.tolist()]
-        texts = self.generator.generate(model, [prompt for prompt, _ in given])
+        given = list(first_answers(split, ids))
+        texts = self.generator.generate(model, [prompt for _, prompt, _ in given])
         decode = self.generator.decode
         return [
             {"id": index, "prompt": decode(prompt), "prediction": text, "reference": decode(answer)}
-            for index, (prompt, answer), text in zip(ids.tolist(), given, texts, strict=True)
+            for (index, prompt, answer), text in zip(given, texts, strict=True)
         ]
 
     def metrics(
@@ -238,27 +243,3 @@ class CausalLM(Task):
             measured |= generation_scores(predictions, references)
             measured["generated_words"] = sum(len(text.split()) for text in predictions)
         return measured
-
-
-def apart(position_ids: Tensor, dtype: torch.dtype) -> Tensor:
-    """Returns an additive mask [batch, 1, seq, seq] that keeps packed examples apart, and causal.
-
-    Each begins where the position is 0. Added to the scores, it is right for every attention; one
-    of booleans is not for the eager one, and positions alone are not for most models.
-    """
-    example = (position_ids == 0).cumsum(-1)
-    seen = (example[:, :, None] == example[:, None, :]).tril()
-    mask = torch.zeros(seen.shape, dtype=dtype, device=position_ids.device)
-    return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
-
-
-def _attention_dtype(model: Any) -> torch.dtype:
-    kind = next(model.parameters()).device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
-
-
-def _takes_positions(model_config: Any) -> bool:
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-
-    model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(model_config)]
-    return "position_ids" in inspect.signature(model.forward).parameters

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer import config
+from trainer.data.columns import column_name
 from trainer.data.exclusion import value_text
 from trainer.data.prepare import Columns, PreparedSplit, Summary
-from trainer.data.sources import column_name, row_number
 from trainer.errors import ConfigError, DataError
 from trainer.metrics.classification import from_confusion
 from trainer.tasks.base import Batch, LossTerm, Record, Task, attention_mask, numbered, pad
+from trainer.tasks.labels import label_indices, label_names
+from trainer.tasks.zero_shot import LabelLikelihood
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -64,6 +66,16 @@ class Classification(Task):
             yield from (text for name in names for text in chunk[name] if isinstance(text, str))
 
     @classmethod
+    def shape(cls, recipe: config.Recipe, model_config: Any) -> str:
+        assert isinstance(recipe.task, config.Classification)
+        if recipe.task.labels is None:
+            raise ConfigError(
+                "task.labels: without data nobody can tell how many there are; name them"
+            )
+        model_config.num_labels = len(recipe.task.labels)
+        return cls.auto_model
+
+    @classmethod
     def build(
         cls, recipe: config.Recipe, train: "Dataset", tokenizer: Any, model_config: Any
     ) -> Self:
@@ -90,7 +102,7 @@ class Classification(Task):
             label_smoothing=settings.label_smoothing,
         )
         if settings.class_weights == "balanced":
-            known = made.label_indices(train)
+            known = label_indices(train, column, labels)
             found = [known.get(value_text(value), -1) for value in train[column]]
             counts = np.bincount([index for index in found if index >= 0], minlength=len(labels))
             if not counts.all():
@@ -98,6 +110,15 @@ class Classification(Task):
                 raise ConfigError(f"task.class_weights: balanced, but no train row is {absent}")
             made.class_weights = torch.tensor(
                 counts.sum() / (len(labels) * counts), dtype=torch.float32
+            )
+        if settings.zero_shot is not None and recipe.model.initialization == "pretrained":
+            fields = {"text": made.text, "text_pair": made.text_pair}
+            made.zero_shot = LabelLikelihood(
+                settings.zero_shot,
+                labels=made.labels,
+                columns={field: name for field, name in fields.items() if name is not None},
+                tokenizer=tokenizer,
+                model_config=model_config,
             )
         return made
 
@@ -110,12 +131,17 @@ class Classification(Task):
 
     def encoding_settings(self) -> dict[str, Any]:
         """Returns what changes the encoded rows, beside the rows and the tokenizer."""
-        return {"task": "classification", "labels": self.labels, "length": self.max_seq_length}
+        return {
+            "task": "classification",
+            "labels": self.labels,
+            "length": self.max_seq_length,
+            "numbered": True,  # examples say which row they were; older ones on disk do not
+        }
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
-        """Returns columns input_ids, label and, for pairs, token_type_ids."""
+        """Returns columns input_ids, label, the index of the row and, for pairs, token_type_ids."""
         names = [name for name in (self.text, self.text_pair) if name is not None]
-        known = self.label_indices(rows)
+        known, first = label_indices(rows, self.label, self.labels), 0
         for numbers, chunk in numbered(rows, [*names, self.label]):
             kept: list[int] = []
             labels = [known.get(value_text(value), -1) for value in chunk[self.label]]
@@ -140,7 +166,9 @@ class Classification(Task):
                 yield {
                     **self._tokens(*texts, summary=summary),
                     "label": [labels[index] for index in kept],
+                    "row": [first + index for index in kept],
                 }
+            first += len(numbers)
 
     def _tokens(self, *texts: list[str], summary: Summary) -> dict[str, list[Any]]:
         encoded = self.tokenizer(*texts, return_attention_mask=False)
@@ -155,17 +183,6 @@ class Classification(Task):
                 return_attention_mask=False,
             )
         return {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
-
-    def label_indices(self, rows: "Dataset") -> dict[str, int]:
-        """Returns the index of each label as it stands in the rows: by name, or as an index.
-
-        Numbers of a column with class names are indices.
-        """
-        indices = {label: index for index, label in enumerate(self.labels)}
-        named = getattr(rows.features[self.label], "names", None) is None
-        if named and any(value_text(value) in indices for value in set(rows[self.label])):
-            return indices
-        return {str(index): index for index in range(len(self.labels))}
 
     def collate(self, split: PreparedSplit, ids: np.ndarray, epoch: int) -> Batch:
         inputs = {"input_ids": pad(split.ragged("input_ids"), ids, self.tokenizer.pad_token_id)}
@@ -224,24 +241,6 @@ class Classification(Task):
                 strict=True,
             )
         ]
-
-
-def label_names(rows: "Dataset", column: str) -> tuple[str, ...]:
-    """Returns the labels of a column: its class names, or its values, numbers by size."""
-    feature = rows.features[column]
-    if getattr(feature, "names", None):
-        return tuple(feature.names)
-    values = list(rows[column])
-    for row, value in enumerate(values):
-        if value is None or value != value or not str(value).strip():  # NaN differs from itself
-            raise DataError(
-                f"the train split, row {row_number(rows, row)}: the column {column} has no label; "
-                f"mend or remove the row"
-            )
-    names = {value_text(value) for value in set(values)}
-    if all(name.lstrip("-").isdigit() for name in names):
-        return tuple(sorted(names, key=int))
-    return tuple(sorted(names))
 
 
 def _is_text(value: Any) -> bool:

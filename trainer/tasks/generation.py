@@ -1,5 +1,8 @@
 """Answers that a model generates, greedily."""
 
+from collections import abc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
 
@@ -7,7 +10,7 @@ import numpy as np
 import torch
 
 from trainer import config
-from trainer.data.prepare import PreparedSplit
+from trainer.data.prepare import PreparedSplit, Ragged
 from trainer.tasks.prompts import boundaries
 
 BATCH = 16
@@ -17,11 +20,17 @@ class Generator:
     """Generates the continuation of prompts, likeliest token by token."""
 
     def __init__(
-        self, settings: config.Generation, tokenizer: Any, num_positions: int | None
+        self,
+        settings: config.Generation,
+        tokenizer: Any,
+        num_positions: int | None,
+        turn_end: Sequence[int] = (),
     ) -> None:
+        """`turn_end` ends an answer as well as the tokenizer's end of a text does."""
         self.max_new_tokens = settings.max_new_tokens
         self.tokenizer = tokenizer
         self.num_positions = num_positions
+        self.ends = [*boundaries(tokenizer)[1], *turn_end]
 
     def generate(self, model: Any, prompts: list[np.ndarray]) -> list[str]:
         """Returns a text for each prompt; empty where the model has no position left for it.
@@ -56,25 +65,59 @@ class Generator:
             ids[row, width - len(prompt) :] = prompt
             mask[row, width - len(prompt) :] = 1
         device = next(model.parameters()).device
-        _, end = boundaries(self.tokenizer)
-        made = model.generate(
-            input_ids=torch.from_numpy(ids).to(device),
-            attention_mask=torch.from_numpy(mask).to(device),
-            max_new_tokens=room,
-            do_sample=False,
-            use_cache=True,
-            eos_token_id=end or None,
-            pad_token_id=self.tokenizer.pad_token_id,
-        )
+        with _plain_generation(model) as own:
+            made = model.generate(
+                input_ids=torch.from_numpy(ids).to(device),
+                attention_mask=torch.from_numpy(mask).to(device),
+                max_new_tokens=room,
+                do_sample=False,
+                use_cache=True,
+                eos_token_id=[*self.ends, *self._known(own.eos_token_id)] or None,
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
         return made[:, width:].tolist()
 
+    def _known(self, ends: int | list[int] | None) -> list[int]:
+        """Returns the ends of a model that are none of the words of another tokenizer."""
+        given = [ends] if isinstance(ends, int) else ends or []
+        return [index for index in given if index in self.tokenizer.added_tokens_decoder]
 
-def first_answer(split: PreparedSplit, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the tokens before the first answer of an example, and those of the answer."""
-    tokens, learned = split.ragged("input_ids")[index], split.ragged("learned")[index]
-    begin = int(np.argmax(learned))
-    ends = learned[begin:] == 0
-    if "position_ids" in split.columns:  # the next example of a packed sequence
-        ends |= split.ragged("position_ids")[index][begin:] == 0
-    stop = begin + int(np.argmax(ends)) if ends.any() else len(tokens)
-    return tokens[:begin], tokens[begin:stop]
+
+@contextmanager
+def _plain_generation(model: Any) -> abc.Generator[Any]:
+    """Gives the settings with which a model was published, none of which is in force meanwhile.
+
+    A penalty or several beams would make other texts than the likeliest token by token.
+    """
+    from transformers import GenerationConfig
+
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own, whole.generation_config = whole.generation_config, GenerationConfig()
+    try:
+        yield own
+    finally:
+        whole.generation_config = own
+
+
+def examples(split: PreparedSplit) -> np.ndarray:
+    """Returns where each example begins in the tokens of a split, and where the last one ends.
+
+    A packed sequence holds several, the longest of them first.
+    """
+    offsets = split.ragged("input_ids").offsets
+    if "position_ids" not in split.columns:
+        return offsets
+    return np.append(np.flatnonzero(split.ragged("position_ids").values == 0), offsets[-1])
+
+
+def first_answers(
+    split: PreparedSplit, ids: np.ndarray
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Returns id, tokens before the first answer and tokens of the answer, of some `examples`."""
+    bounds = examples(split)
+    tokens, learned = (Ragged(split.ragged(n).values, bounds) for n in ("input_ids", "learned"))
+    for index in ids.tolist():
+        begin = int(np.argmax(learned[index]))
+        ends = learned[index][begin:] == 0
+        stop = begin + int(np.argmax(ends)) if ends.any() else len(learned[index])
+        yield index, tokens[index][:begin], tokens[index][begin:stop]

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer import config
+from trainer.data.columns import column_name
 from trainer.data.documents import sentences
 from trainer.data.prepare import Columns, PreparedSplit, Summary
-from trainer.data.sources import column_name
 from trainer.errors import ConfigError, DataError
 from trainer.tasks.base import Batch, LossTerm, Record, Task, attention_mask, numbered, stack
 from trainer.tasks.masking import Masking
@@ -53,11 +53,10 @@ class MaskedLM(Task):
         self.seed = seed
         self.has_types = has_types
         self.masking = Masking(settings, tokenizer)
-        self.auto_model = "AutoModelForMaskedLM"
+        self.auto_model = _auto_model(settings)
         self.loss_terms = (LossTerm("masked_lm"),)
         self.scales = {"masked_accuracy": "0-1"}
         if settings.next_sentence_prediction:
-            self.auto_model = "AutoModelForPreTraining"
             self.loss_terms += (LossTerm("next_sentence"),)
             self.scales["next_sentence_accuracy"] = "0-1"
         self.metrics_offered = ("loss", "perplexity", *self.scales)
@@ -73,10 +72,16 @@ class MaskedLM(Task):
             yield from (text for text in chunk[name] if isinstance(text, str))
 
     @classmethod
+    def shape(cls, recipe: config.Recipe, model_config: Any) -> str:
+        assert isinstance(recipe.task, config.MaskedLM)
+        _check_pairs(recipe.task, model_config)
+        return _auto_model(recipe.task)
+
+    @classmethod
     def build(
         cls, recipe: config.Recipe, train: "Dataset", tokenizer: Any, model_config: Any
     ) -> Self:
-        settings, kind = recipe.task, model_config.model_type
+        settings = recipe.task
         assert isinstance(settings, config.MaskedLM)
         missing = [
             name for name in ("mask", "cls", "sep") if getattr(tokenizer, f"{name}_token") is None
@@ -86,11 +91,7 @@ class MaskedLM(Task):
                 f"task.name: masked_lm needs a tokenizer with a {missing[0]} token; name a BERT's "
                 f"or train one"
             )
-        if settings.next_sentence_prediction and kind not in PAIR_MODELS:
-            raise ConfigError(
-                f"task.next_sentence_prediction: a {kind} has no head for pairs of segments; set "
-                f"it to false or use bert"
-            )
+        _check_pairs(settings, model_config)
         return cls(
             settings,
             column=recipe.data.columns.text,
@@ -235,3 +236,17 @@ class MaskedLM(Task):
         if self.settings.next_sentence_prediction:
             measured |= {"next_sentence_accuracy": hits / num_pairs, "num_pairs": int(num_pairs)}
         return measured
+
+
+def _auto_model(settings: config.MaskedLM) -> str:
+    pairs = settings.next_sentence_prediction
+    return "AutoModelForPreTraining" if pairs else "AutoModelForMaskedLM"
+
+
+def _check_pairs(settings: config.MaskedLM, model_config: Any) -> None:
+    kind = model_config.model_type
+    if settings.next_sentence_prediction and kind not in PAIR_MODELS:
+        raise ConfigError(
+            f"task.next_sentence_prediction: a {kind} has no head for pairs of segments; set it to "
+            f"false or use bert"
+        )

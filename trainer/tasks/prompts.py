@@ -22,6 +22,7 @@ class Prompts:
         named = dict.fromkeys(name for _, name in settings.template_columns())
         self.columns = [self.messages] if self.messages else list(named)
         self.tokenizer = tokenizer
+        self.begin, self.end = boundaries(tokenizer)
 
     def settings(self) -> dict[str, Any]:
         """Returns what decides the tokens of a row, beside row and tokenizer."""
@@ -35,19 +36,32 @@ class Prompts:
         answer.
         """
         segments = self._chat(row[self.messages]) if self.messages else self._filled(row)
-        begin, end = boundaries(self.tokenizer)
-        tokens = list(begin) if self.messages is None else []
+        tokens = list(self.begin) if self.messages is None else []
         flags = [0] * len(tokens)
         for text, learned in segments:
             ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
             if learned and self.messages is None:
-                ids = [*ids, *end]
+                ids = [*ids, *self.end]
             tokens += ids
             flags += [int(learned)] * len(ids)
         flags[:1] = [0]
         if not any(flags):
             raise DataError("the answer has no tokens; mend or remove the row")
         return tokens, flags
+
+    def turn_end(self) -> list[int]:
+        """Returns the special token with which the chat template ends an answer; none without."""
+        if self.messages is None:
+            return []
+        content = "0123456789"  # that no template has
+        turns = [{"role": "user", "content": content}, {"role": "assistant", "content": content}]
+        try:
+            _, _, end = self._rendered(turns, answer_follows=False).rpartition(content)
+        except DataError:
+            return []
+        known = self.tokenizer.added_tokens_decoder
+        ids = self.tokenizer(end, add_special_tokens=False)["input_ids"]
+        return [index for index in ids if index in known and known[index].special][:1]
 
     def _filled(self, row: dict[str, Any]) -> list[Segment]:
         prompt, answer = (_fill(template or "", row) for template in self.templates)

@@ -9,14 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer import config
+from trainer.data.columns import column_name
 from trainer.data.prepare import Columns, PreparedSplit, Summary
-from trainer.data.sources import column_name
 from trainer.metrics.answers import METRICS, SCALES, answer_metrics
 from trainer.models.span_head import ensure_span_head
 from trainer.tasks.base import Batch, LossTerm, Record, Task, attention_mask, numbered, pad
 from trainer.tasks.questions import Question, question_of
 from trainer.tasks.spans import best_spans, merge, null_probability
 from trainer.tasks.windows import Frame, sees_only_the_past, tokenize, windows_of
+from trainer.tasks.zero_shot import GeneratedAnswer
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,6 +38,7 @@ class QuestionAnswering(Task):
     metrics_offered = ("loss", *METRICS)
     scales = SCALES
     reads_records = True
+    fits_on_validation = True
 
     def __init__(
         self,
@@ -69,18 +71,31 @@ class QuestionAnswering(Task):
             yield from (text for text in new if isinstance(text, str))
 
     @classmethod
+    def shape(cls, recipe: config.Recipe, model_config: Any) -> str:
+        ensure_span_head(model_config)
+        return cls.auto_model
+
+    @classmethod
     def build(
         cls, recipe: config.Recipe, train: "Dataset", tokenizer: Any, model_config: Any
     ) -> Self:
         assert isinstance(recipe.task, config.QuestionAnswering)
         ensure_span_head(model_config)
-        return cls(
+        made = cls(
             recipe.task,
             columns=recipe.data.columns,
             tokenizer=tokenizer,
             max_seq_length=recipe.batch.max_seq_length,
             is_decoder=sees_only_the_past(model_config),
         )
+        if recipe.task.zero_shot is not None and recipe.model.initialization == "pretrained":
+            made.zero_shot = GeneratedAnswer(
+                recipe.task.zero_shot,
+                columns=made.names,
+                tokenizer=tokenizer,
+                model_config=model_config,
+            )
+        return made
 
     def encoding_settings(self) -> dict[str, Any]:
         return {
@@ -245,13 +260,15 @@ class QuestionAnswering(Task):
         """Returns the scores of the answers, and how often a window's positions are right.
 
         `null_threshold` is that of the best F1 on the validation split: it is found there and used
-        elsewhere.
+        elsewhere. `null_threshold_from` says where no metrics of it were given.
         """
         start, end, total = statistics.tolist()
         if not total:
             return {}
+        threshold = None if validation is None else validation["null_threshold"]
         return {
-            **answer_metrics(answers, None if validation is None else validation["null_threshold"]),
+            **answer_metrics(answers, threshold),
+            "null_threshold_from": "these answers" if validation is None else "validation",
             "start_accuracy": 100 * start / total,
             "end_accuracy": 100 * end / total,
         }

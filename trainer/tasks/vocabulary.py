@@ -30,6 +30,8 @@ class Scored(NamedTuple):
     """Number of labels that are the likeliest token, float64; 0 in training."""
     output: Any
     """The model's output, without logits over the vocabulary."""
+    losses: Tensor | None = None
+    """The negative log-likelihood of each label, fp32 [n], row after row; not in training."""
 
 
 def score_tokens(model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> Scored:
@@ -52,7 +54,7 @@ def score_tokens(model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> Sc
             found.append(linear_cross_entropy(picked, layer.weight, layer.bias, targets))
         else:
             nll, predicted = predicted_tokens(picked, layer.weight, layer.bias, targets)
-            found[:] = [nll.sum(), (predicted == targets).sum().double()]
+            found[:] = [nll.sum(), (predicted == targets).sum().double(), nll]
         return found[0]
 
     layer.forward = loss_of  # hides the method of its class
@@ -62,8 +64,9 @@ def score_tokens(model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> Sc
         del layer.forward
     if not any(value is loss for loss in found[:1] for value in output.values()):
         return _plain(whole, inputs, labels)  # such as a bias that is added after the layer
-    correct = found[1] if len(found) > 1 else found[0].new_zeros((), dtype=torch.float64)
-    return Scored(found[0], correct, output)
+    if model.training:
+        return Scored(found[0], found[0].new_zeros((), dtype=torch.float64), output)
+    return Scored(found[0], found[1], output, found[2])
 
 
 def _plain(model: Any, inputs: dict[str, Any], labels: Tensor) -> Scored:
@@ -71,5 +74,6 @@ def _plain(model: Any, inputs: dict[str, Any], labels: Tensor) -> Scored:
     name = "logits" if "logits" in output else "prediction_logits"
     logits = output[name][labels != IGNORED].float()
     targets = labels[labels != IGNORED]
-    loss = functional.cross_entropy(logits, targets, reduction="sum")
-    return Scored(loss, (logits.argmax(-1) == targets).sum().double(), output)
+    losses = functional.cross_entropy(logits, targets, reduction="none")
+    correct = (logits.argmax(-1) == targets).sum().double()
+    return Scored(losses.sum(), correct, output, None if model.training else losses)

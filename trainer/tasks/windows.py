@@ -11,6 +11,8 @@ from trainer.tasks.questions import Question
 
 FEW = 8
 """Tokens, at least, that a window has of a longer context beside those that it shares."""
+CAUSAL_BY_NAME_ONLY = ("bert-generation", "cpmant", "xlnet")
+"""Models with a causal class, and none for masked tokens, whose positions see later ones."""
 
 
 @dataclass(frozen=True)
@@ -203,5 +205,8 @@ def sees_only_the_past(model_config: Any) -> bool:
     )
 
     kind = model_config.model_type
-    masked: Any = MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in masked
+    encoders = (*MODEL_FOR_MASKED_LM_MAPPING_NAMES, *CAUSAL_BY_NAME_ONLY)
+    # An encoder has a causal class too, but its attention is causal only where this is set.
+    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and (
+        kind not in encoders or getattr(model_config, "is_decoder", False)
+    )

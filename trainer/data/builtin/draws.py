@@ -8,6 +8,11 @@ Rows = list[dict[str, Any]]
 T = TypeVar("T")
 
 
+def words_of(text: str) -> tuple[str, ...]:
+    """Returns the words of a text."""
+    return tuple(text.split())
+
+
 def choose(rng: Random, options: Sequence[T]) -> T:
     """Returns one of the options."""
     # random() is the one method whose sequence Python promises to keep over its versions.

@@ -11,32 +11,28 @@ from trainer.data.builtin.draws import (
     draw_splits,
     is_held_out,
     sample,
+    words_of,
 )
 
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
-WORDS = _words(
+WORDS = words_of(
     "apple bread cloud door eagle field garden hammer island jacket kettle lamp mirror needle "
     "ocean paper queen river stone table umbrella village window yellow zebra anchor bridge "
     "candle desert engine forest guitar house iron jungle king letter moon night orange pencil "
     "rain silver tree uncle violin water year bird cat dog fish green happy quick round small tall "
     "warm winter summer old new red blue white black open closed soft hard sweet bitter early late"
 )
-NAMES = _words("Ana Ben Carla David Elif Farid Greta Hugo Ines Jonas Kemal Lena Marco Nadia Omar")
-ORDINALS = _words("first second third fourth fifth sixth seventh eighth")
-NUMBERS = _words("two three four five six")
+NAMES = words_of("Ana Ben Carla David Elif Farid Greta Hugo Ines Jonas Kemal Lena Marco Nadia Omar")
+ORDINALS = words_of("first second third fourth fifth sixth seventh eighth")
+NUMBERS = words_of("two three four five six")
 # What somebody does, as it is said and as it is asked for, and with what.
 FACTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("{} lives in {}.", "where {} lives", _words("Lyon Oslo Turin Quito Kyoto Porto Lima Riga")),
-    ("{} plays the {}.", "what {} plays", _words("violin guitar flute harp drum trumpet cello")),
-    ("{} has {} cousins.", "how many cousins {} has", _words("two three four five six seven")),
-    ("{} works as a {}.", "what {} works as", _words("baker judge nurse pilot tailor farmer")),
+    ("{} lives in {}.", "where {} lives", words_of("Lyon Oslo Turin Quito Kyoto Porto Lima Riga")),
+    ("{} plays the {}.", "what {} plays", words_of("violin guitar flute harp drum trumpet cello")),
+    ("{} has {} cousins.", "how many cousins {} has", words_of("two three four five six seven")),
+    ("{} works as a {}.", "what {} works as", words_of("baker judge nurse pilot tailor farmer")),
 )
-DEEDS = _words("painted found bought sold opened closed carried cleaned washed lost")
-OBJECTS = _words("boat lamp door kettle letter guitar mirror table jacket window bridge hammer")
+DEEDS = words_of("painted found bought sold opened closed carried cleaned washed lost")
+OBJECTS = words_of("boat lamp door kettle letter guitar mirror table jacket window bridge hammer")
 
 
 class Drawn(NamedTuple):

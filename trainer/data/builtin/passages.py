@@ -10,27 +10,25 @@ from trainer.data.builtin.draws import (
     draw_splits,
     is_held_out,
     sample,
+    words_of,
 )
 
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
-FIRST_NAMES = _words("Zoë Søren Łucja José Åsa Chloé Jürgen Amélie Martha Edwin Clara Henrik Iris")
-LAST_NAMES = _words(
+FIRST_NAMES = words_of(
+    "Zoë Søren Łucja José Åsa Chloé Jürgen Amélie Martha Edwin Clara Henrik Iris"
+)
+LAST_NAMES = words_of(
     "Lindqvist Müller Çelik Nguyễn Kowalski Castañeda Ødegård Barlow Fenwick Hartley Ilves Moreau "
     "Novák Oakes Petrov Quist Ramsey Sato Tanner Varga"
 )
-TOWNS = _words(
+TOWNS = words_of(
     "Ormvik Brønsted Calder Dunmore Elsworth Fairholt Gävlund Halden Inverley Jarrow Kesten "
     "Lomond Marwick Nørby Oldenau Pérouges Quarley Rosby Saltmere Thornby Ulverå Westerholm"
 )
 PEOPLE = tuple(f"{first} {last}" for first in FIRST_NAMES for last in LAST_NAMES)
 SHIPS = tuple(
     f"the {quality} {bird}"
-    for quality in _words("Bright Silent Northern Golden Swift Brave Restless")
-    for bird in _words("Heron Petrel Swan Falcon Gannet Plover Kestrel")
+    for quality in words_of("Bright Silent Northern Golden Swift Brave Restless")
+    for bird in words_of("Heron Petrel Swan Falcon Gannet Plover Kestrel")
 )
 YEARS = tuple(str(year) for year in range(1790, 1990))
 VALUES = {
@@ -38,14 +36,14 @@ VALUES = {
     "town": TOWNS,
     "year": YEARS,
     "crowd": tuple(f"{number:,}" for number in range(1150, 98000, 350)),
-    "trade": _words("botanist surveyor printer glassblower cartographer violinist clockmaker"),
+    "trade": words_of("botanist surveyor printer glassblower cartographer violinist clockmaker"),
     "prize": tuple(
         f"{metal} {thing}"
-        for metal in _words("Copper Silver Amber Crystal")
-        for thing in _words("Quill Lantern Compass Anchor")
+        for metal in words_of("Copper Silver Amber Crystal")
+        for thing in words_of("Quill Lantern Compass Anchor")
     ),
-    "river": _words("Aller Brint Ceiriog Dove Eskå Firth Lune Severn Tamar Yarrow Ätran"),
-    "goods": _words("wool cheese tiles honey rope lace cider copper timber barley soap candles"),
+    "river": words_of("Aller Brint Ceiriog Dove Eskå Firth Lune Severn Tamar Yarrow Ätran"),
+    "goods": words_of("wool cheese tiles honey rope lace cider copper timber barley soap candles"),
 }
 
 # What can be said and asked of an entity {e}: which values {v} may have, two ways to say it and,

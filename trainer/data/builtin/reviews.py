@@ -1,10 +1,10 @@
 """Review sentences whose sentiment is decided by negation, contrast and degree."""
 
-import random
 from itertools import product
+from random import Random
 from typing import NamedTuple
 
-from trainer.data.builtin.draws import Rows, choose
+from trainer.data.builtin.draws import Rows, choose, draw_splits, is_held_out, words_of
 
 # What a sentence may be about. Every aspect is singular, so that "the {a} was ..." holds.
 ASPECTS: dict[str, tuple[str, ...]] = {
@@ -16,18 +16,14 @@ ASPECTS: dict[str, tuple[str, ...]] = {
 }
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
 # Only mild adjectives are negated: "not bad" praises, whereas "not superb" hardly blames.
 MILD = {
-    "positive": _words("good pleasant enjoyable impressive convincing memorable charming"),
-    "negative": _words("bad dull boring annoying disappointing tedious unpleasant"),
+    "positive": words_of("good pleasant enjoyable impressive convincing memorable charming"),
+    "negative": words_of("bad dull boring annoying disappointing tedious unpleasant"),
 }
 STRONG = {
-    "positive": _words("superb excellent wonderful brilliant outstanding"),
-    "negative": _words("awful dreadful terrible horrible appalling"),
+    "positive": words_of("superb excellent wonderful brilliant outstanding"),
+    "negative": words_of("awful dreadful terrible horrible appalling"),
 }
 # Words of faint praise, where the degree alone decides.
 FAINT = ("tolerable", "acceptable", "adequate", "passable")
@@ -100,7 +96,7 @@ def _frames(held_out: bool) -> dict[str, tuple[str, ...]]:
         frames[kind] = tuple(
             parts[0][choice[0]].format(*(p[i] for p, i in zip(parts[1:], choice[1:], strict=True)))
             for choice in choices
-            if (sum(choice) % 4 == 3) == held_out
+            if is_held_out(*choice) == held_out
         )
     return frames
 
@@ -140,14 +136,14 @@ def _opposite(label: str) -> str:
     return "negative" if label == "positive" else "positive"
 
 
-def _plain(rng: random.Random, label: str) -> str:
+def _plain(rng: Random, label: str) -> str:
     """Return an adjective of this polarity, perhaps with a degree: "good", "truly awful"."""
     if rng.random() < 0.6:
         return choose(rng, MILD_DEGREES).format(choose(rng, MILD[label]))
     return choose(rng, STRONG_DEGREES).format(choose(rng, STRONG[label]))
 
 
-def _predicate(rng: random.Random, label: str, plain: float) -> str:
+def _predicate(rng: Random, label: str, plain: float) -> str:
     """Return a predicate of this polarity, plain with that probability: "not bad at all"."""
     draw = rng.random()
     if draw < plain:
@@ -159,7 +155,7 @@ def _predicate(rng: random.Random, label: str, plain: float) -> str:
     return f"nothing short of {choose(rng, STRONG[label])}"
 
 
-def _pair(rng: random.Random, frames: dict[str, tuple[str, ...]]) -> _Pair:
+def _pair(rng: Random, frames: dict[str, tuple[str, ...]]) -> _Pair:
     """Return a sentence and its counterpart, of the same words but for the "simple" kind."""
     kind = choose(rng, KINDS)
     frame = choose(rng, frames[kind])
@@ -193,6 +189,15 @@ def _pair(rng: random.Random, frames: dict[str, tuple[str, ...]]) -> _Pair:
     )
 
 
+def _draw(rng: Random, held_out: bool) -> Rows:
+    """Returns the rows of one pair."""
+    pair = _pair(rng, HELD_OUT_FRAMES if held_out else TRAIN_FRAMES)
+    return [
+        {"text": pair.positive, "label": "positive"},
+        {"text": pair.negative, "label": "negative"},
+    ]
+
+
 def reviews(num_rows: int, seed: int) -> dict[str, Rows]:
     """Return review sentences whose sentiment is decided by negation, contrast and degree.
 
@@ -206,25 +211,4 @@ def reviews(num_rows: int, seed: int) -> dict[str, Rows]:
 
     Raises ValueError if `num_rows` is less than 1.
     """
-    if num_rows < 1:
-        raise ValueError(f"num_rows={num_rows} gives no train rows; use 1 or more")
-    num_held_out = max(200, num_rows // 8)
-    seen: set[str] = set()
-    splits: dict[str, Rows] = {}
-    for split, size, frames in (
-        ("train", num_rows, TRAIN_FRAMES),
-        ("validation", num_held_out, TRAIN_FRAMES),
-        ("test", num_held_out, HELD_OUT_FRAMES),
-    ):
-        rng = random.Random(f"reviews/{split}/{seed}")
-        rows: Rows = []
-        while len(rows) < size:
-            pair = _pair(rng, frames)
-            if seen.isdisjoint(pair):
-                seen.update(pair)
-                rows.append({"text": pair.positive, "label": "positive"})
-                rows.append({"text": pair.negative, "label": "negative"})
-        del rows[size:]
-        rows.sort(key=lambda _: rng.random())  # a shuffle
-        splits[split] = rows
-    return splits
+    return draw_splits("reviews", num_rows, seed, _draw)

@@ -1,0 +1,44 @@
+"""What is wired together: parts that are made once have to be those of this very recipe."""
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from trainer.recipe import parse_recipe
+from trainer.run import build_tokenizer
+
+ROWS = [{"question": "aa ab ba", "answer": "xx xy yx"}] * 9
+
+
+@pytest.mark.parametrize("first", ["classification", "causal_lm"])
+def test_a_trained_tokenizer_is_kept_for_the_task_whose_texts_it_has_seen(
+    first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both tasks read the same columns, and one takes texts from only one of them."""
+    monkeypatch.setenv("TRAINER_CACHE", str(tmp_path / "cache"))
+    tasks: dict[str, dict[str, Any]] = {
+        "classification": {},
+        "causal_lm": {"prompt": "{question}", "completion": "{answer}"},
+    }
+    seen: dict[str, bool] = {}
+    for name in sorted(tasks, key=lambda name: name != first):
+        recipe = parse_recipe(
+            {
+                "model": {
+                    "architecture": {"model_type": "llama"},
+                    "initialization": "random",
+                    "tokenizer": {"train": "wordpiece", "vocab_size": 64},
+                },
+                "task": {"name": name, **tasks[name]},
+                "data": {
+                    "source": {"builtin": "reviews"},
+                    "columns": {"text": "question", "label": "answer"},
+                },
+            },
+            name,
+        )
+        tokenizer = build_tokenizer(recipe, datasets.Dataset.from_list(ROWS), tmp_path / name)
+        seen[name] = "x" in tokenizer.get_vocab()
+    assert seen == {"classification": False, "causal_lm": True}

@@ -1,0 +1,118 @@
+"""The shape of a model: the numbers of a recipe, of a name or folder, or those that are shipped."""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+from trainer import config
+from trainer.errors import ConfigError
+from trainer.models.tokenizer import ensure_pad_token, load_tokenizer, missing
+from trainer.recipe import load_recipe
+from trainer.recipes import shipped_recipes
+
+FOLDER = Path(__file__).parents[1] / "architectures"
+"""Published numbers by hub name, with -- for the slash."""
+
+
+def build_model_config(model: config.Model, tokenizer: Any) -> Any:
+    """Returns the transformers configuration, with a padding token.
+
+    Raises ConfigError for what is missing or unknown in it.
+    """
+    if model.architecture is not None:
+        ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id")}
+        ensure_pad_token(tokenizer, len(tokenizer) + 1)
+        made = _from_numbers(model.architecture, {"vocab_size": len(tokenizer), **ids})
+    else:
+        published = _published(model) if model.initialization == "random" else None
+        made = _from_name(model) if published is None else _from_numbers(published)
+    ensure_pad_token(tokenizer, made.vocab_size)
+    made.pad_token_id = tokenizer.pad_token_id
+    types = ["token_type_ids"] if getattr(made, "type_vocab_size", 0) > 1 else []
+    tokenizer.model_input_names = ["input_ids", *types, "attention_mask"]
+    tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # else not exported
+    return made
+
+
+def shape_config(model: config.Model) -> Any:
+    """Returns the transformers configuration from as little as there is: no weights, and where
+    numbers are shipped or stand in the recipe, no download.
+
+    The vocabulary of a tokenizer that is yet to be trained has the size that the recipe asks for.
+    An earlier run of a shipped recipe that has not been made has the shape of that recipe.
+    """
+    if model.architecture is not None:
+        size = model.architecture.get("vocab_size")
+        if isinstance(model.tokenizer, config.TrainedTokenizer):
+            size = size or model.tokenizer.vocab_size
+        # Without its tokenizer nobody knows the padding token, and defaults may lie outside.
+        others = {"vocab_size": size or len(load_tokenizer(model)), "pad_token_id": None}
+        return _from_numbers(model.architecture, others)
+    published = _published(model)
+    if published is not None:
+        return _from_numbers(published)
+    recipe = recipe_of_run(model)
+    return _from_name(model) if recipe is None else shape_config(load_recipe(recipe).model)
+
+
+def recipe_of_run(model: config.Model) -> str | None:
+    """Returns the shipped recipe whose run makes this model, where that run has yet to be made."""
+    path = Path(model.name_or_path or "")
+    made = path.name == "model" and not path.is_dir()
+    return path.parent.name if made and path.parent.name in shipped_recipes() else None
+
+
+def check_length(model_config: Any, max_seq_length: int) -> None:
+    """Raises ConfigError where the sequences are longer than the model has positions."""
+    positions = getattr(model_config, "max_position_embeddings", None)
+    if positions is None:
+        return
+    if model_config.model_type in ("roberta", "xlm-roberta", "camembert"):
+        positions -= model_config.pad_token_id + 1  # positions start after the padding index
+    if max_seq_length > positions:
+        raise ConfigError(
+            f"batch.max_seq_length: {max_seq_length} is more than the {positions} positions of the "
+            f"model; use {positions} or less"
+        )
+
+
+def _published(model: config.Model) -> dict[str, Any] | None:
+    name = str(model.name_or_path)
+    file = FOLDER / f"{name.replace('/', '--')}.json"
+    if Path(name).is_dir() or not file.is_file():
+        return None
+    return json.loads(file.read_text("utf-8"))
+
+
+def _from_name(model: config.Model) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(str(model.name_or_path), revision=model.revision)
+    except (OSError, ValueError) as error:
+        sentence = missing("model.name_or_path", str(model.name_or_path), "configuration")
+        raise ConfigError(sentence) from error
+
+
+def _from_numbers(numbers: dict[str, Any], others: dict[str, Any] | None = None) -> Any:
+    """Returns the configuration with `numbers`, and `others` where those say nothing."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CONFIG_MAPPING
+
+    numbers = dict(numbers)
+    kind = numbers.pop("model_type")
+    if kind not in CONFIG_MAPPING:
+        near = difflib.get_close_matches(kind, list(CONFIG_MAPPING), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"model.architecture.model_type: there is no {kind}{hint}")
+    known = CONFIG_MAPPING[kind]()
+    for name in numbers:
+        if not hasattr(known, name):
+            near = difflib.get_close_matches(name, list(vars(known)), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"model.architecture.{name}: a {kind} has no such number{hint}")
+    try:
+        return CONFIG_MAPPING[kind](**{**(others or {}), **numbers})
+    except (StrictDataclassError, ValueError, KeyError) as error:
+        raise ConfigError(f"model.architecture: {' '.join(str(error).split())}") from error

@@ -1,0 +1,118 @@
+"""Finished runs: found in their directories, read, and put into groups by their recipes."""
+
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import ConfigError, RunDirectoryError
+from trainer.recipe import flatten
+from trainer.status import read_status
+
+NEEDED = ("recipe", "baseline", "best", "seconds", "peak_memory_bytes", "scales")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedRun:
+    directory: Path
+    results: dict[str, Any]
+    recipe: dict[str, Any]
+    """Dotted keys to values."""
+
+
+def find_runs(directories: tuple[Path, ...]) -> tuple[list[FinishedRun], list[str]]:
+    """Returns the finished runs, each once, and a sentence for each one that is left out.
+
+    A directory is that of a run, or one that holds several, such as a sweep's. Raises
+    RunDirectoryError where there is no finished run.
+    """
+    found: dict[Path, Path] = {}
+    left_out: list[str] = []
+    for directory in directories:
+        children = [directory] if _is_finished(directory) else sorted(directory.glob("*"))
+        finished = [child for child in children if _is_finished(child)]
+        states = [
+            f"{one} ({read_status(one).get('state', 'not begun')})"
+            for one in [directory, *children]
+            if one not in finished
+            and ((one / "config.yaml").is_file() or (one / "status.json").is_file())
+        ]
+        if not finished:
+            listed = f", only {', '.join(states)}" if states else ""
+            raise RunDirectoryError(
+                f"{directory} holds no finished run{listed}; name the directory of a run or a sweep"
+            )
+        for child in finished:
+            found.setdefault(child.resolve(), child)
+        left_out += [f"left out, for it has not finished: {state}" for state in states]
+    return [_read(directory) for directory in found.values()], left_out
+
+
+def group_runs(
+    runs: list[FinishedRun], by: str | None
+) -> list[tuple[dict[str, Any], list[FinishedRun]]]:
+    """Returns the settings that tell each group from the others, and its runs by seed.
+
+    A group is of runs whose recipes differ only in `seed` or, with `by`, of those that agree in
+    that dotted key, a value or a section. Raises ConfigError where no recipe has it.
+    """
+    groups: dict[str, list[FinishedRun]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps(_deciding(run, by), sort_keys=True), []).append(run)
+    settings = [_deciding(members[0], by) for members in groups.values()]
+    keys = list(dict.fromkeys(key for one in settings for key in one))
+    if by is not None:
+        if not keys:
+            raise ConfigError(f"--by {by}: no recipe has this key{_hint(by, runs)}")
+    else:
+        keys = differing(settings)
+    return [
+        (
+            # Where a key is absent, others tell; where all are, that they are is what tells.
+            {key: one[key] for key in keys if key in one} or dict.fromkeys(keys),
+            sorted(members, key=lambda run: run.recipe["seed"]),
+        )
+        for one, members in zip(settings, groups.values(), strict=True)
+    ]
+
+
+def differing(settings: list[dict[str, Any]]) -> list[str]:
+    """Returns the dotted keys in which recipes are not all alike; a null is not an absent key."""
+    return [
+        key
+        for key in dict.fromkeys(key for one in settings for key in one)
+        if len({json.dumps(one[key]) if key in one else "" for one in settings}) > 1
+    ]
+
+
+def _deciding(run: FinishedRun, by: str | None) -> dict[str, Any]:
+    """Returns the part of a recipe that is the same for all runs of a group."""
+    return {
+        key: value
+        for key, value in run.recipe.items()
+        if (key != "seed" if by is None else f"{key}.".startswith(f"{by}."))
+    }
+
+
+def _hint(by: str, runs: list[FinishedRun]) -> str:
+    keys = dict.fromkeys(key for run in runs for key in run.recipe)
+    same_leaf = [key for key in keys if key.rpartition(".")[2] == by]
+    near = same_leaf or difflib.get_close_matches(by, keys, n=1)
+    return f"; did you mean {near[0]}?" if near else "; config.yaml of a run lists them"
+
+
+def _is_finished(directory: Path) -> bool:
+    return (directory / "results.json").is_file()
+
+
+def _read(directory: Path) -> FinishedRun:
+    file = directory / "results.json"
+    try:
+        results = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{file} cannot be read ({error}); leave this run out") from error
+    missing = [key for key in NEEDED if not isinstance(results, dict) or key not in results]
+    if missing:
+        raise RunDirectoryError(f"{file} has no {missing[0]}; leave this run out or train it anew")
+    return FinishedRun(directory=directory, results=results, recipe=flatten(results["recipe"]))
