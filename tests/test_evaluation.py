@@ -1,9 +1,12 @@
 """Evaluation: what is generated is computed as what is measured."""
 
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from trainer.evaluation import evaluate
 from trainer.launch import build_accelerator
@@ -18,6 +21,14 @@ PHI: dict[str, Any] = {
     "intermediate_size": 64,
     "max_position_embeddings": 128,
 }
+
+
+@pytest.fixture(autouse=True)
+def own_precision() -> Generator[None]:
+    """Forgets the precision of other runs in this process, and then that of this one."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_answers_are_generated_in_the_precision_of_the_loss(tmp_path: Path) -> None:

@@ -166,6 +166,46 @@ def test_a_wrong_type_or_value_is_named_and_never_converted(reviews_recipe, key,
 
 
 @pytest.mark.parametrize(
+    ("task", "sections", "sentence"),
+    [
+        (
+            {"name": "question_answering", "stride": 32},
+            {},
+            "task.stride: 32 leaves nothing of batch.max_seq_length=32 for new context; use auto, "
+            "which is 10",
+        ),
+        (
+            {"name": "causal_lm", "chat": True},
+            {},
+            "task.chat: a tokenizer that is trained here has",
+        ),
+        (
+            {"name": "classification"},
+            {"documents": "headings"},
+            "data.documents: headings joins lines to running text, and classification reads each",
+        ),
+        (
+            {"name": "causal_lm", "prompt": "{text}", "completion": "{label}"},
+            {"documents": "blank_lines"},
+            "data.documents: blank_lines joins lines",
+        ),
+    ],
+)
+def test_sections_that_contradict_each_other_are_named(reviews_recipe, task, sections, sentence):
+    reviews_recipe["evaluation"] = {}
+    reviews_recipe["data"] |= sections
+    assert problems(at(reviews_recipe, "task", task)).startswith(f"test.yaml: {sentence}")
+
+
+def test_sections_agree_where_nothing_is_said(reviews_recipe):
+    reviews_recipe["evaluation"] = {}
+    parse_recipe(at(reviews_recipe, "task", {"name": "question_answering"}), "test")
+    for name in ("masked_lm", "causal_lm"):
+        values = at(reviews_recipe, "task", {"name": name})
+        parse_recipe(at(values, "data.documents", "headings"), "test")
+
+
+@pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
         ("precision", "bf61", "precision: 'bf61' is none of auto, fp32, bf16, fp16; did you mean"),

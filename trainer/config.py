@@ -210,12 +210,17 @@ class Evaluation(Section):
     every: Literal["epoch"] | PositiveInt = "epoch"
     """An epoch, or a number of steps; the last step is always evaluated."""
     metric: str = "loss"
-    """The validation metric that decides which step is best; accuracy of a classification and f1
-    of question answering where a recipe does not say."""
+    """The validation metric that decides which step is best; where a recipe does not say, accuracy
+    of a classification, best_f1 of question answering and the loss of others."""
     mode: Literal["max", "min"] = "min"
     """Where a recipe does not say, min for losses and perplexities, max for others."""
     patience: PositiveInt | None = None
     """Stop after so many evaluations without a better one."""
+
+
+def smaller_is_better(metric: str) -> bool:
+    """Returns whether the best value of a metric is its smallest."""
+    return metric.startswith(("loss", "perplexity"))
 
 
 class Checkpoint(Section):
@@ -252,3 +257,28 @@ class Recipe(Section):
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
     tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        task, length, documents = self.task, self.batch.max_seq_length, self.data.documents
+        causal = task if isinstance(task, CausalLM) else None
+        wrong: list[str] = []
+        if isinstance(task, QuestionAnswering) and task.stride != "auto" and task.stride >= length:
+            wrong.append(
+                f"task.stride: {task.stride} leaves nothing of batch.max_seq_length={length} for "
+                f"new context; use auto, which is {min(128, length // 3)}"
+            )
+        if causal and causal.chat and isinstance(self.model.tokenizer, TrainedTokenizer):
+            wrong.append(
+                "task.chat: a tokenizer that is trained here has no chat template; set task.prompt "
+                "and task.completion, or name a tokenizer"
+            )
+        reads_rows = isinstance(task, Classification | QuestionAnswering)
+        if documents != "rows" and (reads_rows or (causal and causal.instructs)):
+            wrong.append(
+                f"data.documents: {documents} joins lines to running text, and {task.name} reads "
+                f"each row by itself here; set it to rows"
+            )
+        if wrong:
+            raise ValueError("\n  ".join(wrong))
+        return self

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from trainer.config import Recipe
+from trainer.config import Recipe, smaller_is_better
 from trainer.errors import ConfigError
 from trainer.recipes import FOLDER, shipped_recipes
 
@@ -109,8 +109,7 @@ def _fill_in_metric(values: dict[str, Any]) -> None:
     if isinstance(task, dict) and isinstance(evaluation, dict):
         own = DECIDING.get(str(task.get("name")), "loss")
         metric = evaluation.setdefault("metric", own)
-        smaller = str(metric).startswith(("loss", "perplexity"))
-        evaluation.setdefault("mode", "min" if smaller else "max")
+        evaluation.setdefault("mode", "min" if smaller_is_better(str(metric)) else "max")
 
 
 def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
@@ -199,7 +198,7 @@ def _sentence(problem: Any, values: dict[str, Any]) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     shown = "" if isinstance(given, dict | BaseModel) else f"{given!r}: "
-    return f"{location}: {shown}{message}"
+    return f"{location}: {shown}{message}" if location else message  # which names its keys
 
 
 def _location(parts: tuple[Any, ...], values: Any, *, missing: bool) -> str:

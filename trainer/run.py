@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from trainer.checkpoint import CheckpointStore, write_checkpoint
-from trainer.config import Recipe, TrainedTokenizer
+from trainer.config import Recipe, TrainedTokenizer, smaller_is_better
 from trainer.data.columns import check_columns, column_name, resolve_columns
 from trainer.data.prepare import (
     PreparedSplit,
@@ -282,8 +282,7 @@ def _check_metric(recipe: Recipe, task: Task, rows: "dict[str, Dataset]") -> Non
             f"evaluation.metric: {recipe.evaluation.metric!r} is none of "
             f"{', '.join(task.metrics_offered)}"
         )
-    smaller = recipe.evaluation.metric.startswith(("loss", "perplexity"))
-    if smaller and recipe.evaluation.mode == "max":
+    if smaller_is_better(recipe.evaluation.metric) and recipe.evaluation.mode == "max":
         raise ConfigError(
             f"evaluation.mode: the best {recipe.evaluation.metric} is the smallest; set mode: min"
         )

@@ -1,6 +1,5 @@
 """What a recipe may say of its task: a section for each of them."""
 
-import difflib
 from collections.abc import Sequence
 from string import Formatter
 from typing import Annotated, Any, Literal, Self
@@ -154,8 +153,9 @@ class GeneratedAnswers(Generation):
 
 class QuestionAnswering(Section):
     name: Literal["question_answering"]
-    stride: PositiveInt = 128
-    """Tokens that neighbouring windows of a long context share."""
+    stride: Literal["auto"] | PositiveInt = "auto"
+    """Tokens that neighbouring windows of a long context share; auto is a third of max_seq_length,
+    128 at most."""
     num_best: PositiveInt = 20
     """Starts of each window that may begin an answer, and answers that are weighed against none."""
     max_answer_length: PositiveInt = 30
@@ -167,13 +167,6 @@ class QuestionAnswering(Section):
 class OtherTask(Section):
     name: str
     """A task without settings of its own."""
-
-    @model_validator(mode="after")
-    def _no_misspelling(self) -> Self:
-        near = difflib.get_close_matches(self.name, TASK_NAMES, n=1, cutoff=0.5)
-        if near:
-            raise ValueError(f"there is no task {self.name}; did you mean {near[0]}?")
-        return self
 
 
 TASK_NAMES = ("classification", "masked_lm", "causal_lm", "question_answering")

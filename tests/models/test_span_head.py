@@ -1,5 +1,7 @@
 """Span heads: on which models, with which weights, and that they learn and are exported."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from trainer.models.architecture import build_model_config
 from trainer.models.export import export_model
 from trainer.models.load import LoadedModel, load_model
 from trainer.models.parameters import trainable_parameters
-from trainer.models.span_head import ensure_span_head
+from trainer.models.span_head import ensure_span_head, how_to_load
 from trainer.models.tokenizer import load_tokenizer
 from trainer.models.tuning import apply_tuning
 from trainer.optim import build_optimizer
@@ -181,6 +183,24 @@ def test_a_padded_batch_is_what_single_windows_give(folders):
                 length = int(mask.sum())
                 alone = model(input_ids=inputs["input_ids"][row : row + 1, :length]).start_logits
                 torch.testing.assert_close(together[row, :length], alone[0], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_the_model_card_of_a_class_of_ours_says_how_to_load_it_elsewhere(folders, mode, tmp_path):
+    for name in ("phi", "llama"):
+        loaded, tokenizer = load(folders[name], mode)
+        tuning = config.Tuning(mode=mode)
+        model = apply_tuning(loaded, tuning, trains_head=True, gradient_checkpointing=False)
+        code = how_to_load(model).partition("```python\n")[2].partition("```")[0]
+        assert bool(code) == (name == "phi")
+        if code:
+            export_model(model, tokenizer, tmp_path, auto_model="AutoModelForQuestionAnswering")
+            check = "print(type(model).__name__)"
+            program = f"folder = {str(tmp_path)!r}\n{code}\n{check}"
+            done = subprocess.run(
+                [sys.executable, "-c", program], check=True, capture_output=True, text=True
+            )
+            assert done.stdout.strip() == "PhiForQuestionAnswering"
 
 
 def test_what_writes_its_answers_is_refused():

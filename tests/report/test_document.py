@@ -169,3 +169,4 @@ def test_a_model_card_opens_with_what_the_hub_reads(results, name):
     assert yaml.safe_load(header) == expected
     assert f"Base: {name or 'bert'}, random; tuning: full." in text
     assert report("demo", results) in text
+    assert "Load it so.\n\n# demo" in model_card("demo", results, "Load it so.")

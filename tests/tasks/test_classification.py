@@ -34,11 +34,13 @@ def rows(labels: list[Any], texts: list[Any] | None = None) -> datasets.Dataset:
     return datasets.Dataset.from_dict({"text": texts or ["words"] * len(labels), "label": labels})
 
 
-def from_rows(train: datasets.Dataset, **settings: Any) -> Classification:
+def from_rows(
+    train: datasets.Dataset, on_bad_example: Any = "error", **settings: Any
+) -> Classification:
     recipe = config.Recipe(
         model=config.Model(name_or_path="bert"),
         task=config.Classification(name="classification", **settings),
-        data=config.Data(source=config.Source(builtin="reviews")),
+        data=config.Data(source=config.Source(builtin="reviews"), on_bad_example=on_bad_example),
     )
     return Classification.build(recipe, train, PADDED, None)
 
@@ -132,6 +134,33 @@ def test_a_row_without_a_label_is_named(label):
     given = [1.0, 0.0, label] if label != "" else ["a", "b", ""]
     with pytest.raises(DataError, match="train split, row 3: the column label has no label"):
         from_rows(rows(given))
+
+
+def test_a_row_without_a_label_can_be_skipped_where_labels_come_from_the_rows(tokenizer):
+    given = rows(["a", None, "b", " "])
+    made = from_rows(given, on_bad_example="skip")
+    assert made.labels == ("a", "b")
+    made.tokenizer = tokenizer
+    columns, summary = encode(made, given, on_bad_example="skip")
+    assert (columns["label"], summary.num_skipped) == ([0, 1], 2)
+    with pytest.raises(DataError, match="row 1: the column label has no label"):
+        from_rows(rows([None, None]), on_bad_example="skip")
+
+
+def test_rows_with_several_labels_are_refused(tokenizer):
+    given = rows([[3], [1, 2]])
+    with pytest.raises(DataError, match=r"row 1: the column label has \[3\], not one label"):
+        from_rows(given)
+    with pytest.raises(DataError, match=r"row 1: the label \[3\] is none of negative, positive"):
+        encode(task(tokenizer=tokenizer), given)
+
+
+def test_no_label_is_no_class_of_that_name(tokenizer):
+    made, given = task(("None", "nan", "x"), tokenizer=tokenizer), rows(["x", None, "None"])
+    columns, summary = encode(made, given, on_bad_example="skip")
+    assert (columns["label"], summary.num_skipped) == ([2, 0], 1)
+    balanced = from_rows(given, labels=("None", "x"), class_weights="balanced")
+    assert balanced.class_weights.tolist() == [1.0, 1.0]
 
 
 def test_rows_keep_their_numbers_through_a_division(tmp_path):

@@ -331,6 +331,7 @@ def test_nothing_is_asked_of_running_text_or_where_a_recipe_wants_none(tokenizer
     text = task(tokenizer)
     split = prepared(text, [{"text": "w1 w2 w3 w4"}])
     assert text.sample(split).tolist() == []
+    assert text.generate(None, split, text.sample(split)) == []
     none = config.Generation(num_examples=0)
     made = task(tokenizer, prompt="{q}", completion="{a}", generation=none)
     assert made.sample(split).tolist() == []

@@ -11,10 +11,11 @@ import torch
 from task_cases import CASES, Case
 from toy_task import LENGTH
 
+from trainer.errors import ConfigError
 from trainer.launch import build_accelerator
 from trainer.recipe import parse_recipe
 from trainer.run import Run, build_run
-from trainer.tasks import TASKS
+from trainer.tasks import TASKS, task_of
 
 ALL = {**CASES, "toy": LENGTH}
 
@@ -30,6 +31,15 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: Any) -> tuple[Case, R
 
 def test_every_task_has_a_case():
     assert {case.task["name"] for case in ALL.values()} == set(TASKS)
+
+
+def test_a_name_like_another_one_is_refused_only_where_there_is_no_such_task(monkeypatch):
+    values = {**LENGTH.recipe(), "task": {"name": "token_classification"}}
+    recipe = parse_recipe(values, "tokens")
+    with pytest.raises(ConfigError, match=r"token_classification; did you mean class"):
+        task_of(recipe)
+    monkeypatch.setitem(TASKS, "token_classification", TASKS["length"])
+    assert task_of(recipe) is TASKS["length"]
 
 
 def uneven(run: Run, size: int = 13) -> np.ndarray:

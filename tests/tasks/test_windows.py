@@ -292,6 +292,15 @@ def test_a_long_question_is_no_problem_beside_a_short_context(tokenizer):
         encode(task(tokenizer, length), row(1, question=asked))
 
 
+def test_the_stride_is_a_third_of_a_sequence_where_a_recipe_does_not_say(tokenizer):
+    assert [task(tokenizer, length, stride="auto").stride for length in (48, 384, 999)] == [
+        *(16, 128, 128)
+    ]
+    windows = encode(task(tokenizer, 48, stride="auto"), row())
+    assert len(windows) > 2
+    assert windows[0]["token_starts"][-16:] == windows[1]["token_starts"][:16]
+
+
 def test_skipped_rows_keep_the_places_of_the_others(tokenizer):
     summary = Summary("skip")
     rows = [row(1, ("no", 0)), row(2, "Zoë"), row(3, question=" "), row(4)]
@@ -311,6 +320,16 @@ def test_texts_are_questions_and_each_context_once():
     data = datasets.Dataset.from_list(rows, features=FEATURES)
     texts = list(QuestionAnswering.texts(recipe, data))
     assert sorted(texts) == sorted([CONTEXT, "Other.", *(one["question"] for one in rows)])
+
+
+def test_a_column_that_holds_no_texts_gives_none():
+    recipe = config.Recipe(
+        model=config.Model(name_or_path="bert"),
+        task=config.QuestionAnswering(name="question_answering"),
+        data=config.Data(source=config.Source(builtin="passages")),
+    )
+    data = datasets.Dataset.from_list([{"question": "Who?", "context": {"body": "Zoë."}}])
+    assert list(QuestionAnswering.texts(recipe, data)) == ["Who?"]
 
 
 def test_the_tokenizer_that_is_exported_is_left_as_it_was(tokenizer):

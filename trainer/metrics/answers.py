@@ -3,15 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainer.metrics.generation import generation_scores
+from trainer.metrics.generation import TEXT_SCORES, generation_scores
 from trainer.metrics.squad import SquadRecord, squad_scores
 
-TEXT_SCORES = ("bleu", "rouge1", "rouge2", "rougeL", "rougeLsum", "meteor")
+BESIDE_SQUAD = tuple(name for name in TEXT_SCORES if name != "exact_match")
+"""SQuAD has a match of its own."""
 AT_THRESHOLD = ("exact", "f1", "HasAns_exact", "HasAns_f1", "NoAns_exact", "NoAns_f1")
 METRICS = (
     *("exact", "f1", "best_exact", "best_f1", "HasAns_exact", "HasAns_f1"),
     *("exact_at_threshold", "f1_at_threshold"),
-    *TEXT_SCORES,
+    *BESIDE_SQUAD,
     *("start_accuracy", "end_accuracy"),
 )
 """Names of scores of which more is better."""
@@ -60,7 +61,7 @@ def answer_metrics(
         **{f"{name}_at_threshold": left[name] for name in AT_THRESHOLD if name in left},
         "null_threshold": null_threshold,
         "never_answer": 100 * (1 - len(answerable) / len(records)),
-        **{name: texts[name] for name in (*TEXT_SCORES, "meteor_matching") if name in texts},
+        **{name: texts[name] for name in (*BESIDE_SQUAD, "meteor_matching") if name in texts},
         **({} if ratio is None else {"length_ratio": ratio}),
     }
 

@@ -14,6 +14,8 @@ from sacrebleu.metrics.bleu import BLEU
 from trainer.errors import DataError
 
 _ROUGE = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
+TEXT_SCORES = ("bleu", *_ROUGE, "meteor", "exact_match")
+"""Names of the scores, each 0 to 100."""
 _WORDS_AND_SIGNS = re.compile(r"\w+|[^\w\s]")
 
 

@@ -1,15 +1,30 @@
 """Span heads for models that transformers gives none, such as Phi.
 
-Their exported folders name a class that only this module makes. To load one elsewhere:
-
-    from trainer.models.span_head import ensure_span_head
-    ensure_span_head(AutoConfig.from_pretrained(folder))
-    AutoModelForQuestionAnswering.from_pretrained(folder)
+Their exported folders name a class that only this module makes; their model card says how one is
+loaded elsewhere.
 """
 
 from typing import Any
 
 from trainer.errors import ConfigError
+
+HOW_TO_LOAD = """\
+transformers has no such class of its own. With this package installed, `folder` is loaded by
+
+```python
+from transformers import AutoConfig, AutoModelForQuestionAnswering
+from trainer.models.span_head import ensure_span_head
+
+ensure_span_head(AutoConfig.from_pretrained(folder))
+model = AutoModelForQuestionAnswering.from_pretrained(folder)
+```
+"""
+
+
+def how_to_load(model: Any) -> str:
+    """Returns what a model card says of loading; nothing for the classes of transformers."""
+    plain = model.get_base_model() if hasattr(model, "peft_config") else model
+    return HOW_TO_LOAD if type(plain).__module__ == __name__ else ""
 
 
 def ensure_span_head(model_config: Any) -> None:

@@ -54,8 +54,9 @@ def report(name: str, results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def model_card(name: str, results: dict[str, Any]) -> str:
-    """Returns the README.md of an exported model."""
+def model_card(name: str, results: dict[str, Any], how_to_load: str = "") -> str:
+    """Returns the README.md of an exported model, with how to load one that needs more than
+    from_pretrained."""
     model, tuning = results["recipe"]["model"], results["recipe"]["tuning"]["mode"]
     base = model["name_or_path"] or model["architecture"]["model_type"]
     header = f"---\nlibrary_name: transformers\nbase_model: {base}\n---\n\n"
@@ -63,7 +64,7 @@ def model_card(name: str, results: dict[str, Any]) -> str:
         header = "---\nlibrary_name: transformers\n---\n\n"
     shown = Path(base).name if Path(base).is_dir() else base
     origin = f"Base: {shown}, {model['initialization']}; tuning: {tuning}."
-    return f"{header}{origin}\n\n{report(name, results)}"
+    return "\n\n".join(filter(None, [f"{header}{origin}", how_to_load, report(name, results)]))
 
 
 def table(titles: list[str], rows: list[list[str]]) -> list[str]:

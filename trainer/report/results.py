@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from trainer.checkpoint import load_weights, verify
 from trainer.evaluation import evaluate
 from trainer.models.export import export_adapter, export_model
+from trainer.models.span_head import how_to_load
 from trainer.ranks import on_main
 from trainer.report.diagnosis import diagnose
 from trainer.report.document import model_card, write_report
@@ -80,7 +81,8 @@ def _write(run: Run, results: dict[str, Any]) -> None:
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     export_model(run.model, run.tokenizer, staging, auto_model=run.task.auto_model)
-    (staging / "README.md").write_text(model_card(directory.name, results), "utf-8")
+    card = model_card(directory.name, results, how_to_load(run.model))
+    (staging / "README.md").write_text(card, "utf-8")
     _replace(staging, directory / "model")
     if hasattr(run.model, "peft_config"):
         staging = directory / ".adapter.staging"

@@ -1,5 +1,7 @@
 """The tasks by name."""
 
+import difflib
+
 from trainer.config import Recipe
 from trainer.errors import ConfigError
 from trainer.tasks.base import Task
@@ -18,6 +20,9 @@ TASKS: dict[str, type[Task]] = {
 
 def task_of(recipe: Recipe) -> type[Task]:
     """Returns the task of a recipe; raises ConfigError where there is no such task."""
-    if recipe.task.name not in TASKS:
-        raise ConfigError(f"task.name: there is no {recipe.task.name}; use {', '.join(TASKS)}")
-    return TASKS[recipe.task.name]
+    name = recipe.task.name
+    if name not in TASKS:
+        near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"use {', '.join(TASKS)}"
+        raise ConfigError(f"task.name: there is no {name}; {hint}")
+    return TASKS[name]

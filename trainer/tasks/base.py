@@ -221,6 +221,24 @@ def attention_mask(lengths: np.ndarray) -> dict[str, Tensor]:
     return {"attention_mask": (positions < torch.from_numpy(lengths)[:, None]).long()}
 
 
+def texts_of(rows: "Dataset", column: str, summary: Summary) -> Iterator[list[tuple[int, str]]]:
+    """Returns the texts of a column with the number of their row, some at a time.
+
+    A row without text is rejected.
+    """
+    for numbers, chunk in numbered(rows, [column]):
+        found: list[tuple[int, str]] = []
+        for number, text in zip(numbers, chunk[column], strict=True):
+            if isinstance(text, str) and text.strip():
+                found.append((number, text))
+            else:
+                summary.reject(
+                    f"row {number}: the column {column} has no text; mend or remove the row, or "
+                    f"set data.documents where it separates documents"
+                )
+        yield found
+
+
 def numbered(rows: "Dataset", columns: Sequence[str]) -> Iterator[tuple[list[int], Columns]]:
     """Returns the rows some at a time: their numbers in the source, and columns of values."""
     number = [ROW] if ROW in rows.column_names else []

@@ -1,6 +1,5 @@
 """Causal language modelling: of running text, or of answers to prompts."""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,17 +12,26 @@ from trainer.data.columns import column_name
 from trainer.data.packing import pack
 from trainer.data.prepare import Columns, PreparedSplit, Summary
 from trainer.errors import ConfigError, DataError
-from trainer.tasks.base import Batch, LossTerm, Record, Task, attention_mask, numbered, pad, stack
+from trainer.metrics.generation import TEXT_SCORES, generation_scores
+from trainer.tasks.base import (
+    Batch,
+    LossTerm,
+    Record,
+    Task,
+    attention_mask,
+    numbered,
+    pad,
+    stack,
+    texts_of,
+)
 from trainer.tasks.generation import Generator, examples, first_answers
 from trainer.tasks.packed import apart, attention_dtype, check_packing
 from trainer.tasks.prompts import Prompts, whole_texts
-from trainer.tasks.vocabulary import IGNORED, score_tokens
+from trainer.tasks.vocabulary import IGNORED, perplexity, score_tokens
 from trainer.tasks.windows import sees_only_the_past
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-TEXT_SCORES = ("bleu", "rouge1", "rouge2", "rougeL", "rougeLsum", "meteor", "exact_match")
 
 
 class CausalLM(Task):
@@ -125,17 +133,8 @@ class CausalLM(Task):
 
     def _blocks(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
         rest, step = list[int](), self.max_seq_length - 1
-        for numbers, chunk in numbered(rows, [self.text]):
-            texts: list[str] = []
-            for number, text in zip(numbers, chunk[self.text], strict=True):
-                if isinstance(text, str) and text.strip():
-                    texts.append(text)
-                else:
-                    summary.reject(
-                        f"row {number}: the column {self.text} has no text; mend or remove the "
-                        f"row, or set data.documents where it separates documents"
-                    )
-            for ids in whole_texts(self.tokenizer, texts):
+        for texts in texts_of(rows, self.text, summary):
+            for ids in whole_texts(self.tokenizer, [text for _, text in texts]):
                 rest += ids
             starts = range(0, len(rest) - step, step)
             yield {"input_ids": [rest[start : start + step + 1] for start in starts]}
@@ -213,6 +212,8 @@ class CausalLM(Task):
         return np.random.default_rng(self.seed).permutation(len(examples(split)) - 1)[:wanted]
 
     def generate(self, model: nn.Module, split: PreparedSplit, ids: np.ndarray) -> list[Record]:
+        if self.prompts is None:  # running text asks nothing
+            return []
         given = list(first_answers(split, ids))
         texts = self.generator.generate(model, [prompt for _, prompt, _ in given])
         decode = self.generator.decode
@@ -231,13 +232,11 @@ class CausalLM(Task):
         if not count:
             return {}
         measured: dict[str, Any] = {
-            "perplexity": math.exp(min(nll / count, 700.0)),
+            "perplexity": perplexity(nll, count),
             "token_accuracy": correct / count,
             "num_tokens": int(count),
         }
         if answers:
-            from trainer.metrics.generation import generation_scores
-
             predictions = [answer["prediction"] for answer in answers]
             references = [[answer["reference"]] for answer in answers]
             measured |= generation_scores(predictions, references)

@@ -10,12 +10,11 @@ from torch.nn import functional
 
 from trainer import config
 from trainer.data.columns import column_name
-from trainer.data.exclusion import value_text
 from trainer.data.prepare import Columns, PreparedSplit, Summary
 from trainer.errors import ConfigError, DataError
 from trainer.metrics.classification import from_confusion
 from trainer.tasks.base import Batch, LossTerm, Record, Task, attention_mask, numbered, pad
-from trainer.tasks.labels import label_indices, label_names
+from trainer.tasks.labels import index_of, label_indices, label_names
 from trainer.tasks.zero_shot import LabelLikelihood
 
 if TYPE_CHECKING:
@@ -82,7 +81,8 @@ class Classification(Task):
         """Returns the task with the labels, and balanced weights, that the train rows give."""
         settings, column = recipe.task, column_name(recipe.data.columns.label)
         assert isinstance(settings, config.Classification)
-        labels = settings.labels or label_names(train, column)
+        skip_bad = recipe.data.on_bad_example == "skip"
+        labels = settings.labels or label_names(train, column, skip_bad=skip_bad)
         if len(labels) < 2:
             raise DataError(
                 f"the train split has one label only, {', '.join(labels)}; at least 2 differ"
@@ -103,7 +103,7 @@ class Classification(Task):
         )
         if settings.class_weights == "balanced":
             known = label_indices(train, column, labels)
-            found = [known.get(value_text(value), -1) for value in train[column]]
+            found = [index_of(value, known) for value in train[column]]
             counts = np.bincount([index for index in found if index >= 0], minlength=len(labels))
             if not counts.all():
                 absent = labels[int(np.argmin(counts))]
@@ -144,7 +144,7 @@ class Classification(Task):
         known, first = label_indices(rows, self.label, self.labels), 0
         for numbers, chunk in numbered(rows, [*names, self.label]):
             kept: list[int] = []
-            labels = [known.get(value_text(value), -1) for value in chunk[self.label]]
+            labels = [index_of(value, known) for value in chunk[self.label]]
             for index, number in enumerate(numbers):
                 wrong = [name for name in names if not _is_text(chunk[name][index])]
                 if wrong:

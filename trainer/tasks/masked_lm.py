@@ -1,6 +1,5 @@
 """Masked language modelling, with BERT's next-sentence prediction where a recipe wants it."""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,10 +13,19 @@ from trainer.data.columns import column_name
 from trainer.data.documents import sentences
 from trainer.data.prepare import Columns, PreparedSplit, Summary
 from trainer.errors import ConfigError, DataError
-from trainer.tasks.base import Batch, LossTerm, Record, Task, attention_mask, numbered, stack
+from trainer.tasks.base import (
+    Batch,
+    LossTerm,
+    Record,
+    Task,
+    attention_mask,
+    numbered,
+    stack,
+    texts_of,
+)
 from trainer.tasks.masking import Masking
 from trainer.tasks.segments import Document, cut_documents, pair
-from trainer.tasks.vocabulary import IGNORED, score_tokens
+from trainer.tasks.vocabulary import IGNORED, perplexity, score_tokens
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -111,24 +119,10 @@ class MaskedLM(Task):
         A block is [CLS] … [SEP], with a [SEP] between documents. Chunks lie within a document,
         without special tokens; `starts` says where in them a sentence begins.
         """
-        documents = self._documents(rows, summary)
+        documents = texts_of(rows, self.column, summary)
         if self.settings.next_sentence_prediction:
             return self._pairs(documents, summary)
         return self._blocks(documents)
-
-    def _documents(self, rows: "Dataset", summary: Summary) -> Iterator[list[tuple[int, str]]]:
-        """Returns the documents, with the number of their row, some at a time."""
-        for numbers, chunk in numbered(rows, [self.column]):
-            found: list[tuple[int, str]] = []
-            for number, text in zip(numbers, chunk[self.column], strict=True):
-                if isinstance(text, str) and text.strip():
-                    found.append((number, text))
-                else:
-                    summary.reject(
-                        f"row {number}: the column {self.column} has no text; mend or remove the "
-                        f"row, or set data.documents where it separates documents"
-                    )
-            yield found
 
     def _blocks(self, documents: Iterator[list[tuple[int, str]]]) -> Iterator[Columns]:
         cls_id, sep_id = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
@@ -229,7 +223,7 @@ class MaskedLM(Task):
         if not num_tokens:
             return {}
         measured = {
-            "perplexity": math.exp(min(nll / num_tokens, 700.0)),
+            "perplexity": perplexity(nll, num_tokens),
             "masked_accuracy": correct / num_tokens,
             "num_masked": int(num_tokens),
         }

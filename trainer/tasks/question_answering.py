@@ -53,6 +53,8 @@ class QuestionAnswering(Task):
         self.names = {key: column_name(getattr(columns, key)) for key in TEXT_KEYS}
         self.tokenizer = tokenizer
         self.max_seq_length = max_seq_length
+        auto = min(128, max_seq_length // 3)
+        self.stride = auto if settings.stride == "auto" else settings.stride
         self.frame = Frame.of(tokenizer, is_decoder=is_decoder)
 
     @classmethod
@@ -66,9 +68,10 @@ class QuestionAnswering(Task):
         question, context = column_name(given.question), column_name(given.context)
         for _, chunk in numbered(rows, [question, context]):
             yield from (text for text in chunk[question] if isinstance(text, str))
-            new = [text for text in dict.fromkeys(chunk[context]) if text not in seen]
+            contexts = (text for text in chunk[context] if isinstance(text, str))
+            new = [text for text in dict.fromkeys(contexts) if text not in seen]
             seen.update(new)
-            yield from (text for text in new if isinstance(text, str))
+            yield from new
 
     @classmethod
     def shape(cls, recipe: config.Recipe, model_config: Any) -> str:
@@ -101,7 +104,7 @@ class QuestionAnswering(Task):
         return {
             "task": "question_answering",
             "length": self.max_seq_length,
-            "stride": self.settings.stride,
+            "stride": self.stride,
             "null_is_last": self.frame.null_is_last,
         }
 
@@ -133,7 +136,7 @@ class QuestionAnswering(Task):
                     read[one.context],
                     frame=self.frame,
                     max_seq_length=self.max_seq_length,
-                    stride=self.settings.stride,
+                    stride=self.stride,
                 )
                 if isinstance(windows, str):
                     summary.reject(windows)

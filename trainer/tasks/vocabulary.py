@@ -1,5 +1,10 @@
-"""The loss over a vocabulary: of the wanted positions only, and never all logits at once."""
+"""The loss over a vocabulary: of the wanted positions only, and never all logits at once.
 
+The exception are models that compute on after their output layer: those that cap or scale logits,
+such as Gemma 2, Cohere and Granite, or add a bias there, such as ESM and MobileBERT. They hold all.
+"""
+
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -67,6 +72,11 @@ def score_tokens(model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> Sc
     if model.training:
         return Scored(found[0], found[0].new_zeros((), dtype=torch.float64), output)
     return Scored(found[0], found[1], output, found[2])
+
+
+def perplexity(nll: float, num_tokens: float) -> float:
+    """Returns the perplexity of a sum of negative log-likelihoods; e^700 is the most there is."""
+    return math.exp(min(nll / num_tokens, 700.0))
 
 
 def _plain(model: Any, inputs: dict[str, Any], labels: Tensor) -> Scored:
