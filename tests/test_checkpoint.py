@@ -20,6 +20,7 @@ from trainer.checkpoint import (
     write_checkpoint,
 )
 from trainer.config import Optimizer
+from trainer.engine import full_moments, full_weights
 from trainer.errors import CheckpointError
 from trainer.optim import build_optimizer
 from trainer.state import TrainState
@@ -211,26 +212,33 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
         assert torch.equal(one[name], other[name]), name
 
 
+PLAIN = nn.Module()
+"""What no engine wraps."""
 STATE = TrainState(step=3, samples=24, tokens=99, loss_sum=0.1, best_step=2, best_value=1 / 3)
 
 
-def write(folder: Path, parameters, optimizer, digest: str = "abc") -> Path:
+def write(folder: Path, parameters, optimizer, digest: str = "abc", scaler=None) -> Path:
     folder.mkdir()
     write_checkpoint(
         folder,
-        parameters=parameters,
-        optimizer=optimizer,
+        weights=dict(full_weights(PLAIN, parameters)),
+        moments=dict(full_moments(PLAIN, optimizer, parameters)),
         state=STATE,
-        scaler=None,
+        scaler=scaler,
         order_digest=digest,
         launch={},
     )
     return folder
 
 
-def load(folder: Path, parameters, optimizer, digest: str = "abc") -> TrainState:
+def load(folder: Path, parameters, optimizer, digest: str = "abc", scaler=None) -> TrainState:
     return load_checkpoint(
-        folder, parameters=parameters, optimizer=optimizer, scaler=None, order_digest=digest
+        folder,
+        objective=PLAIN,
+        optimizer=optimizer,
+        parameters=parameters,
+        scaler=scaler,
+        order_digest=digest,
     )
 
 
@@ -261,7 +269,7 @@ def test_without_its_moments_a_run_would_go_on_otherwise(tmp_path):
     learn(parameters, optimizer, 0)
     folder = write(tmp_path / "step", parameters, optimizer)
     found, found_optimizer = build("adamw", seed=1)
-    load_weights(folder, found)
+    load_weights(folder, PLAIN, found)
     learn(parameters, optimizer, 1)
     learn(found, found_optimizer, 1)
     assert not torch.equal(found["first.weight"], parameters["first.weight"])
@@ -290,11 +298,8 @@ def test_a_scaler_comes_back(tmp_path):
     parameters, optimizer = build("adamw")
     before, after = scaler(), scaler()
     before.update(1024.0)
-    folder = tmp_path / "step"
-    folder.mkdir()
-    common = {"parameters": parameters, "optimizer": optimizer, "order_digest": "abc"}
-    write_checkpoint(folder, state=STATE, scaler=before, launch={}, **common)
-    load_checkpoint(folder, scaler=after, **common)
+    folder = write(tmp_path / "step", parameters, optimizer, scaler=before)
+    load(folder, parameters, optimizer, scaler=after)
     assert after.get_scale() == 1024.0
 
 
@@ -311,7 +316,7 @@ def test_another_model_is_refused_and_the_weight_named(tmp_path):
     parameters, optimizer = build("adamw")
     folder = write(tmp_path / "step", parameters, optimizer)
     with pytest.raises(CheckpointError, match=r"second\.weight is only in one of them"):
-        load_weights(folder, {k: p for k, p in parameters.items() if k != "second.weight"})
+        load_weights(folder, PLAIN, {k: p for k, p in parameters.items() if k != "second.weight"})
 
 
 def test_the_numbers_of_a_checkpoint_are_readable(tmp_path):

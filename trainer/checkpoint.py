@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from trainer.engine import Moments, Parameters, set_full_moments, set_full_weights
 from trainer.errors import CheckpointError
 from trainer.state import TrainState
 
@@ -114,46 +115,46 @@ def verify(checkpoint: Path) -> None:
 def write_checkpoint(
     folder: Path,
     *,
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
+    weights: dict[str, Tensor],
+    moments: Mapping[str, Moments],
     state: TrainState,
     scaler: Any,
     order_digest: str,
     launch: Mapping[str, Any],
 ) -> None:
     """Writes what learns, by name, and the numbers; frozen weights are not written again."""
-    save_file(
-        {name: p.detach().cpu().contiguous() for name, p in parameters.items()},
-        folder / "model.safetensors",
-    )
-    tensors, numbers = _optimizer_state(parameters, optimizer)
-    save_file(tensors, folder / "optimizer.safetensors")
+    save_file(weights, folder / "model.safetensors")
+    entries = {
+        f"{name}|{entry}": value for name, kept in moments.items() for entry, value in kept.items()
+    }
+    save_file(entries, folder / "optimizer.safetensors")
     record = {
         "state": state.as_dict(),
         "order_digest": order_digest,
         "launch": dict(launch),
-        "optimizer_numbers": numbers,
         "scaler": scaler.state_dict() if scaler is not None else None,
     }
     (folder / "state.json").write_text(json.dumps(record, indent=2))
 
 
-def load_weights(checkpoint: Path, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Puts the weights of a checkpoint into the parameters of the same names."""
+def load_weights(checkpoint: Path, objective: nn.Module, parameters: Parameters) -> None:
+    """Puts the weights of a checkpoint into the parameters of the same names, on every rank.
+
+    Raises CheckpointError where it has other names.
+    """
     saved = load_file(checkpoint / "model.safetensors")
     if saved.keys() != parameters.keys():
         other = sorted(saved.keys() ^ parameters.keys())[0]
         raise CheckpointError(f"{checkpoint} is of another model: {other} is only in one of them")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(saved[name])
+    set_full_weights(objective, parameters, saved)
 
 
 def load_checkpoint(
     checkpoint: Path,
     *,
-    parameters: Mapping[str, nn.Parameter],
+    objective: nn.Module,
     optimizer: torch.optim.Optimizer,
+    parameters: Parameters,
     scaler: Any,
     order_digest: str,
 ) -> TrainState:
@@ -167,24 +168,12 @@ def load_checkpoint(
             f"the training data changed since {checkpoint} was written; give the run the same data "
             f"or another --run-dir"
         )
-    load_weights(checkpoint, parameters)
-    saved = load_file(checkpoint / "optimizer.safetensors")
-    by_name: dict[str, dict[str, Any]] = {}
-    for key, tensor in saved.items():
+    load_weights(checkpoint, objective, parameters)
+    moments: dict[str, Moments] = {name: {} for name in parameters}
+    for key, tensor in load_file(checkpoint / "optimizer.safetensors").items():
         name, _, entry = key.rpartition("|")
-        by_name.setdefault(name, {})[entry] = tensor
-    for key, number in record["optimizer_numbers"].items():
-        name, _, entry = key.rpartition("|")
-        by_name.setdefault(name, {})[entry] = number
-    names = {id(parameter): name for name, parameter in parameters.items()}
-    fresh = optimizer.state_dict()
-    indices = {
-        names[id(parameter)]: index
-        for group, numbered in zip(optimizer.param_groups, fresh["param_groups"], strict=True)
-        for parameter, index in zip(group["params"], numbered["params"], strict=True)
-    }
-    state = {indices[name]: entries for name, entries in by_name.items()}
-    optimizer.load_state_dict({"state": state, "param_groups": fresh["param_groups"]})
+        moments[name][entry] = tensor
+    set_full_moments(objective, optimizer, parameters, moments)
     if scaler is not None and record["scaler"] is not None:
         scaler.load_state_dict(record["scaler"])
     return TrainState(**record["state"])
@@ -193,20 +182,6 @@ def load_checkpoint(
 def read_record(checkpoint: Path) -> dict[str, Any]:
     """Returns the numbers of a checkpoint."""
     return json.loads((checkpoint / "state.json").read_text())
-
-
-def _optimizer_state(
-    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    tensors: dict[str, Tensor] = {}
-    numbers: dict[str, float] = {}
-    for name, parameter in parameters.items():
-        for entry, value in optimizer.state.get(parameter, {}).items():
-            if isinstance(value, Tensor):
-                tensors[f"{name}|{entry}"] = value.detach().cpu().clone().contiguous()
-            elif value is not None:
-                numbers[f"{name}|{entry}"] = value
-    return tensors, numbers
 
 
 def _fingerprint(file: Path) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
             f"--checkpoint {checkpoint}: kept are the steps {', '.join(map(str, steps))}"
         )
     on_main(accelerator, lambda: verify(run.store.path(step)))
-    load_weights(run.store.path(step), run.parameters)
+    load_weights(run.store.path(step), run.objective, run.parameters)
     validation = metrics_at(read_lines(directory / "metrics.jsonl"), step).get("validation")
     elsewhere = split != "validation" and "validation" in run.splits
     if validation is None and elsewhere and run.task.fits_on_validation:
@@ -197,7 +197,6 @@ def _resume(run: "Run", accelerator: "Accelerator", resume: str) -> "TrainState"
     """Returns the state to go on from, with the weights and moments that belong to it."""
     from trainer.checkpoint import load_checkpoint, read_record, verify
     from trainer.ranks import on_main
-    from trainer.run import base_optimizer
     from trainer.state import TrainState
 
     def find() -> tuple[Path | None, list[str]]:
@@ -222,8 +221,9 @@ def _resume(run: "Run", accelerator: "Accelerator", resume: str) -> "TrainState"
                 run.tracker.say(f"{name} was {value} and is now {now[name]}")
         state = load_checkpoint(
             checkpoint,
+            objective=run.objective,
+            optimizer=run.optimizer,
             parameters=run.parameters,
-            optimizer=base_optimizer(run),
             scaler=run.scaler,
             order_digest=run.order_digest,
         )

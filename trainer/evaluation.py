@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from trainer.engine import whole_model
 from trainer.ranks import sum_over_ranks
 from trainer.tasks.base import Record
 
@@ -47,9 +48,11 @@ def evaluate(
             sums += torch.cat([losses.double(), batch.counts, found])
             if predictions is not None or task.reads_records:
                 records += task.records(outputs, batch.targets, rows, ids)
-    sample = task.sample(rows)[accelerator.process_index :: accelerator.num_processes]
-    with accelerator.autocast():  # as the objective has it inside
-        records += task.generate(run.model, rows, sample)
+    asked = task.sample(rows)
+    if len(asked):
+        sample = asked[accelerator.process_index :: accelerator.num_processes]
+        with whole_model(run.objective), accelerator.autocast():  # as the objective has it inside
+            records += task.generate(run.model, rows, sample)
     run.objective.train()
     totals = sum_over_ranks(accelerator, sums).cpu().numpy()
     answers = task.answers(gather_object(records), rows)

@@ -4,7 +4,7 @@ import importlib.util
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -14,15 +14,23 @@ from accelerate.utils import (
     InitProcessGroupKwargs,
     ProjectConfiguration,
 )
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from trainer.config import Recipe
+from trainer.engine import base_optimizer
 from trainer.errors import ConfigError, LaunchError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
 AUTO_MICRO_BATCH = 16
 
-ENGINES = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+ENGINES = (
+    DistributedType.NO,
+    DistributedType.MULTI_CPU,
+    DistributedType.MULTI_GPU,
+    DistributedType.DEEPSPEED,
+)
 
 
 def build_accelerator(recipe: Recipe, directory: Path) -> Accelerator:
@@ -37,8 +45,13 @@ def build_accelerator(recipe: Recipe, directory: Path) -> Accelerator:
     on_cpu = not torch.cuda.is_available()
     if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it looked
+    if _asked_for("FSDP"):  # which Accelerate ignores without a word where there is no GPU
+        raise LaunchError("FSDP is not supported yet; accelerate_configs/zero3.yaml shards as much")
+    with_deepspeed = _asked_for("DEEPSPEED")
+    # Without a backend, DeepSpeed on CPUs makes as many worlds of one as there are processes.
+    backend: dict[str, Any] = {"backend": "gloo"} if on_cpu and with_deepspeed else {}
     accelerator = Accelerator(
-        cpu=on_cpu,
+        cpu=on_cpu and not with_deepspeed,
         mixed_precision="no" if precision == "fp32" else precision,
         log_with=list(recipe.tracking.trackers) or None,
         project_config=ProjectConfiguration(
@@ -46,7 +59,7 @@ def build_accelerator(recipe: Recipe, directory: Path) -> Accelerator:
         ),
         kwargs_handlers=[
             DistributedDataParallelKwargs(broadcast_buffers=False),
-            InitProcessGroupKwargs(timeout=timedelta(minutes=30)),
+            InitProcessGroupKwargs(timeout=timedelta(minutes=30), **backend),
         ],
     )
     promised = int(os.environ.get("WORLD_SIZE", "1"))
@@ -60,10 +73,115 @@ def build_accelerator(recipe: Recipe, directory: Path) -> Accelerator:
             f"{accelerator.distributed_type.value} is not supported yet; launch with "
             f"accelerate_configs/ddp.yaml"
         )
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        _fill_in_deepspeed(accelerator, recipe)
     if recipe.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     return accelerator
+
+
+def check_engine(
+    accelerator: Accelerator,
+    objective: nn.Module,
+    optimizer: Any,
+    *,
+    micro_batch_size: int,
+    recipe: Recipe,
+    precision: Precision,
+    made: torch.optim.Optimizer,
+) -> None:
+    """Raises LaunchError unless the engine does what the recipe says, and over all the processes.
+
+    `made` is the optimizer before it was wrapped.
+    """
+    engine: Any = objective
+    steps = accumulation(recipe, micro_batch_size, accelerator.num_processes)
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        found = {
+            "processes": engine.dp_world_size,
+            "micro-batch size": engine.train_micro_batch_size_per_gpu(),
+            "accumulation": engine.gradient_accumulation_steps(),
+            "clipping": engine.gradient_clipping(),
+            "bf16": bool(engine.bfloat16_enabled()),
+            "fp16": bool(engine.fp16_enabled()),
+            "optimizer": type(base_optimizer(optimizer)).__name__,
+        }
+        promised = {
+            "processes": accelerator.num_processes,
+            "micro-batch size": micro_batch_size,
+            "accumulation": steps,
+            "clipping": recipe.optimizer.max_grad_norm or 0.0,
+            "bf16": precision == "bf16",
+            "fp16": precision == "fp16",
+            "optimizer": type(made).__name__,
+        }
+    else:
+        found = {"wrapped": isinstance(objective, DistributedDataParallel)}
+        promised = {"wrapped": accelerator.num_processes > 1}
+    wrong = [
+        f"{name} is {found[name]} and should be {promised[name]}"
+        for name in promised
+        if found[name] != promised[name]
+    ]
+    if wrong:
+        raise LaunchError(f"the engine would train something else: {'; '.join(wrong)}")
+
+
+def accumulation(recipe: Recipe, micro_batch_size: int, world_size: int) -> int:
+    """Returns how many micro-batches of one process make an optimizer step."""
+    return recipe.batch.global_batch_size // (micro_batch_size * world_size)
+
+
+def _asked_for(engine: str) -> bool:
+    return os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true"
+
+
+def _fill_in_deepspeed(accelerator: Accelerator, recipe: Recipe) -> None:
+    """Writes into DeepSpeed's configuration what the recipe owns.
+
+    Raises LaunchError where it says something else, and ConfigError for a recipe that this engine
+    cannot train.
+    """
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    plugin: Any = accelerator.deepspeed_plugin
+    given: dict[str, Any] = plugin.deepspeed_config
+    sharding = given.get("zero_optimization", {})
+    if sharding.get("stage", 0) not in (1, 2, 3):
+        raise LaunchError("DeepSpeed without ZeRO shards nothing; use accelerate_configs/ddp.yaml")
+    for key in ("offload_optimizer", "offload_param"):
+        if sharding.get(key, {}).get("device") == "nvme":
+            raise LaunchError(f"{key} to nvme is not supported yet; offload to cpu")
+    for key in ("optimizer", "scheduler"):
+        if key in given:
+            raise LaunchError(f"the DeepSpeed configuration has its own {key}; remove it there")
+    if "8bit" in recipe.optimizer.name:
+        raise ConfigError(
+            f"optimizer.name: {recipe.optimizer.name} cannot be saved by name from ZeRO's shards; "
+            f"use adamw, whose moments ZeRO shards"
+        )
+    batch, processes = recipe.batch, accelerator.num_processes
+    size = resolve_micro_batch_size(batch.global_batch_size, batch.micro_batch_size, processes)
+    owned = {
+        "train_batch_size": batch.global_batch_size,
+        "train_micro_batch_size_per_gpu": size,
+        "gradient_accumulation_steps": accumulation(recipe, size, processes),
+        "gradient_clipping": recipe.optimizer.max_grad_norm or 0.0,
+    }
+    for key, value in owned.items():
+        said = given.get(key, "auto")
+        if said not in ("auto", value):
+            raise LaunchError(
+                f"{key} is {said} in the DeepSpeed configuration and {value} by the recipe; write "
+                f'"auto" there'
+            )
+        given[key] = value
+    given["zero_force_ds_cpu_optimizer"] = False  # the recipe's optimizer, also where it is slower
+    accelerator.gradient_accumulation_steps = owned["gradient_accumulation_steps"]
+    # Models are made whole and sharded afterwards: sharded at once, random weights and those of
+    # 4-bit models would be others than on one process.
+    unset_hf_deepspeed_config()
 
 
 def check_trackers(trackers: tuple[str, ...]) -> None:

@@ -2,14 +2,15 @@
 
 import math
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from trainer.engine import accumulating, zero_grad_norm, zero_stage
 from trainer.errors import DivergedError
 from trainer.evaluation import evaluate, loss_by_term
 from trainer.preemption import StopRequest
@@ -104,31 +105,39 @@ def optimizer_step(
 
     The gradient is that of the sum of each loss term over the whole step, divided by the term's
     count over the whole step: it does not depend on how the step was cut into micro-batches, nor
-    over how many ranks. Raises DivergedError, naming `step`, on every rank before weights change.
+    over how many ranks. Raises DivergedError, naming `step`, on every rank, before weights change
+    wherever the engine leaves the step to us.
     """
     counts = sum_over_ranks(accelerator, torch.stack([batch.counts for batch in window]).sum(0))
-    # Engines average gradients over ranks; the sum is what we want.
-    scale = (accelerator.num_processes * run.term_weights / counts.clamp(min=1e-12)).float()
+    # Engines average gradients over ranks, and DeepSpeed over micro-batches; the sum is wanted.
+    shares = accelerator.num_processes * accelerator.gradient_accumulation_steps
+    scale = (shares * run.term_weights / counts.clamp(min=1e-12)).float()
     sums = torch.zeros_like(counts)
     for position, batch in enumerate(window):
         last = position == len(window) - 1
-        with nullcontext() if last else accelerator.no_sync(run.objective):
+        with accumulating(accelerator, run.objective, last=last):
             losses, _ = run.objective(batch.inputs, batch.targets)
             losses = losses * batch.counts.bool()  # a dummy, or a term without targets, counts 0
             accelerator.backward((losses * scale).sum())
         sums += losses.detach()
-    accelerator.unscale_gradients()
-    norm = get_total_norm([p.grad for p in run.parameters.values() if p.grad is not None])
+    stepped = zero_stage(run.objective) > 0  # and clipped, in the last backward
+    norm = zero_grad_norm(run.objective) if stepped else _gradient_norm(run, accelerator)
     totals = torch.cat([sum_over_ranks(accelerator, sums), counts, norm.double().reshape(1)])
     *numbers, grad_norm = totals.tolist()  # the step's one wait for the device
     losses = loss_by_term(run, np.array(numbers[: len(sums)]), np.array(numbers[len(sums) :]))
     _check_finite(run, numbers[: len(sums)], grad_norm, step)
     max_norm = run.recipe.optimizer.max_grad_norm
-    if max_norm is not None and grad_norm > max_norm:
-        clip_grads_with_norm_(run.parameters.values(), max_norm, norm)
-    run.optimizer.step()
-    run.optimizer.zero_grad()
+    if not stepped:
+        if max_norm is not None and grad_norm > max_norm:
+            clip_grads_with_norm_(run.parameters.values(), max_norm, norm)
+        run.optimizer.step()
+        run.optimizer.zero_grad()
     return StepResult(losses=losses, grad_norm=grad_norm, skipped=not math.isfinite(grad_norm))
+
+
+def _gradient_norm(run: Run, accelerator: Accelerator) -> Tensor:
+    accelerator.unscale_gradients()
+    return get_total_norm([p.grad for p in run.parameters.values() if p.grad is not None])
 
 
 def step_window(run: Run, accelerator: Accelerator, step: int) -> list[Batch]:

@@ -21,10 +21,12 @@ from trainer.data.prepare import (
     write_once,
 )
 from trainer.data.sources import load_splits, rows_digest
+from trainer.engine import full_moments, full_weights
 from trainer.errors import ConfigError, DataError
 from trainer.launch import (
     COMPUTE_DTYPES,
     Precision,
+    check_engine,
     resolve_micro_batch_size,
     resolve_precision,
 )
@@ -139,8 +141,17 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
     # Names without the engine's and the objective's wrapping, in checkpoints as in memory.
     parameters = trainable_parameters(model)
     objective.to(accelerator.device)
-    optimizer = build_optimizer(parameters, recipe.optimizer)
-    objective, optimizer = accelerator.prepare(objective, optimizer)
+    made = build_optimizer(parameters, recipe.optimizer)
+    objective, optimizer = accelerator.prepare(objective, made)
+    check_engine(
+        accelerator,
+        objective,
+        optimizer,
+        micro_batch_size=micro_batch_size,
+        recipe=recipe,
+        precision=precision,
+        made=made,
+    )
 
     order = DataOrder(
         seed=recipe.seed,
@@ -177,13 +188,16 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
 
 def save_checkpoint(run: Run, accelerator: Accelerator, state: TrainState) -> None:
     """Publishes a checkpoint from the main process, then removes those that are kept no longer."""
-    kept = run.recipe.checkpoint
+    kept, mine = run.recipe.checkpoint, accelerator.is_main_process
+    weights = {n: v for n, v in full_weights(run.objective, run.parameters) if mine}
+    found = full_moments(run.objective, run.optimizer, run.parameters)
+    moments = {name: entries for name, entries in found if mine}
 
     def write(folder: Path) -> None:
         write_checkpoint(
             folder,
-            parameters=run.parameters,
-            optimizer=base_optimizer(run),
+            weights=weights,
+            moments=moments,
             state=state,
             scaler=run.scaler,
             order_digest=run.order_digest,
@@ -196,11 +210,6 @@ def save_checkpoint(run: Run, accelerator: Accelerator, state: TrainState) -> No
         run.store.prune(keep_last=kept.keep_last, best_step=best)
 
     on_main(accelerator, publish)
-
-
-def base_optimizer(run: Run) -> torch.optim.Optimizer:
-    """Returns the optimizer under Accelerate's wrapper."""
-    return getattr(run.optimizer, "optimizer", run.optimizer)
 
 
 def build_tokenizer(recipe: Recipe, train: "Dataset", directory: Path) -> Any:

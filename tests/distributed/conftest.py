@@ -6,11 +6,11 @@ import os
 import random
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from distributed_runs import Finished, launch_command, launch_environment
+from distributed_runs import ROOT, Finished, launch_command, launch_environment
 
 WORDS = "good bad fine awful the a film plot was not very quite dull bright slow".split()
 
@@ -31,13 +31,23 @@ def train_here() -> Callable[..., Finished]:
 def train_on_two_ranks() -> Callable[..., Finished]:
     """Trains on two ranks through the launcher: (recipe file, run directory, overrides…)."""
 
-    def train(recipe: Path, directory: Path, *overrides: str, resume: str = "auto") -> Finished:
+    def train(
+        recipe: Path,
+        directory: Path,
+        *overrides: str,
+        resume: str = "auto",
+        config: str = "cpu-2",
+        options: Sequence[str] = (),
+    ) -> Finished:
         settings = [part for override in overrides for part in ("--set", override)]
         command = launch_command(
-            "train", str(recipe), "--run-dir", str(directory), "--resume", resume, *settings
+            *("train", str(recipe), "--run-dir", str(directory), "--resume", resume, *settings),
+            config=config,
+            options=options,
         )
         with subprocess.Popen(
             command,
+            cwd=ROOT,  # where configurations of Accelerate find those of DeepSpeed
             env=launch_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 ROOT = Path(__file__).parents[2]
-TWO_RANKS = ROOT / "accelerate_configs" / "cpu-2.yaml"
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,13 @@ class Finished:
         return json.loads((self.directory / "results.json").read_text())
 
 
-def launch_command(*arguments: str) -> list[str]:
-    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
-    return [*launcher, "--config_file", str(TWO_RANKS), "-m", "trainer", *arguments]
+def launch_command(
+    *arguments: str, config: str = "cpu-2", options: Sequence[str] = ()
+) -> list[str]:
+    """Returns the command that launches `trainer` with a configuration of the project."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", *options]
+    file = ROOT / "accelerate_configs" / f"{config}.yaml"
+    return [*launcher, "--config_file", str(file), "-m", "trainer", *arguments]
 
 
 def launch_environment() -> dict[str, str]:

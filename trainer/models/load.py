@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors.torch import save_model
 
 from trainer import config
 from trainer.errors import ConfigError
@@ -63,7 +64,9 @@ def load_model(
         fresh: list[str] = ["*"]
         if mode in QUANTISED:
             with tempfile.TemporaryDirectory() as folder:
-                built.save_pretrained(folder)
+                # transformers' own save_pretrained writes on the first of several ranks only.
+                save_model(built, f"{folder}/model.safetensors", metadata={"format": "pt"})
+                built.config.save_pretrained(folder)
                 built, _ = _from_pretrained(auto, folder, None, built.config, dtype, mode)
     else:
         name, revision = str(model.name_or_path), model.revision

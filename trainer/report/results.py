@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from trainer.checkpoint import load_weights, verify
+from trainer.engine import whole_model
 from trainer.evaluation import evaluate
 from trainer.models.export import export_adapter, export_model
 from trainer.models.span_head import how_to_load
@@ -35,7 +36,7 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
             final["metrics"]["test"] = evaluate(run, accelerator, "test", validation=validation)
         checkpoint = run.store.path(state.best_step)
         on_main(accelerator, lambda: verify(checkpoint))
-        load_weights(checkpoint, run.parameters)
+        load_weights(checkpoint, run.objective, run.parameters)
         best = {"step": state.best_step, "epoch": run.order.epoch_of(state.best_step - 1) + 1}
         best["metrics"] = metrics_at(lines, state.best_step)
     measured = [name for name in ("validation", "test") if name in run.splits]
@@ -72,7 +73,8 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
             *(one for split in measured for one in diagnose(best["metrics"][split], split)),
         ],
     }
-    on_main(accelerator, lambda: _write(run, results))
+    with whole_model(run.objective):
+        on_main(accelerator, lambda: _write(run, results))
 
 
 def _write(run: Run, results: dict[str, Any]) -> None:

@@ -189,6 +189,12 @@ class Objective(nn.Module):
         self.model = model
         self.task = task
 
+    @property
+    def config(self) -> Any:
+        """Returns the model's configuration, from which engines read its width."""
+        model: Any = self.model
+        return model.config
+
     def forward(self, inputs: dict[str, Tensor], targets: dict[str, Tensor]) -> tuple[Tensor, Any]:
         """Returns the sum of each loss term, fp32 [num_terms], and what `statistics` reads."""
         return self.task.loss_sums(self.model, inputs, targets)

@@ -1,0 +1,283 @@
+"""DeepSpeed's ZeRO learns what one process learns, and a run goes on under any engine."""
+
+import json
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from distributed_runs import ROOT, Finished, launch_command, launch_environment
+from test_cut_of_the_step import OPTIMIZERS, TASKS, largest_difference, recipe_of
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+STAGES = ("zero1", "zero2", "zero3")
+SETS = ("zero2-offload", "zero3-offload")
+slow = pytest.mark.slow
+
+
+def classification(uneven_rows: Path, optimizer: str = "adamw") -> dict[str, Any]:
+    """A BERT on batches of 8 micro-batches that are unevenly filled and weighted; it is clipped."""
+    recipe = recipe_of("bert", {"train": "wordpiece", "vocab_size": 200}, optimizer)
+    recipe["batch"]["micro_batch_size"] = 4
+    return recipe | {
+        "task": {"name": "classification", "class_weights": [1.0, 3.0]},
+        "data": {"source": {"files": {"train": str(uneven_rows)}}},
+    }
+
+
+def assert_same(one: Finished, other: Finished, tolerance: float = 1e-6) -> None:
+    """Compares losses, norms and the weights of the fifth step."""
+    assert other.status()["state"] == "done", other.output
+    for mine, theirs in zip(one.lines(), other.lines(), strict=True):
+        for name in [name for name in mine if name.startswith(("loss", "grad_norm"))]:
+            assert mine[name] == pytest.approx(theirs[name], abs=tolerance), name
+    for mine, theirs in zip(one.lines("validation"), other.lines("validation"), strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], abs=tolerance)
+    assert largest_difference(one.weights(5), other.weights(5)) < tolerance
+
+
+@pytest.mark.parametrize(
+    ("config", "optimizer"),
+    [
+        ("cpu-2-zero2", "adamw"),
+        ("cpu-2-zero3", "sgd"),
+        *(
+            pytest.param(config, optimizer, marks=slow)
+            for config in (*STAGES, *SETS)
+            for optimizer in OPTIMIZERS
+        ),
+    ],
+)
+def test_five_clipped_steps_are_those_of_one_process(
+    config, optimizer, uneven_rows, write_recipe, train_here, train_on_two_ranks, tmp_path
+):
+    recipe = write_recipe(classification(uneven_rows, optimizer))
+    whole = train_here(recipe, tmp_path / "one")
+    assert min(line["grad_norm"] for line in whole.lines()) > 0.02, "clipping must be active"
+    assert_same(whole, train_on_two_ranks(recipe, tmp_path / config, config=config))
+
+
+@pytest.mark.parametrize(
+    ("task", "config"),
+    [
+        ("instructions", "cpu-2-zero3"),  # generates answers, too
+        *(pytest.param(task, config, marks=slow) for task in TASKS for config in (*STAGES, *SETS)),
+    ],
+)
+def test_every_task(task, config, write_recipe, train_here, train_on_two_ranks, tmp_path):
+    case = TASKS[task]
+    recipe = recipe_of(case["model"], case["tokenizer"], "sgd")
+    recipe |= {"task": case["task"], "data": {**case["data"], "max_rows": 100}}
+    recipe["batch"] |= {"max_seq_length": 96, "micro_batch_size": 4}
+    file = write_recipe(recipe)
+    whole = train_here(file, tmp_path / "one")
+    sharded = train_on_two_ranks(file, tmp_path / config, config=config)
+    assert_same(whole, sharded)
+    for split, metrics in whole.results()["final"]["metrics"].items():
+        other = sharded.results()["final"]["metrics"][split]
+        assert metrics.keys() == other.keys()
+        for name in [name for name in metrics if name != "seconds"]:
+            value = metrics[name]
+            assert other[name] == (
+                pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
+            ), name
+
+
+@pytest.mark.parametrize(
+    ("mode", "config"),
+    [
+        ("lora", "cpu-2-zero2"),
+        ("qlora", "cpu-2-zero3"),
+        *(
+            pytest.param(mode, config, marks=slow)
+            for mode in ("head_only", "lora", "qlora", "int8_lora")
+            for config in STAGES
+        ),
+    ],
+)
+def test_tuning_modes(
+    mode, config, uneven_rows, write_recipe, train_here, train_on_two_ranks, tmp_path
+):
+    """Adapters are those of one process, and the exported model gives the run's own logits."""
+    recipe = classification(uneven_rows) | {"tuning": {"mode": mode, "r": 4, "dropout": 0.0}}
+    recipe["model"]["gradient_checkpointing"] = mode == "lora"
+    file = write_recipe(recipe)
+    whole = train_here(file, tmp_path / "one")
+    sharded = train_on_two_ranks(file, tmp_path / config, config=config)
+    assert_same(whole, sharded, tolerance=1e-5)
+    logits = [exported_logits(run) for run in (whole, sharded)]
+    assert torch.allclose(*logits, atol=1e-5)
+
+
+def exported_logits(run: Finished) -> torch.Tensor:
+    folder = run.directory / "model"
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    batch = AutoTokenizer.from_pretrained(folder)(["a film", "not very bright"], padding=True)
+    with torch.no_grad():
+        return model(**{name: torch.tensor(value) for name, value in batch.items()}).logits
+
+
+@pytest.mark.parametrize(
+    ("saved", "resumed"),
+    [
+        (None, "zero3"),
+        ("zero3", None),
+        *(
+            pytest.param(saved, resumed, marks=slow)
+            for saved in (None, "cpu-2", *STAGES, *SETS)
+            for resumed in (None, "cpu-2", *STAGES, *SETS)
+            if {saved, resumed} != {None, "zero3"}
+        ),
+    ],
+)
+def test_a_run_goes_on_under_another_engine(
+    saved, resumed, uneven_rows, write_recipe, train_here, train_on_two_ranks, tmp_path
+):
+    """Two steps under one engine and three under the other are five under one process."""
+
+    def train(directory: Path, config: str | None, **options: Any) -> Finished:
+        if config is None:
+            return train_here(recipe, directory, **options)
+        return train_on_two_ranks(recipe, directory, config=config, **options)
+
+    recipe = write_recipe(classification(uneven_rows))
+    whole = train_here(recipe, tmp_path / "whole")
+    first = train(tmp_path / "first", saved)
+    checkpoint = first.directory / "checkpoints" / "step-00000002"
+    second = train(tmp_path / "second", resumed, resume=str(checkpoint))
+    assert second.status()["state"] == "done", second.output
+    assert [line["step"] for line in second.lines()] == [3, 4, 5]
+    for mine, theirs in zip(whole.lines()[2:], second.lines(), strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
+    assert largest_difference(whole.weights(5), second.weights(5)) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "config", [pytest.param("zero1", marks=slow), pytest.param("zero2", marks=slow), "zero3"]
+)
+def test_resumed_under_one_engine_is_exact(
+    config, uneven_rows, write_recipe, train_on_two_ranks, tmp_path
+):
+    """Dropout is on: its masks are those of the uninterrupted run."""
+    recipe = classification(uneven_rows)
+    del recipe["model"]["architecture"]["hidden_dropout_prob"]
+    file = write_recipe(recipe)
+    whole = train_on_two_ranks(file, tmp_path / "whole", config=config)
+    checkpoint = whole.directory / "checkpoints" / "step-00000002"
+    again = train_on_two_ranks(file, tmp_path / "again", config=config, resume=str(checkpoint))
+    assert again.status()["state"] == "done", again.output
+    assert largest_difference(whole.weights(5), again.weights(5)) == 0
+    assert [line["loss"] for line in whole.lines()[2:]] == [line["loss"] for line in again.lines()]
+
+
+@pytest.mark.parametrize("config", ["zero1", "zero2", "zero3"])
+@slow
+def test_losses_in_bf16_are_near_those_of_one_process(
+    config, uneven_rows, write_recipe, train_here, train_on_two_ranks, tmp_path
+):
+    recipe = write_recipe(classification(uneven_rows))
+    whole = train_here(recipe, tmp_path / "one", "precision=fp32")
+    sharded = train_on_two_ranks(recipe, tmp_path / config, "precision=bf16", config=config)
+    assert sharded.status()["state"] == "done", sharded.output
+    for mine, theirs in zip(whole.lines(), sharded.lines(), strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], abs=5e-3)
+
+
+CHANGES: dict[str, tuple[dict[str, Any], str]] = {
+    "another accumulation": (
+        {"gradient_accumulation_steps": 2},
+        "gradient_accumulation_steps is 2",
+    ),
+    "no accumulation": ({"gradient_accumulation_steps": None}, "gradient_accumulation_steps is 1"),
+    "forced clipping": ({"gradient_clipping": 1.0}, "gradient_clipping is 1.0"),
+    "another batch": ({"train_micro_batch_size_per_gpu": 2}, "train_micro_batch_size_per_gpu is 2"),
+    "its own optimizer": (
+        {"optimizer": {"type": "AdamW", "params": {"lr": 1e-3}}},
+        "its own optimizer",
+    ),
+    "no sharding": ({"zero_optimization": {"stage": 0}}, "shards nothing"),
+    "nvme": (
+        {
+            "zero_optimization": {
+                "stage": 3,
+                "offload_optimizer": {"device": "nvme", "nvme_path": "/nowhere"},
+            }
+        },
+        "nvme is not supported yet",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "another accumulation",
+        "forced clipping",
+        *(pytest.param(change, marks=slow) for change in CHANGES),
+    ],
+)
+def test_a_configuration_that_would_train_something_else_is_refused(
+    change, uneven_rows, write_recipe, train_on_two_ranks, tmp_path
+):
+    changes, sentence = CHANGES[change]
+    settings = json.loads((ROOT / "ds_configs" / "zero2.json").read_text()) | changes
+    file = tmp_path / "changed.json"
+    file.write_text(json.dumps({key: v for key, v in settings.items() if v is not None}))
+    done = train_on_two_ranks(
+        write_recipe(classification(uneven_rows)),
+        tmp_path / "run",
+        config="zero2",
+        options=("--deepspeed_config_file", str(file)),
+    )
+    assert done.code != 0
+    assert done.status()["exit_code"] == 2
+    assert sentence in done.status()["message"]
+    assert done.output.count("trainer: ") == 1
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides", "sentence"),
+    [
+        ("zero2", ["optimizer.name=adamw_8bit"], "optimizer.name: adamw_8bit"),
+        ("zero2", ["batch.global_batch_size=33"], "33 is not divided by 2 processes; use 32 or 34"),
+    ],
+)
+def test_refusals(
+    config, overrides, sentence, uneven_rows, write_recipe, train_on_two_ranks, tmp_path
+):
+    recipe = write_recipe(classification(uneven_rows))
+    done = train_on_two_ranks(recipe, tmp_path / "run", *overrides, config=config)
+    assert done.status()["exit_code"] == 2
+    assert sentence in done.status()["message"]
+
+
+@slow
+def test_two_machines_are_one_world(uneven_rows, write_recipe, train_here, tmp_path):
+    """Two launchers, each with one rank, as on two nodes; ZeRO-3."""
+    recipe = write_recipe(classification(uneven_rows))
+    whole = train_here(recipe, tmp_path / "one")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = ("--num_machines", "2", "--num_processes", "2", "--main_process_port", port)
+    machines = [
+        subprocess.Popen(
+            launch_command(
+                *("train", str(recipe), "--run-dir", str(tmp_path / "two")),
+                config="zero3-multinode",
+                options=(*place, "--main_process_ip", "127.0.0.1", "--machine_rank", rank),
+            ),
+            cwd=ROOT,
+            env=launch_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    outputs = [machine.communicate(timeout=300)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], outputs
+    assert_same(whole, Finished(tmp_path / "two", 0, outputs[0]))

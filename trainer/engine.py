@@ -1,0 +1,207 @@
+"""Full weights and moments by name, whatever holds them: one process, DDP, or DeepSpeed ZeRO.
+
+With launch.py the only file that knows DeepSpeed. It reads a few private names of its optimizers,
+which the tests of resuming hold fast.
+"""
+
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+Parameters = Mapping[str, nn.Parameter]
+Moments = dict[str, Tensor]
+"""What an optimizer keeps of one parameter, by its own names; `step` is a number, fp32 []."""
+
+
+def zero_stage(objective: nn.Module) -> int:
+    """Returns the stage of DeepSpeed's ZeRO around an objective, 0 without DeepSpeed."""
+    stage: Any = getattr(objective, "zero_optimization_stage", None)
+    return stage() if stage is not None else 0
+
+
+def accumulating(
+    accelerator: Accelerator, objective: nn.Module, *, last: bool
+) -> AbstractContextManager[Any]:
+    """Returns the context of one micro-batch; gradients are exchanged in the `last` of a step.
+
+    There DeepSpeed also clips and steps, inside backward: set the learning rate before it.
+    """
+    accelerator.sync_gradients = last
+    return nullcontext() if last or zero_stage(objective) else accelerator.no_sync(objective)
+
+
+def zero_grad_norm(objective: nn.Module) -> Tensor:
+    """Returns the global norm before clipping of the step that DeepSpeed has just taken, fp32 [].
+
+    Not finite where it left a step out, because its gradient overflowed in fp16.
+    """
+    engine: Any = objective
+    norm = torch.as_tensor(engine.get_global_grad_norm(), dtype=torch.float32)
+    return norm if engine.was_step_applied() else torch.full_like(norm, torch.inf)
+
+
+def base_optimizer(optimizer: Any) -> torch.optim.Optimizer:
+    """Returns the optimizer under the wrapping of engines."""
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
+def full_weights(objective: nn.Module, parameters: Parameters) -> Iterator[tuple[str, Tensor]]:
+    """Yields the fp32 weights by name, one whole parameter at a time, on the CPU.
+
+    Every rank has to go through them: a sharded one is put together by all.
+    """
+    for name, parameter in parameters.items():
+        if zero_stage(objective):
+            from deepspeed.utils import safe_get_full_fp32_param
+
+            value: Any = safe_get_full_fp32_param(parameter)
+        else:
+            value = parameter.detach()
+        yield name, _on_cpu(value)
+
+
+def full_moments(
+    objective: nn.Module, optimizer: Any, parameters: Parameters
+) -> Iterator[tuple[str, Moments]]:
+    """Yields the moments of each parameter by its name, like `full_weights`."""
+    base = base_optimizer(optimizer)
+    if not zero_stage(objective):
+        for name, parameter in parameters.items():
+            kept = base.state.get(parameter, {})
+            yield name, {entry: _on_cpu(v) for entry, v in kept.items() if v is not None}
+        return
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    shared = next(iter(base.state.values()), {})  # each flat partition holds the same entries
+    _link_moments(objective)
+    for name, parameter in parameters.items():
+        moments: Moments = {}
+        for entry, value in shared.items():
+            if entry == "step":
+                moments[entry] = torch.tensor(float(value))
+            elif value is not None:
+                moments[entry] = _on_cpu(safe_get_full_optimizer_state(parameter, entry))
+        yield name, moments
+
+
+@torch.no_grad()
+def set_full_weights(
+    objective: nn.Module, parameters: Parameters, weights: Mapping[str, Tensor]
+) -> None:
+    """Puts whole weights into the parameters of the same names, on every rank its share."""
+    stage = zero_stage(objective)
+    for name, parameter in parameters.items():
+        if not stage:
+            parameter.copy_(weights[name])
+            continue
+        from deepspeed.utils import safe_set_full_fp32_param
+
+        value = weights[name].to(parameter.device)
+        safe_set_full_fp32_param(parameter, value)  # the fp32 master, and here what computes
+        with _whole([parameter]) if stage == 3 else nullcontext():
+            parameter.copy_(value)
+
+
+def set_full_moments(
+    objective: nn.Module, optimizer: Any, parameters: Parameters, moments: Mapping[str, Moments]
+) -> None:
+    """Puts whole moments into the optimizer, on every rank its share."""
+    base = base_optimizer(optimizer)
+    if not zero_stage(objective):
+        _set_plain_moments(base, parameters, moments)
+        return
+    shared = next(iter(moments.values()), {})
+    if not shared:
+        return
+    from deepspeed.utils import safe_set_full_optimizer_state
+
+    for flat in _flat_partitions(objective):
+        base.state[flat] = {
+            entry: _step_of(base, value) if entry == "step" else torch.zeros_like(flat.data)
+            for entry, value in shared.items()
+        }
+    _link_moments(objective)
+    for name, parameter in parameters.items():
+        for entry, value in moments[name].items():
+            if entry != "step":
+                safe_set_full_optimizer_state(parameter, value.to(parameter.device), entry)
+
+
+@contextmanager
+def whole_model(objective: nn.Module) -> Generator[None]:
+    """Holds all weights of a sharded model on every rank, as a plain model that any code can use.
+
+    Costs the memory of the whole model, in the type in which it computes. Every rank takes part.
+    """
+    if zero_stage(objective) < 3:
+        yield
+        return
+    wrapped: Any = objective
+    offload = wrapped.optimizer.parameter_offload
+    with _whole(objective.parameters()):
+        # Else a forward would give its weights back to their shards.
+        for parameter in objective.parameters():
+            parameter.ds_active_sub_modules.clear()  # type: ignore[attr-defined]
+        offload._remove_module_hooks()
+        offload.forward_hooks.clear()
+        offload.backward_hooks.clear()
+        try:
+            yield
+        finally:
+            offload.setup_zero_stage3_hooks()
+
+
+def _on_cpu(value: Any) -> Tensor:
+    tensor = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))
+    return tensor.cpu().clone().contiguous()
+
+
+def _step_of(base: torch.optim.Optimizer, value: Tensor) -> Any:
+    """Returns the count of steps as the optimizer keeps it: torch's as a tensor, others as int."""
+    return value.clone() if type(base).__module__.startswith("torch.optim") else int(value)
+
+
+def _set_plain_moments(
+    base: torch.optim.Optimizer, parameters: Parameters, moments: Mapping[str, Moments]
+) -> None:
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    fresh = base.state_dict()
+    state = {
+        index: {
+            entry: _step_of(base, value) if entry == "step" else value
+            for entry, value in moments[names[id(parameter)]].items()
+        }
+        for group, numbered in zip(base.param_groups, fresh["param_groups"], strict=True)
+        for parameter, index in zip(group["params"], numbered["params"], strict=True)
+        if moments[names[id(parameter)]]
+    }
+    base.load_state_dict({"state": state, "param_groups": fresh["param_groups"]})
+
+
+def _whole(parameters: Iterable[nn.Parameter]) -> AbstractContextManager[Any]:
+    """Returns a context in which sharded parameters are whole; what rank 0 changes stays."""
+    from deepspeed.runtime.zero import GatheredParameters
+
+    return GatheredParameters(list(parameters), modifier_rank=0)
+
+
+def _flat_partitions(objective: nn.Module) -> list[nn.Parameter]:
+    """Returns this rank's fp32 share of each parameter group, which the base optimizer steps."""
+    zero: Any = objective.optimizer
+    if hasattr(zero, "fp32_partitioned_groups_flat"):
+        return zero.fp32_partitioned_groups_flat
+    return zero.single_partition_of_fp32_groups
+
+
+def _link_moments(objective: nn.Module) -> None:
+    """Makes the moments in flat partitions known by parameter; ZeRO-1 and 2 forget all but one."""
+    zero: Any = objective.optimizer
+    if hasattr(zero, "_hp_optimizer_states_linked"):
+        zero._hp_optimizer_states_linked = False
+        zero._lazy_init_hp_params_optimizer_state()
