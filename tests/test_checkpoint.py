@@ -121,7 +121,7 @@ def test_where_all_are_damaged_each_is_named(store):
 def test_pruning_keeps_the_newest_and_the_best(store, keep_last, best_step, kept):
     for step in (1, 2, 3, 4):
         store.publish(step, fill)
-    store.prune(keep_last=keep_last, best_step=best_step)
+    store.prune(keep_last=keep_last, spared={best_step})
     assert store.steps() == kept
     assert {path.name for path in store.folder.iterdir()} == {store.path(s).name for s in kept}
     for step in kept:

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,10 +92,10 @@ class CheckpointStore:
                 shutil.rmtree(target, ignore_errors=True)
                 self.path(step).rename(target)
 
-    def prune(self, *, keep_last: int, best_step: int | None) -> None:
-        """Removes all but the newest `keep_last` and the best checkpoint."""
+    def prune(self, *, keep_last: int, spared: Collection[int | None]) -> None:
+        """Removes all but the newest `keep_last` checkpoints and those of the steps `spared`."""
         for step in self.steps()[:-keep_last]:
-            if step != best_step:
+            if step not in spared:
                 # Renamed first: a run that dies here leaves nothing that looks like a checkpoint.
                 leaving = self.path(step).rename(self.folder / f".staging-pruned-{step:08d}")
                 shutil.rmtree(leaving)

@@ -10,10 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from trainer.errors import ConfigError
+from trainer.errors import DONE, INTERRUPTED, STOPPED, ConfigError
 from trainer.status import read_status
 
-DONE, STOPPED, INTERRUPTED = 0, 85, 130
 HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
@@ -80,7 +79,7 @@ def _stopped(signals: list[int]) -> int:
 
 def _wait_until_free(directory: Path) -> None:
     """Waits for a rank that outlives its launcher to save: it holds the run directory's lock."""
-    with suppress(FileNotFoundError), (directory / ".lock").open() as lock:
+    with suppress(FileNotFoundError), (directory / ".lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import click
 
-from trainer.errors import TrainerError
-
-EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
+from trainer.errors import INTERRUPTED, WRONG, TrainerError
 
 RECIPE = click.argument("recipe")
 SET = click.option(
@@ -110,7 +108,7 @@ def show(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @DEBUG
 def params(recipe: str, overrides: tuple[str, ...], full: bool, as_json: bool, debug: bool) -> None:
-    """Count the parameters of RECIPE's model by module, without weights or network."""
+    """Count the parameters of RECIPE's model by module, without its weights."""
 
     def command() -> int:
         from trainer.commands import params
@@ -201,8 +199,8 @@ def _run(command: Callable[[], int], debug: bool) -> None:
             traceback.print_exc()
         elif os.environ.get("LOCAL_RANK", "0") == "0":
             click.echo(f"trainer: {error}", err=True)
-        code = EXIT_ERROR
+        code = WRONG
     except KeyboardInterrupt:
         click.echo("trainer: interrupted", err=True)
-        code = EXIT_INTERRUPTED
+        code = INTERRUPTED
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""What each command does, in order: train, evaluate."""
+"""What the commands do that train, evaluate and count."""
 
 import json
 import os
@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 
 from trainer.config import Recipe
 from trainer.environment import describe_environment, quiet_libraries
-from trainer.errors import CheckpointError, ConfigError, RunDirectoryError
+from trainer.errors import (
+    DONE,
+    INTERRUPTED,
+    STOPPED,
+    CheckpointError,
+    ConfigError,
+    RunDirectoryError,
+)
 from trainer.preemption import StopRequest, listen
 from trainer.recipe import load_recipe
 from trainer.run_directory import (
@@ -29,8 +36,6 @@ if TYPE_CHECKING:
 
     from trainer.run import Run
     from trainer.state import TrainState
-
-DONE, STOPPED, INTERRUPTED = 0, 85, 130
 
 
 def train(
@@ -114,7 +119,7 @@ def params(recipe_name: str, overrides: tuple[str, ...], *, full: bool, as_json:
     from trainer.plan.parameters import as_text, count
 
     found = count(recipe)
-    print(json.dumps(values(found, full=full)) if as_json else as_text(found, full=full), end="")
+    print(json.dumps(values(found, full=full)) if as_json else as_text(found, full=full))
     return DONE
 
 

@@ -227,7 +227,7 @@ class Checkpoint(Section):
     every_steps: PositiveInt | None = None
     """null saves at evaluations that are best, when stopped and at the end."""
     every_epoch: bool = False
-    """Also at the end of each epoch."""
+    """Also at the end of each epoch; these are all kept."""
     keep_last: PositiveInt = 2
     keep_best: bool = True
     """Keep the best step's checkpoint; model/ then holds it, otherwise the last step."""

@@ -9,6 +9,9 @@ TrainerError
 └── DivergedError      the loss or the gradient is no finite number any more
 """
 
+DONE, WRONG, STOPPED, INTERRUPTED = 0, 2, 85, 130
+"""Exit codes: all done, something to mend, stopped by a signal and to be resumed, Ctrl-C."""
+
 
 class TrainerError(Exception):
     """Base of every error whose message tells a user what to mend."""

@@ -206,8 +206,11 @@ def save_checkpoint(run: Run, accelerator: Accelerator, state: TrainState) -> No
 
     def publish() -> None:
         run.store.publish(state.step, write)
-        best = state.best_step if kept.keep_best else None
-        run.store.prune(keep_last=kept.keep_last, best_step=best)
+        spared = {state.best_step} if kept.keep_best else set[int | None]()
+        if kept.every_epoch:
+            ends = run.order.steps_per_epoch
+            spared |= {step for step in run.store.steps() if step % ends == 0}
+        run.store.prune(keep_last=kept.keep_last, spared=spared)
 
     on_main(accelerator, publish)
 

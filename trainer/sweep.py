@@ -9,9 +9,9 @@ from collections import Counter
 from itertools import product
 from pathlib import Path
 
-from trainer.child import DONE, heard_signals, run_child
+from trainer.child import heard_signals, run_child
 from trainer.config import Recipe
-from trainer.errors import ConfigError, LaunchError, TrainerError
+from trainer.errors import DONE, ConfigError, LaunchError, TrainerError
 from trainer.recipe import load_recipe
 from trainer.run_directory import check_recipe
 from trainer.status import read_status

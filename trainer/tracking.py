@@ -28,6 +28,7 @@ class Tracker:
         self._first: tuple[int, float] | None = None
         self._bar: tqdm[Any] | None = None
         self._active = accelerator.is_main_process
+        self._peak = 0
 
     def start(self, state: TrainState) -> None:
         """Goes on from `state`: later lines are removed, for the run writes them again."""
@@ -65,9 +66,9 @@ class Tracker:
         """Writes and prints the line of an evaluation, with the mean training loss before it."""
         train_loss = state.loss_sum / state.loss_steps if state.loss_steps else None
         position = {"step": state.step, "epoch": epoch, "split": split}
-        self.log(
-            {**position, **metrics, "train_loss": train_loss, "peak_memory_bytes": peak_memory()}
-        )
+        peak = _peak_memory_of_a_stretch()
+        self._peak = max(self._peak, peak)
+        self.log({**position, **metrics, "train_loss": train_loss, "peak_memory_bytes": peak})
         numbers = "  ".join(
             f"{name} {value:.4f}"
             for name, value in metrics.items()
@@ -117,6 +118,11 @@ class Tracker:
             tqdm.write(message, file=sys.stdout)
             sys.stdout.flush()
 
+    def peak_memory(self) -> int:
+        """Returns the most bytes that this process held so far, of its GPU where it has one."""
+        self._peak = max(self._peak, _peak_memory_of_a_stretch())
+        return self._peak
+
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
@@ -142,10 +148,12 @@ def metrics_at(lines: list[dict[str, Any]], step: int) -> dict[str, Any]:
     }
 
 
-def peak_memory() -> int:
-    """Returns the most bytes this process held: of the GPU where there is one, else of the host."""
+def _peak_memory_of_a_stretch() -> int:
+    """Returns the most bytes held since the last call, on a CPU since the process started."""
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+        peak = torch.cuda.max_memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        return peak
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

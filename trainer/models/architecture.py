@@ -43,12 +43,16 @@ def shape_config(model: config.Model) -> Any:
     An earlier run of a shipped recipe that has not been made has the shape of that recipe.
     """
     if model.architecture is not None:
-        size = model.architecture.get("vocab_size")
         if isinstance(model.tokenizer, config.TrainedTokenizer):
-            size = size or model.tokenizer.vocab_size
-        # Without its tokenizer nobody knows the padding token, and defaults may lie outside.
-        others = {"vocab_size": size or len(load_tokenizer(model)), "pad_token_id": None}
-        return _from_numbers(model.architecture, others)
+            size = model.tokenizer.vocab_size
+        elif "vocab_size" not in model.architecture:
+            tokenizer = load_tokenizer(model)
+            ensure_pad_token(tokenizer, len(tokenizer) + 1)
+            size = len(tokenizer)
+        else:
+            size = None
+        # Nobody knows the padding token of a tokenizer that is not there; defaults may lie outside.
+        return _from_numbers(model.architecture, {"vocab_size": size, "pad_token_id": None})
     published = _published(model)
     if published is not None:
         return _from_numbers(published)

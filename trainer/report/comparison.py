@@ -43,7 +43,7 @@ def compare(directories: tuple[Path, ...], by: str | None = None) -> dict[str, A
     return {
         "metric": evaluation["metric"],
         "groups": summaries,
-        "findings": _findings(summaries, evaluation["metric"], evaluation["mode"]),
+        "findings": _findings(summaries, by, evaluation["metric"], evaluation["mode"]),
         "warnings": [*left_out, *_warnings(runs, [members for _, members in groups], by)],
         "tensorboard": str(directories[0]) if len(directories) == 1 else parent,
     }
@@ -147,12 +147,12 @@ def _summary(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": fmean(values), "std": spread, "n": len(values), "values": values}
 
 
-def _findings(groups: list[Group], metric: str, mode: str) -> list[str]:
+def _findings(groups: list[Group], by: str | None, metric: str, mode: str) -> list[str]:
     """Returns whether the best group differs from each other one by more than the spread."""
     split = "test" if all(metric in group["test"] for group in groups) else "validation"
     measured = [group for group in groups if group[split].get(metric, {}).get("std") is not None]
     findings: list[str] = []
-    if any(len(group["runs"]) == 1 for group in groups):
+    if by != "seed" and any(len(group["runs"]) == 1 for group in groups):
         findings.append("a spread needs several seeds; train with others, such as --seeds 1,2,3")
     measured.sort(key=lambda group: group[split][metric]["mean"], reverse=mode == "max")
     for other in measured[1:]:
@@ -186,6 +186,8 @@ def _warnings(
         )
     elif any(len(set(one)) < len(one) for one in seeds):
         warnings.append("a group holds the same seed twice, which makes its spread too small")
+    if any(run.recipe.get("checkpoint.keep_best") is False for run in runs):
+        warnings.append("where checkpoint.keep_best is false, the last step stands for the best")
     deciding = list(dict.fromkeys(run.recipe["evaluation.metric"] for run in runs))
     if len(deciding) > 1:
         warnings.append(

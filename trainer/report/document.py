@@ -24,7 +24,7 @@ def report(name: str, results: dict[str, Any]) -> str:
     columns = {
         "baseline" if kind == "pretrained" else f"baseline ({kind})": results["baseline"],
         **({"zero-shot": results["zero_shot"]} if results.get("zero_shot") else {}),
-        f"best (step {best['step']})": best["metrics"],
+        **({f"best (step {best['step']})": best["metrics"]} if results["model"] == "best" else {}),
         f"final (step {final['step']})": final["metrics"],
     }
     for split in ("validation", "test"):

@@ -18,7 +18,7 @@ from trainer.report.document import model_card, write_report
 from trainer.run import Run
 from trainer.run_directory import write_json
 from trainer.state import TrainState
-from trainer.tracking import metrics_at, peak_memory, read_lines
+from trainer.tracking import metrics_at, read_lines
 
 
 def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
@@ -50,7 +50,8 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
     zero_shot = {
         name: before[f"zero_shot_{name}"] for name in measured if f"zero_shot_{name}" in before
     }
-    peak: Any = accelerator.gather(torch.tensor([peak_memory()], device=accelerator.device))
+    mine = torch.tensor([run.tracker.peak_memory()], device=accelerator.device)
+    peak: Any = accelerator.gather(mine)
     results = {
         "recipe": run.recipe.model_dump(mode="json"),
         "parameters": vars(run.counts),
@@ -106,10 +107,11 @@ def _replace(staging: Path, target: Path) -> None:
 def _epochs(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns a record for each evaluation after the baseline, and of the training before it."""
     epochs: list[dict[str, Any]] = []
-    seconds, before, tokens = 0.0, 0, 0
+    seconds, tokens = 0.0, 0.0
     for line in lines:
         if line["split"] == "train":
-            seconds, tokens = seconds + line["seconds"], line["tokens"]
+            seconds += line["seconds"]
+            tokens += line["seconds"] * line["tokens_per_second"]
         elif line["split"] == "validation" and line["step"] > 0:
             epochs.append(
                 {
@@ -118,11 +120,11 @@ def _epochs(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
                     "train_loss": line["train_loss"],
                     "validation": metrics_at([line], line["step"])["validation"],
                     "seconds": seconds,
-                    "tokens_per_second": (tokens - before) / max(seconds, 1e-9),
+                    "tokens_per_second": tokens / max(seconds, 1e-9),
                     "peak_memory_bytes": line["peak_memory_bytes"],
                 }
             )
-            seconds, before = 0.0, tokens
+            seconds, tokens = 0.0, 0.0
     return epochs
 
 

@@ -39,11 +39,13 @@ def label_names(rows: "Dataset", column: str, *, skip_bad: bool = False) -> tupl
 def label_indices(rows: "Dataset", column: str, labels: Sequence[str]) -> dict[str, int]:
     """Returns the index of each label as it stands in the rows: by name, or as an index.
 
-    Numbers of a column with class names are indices.
+    Numbers of a column with class names are indices of these, whose order may be another.
     """
     indices = {label: index for index, label in enumerate(labels)}
-    named = getattr(rows.features[column], "names", None) is None
-    if named and any(index_of(value, indices) >= 0 for value in rows[column]):
+    names = getattr(rows.features[column], "names", None)
+    if names is not None and set(names) == set(labels):
+        return {str(number): indices[name] for number, name in enumerate(names)}
+    if names is None and any(index_of(value, indices) >= 0 for value in rows[column]):
         return indices
     return {str(index): index for index in range(len(labels))}
 

@@ -54,7 +54,6 @@ class LabelLikelihood(ZeroShot):
                     f"task.zero_shot.prompt: {{{field}}} is data.columns.{field}, which is null; "
                     f"name that column, or leave it out of the prompt"
                 )
-        asked = self.prompt.asked(dict.fromkeys(self.prompt.fields, "text"))
         known: dict[tuple[int, ...], str] = {}
         asked = self.prompt.asked(dict.fromkeys(self.prompt.fields, "text"))
         for answer, (tokens, start) in zip(answers, asked, strict=True):
