@@ -95,16 +95,15 @@ def set_full_weights(
     objective: nn.Module, parameters: Parameters, weights: Mapping[str, Tensor]
 ) -> None:
     """Puts whole weights into the parameters of the same names, on every rank its share."""
-    stage = zero_stage(objective)
     for name, parameter in parameters.items():
-        if not stage:
+        if not zero_stage(objective):
             parameter.copy_(weights[name])
             continue
         from deepspeed.utils import safe_set_full_fp32_param
 
         value = weights[name].to(parameter.device)
         safe_set_full_fp32_param(parameter, value)  # the fp32 master, and here what computes
-        with _whole([parameter]) if stage == 3 else nullcontext():
+        with whole_weight(objective, parameter):
             parameter.copy_(value)
 
 
@@ -155,6 +154,11 @@ def whole_model(objective: nn.Module) -> Generator[None]:
             yield
         finally:
             offload.setup_zero_stage3_hooks()
+
+
+def whole_weight(objective: nn.Module, weight: nn.Parameter) -> AbstractContextManager[Any]:
+    """Returns a context in which one weight is whole on every rank; every rank takes part."""
+    return _whole([weight]) if zero_stage(objective) == 3 else nullcontext()
 
 
 def _on_cpu(value: Any) -> Tensor:

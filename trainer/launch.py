@@ -192,11 +192,17 @@ def check_trackers(trackers: tuple[str, ...]) -> None:
 
 
 def check_promise() -> None:
-    """Raises LaunchError where a launcher was asked for several processes and started one.
+    """Raises LaunchError where a launcher was asked for several processes and started one, or for
+    more than there are GPUs.
 
     On CPUs `accelerate launch --num_processes 2` does so without a word: it sets an address for
     them to meet at, and no rank.
     """
+    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if gpus and here > gpus:  # Accelerate would give several ranks the same one
+        raise LaunchError(
+            f"the launch asks for {here} processes on {gpus} GPUs; set --num_processes"
+        )
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ
     if launched and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
         raise LaunchError(

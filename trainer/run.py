@@ -21,8 +21,8 @@ from trainer.data.prepare import (
     write_once,
 )
 from trainer.data.sources import load_splits, rows_digest
-from trainer.engine import full_moments, full_weights
-from trainer.errors import ConfigError, DataError
+from trainer.engine import full_moments, full_weights, whole_weight
+from trainer.errors import ConfigError, DataError, LaunchError
 from trainer.launch import (
     COMPUTE_DTYPES,
     Precision,
@@ -32,13 +32,14 @@ from trainer.launch import (
 )
 from trainer.models.architecture import build_model_config, check_length
 from trainer.models.dropout import speed_up_dropout
+from trainer.models.export import dense_weight, packed_layer
 from trainer.models.load import QUANTISED, LoadedModel, load_model
 from trainer.models.parameters import ParameterCounts, count_parameters, trainable_parameters
 from trainer.models.tokenizer import load_tokenizer, tokenizer_digest, train_tokenizer
 from trainer.models.tuning import apply_tuning
 from trainer.optim import build_optimizer
 from trainer.order import DataOrder
-from trainer.ranks import on_main
+from trainer.ranks import any_rank, on_main
 from trainer.schedule import total_steps
 from trainer.state import TrainState
 from trainer.tasks import task_of
@@ -142,7 +143,17 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
     parameters = trainable_parameters(model)
     objective.to(accelerator.device)
     made = build_optimizer(parameters, recipe.optimizer)
+    canary = packed_layer(model)
+    before = None if canary is None else dense_weight(canary).float().cpu()
     objective, optimizer = accelerator.prepare(objective, made)
+    if canary is not None and before is not None:
+        with whole_weight(objective, canary.weight):
+            same = torch.equal(dense_weight(canary).float().cpu(), before)
+        if any_rank(accelerator, not same):
+            raise LaunchError(
+                f"the engine changed weights that are stored in {recipe.tuning.mode}; launch with "
+                f"accelerate_configs/ddp.yaml"
+            )
     check_engine(
         accelerator,
         objective,

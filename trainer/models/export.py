@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+PACKED = ("Params4bit", "Int8Params")
+"""Types of bitsandbytes' weights."""
+
 
 def export_model(model: Any, tokenizer: Any, folder: Path, *, auto_model: str) -> None:
     """Writes weights, configuration and tokenizer into `folder`.
@@ -70,11 +73,19 @@ def merged_weights(model: nn.Module) -> dict[str, Tensor]:
 def dense_weight(layer: Any) -> Tensor:
     """Returns the weight of a linear layer, dequantised where bitsandbytes packed it."""
     weight = layer.weight
-    if type(weight).__name__ in ("Params4bit", "Int8Params"):
+    if type(weight).__name__ in PACKED:
         from peft.utils.integrations import dequantize_bnb_weight
 
         return dequantize_bnb_weight(weight, state=getattr(layer, "state", None)).detach()
     return weight.detach()
+
+
+def packed_layer(model: nn.Module) -> Any:
+    """Returns the first layer whose weight bitsandbytes packed, None where it packed none."""
+    for module in model.modules():
+        if type(getattr(module, "weight", None)).__name__ in PACKED:
+            return module
+    return None
 
 
 def _without_quantisation(settings: Any) -> dict[str, Any]:
