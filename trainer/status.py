@@ -3,20 +3,25 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import CheckpointError, RunDirectoryError, TrainerError
+from trainer.errors import CheckpointError, LaunchError, RunDirectoryError, TrainerError
 from trainer.run_directory import claim, write_json
 
 FULL = ("os error 28", "os error 27", "os error 122", "Errno 28", "Errno 27", "Errno 122")
 """How Python and Rust libraries spell ENOSPC, EFBIG and EDQUOT."""
+GONE = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
+"""How gloo and NCCL say that another rank is no more."""
+GRACE_SECONDS = 5
+"""Time that the main process has to say itself what another rank is about to say."""
 
 
 class Status:
-    """Writes the status of one command, from the main process only."""
+    """Writes the status of one command: the main process does, unless only another rank fails."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -52,15 +57,25 @@ class Status:
                 sentence = f"the disk is full ({error}); free space and run the same command"
                 self._failed(2, sentence)
                 raise CheckpointError(sentence) from error
+            if any(spelling in str(error) for spelling in GONE):
+                sentence = (
+                    "another rank ended or was killed, perhaps for lack of memory; the same "
+                    "command goes on from the last checkpoint"
+                )
+                self._failed(2, sentence)
+                raise LaunchError(sentence) from error
             self._failed(1, repr(error))
             raise
 
     def _failed(self, code: int, message: str) -> None:
         """Writes a failure, but not over a finished run, nor beside a process that is running."""
         if not self._main:
+            self._speak_for_the_main_process(code, message)
             return
         try:
             if self._claimed:
+                if read_status(self._directory).get("state") == "failed":
+                    return  # another rank failed first, and its message is the cause
                 self.write("failed", code, self._newest_step(), message)
                 return
             with claim(self._directory):
@@ -70,6 +85,22 @@ class Status:
             return
         except OSError as error:
             print(f"trainer: status.json cannot be written: {error}", file=sys.stderr)
+
+    def _speak_for_the_main_process(self, code: int, message: str) -> None:
+        """Writes and prints the failure of this rank where the main process has none.
+
+        What every rank finds wrong the main process says. Of what only this one does it would know
+        no more than that a rank is gone.
+        """
+        end = time.monotonic() + GRACE_SECONDS
+        while time.monotonic() < end:
+            if read_status(self._directory).get("state") != "running":
+                return
+            time.sleep(0.1)
+        sentence = f"rank {os.environ['RANK']}: {message}"
+        status = {"state": "failed", "exit_code": code, "step": self._newest_step()}
+        write_json(self._directory / "status.json", {**status, "message": sentence})
+        print(f"trainer: {sentence}", file=sys.stderr)
 
     def _newest_step(self) -> int | None:
         """Returns the step that a next command would go on from."""
