@@ -163,7 +163,7 @@ def whole_weight(objective: nn.Module, weight: nn.Parameter) -> AbstractContextM
 
 def _on_cpu(value: Any) -> Tensor:
     tensor = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))
-    return tensor.cpu().clone().contiguous()
+    return tensor.cpu().contiguous()
 
 
 def _step_of(base: torch.optim.Optimizer, value: Tensor) -> Any:

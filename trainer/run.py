@@ -21,7 +21,7 @@ from trainer.data.prepare import (
     write_once,
 )
 from trainer.data.sources import load_splits, rows_digest
-from trainer.engine import full_moments, full_weights, whole_weight
+from trainer.engine import full_moments, full_weights, whole_weight, zero_stage
 from trainer.errors import ConfigError, DataError, LaunchError
 from trainer.launch import (
     COMPUTE_DTYPES,
@@ -200,8 +200,9 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
 def save_checkpoint(run: Run, accelerator: Accelerator, state: TrainState) -> None:
     """Publishes a checkpoint from the main process, then removes those that are kept no longer."""
     kept, mine = run.recipe.checkpoint, accelerator.is_main_process
-    weights = {n: v for n, v in full_weights(run.objective, run.parameters) if mine}
-    found = full_moments(run.objective, run.optimizer, run.parameters)
+    wanted = run.parameters if mine or zero_stage(run.objective) else {}  # sharded: by all ranks
+    weights = {name: value for name, value in full_weights(run.objective, wanted) if mine}
+    found = full_moments(run.objective, run.optimizer, wanted)
     moments = {name: entries for name, entries in found if mine}
 
     def write(folder: Path) -> None:
