@@ -17,11 +17,11 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"commands", "sweep"},
-    {"report", "plan", "loop", "child", "smoke"},
+    {"report", "plan", "loop", "child", "smoke", "resuming"},
     {"run"},
     {
         *("evaluation", "launch", "order", "checkpoint", "preemption", "run_directory", "ranks"),
-        *("status", "environment", "zero_shot"),
+        *("status", "environment", "zero_shot", "inputs"),
         *("models", "tasks", "data", "metrics"),
     },
     {"engine", "recipe", "optim", "tracking"},

@@ -6,8 +6,8 @@ from typing import Any
 import datasets
 import pytest
 
+from trainer.inputs import build_tokenizer
 from trainer.recipe import parse_recipe
-from trainer.run import build_tokenizer
 
 ROWS = [{"question": "aa ab ba", "answer": "xx xy yx"}] * 9
 

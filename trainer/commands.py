@@ -2,34 +2,26 @@
 
 import json
 import os
-import shutil
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.config import Recipe
-from trainer.environment import describe_environment, quiet_libraries
+from trainer.environment import quiet_libraries
 from trainer.errors import (
     DONE,
     INTERRUPTED,
     STOPPED,
     CheckpointError,
     ConfigError,
-    RunDirectoryError,
 )
 from trainer.preemption import StopRequest, listen
 from trainer.recipe import load_recipe
 from trainer.run_directory import (
-    check_recipe,
-    claim,
-    free_name,
     read_recipe,
-    write_json,
-    write_recipe,
 )
-from trainer.status import Status, read_status
+from trainer.status import Status
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -135,10 +127,11 @@ def _train(
     from trainer.loop import finished, train
     from trainer.ranks import on_main
     from trainer.report.results import finish
+    from trainer.resuming import open_directory, resume_run
     from trainer.run import build_run
 
     accelerator = build_accelerator(recipe, directory)
-    changes = on_main(accelerator, lambda: _open(recipe, directory, resume, stack))
+    changes = on_main(accelerator, lambda: open_directory(recipe, directory, resume, stack))
     if changes is None:
         if accelerator.is_main_process:
             print(f"This run is finished: {directory / 'report.md'}; --run-dir DIR trains anew.")
@@ -147,7 +140,7 @@ def _train(
     run = build_run(recipe, accelerator, directory)
     for change in changes:
         run.tracker.say(change)
-    state = _resume(run, accelerator, resume)
+    state = resume_run(run, accelerator, resume)
     _describe(run, accelerator)
     if state.step == 0:
         _zero_shot(run, accelerator, state)
@@ -164,101 +157,6 @@ def _train(
     finish(run, accelerator, state)
     status.write("done", DONE, state.step, "done")
     return _leave(accelerator, DONE)
-
-
-def _open(recipe: Recipe, directory: Path, resume: str, stack: ExitStack) -> list[str] | None:
-    """Claims the run directory; returns what changed in its recipe, None for a finished run."""
-    from trainer.checkpoint import CheckpointStore
-
-    stack.enter_context(claim(directory))
-    store = CheckpointStore(directory / "checkpoints")
-    changes: list[str] = []
-    done = read_status(directory).get("state") == "done"
-    if (directory / "config.yaml").is_file() and (done or store.steps()):
-        if resume == "never":
-            raise RunDirectoryError(
-                f"--resume never: {directory} holds a run; use --run-dir {free_name(directory)}"
-            )
-        changes = check_recipe(directory, recipe)
-        if done:
-            return None
-    elif resume not in ("auto", "never"):
-        source = Path(resume).absolute()
-        if not (source / "state.json").is_file():
-            raise CheckpointError(f"--resume {resume}: no checkpoint there, such as step-00000120")
-        changes = check_recipe(source.parent.parent, recipe)
-        tokenizer = source.parent.parent / "tokenizer"
-        if tokenizer.is_dir():
-            shutil.copytree(tokenizer, directory / "tokenizer", dirs_exist_ok=True)
-    else:
-        # Without a checkpoint there is nothing to continue; a tokenizer left there may be another.
-        shutil.rmtree(directory / "tokenizer", ignore_errors=True)
-    write_recipe(directory, recipe)
-    write_json(directory / "environment.json", describe_environment())
-    return changes
-
-
-def _resume(run: "Run", accelerator: "Accelerator", resume: str) -> "TrainState":
-    """Returns the state to go on from, with the weights and moments that belong to it."""
-    from trainer.checkpoint import load_checkpoint, read_record, verify
-    from trainer.ranks import on_main
-    from trainer.state import TrainState
-
-    def find() -> tuple[Path | None, list[str]]:
-        if resume not in ("auto", "never") and not run.store.steps():
-            verify(Path(resume))
-            return Path(resume).absolute(), []
-        found, passed_over = run.store.newest()
-        if found is None and passed_over:
-            raise CheckpointError("; ".join(passed_over))
-        run.store.set_aside_after(found)
-        return found, passed_over
-
-    checkpoint, passed_over = on_main(accelerator, find)
-    for reason in passed_over:
-        run.tracker.say(f"passed over: {reason}")
-    state = TrainState()
-    if checkpoint is not None:
-        before = read_record(checkpoint)["launch"]
-        now = {"processes": accelerator.num_processes, "precision": run.precision}
-        for name, value in before.items():
-            if value != now[name]:
-                run.tracker.say(f"{name} was {value} and is now {now[name]}")
-        state = load_checkpoint(
-            checkpoint,
-            objective=run.objective,
-            optimizer=run.optimizer,
-            parameters=run.parameters,
-            scaler=run.scaler,
-            order_digest=run.order_digest,
-        )
-        run.tracker.say(f"resuming from {checkpoint}")
-        state = _with_best_at_hand(run, accelerator, state)
-    run.tracker.start(state)
-    return state
-
-
-def _with_best_at_hand(run: "Run", accelerator: "Accelerator", state: "TrainState") -> "TrainState":
-    """Returns the state, without its best step where that has no sound checkpoint here."""
-    from trainer.checkpoint import verify
-    from trainer.ranks import on_main
-
-    best = state.best_step
-    if best is None or not run.recipe.checkpoint.keep_best:
-        return state
-
-    def lost() -> str | None:
-        try:
-            verify(run.store.path(best))
-        except CheckpointError as error:
-            return str(error)
-        return None
-
-    reason = on_main(accelerator, lost)
-    if reason is None:
-        return state
-    run.tracker.say(f"the best step so far, {best}, is looked for anew: {reason}")
-    return replace(state, best_step=None, best_value=None, num_evaluations_since_best=0)
 
 
 def _baseline(run: "Run", accelerator: "Accelerator", state: "TrainState") -> None:

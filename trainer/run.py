@@ -1,7 +1,6 @@
 """Wires a run together: the one place where recipe, data, model and engine meet."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -10,19 +9,16 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from trainer.checkpoint import CheckpointStore, write_checkpoint
-from trainer.config import Recipe, TrainedTokenizer, smaller_is_better
-from trainer.data.columns import check_columns, column_name, resolve_columns
+from trainer.config import Recipe, smaller_is_better
+from trainer.data.columns import check_columns, resolve_columns
 from trainer.data.prepare import (
     PreparedSplit,
-    Summary,
-    cache_folder,
     content_key,
-    prepare,
-    write_once,
 )
-from trainer.data.sources import load_splits, rows_digest
+from trainer.data.sources import load_splits
 from trainer.engine import full_moments, full_weights, whole_weight, zero_stage
-from trainer.errors import ConfigError, DataError, LaunchError
+from trainer.errors import ConfigError, LaunchError
+from trainer.inputs import build_tokenizer, digest_of_rows, prepare_splits
 from trainer.launch import (
     COMPUTE_DTYPES,
     Precision,
@@ -35,7 +31,6 @@ from trainer.models.dropout import speed_up_dropout
 from trainer.models.export import dense_weight, packed_layer
 from trainer.models.load import QUANTISED, LoadedModel, load_model
 from trainer.models.parameters import ParameterCounts, count_parameters, trainable_parameters
-from trainer.models.tokenizer import load_tokenizer, tokenizer_digest, train_tokenizer
 from trainer.models.tuning import apply_tuning
 from trainer.optim import build_optimizer
 from trainer.order import DataOrder
@@ -179,7 +174,7 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
         tokenizer=tokenizer,
         splits=splits,
         order=order,
-        order_digest=content_key(order=order.digest(), rows=_digest(rows["train"], recipe)),
+        order_digest=content_key(order=order.digest(), rows=digest_of_rows(rows["train"], recipe)),
         model=model,
         objective=objective,
         optimizer=cast(torch.optim.Optimizer, optimizer),
@@ -227,79 +222,6 @@ def save_checkpoint(run: Run, accelerator: Accelerator, state: TrainState) -> No
     on_main(accelerator, publish)
 
 
-def build_tokenizer(recipe: Recipe, train: "Dataset", directory: Path) -> Any:
-    """Returns the tokenizer; one that is trained here is kept in the run directory."""
-    settings = recipe.model.tokenizer
-    if not isinstance(settings, TrainedTokenizer):
-        return load_tokenizer(recipe.model)
-    kept = directory / "tokenizer"
-    if not kept.is_dir():
-        key = content_key(
-            rows=_digest(train, recipe),
-            task=recipe.task.name,  # it chooses the texts of those columns
-            columns=task_of(recipe).columns(recipe),
-            tokenizer=settings.model_dump(),
-        )
-        texts = _TrainTexts(recipe, train)
-        trained = write_once(
-            cache_folder() / "tokenizers" / key,
-            lambda folder: train_tokenizer(settings, texts, folder),
-        )
-        write_once(kept, lambda folder: _copy(trained, folder))
-    model = recipe.model.model_copy(update={"tokenizer": str(kept)})
-    return load_tokenizer(model)
-
-
-@dataclass(frozen=True)
-class _TrainTexts:
-    """The texts of the train rows, read anew each time: they need not fit into memory."""
-
-    recipe: Recipe
-    rows: "Dataset"
-
-    def __iter__(self) -> Iterator[str]:
-        return task_of(self.recipe).texts(self.recipe, self.rows)
-
-
-def prepare_splits(
-    rows: "dict[str, Dataset]", task: Task, recipe: Recipe, tokenizer: Any
-) -> tuple[dict[str, PreparedSplit], list[str]]:
-    """Returns each split tokenised, from the cache where it is there, and notes on them."""
-    digest, notes = tokenizer_digest(tokenizer), list[str]()
-    bad = recipe.data.on_bad_example
-    splits: dict[str, PreparedSplit] = {}
-    for name, part in rows.items():
-        key = content_key(
-            rows=_digest(part, recipe),
-            tokenizer=digest,
-            on_bad_example=bad,
-            **task.encoding_settings(),
-        )
-        try:
-            made = prepare(key, lambda counted, part=part: task.encode(part, counted), Summary(bad))
-        except DataError as error:
-            raise DataError(f"the {name} split, {error}") from error
-        splits[name] = replace(made, rows=part)
-        counted = made.summary
-        if counted.num_truncated:
-            notes.append(
-                f"{counted.num_truncated} {name} examples were truncated; the longest has "
-                f"{counted.longest} tokens"
-            )
-        if counted.num_skipped:
-            notes.append(
-                f"{counted.num_skipped} bad {name} examples were skipped; the first: "
-                f"{counted.first_skipped}"
-            )
-    return splits, notes
-
-
-def _digest(rows: "Dataset", recipe: Recipe) -> str:
-    columns = task_of(recipe).columns(recipe)
-    names = dict.fromkeys(column_name(column) for column in columns.values() if column is not None)
-    return rows_digest(rows, list(names))
-
-
 def _check_metric(recipe: Recipe, task: Task, rows: "dict[str, Dataset]") -> None:
     if recipe.evaluation.metric not in task.metrics_offered:
         raise ConfigError(
@@ -318,9 +240,3 @@ def _baseline_of(loaded: LoadedModel) -> Baseline:
     if "*" in loaded.fresh:
         return "random weights"
     return "untrained head" if loaded.fresh else "pretrained"
-
-
-def _copy(source: Path, folder: Path) -> None:
-    import shutil
-
-    shutil.copytree(source, folder, dirs_exist_ok=True)

@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 import pytest
 
-from trainer import run
+from trainer import inputs
 from trainer.config import Classification as ClassificationSettings
 from trainer.config import Columns, Data, Model, Recipe, Source, TrainedTokenizer
 from trainer.data.prepare import Ragged, Summary, cache_folder, content_key, prepare, write_once
@@ -159,7 +159,7 @@ def test_a_run_prepares_anew_only_what_changed(cache, tmp_path):
         # A fresh tokenizer, as each run has: its first use leaves traces in it.
         fresh = tokenizer(tmp_path / str(vocab_size), vocab_size)
         made = Classification(tokenizer=fresh, **settings)
-        run.prepare_splits({"train": data, "validation": data}, made, RECIPE, fresh)
+        inputs.prepare_splits({"train": data, "validation": data}, made, RECIPE, fresh)
         return num_prepared(cache)
 
     data = rows(TEXTS)
