@@ -6,9 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-PACKED = ("Params4bit", "Int8Params")
-"""Types of bitsandbytes' weights."""
-
 
 def export_model(model: Any, tokenizer: Any, folder: Path, *, auto_model: str) -> None:
     """Writes weights, configuration and tokenizer into `folder`.
@@ -73,7 +70,7 @@ def merged_weights(model: nn.Module) -> dict[str, Tensor]:
 def dense_weight(layer: Any) -> Tensor:
     """Returns the weight of a linear layer, dequantised where bitsandbytes packed it."""
     weight = layer.weight
-    if type(weight).__name__ in PACKED:
+    if type(weight).__name__ in ("Params4bit", "Int8Params"):
         from peft.utils.integrations import dequantize_bnb_weight
 
         return dequantize_bnb_weight(weight, state=getattr(layer, "state", None)).detach()
@@ -81,9 +78,9 @@ def dense_weight(layer: Any) -> Tensor:
 
 
 def packed_layer(model: nn.Module) -> Any:
-    """Returns the first layer whose weight bitsandbytes packed, None where it packed none."""
+    """Returns the first layer whose weight is packed in 4 bits, None where none is."""
     for module in model.modules():
-        if type(getattr(module, "weight", None)).__name__ in PACKED:
+        if type(getattr(module, "weight", None)).__name__ == "Params4bit":
             return module
     return None
 
