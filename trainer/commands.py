@@ -179,9 +179,9 @@ def _zero_shot(run: "Run", accelerator: "Accelerator", state: "TrainState") -> N
 
 def _describe(run: "Run", accelerator: "Accelerator") -> None:
     """Says what is about to run, and starts the trackers."""
-    accumulation = run.recipe.batch.global_batch_size // (
-        run.micro_batch_size * accelerator.num_processes
-    )
+    from trainer.launch import accumulation
+
+    steps = accumulation(run.recipe, run.micro_batch_size, accelerator.num_processes)
     rows = ", ".join(f"{len(split):,} {name}" for name, split in run.splits.items())
     counts = run.counts
     run.tracker.say(
@@ -190,7 +190,7 @@ def _describe(run: "Run", accelerator: "Accelerator") -> None:
         f"tuning {run.recipe.tuning.mode}\n"
         f"  {rows} examples\n"
         f"  {run.num_steps} steps of {run.recipe.batch.global_batch_size} = "
-        f"{accelerator.num_processes} process(es) x {run.micro_batch_size} x {accumulation}, "
+        f"{accelerator.num_processes} process(es) x {run.micro_batch_size} x {steps}, "
         f"{run.precision} on {accelerator.device.type}"
     )
     for note in run.notes:

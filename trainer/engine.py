@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn import functional
 
 Parameters = Mapping[str, nn.Parameter]
 Moments = dict[str, Tensor]
@@ -40,8 +42,8 @@ def zero_grad_norm(objective: nn.Module) -> Tensor:
     Not finite where it left a step out, because its gradient overflowed in fp16.
     """
     engine: Any = objective
-    norm = torch.as_tensor(engine.get_global_grad_norm(), dtype=torch.float32)
-    return norm if engine.was_step_applied() else torch.full_like(norm, torch.inf)
+    norm = engine.get_global_grad_norm() if engine.was_step_applied() else torch.inf
+    return torch.as_tensor(norm, dtype=torch.float32, device=engine.device)
 
 
 def base_optimizer(optimizer: Any) -> torch.optim.Optimizer:
@@ -99,12 +101,9 @@ def set_full_weights(
         if not zero_stage(objective):
             parameter.copy_(weights[name])
             continue
-        from deepspeed.utils import safe_set_full_fp32_param
-
-        value = weights[name].to(parameter.device)
-        safe_set_full_fp32_param(parameter, value)  # the fp32 master, and here what computes
+        _set_share(parameter, weights[name])  # the fp32 master, and here what computes
         with whole_weight(objective, parameter):
-            parameter.copy_(value)
+            parameter.copy_(weights[name])
 
 
 def set_full_moments(
@@ -118,18 +117,16 @@ def set_full_moments(
     shared = next(iter(moments.values()), {})
     if not shared:
         return
-    from deepspeed.utils import safe_set_full_optimizer_state
-
     for flat in _flat_partitions(objective):
         base.state[flat] = {
-            entry: _step_of(base, value) if entry == "step" else torch.zeros_like(flat.data)
+            entry: _step_of(base, value, flat) if entry == "step" else torch.zeros_like(flat.data)
             for entry, value in shared.items()
         }
     _link_moments(objective)
     for name, parameter in parameters.items():
         for entry, value in moments[name].items():
             if entry != "step":
-                safe_set_full_optimizer_state(parameter, value.to(parameter.device), entry)
+                _set_share(parameter, value, entry)
 
 
 @contextmanager
@@ -166,9 +163,32 @@ def _on_cpu(value: Any) -> Tensor:
     return tensor.cpu().contiguous()
 
 
-def _step_of(base: torch.optim.Optimizer, value: Tensor) -> Any:
+def _step_of(base: torch.optim.Optimizer, value: Tensor, beside: Tensor) -> Any:
     """Returns the count of steps as the optimizer keeps it: torch's as a tensor, others as int."""
-    return value.clone() if type(base).__module__.startswith("torch.optim") else int(value)
+    if type(base).__module__.startswith("torch.optim"):
+        return value.to(beside.device, copy=True)
+    return int(value)
+
+
+def _set_share(parameter: Any, value: Tensor, entry: str | None = None) -> None:
+    """Puts this rank's share of a whole weight, or of an entry of its moments, in its place."""
+    from deepspeed import utils
+
+    if not hasattr(parameter, "ds_id"):
+        whole = value.to(parameter.device)
+        if entry is None:
+            utils.safe_set_full_fp32_param(parameter, whole)
+        else:
+            utils.safe_set_full_optimizer_state(parameter, whole, entry)
+        return
+    # DeepSpeed's own setter of whole values reads past their end where ranks do not divide them.
+    size = parameter.ds_tensor.ds_numel
+    flat = functional.pad(value.flatten(), (0, size * dist.get_world_size() - value.numel()))
+    share = flat.narrow(0, size * dist.get_rank(), size).to(parameter.device)
+    if entry is None:
+        utils.safe_set_local_fp32_param(parameter, share)
+    else:
+        utils.safe_set_local_optimizer_state(parameter, share, entry)
 
 
 def _set_plain_moments(
@@ -178,7 +198,7 @@ def _set_plain_moments(
     fresh = base.state_dict()
     state = {
         index: {
-            entry: _step_of(base, value) if entry == "step" else value
+            entry: _step_of(base, value, parameter) if entry == "step" else value
             for entry, value in moments[names[id(parameter)]].items()
         }
         for group, numbered in zip(base.param_groups, fresh["param_groups"], strict=True)

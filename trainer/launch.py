@@ -31,6 +31,16 @@ ENGINES = (
     DistributedType.MULTI_GPU,
     DistributedType.DEEPSPEED,
 )
+UNDERSTOOD = (
+    *("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"),
+    *("gradient_clipping", "bf16", "fp16", "zero_optimization", "zero_allow_untested_optimizer"),
+    *("zero_force_ds_cpu_optimizer", "steps_per_print", "wall_clock_breakdown", "comms_logger"),
+)
+"""Keys of a DeepSpeed configuration that are filled in here, or change nothing that is learned."""
+SCALING = (
+    *("enabled", "auto_cast", "loss_scale", "initial_scale_power", "loss_scale_window"),
+    *("hysteresis", "min_loss_scale", "consecutive_hysteresis"),
+)
 
 
 def build_accelerator(recipe: Recipe, directory: Path) -> Accelerator:
@@ -148,14 +158,19 @@ def _fill_in_deepspeed(accelerator: Accelerator, recipe: Recipe) -> None:
     plugin: Any = accelerator.deepspeed_plugin
     given: dict[str, Any] = plugin.deepspeed_config
     sharding = given.get("zero_optimization", {})
+    unknown = [key for key in given if key not in UNDERSTOOD]
+    unknown += [key for key in sharding if key.startswith("zero_quantized")]
+    scaling = [key for name in ("bf16", "fp16") for key in given.get(name, {})]
+    unknown += [key for key in scaling if key not in SCALING]
+    if unknown:
+        raise LaunchError(
+            f"{unknown[0]} in the DeepSpeed configuration may change what is learned; remove it"
+        )
     if sharding.get("stage", 0) not in (1, 2, 3):
         raise LaunchError("DeepSpeed without ZeRO shards nothing; use accelerate_configs/ddp.yaml")
     for key in ("offload_optimizer", "offload_param"):
         if sharding.get(key, {}).get("device") == "nvme":
             raise LaunchError(f"{key} to nvme is not supported yet; offload to cpu")
-    for key in ("optimizer", "scheduler"):
-        if key in given:
-            raise LaunchError(f"the DeepSpeed configuration has its own {key}; remove it there")
     if "8bit" in recipe.optimizer.name:
         raise ConfigError(
             f"optimizer.name: {recipe.optimizer.name} cannot be saved by name from ZeRO's shards; "
@@ -177,6 +192,8 @@ def _fill_in_deepspeed(accelerator: Accelerator, recipe: Recipe) -> None:
                 f'"auto" there'
             )
         given[key] = value
+    if sharding["stage"] > 1:  # ZeRO-1 adds up in the type in which it computes
+        given["data_types"] = {"grad_accum_dtype": "fp32"}
     given["zero_force_ds_cpu_optimizer"] = False  # the recipe's optimizer, also where it is slower
     accelerator.gradient_accumulation_steps = owned["gradient_accumulation_steps"]
     # Models are made whole and sharded afterwards: sharded at once, random weights and those of

@@ -174,7 +174,8 @@ def _check_finite(run: Run, sums: list[float], grad_norm: float, step: int) -> N
     terms = zip(run.task.loss_terms, sums, strict=True)
     wrong = [f"the loss {term.name}" for term, value in terms if not math.isfinite(value)]
     # In fp16 the loss scale adapts to it, until nothing is left to scale.
-    if not math.isfinite(grad_norm) and (run.scaler is None or run.scaler.get_scale() < 1):
+    exhausted = run.scaler is not None and run.scaler.get_scale() < 1
+    if not math.isfinite(grad_norm) and (run.precision != "fp16" or exhausted):
         wrong.append("the gradient")
     if wrong:
         raise DivergedError(

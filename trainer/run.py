@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from trainer.checkpoint import CheckpointStore, write_checkpoint
@@ -136,7 +137,8 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
     objective = Objective(model, task)
     # Names without the engine's and the objective's wrapping, in checkpoints as in memory.
     parameters = trainable_parameters(model)
-    objective.to(accelerator.device)
+    if accelerator.distributed_type != DistributedType.DEEPSPEED:  # which casts before it moves
+        objective.to(accelerator.device)
     made = build_optimizer(parameters, recipe.optimizer)
     canary = packed_layer(model)
     before = None if canary is None else dense_weight(canary).float().cpu()

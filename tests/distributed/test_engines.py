@@ -18,11 +18,16 @@ slow = pytest.mark.slow
 
 
 def classification(uneven_rows: Path, optimizer: str = "adamw") -> dict[str, Any]:
-    """A BERT on batches of 8 micro-batches that are unevenly filled and weighted; it is clipped."""
+    """A BERT on batches of 8 micro-batches that are unevenly filled and weighted; it is clipped.
+
+    Two ranks divide neither its three labels nor the weights of its head.
+    """
     recipe = recipe_of("bert", {"train": "wordpiece", "vocab_size": 200}, optimizer)
     recipe["batch"]["micro_batch_size"] = 4
+    recipe["model"]["architecture"]["hidden_size"] = 60
+    labels = ["no", "yes", "never"]
     return recipe | {
-        "task": {"name": "classification", "class_weights": [1.0, 3.0]},
+        "task": {"name": "classification", "labels": labels, "class_weights": [1.0, 3.0, 1.0]},
         "data": {"source": {"files": {"train": str(uneven_rows)}}},
     }
 
@@ -195,7 +200,11 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "another batch": ({"train_micro_batch_size_per_gpu": 2}, "train_micro_batch_size_per_gpu is 2"),
     "its own optimizer": (
         {"optimizer": {"type": "AdamW", "params": {"lr": 1e-3}}},
-        "its own optimizer",
+        "optimizer in the DeepSpeed configuration",
+    ),
+    "another type of gradients": (
+        {"data_types": {"grad_accum_dtype": "bf16"}},
+        "data_types in the DeepSpeed configuration",
     ),
     "no sharding": ({"zero_optimization": {"stage": 0}}, "shards nothing"),
     "nvme": (

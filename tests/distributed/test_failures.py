@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from distributed_runs import ROOT, Finished, launch_environment
+from test_cut_of_the_step import TASKS, recipe_of
 
 FAILING = """
 import os
@@ -38,13 +39,22 @@ Classification.collate = wait
 """
 
 
-def start(patch: str, recipe: Path, tmp_path: Path) -> subprocess.Popen[str]:
+ALL_LOGITS_FAIL = """
+from trainer.tasks import vocabulary
+def fail(*_):
+    raise AssertionError("all logits at once")
+vocabulary._plain = fail
+"""
+
+
+def start(patch: str, recipe: Path, tmp_path: Path, config: str = "cpu-2") -> subprocess.Popen[str]:
     script = tmp_path / "failing.py"
     script.write_text(FAILING.format(patch=patch))
-    config = ROOT / "accelerate_configs" / "cpu-2.yaml"
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    file = ROOT / "accelerate_configs" / f"{config}.yaml"
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file)]
     return subprocess.Popen(
         [*launcher, str(script), "train", str(recipe), "--run-dir", str(tmp_path / "run")],
+        cwd=ROOT,
         env={**launch_environment(), "READY": str(tmp_path / "ready")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -81,3 +91,14 @@ def test_a_killed_rank_ends_the_others_within_a_minute(recipe, tmp_path):
     status = Finished(tmp_path / "run", process.returncode, output).status()
     assert (status["state"], status["exit_code"]) == ("failed", 2), output
     assert "another rank ended" in status["message"]
+
+
+def test_sharded_weights_keep_the_loss_from_holding_all_logits(write_recipe, tmp_path):
+    """ZeRO-3's hooks give out another tensor than the output layer returns."""
+    case = TASKS["packed"]
+    recipe = recipe_of(case["model"], case["tokenizer"], "sgd")
+    recipe |= {"task": case["task"], "data": {**case["data"], "max_rows": 100}}
+    recipe["batch"] |= {"max_seq_length": 96, "micro_batch_size": 4}
+    process = start(ALL_LOGITS_FAIL, write_recipe(recipe), tmp_path, config="cpu-2-zero3")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
