@@ -203,3 +203,12 @@ def test_seconds_of_training_leave_out_evaluation(finished):
     assert [one["seconds"] for one in epochs] == pytest.approx(seconds["per_epoch"])
     learned = sum(one["seconds"] * one["tokens_per_second"] for one in epochs)
     assert learned == pytest.approx(tokens[-1])
+
+
+def test_the_checkpoint_of_each_epoch_is_kept(reviews_recipe, write_recipe, tmp_path):
+    """20 steps in two epochs, a checkpoint each third step of which the last one is kept."""
+    reviews_recipe["checkpoint"] = {"every_steps": 3, "every_epoch": True, "keep_last": 1}
+    reviews_recipe["checkpoint"]["keep_best"] = False
+    run("train", write_recipe(reviews_recipe), "--run-dir", tmp_path / "run")
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("step-*"))
+    assert kept == ["step-00000010", "step-00000020"]

@@ -8,6 +8,10 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DeepSpeedPlugin
 
+from trainer.errors import LaunchError
+from trainer.launch import build_accelerator
+from trainer.recipe import parse_recipe
+
 ROOT = Path(__file__).parents[1]
 LAUNCHES = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
 ENGINES = sorted((ROOT / "ds_configs").glob("*.json"))
@@ -48,3 +52,19 @@ def test_an_engine_leaves_to_the_recipe_what_it_owns(file, monkeypatch):
     sharding = settings["zero_optimization"]
     assert ("offload_optimizer" in sharding) == (offload == "offload")
     assert ("offload_param" in sharding) == (file.stem == "zero3-offload")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(None, "cannot be read from"), ("{stage: 2", "is no JSON")],
+)
+def test_a_configuration_that_cannot_be_read_is_named(
+    content, sentence, reviews_recipe, tmp_path, monkeypatch
+):
+    file = tmp_path / "zero2.json"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(file))
+    with pytest.raises(LaunchError, match=sentence):
+        build_accelerator(parse_recipe(reviews_recipe, "test"), tmp_path)

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from trainer.errors import CheckpointError, ConfigError
+from trainer.errors import CheckpointError, ConfigError, LaunchError
 from trainer.run_directory import claim
 from trainer.status import Status, read_status
 
@@ -43,6 +43,8 @@ def test_only_the_main_process_writes(tmp_path, monkeypatch):
         (OSError(errno.ENOSPC, "No space left on device"), CheckpointError, 2),
         (RuntimeError("I/O error: File too large (os error 27)"), CheckpointError, 2),
         (ZeroDivisionError("ours"), ZeroDivisionError, 1),
+        # Of a single process it is no other rank that went away.
+        (RuntimeError("Connection reset by peer"), RuntimeError, 1),
     ],
 )
 def test_a_failure_is_written_with_the_step_to_go_on_from(tmp_path, error, raised, code):
@@ -67,3 +69,11 @@ def test_a_failure_leaves_a_running_process_alone(tmp_path):
     with claim(tmp_path), pytest.raises(ConfigError), Status(tmp_path).reported():
         raise ConfigError("mend it")
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "running"
+
+
+def test_a_rank_that_is_gone_is_named_as_such(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    status = Status(tmp_path)
+    with pytest.raises(LaunchError, match="another rank ended"), status.reported():
+        raise RuntimeError("[gloo] Connection closed by peer [127.0.0.1]:1234")
+    assert read_status(tmp_path)["exit_code"] == 2

@@ -1,16 +1,13 @@
 """Zero-shot in real runs: measured once before the first step, beside what was tuned."""
 
 import json
-import os
-import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner
-from distributed_runs import launch_command, launch_environment
+from distributed_runs import launch_command, run_to_its_end
 from transformers import AutoModel, AutoModelForCausalLM
 
 from trainer import config
@@ -208,21 +205,10 @@ def test_two_ranks_measure_the_same(recipe, write_recipe, tmp_path):
     recipe["schedule"] = {"steps": 1}
     file = write_recipe(recipe)
     alone = results_of(file, tmp_path / "one")
-    with subprocess.Popen(
-        launch_command("train", str(file), "--run-dir", str(tmp_path / "two")),
-        env=launch_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            output, _ = process.communicate(timeout=300)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    assert process.returncode == 0, output
-    both = json.loads((tmp_path / "two" / "results.json").read_text())
+    command = launch_command("train", str(file), "--run-dir", str(tmp_path / "two"))
+    done = run_to_its_end(command, tmp_path / "two")
+    assert done.code == 0, done.output
+    both = done.results()
     assert both["processes"] == 2
     for split, metrics in alone["zero_shot"].items():
         del metrics["seconds"], both["zero_shot"][split]["seconds"]

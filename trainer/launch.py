@@ -1,6 +1,7 @@
 """The Accelerator of a run: the processes that were promised, and a precision they can compute."""
 
 import importlib.util
+import json
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -58,6 +59,8 @@ def build_accelerator(recipe: Recipe, directory: Path) -> Accelerator:
     if _asked_for("FSDP"):  # which Accelerate ignores without a word where there is no GPU
         raise LaunchError("FSDP is not supported yet; accelerate_configs/zero3.yaml shards as much")
     with_deepspeed = _asked_for("DEEPSPEED")
+    if with_deepspeed:
+        _check_deepspeed_file()
     # Without a backend, DeepSpeed on CPUs makes as many worlds of one as there are processes.
     backend: dict[str, Any] = {"backend": "gloo"} if on_cpu and with_deepspeed else {}
     accelerator = Accelerator(
@@ -145,6 +148,22 @@ def accumulation(recipe: Recipe, micro_batch_size: int, world_size: int) -> int:
 
 def _asked_for(engine: str) -> bool:
     return os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true"
+
+
+def _check_deepspeed_file() -> None:
+    """Raises LaunchError where the configuration that the launch names is not there or no JSON."""
+    file = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")
+    if file is None:
+        return
+    try:
+        json.loads(Path(file).read_text("utf-8"))
+    except OSError as error:
+        raise LaunchError(
+            f"the DeepSpeed configuration {file} cannot be read from {Path.cwd()}; start where it "
+            f"is, or name it by --deepspeed_config_file"
+        ) from error
+    except ValueError as error:
+        raise LaunchError(f"the DeepSpeed configuration {file} is no JSON: {error}") from error
 
 
 def _fill_in_deepspeed(accelerator: Accelerator, recipe: Recipe) -> None:

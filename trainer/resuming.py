@@ -12,7 +12,7 @@ from trainer.config import Recipe
 from trainer.environment import describe_environment
 from trainer.errors import CheckpointError, RunDirectoryError
 from trainer.ranks import on_main
-from trainer.run import Run
+from trainer.run import Run, describe_launch
 from trainer.run_directory import check_recipe, claim, free_name, write_json, write_recipe
 from trainer.state import TrainState
 from trainer.status import read_status
@@ -69,7 +69,7 @@ def resume_run(run: Run, accelerator: Accelerator, resume: str) -> TrainState:
     state = TrainState()
     if checkpoint is not None:
         before = read_record(checkpoint)["launch"]
-        now = {"processes": accelerator.num_processes, "precision": run.precision}
+        now = describe_launch(run, accelerator)
         for name, value in before.items():
             if value != now[name]:
                 run.tracker.say(f"{name} was {value} and is now {now[name]}")
@@ -89,7 +89,6 @@ def resume_run(run: Run, accelerator: Accelerator, resume: str) -> TrainState:
 
 def _with_best_at_hand(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
     """Returns the state, without its best step where that has no sound checkpoint here."""
-
     best = state.best_step
     if best is None or not run.recipe.checkpoint.keep_best:
         return state

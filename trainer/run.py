@@ -194,6 +194,15 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
     )
 
 
+def describe_launch(run: Run, accelerator: Accelerator) -> dict[str, Any]:
+    """Returns what of a launch may change between the parts of a run, which then say so."""
+    return {
+        "processes": accelerator.num_processes,
+        "precision": run.precision,
+        "ZeRO stage": zero_stage(run.objective),
+    }
+
+
 def save_checkpoint(run: Run, accelerator: Accelerator, state: TrainState) -> None:
     """Publishes a checkpoint from the main process, then removes those that are kept no longer."""
     kept, mine = run.recipe.checkpoint, accelerator.is_main_process
@@ -210,7 +219,7 @@ def save_checkpoint(run: Run, accelerator: Accelerator, state: TrainState) -> No
             state=state,
             scaler=run.scaler,
             order_digest=run.order_digest,
-            launch={"processes": accelerator.num_processes, "precision": run.precision},
+            launch=describe_launch(run, accelerator),
         )
 
     def publish() -> None:

@@ -57,7 +57,8 @@ class Status:
                 sentence = f"the disk is full ({error}); free space and run the same command"
                 self._failed(2, sentence)
                 raise CheckpointError(sentence) from error
-            if any(spelling in str(error) for spelling in GONE):
+            several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+            if several and any(spelling in str(error) for spelling in GONE):
                 sentence = (
                     "another rank ended or was killed, perhaps for lack of memory; the same "
                     "command goes on from the last checkpoint"

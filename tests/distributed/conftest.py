@@ -1,16 +1,12 @@
 """Runs of the real command: in this process, or on two gloo ranks through `accelerate launch`."""
 
-import contextlib
 import json
-import os
 import random
-import signal
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from distributed_runs import ROOT, Finished, launch_command, launch_environment
+from distributed_runs import Finished, launch_command, run_to_its_end
 
 WORDS = "good bad fine awful the a film plot was not very quite dull bright slow".split()
 
@@ -45,21 +41,7 @@ def train_on_two_ranks() -> Callable[..., Finished]:
             config=config,
             options=options,
         )
-        with subprocess.Popen(
-            command,
-            cwd=ROOT,  # where configurations of Accelerate find those of DeepSpeed
-            env=launch_environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        ) as process:
-            try:
-                output, _ = process.communicate(timeout=600)
-            finally:
-                with contextlib.suppress(ProcessLookupError):  # ranks outlive their launcher
-                    os.killpg(process.pid, signal.SIGKILL)
-        return Finished(directory, process.returncode, output)
+        return run_to_its_end(command, directory)
 
     return train
 

@@ -1,7 +1,10 @@
 """Commands on two gloo ranks, and what they leave behind."""
 
+import contextlib
 import json
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +46,25 @@ def launch_command(
     launcher = [sys.executable, "-m", "accelerate.commands.launch", *options]
     file = ROOT / "accelerate_configs" / f"{config}.yaml"
     return [*launcher, "--config_file", str(file), "-m", "trainer", *arguments]
+
+
+def run_to_its_end(command: Sequence[str], directory: Path) -> Finished:
+    """Runs a command that launches ranks, and leaves none of them behind."""
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,  # where configurations of Accelerate find those of DeepSpeed
+        env=launch_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=600)
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # ranks outlive their launcher
+                os.killpg(process.pid, signal.SIGKILL)
+    return Finished(directory, process.returncode, output)
 
 
 def launch_environment() -> dict[str, str]:

@@ -154,9 +154,15 @@ def test_a_run_goes_on_under_another_engine(
     second = train(tmp_path / "second", resumed, resume=str(checkpoint))
     assert second.status()["state"] == "done", second.output
     assert [line["step"] for line in second.lines()] == [3, 4, 5]
+    if resumed is not None and stage_of(saved) != stage_of(resumed):
+        assert f"ZeRO stage was {stage_of(saved)} and is now {stage_of(resumed)}" in second.output
     for mine, theirs in zip(whole.lines()[2:], second.lines(), strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
     assert largest_difference(whole.weights(5), second.weights(5)) < 1e-6
+
+
+def stage_of(config: str | None) -> int:
+    return int(config[4]) if config is not None and config.startswith("zero") else 0
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 from trainer.cli import main
 from trainer.config import Model, TrainedTokenizer
@@ -102,6 +104,18 @@ def test_a_run_counts_the_same(mode, reviews_recipe, tmp_path):
     assert sum(found.bytes.values()) == held
 
 
+def test_the_row_for_a_missing_padding_token_is_counted(reviews_recipe, tmp_path):
+    wordlevel = Tokenizer(models.WordLevel({"<unk>": 0, "good": 1, "bad": 2}, unk_token="<unk>"))
+    wordlevel.pre_tokenizer = pre_tokenizers.Whitespace()
+    folder = tmp_path / "tokenizer"
+    PreTrainedTokenizerFast(tokenizer_object=wordlevel, unk_token="<unk>").save_pretrained(folder)
+    reviews_recipe["model"]["tokenizer"] = str(folder)
+    recipe = parse_recipe(reviews_recipe, "test")
+    run = build_run(recipe, build_accelerator(recipe, tmp_path), tmp_path)
+    assert run.model.config.vocab_size == 4
+    assert count(recipe).after.total == run.counts.total
+
+
 def test_layers_are_folded_and_weights_counted_once():
     inner = [nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(3)]
     model = nn.Module()
@@ -145,6 +159,10 @@ def test_what_nobody_can_count_is_said(write_recipe, reviews_recipe):
     assert code == 2
     assert "task.labels" in text
     reviews_recipe["task"]["labels"] = ["a", "b"]
+    heads = "model.architecture.num_attention_heads=3"
+    code, text = run("params", str(write_recipe(reviews_recipe)), "--set", heads)
+    assert code == 2
+    assert "no model has such numbers" in text
     reviews_recipe["model"] = {"name_or_path": "nobody/nothing"}
     code, text = run("params", str(write_recipe(reviews_recipe)))
     assert code == 2

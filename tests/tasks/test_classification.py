@@ -118,6 +118,8 @@ def test_labels_come_from_the_rows_where_the_recipe_has_none():
     made = from_rows(with_names)
     assert made.labels == ("no", "maybe")
     assert label_indices(with_names, "label", made.labels) == {"0": 0, "1": 1}
+    # The recipe may have them in another order: a number is still the column's own name.
+    assert label_indices(with_names, "label", ("maybe", "no")) == {"0": 1, "1": 0}
     assert label_names(rows(["b", "a", "b"]), "label") == ("a", "b")
     assert label_names(rows([10, 9, -1]), "label") == ("-1", "9", "10")  # by size, not as text
 

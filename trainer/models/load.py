@@ -56,11 +56,7 @@ def load_model(
     dtype = torch.float32 if mode == "full" else frozen_dtype
     torch.manual_seed(seed)
     if model.initialization == "random":
-        try:
-            built = auto.from_config(model_config).to(dtype)
-        except (ValueError, KeyError) as error:  # such as heads that do not divide the width
-            key = "architecture" if model.architecture is not None else "name_or_path"
-            raise ConfigError(f"model.{key}: no model has such numbers: {error}") from error
+        built = from_numbers(auto, model, model_config).to(dtype)
         fresh: list[str] = ["*"]
         if mode in QUANTISED:
             with tempfile.TemporaryDirectory() as folder:
@@ -76,6 +72,15 @@ def load_model(
         built.resize_token_embeddings(tokenizer_size)
         built.config.pad_token_id = pad
     return LoadedModel(built, head_modules(built), tuple(fresh))
+
+
+def from_numbers(auto: Any, model: config.Model, model_config: Any) -> Any:
+    """Returns the random model of a transformers class; raises ConfigError where none can be."""
+    try:
+        return auto.from_config(model_config)
+    except (ValueError, KeyError) as error:  # such as heads that do not divide the width
+        key = "architecture" if model.architecture is not None else "name_or_path"
+        raise ConfigError(f"model.{key}: no model has such numbers: {error}") from error
 
 
 def head_modules(model: Any) -> tuple[str, ...]:

@@ -12,7 +12,13 @@ from torch import nn
 from trainer.config import Recipe
 from trainer.launch import COMPUTE_DTYPES, resolve_precision
 from trainer.models.architecture import shape_config
-from trainer.models.load import QUANTISED, LoadedModel, head_modules, unquantised_modules
+from trainer.models.load import (
+    QUANTISED,
+    LoadedModel,
+    from_numbers,
+    head_modules,
+    unquantised_modules,
+)
 from trainer.models.tuning import apply_tuning
 from trainer.plan.outline import outline
 from trainer.tasks import task_of
@@ -73,8 +79,8 @@ def count(recipe: Recipe) -> Parameters:
     asked = recipe.precision
     frozen_dtype = COMPUTE_DTYPES[resolve_precision(asked) if asked == "auto" else asked]
     with torch.device("meta"):
-        backbone: Any = transformers.AutoModel.from_config(numbers)
-        model: Any = auto.from_config(numbers)
+        backbone = from_numbers(transformers.AutoModel, recipe.model, numbers)
+        model = from_numbers(auto, recipe.model, numbers)
         model.to(torch.float32 if mode == "full" else frozen_dtype)
         backbone.to(model.dtype)
         storage = _packed(model, mode)
