@@ -30,7 +30,7 @@ def test_a_launch_says_where_and_opens_with_its_command(file):
     assert text.startswith("# ")
     assert f"--config_file accelerate_configs/{file.name}" in text
     assert "Costs: " in text or file.stem == "gpu-1"
-    several = "multinode" in file.stem
+    several = "multinode" in file.stem or "hybrid" in file.stem
     assert settings.num_machines == (2 if several else 1)
     if settings.deepspeed_config:
         named = ROOT / settings.deepspeed_config["deepspeed_config_file"]

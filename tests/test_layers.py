@@ -21,6 +21,7 @@ LAYERS = [
     {"run"},
     {
         *("evaluation", "launch", "order", "checkpoint", "preemption", "run_directory", "ranks"),
+        *("zero_settings", "fsdp_settings", "micro_batch", "precision"),
         *("status", "environment", "zero_shot", "inputs"),
         *("models", "tasks", "data", "metrics"),
     },

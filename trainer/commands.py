@@ -179,7 +179,7 @@ def _zero_shot(run: "Run", accelerator: "Accelerator", state: "TrainState") -> N
 
 def _describe(run: "Run", accelerator: "Accelerator") -> None:
     """Says what is about to run, and starts the trackers."""
-    from trainer.launch import accumulation
+    from trainer.micro_batch import accumulation
 
     steps = accumulation(run.recipe, run.micro_batch_size, accelerator.num_processes)
     rows = ", ".join(f"{len(split):,} {name}" for name, split in run.splits.items())

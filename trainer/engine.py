@@ -1,7 +1,7 @@
-"""Full weights and moments by name, whatever holds them: one process, DDP, or DeepSpeed ZeRO.
+"""Full weights and moments by name, whatever holds them: one process, DDP, DeepSpeed ZeRO, FSDP2.
 
-With launch.py the only file that knows DeepSpeed. It reads a few private names of its optimizers,
-which the tests of resuming hold fast.
+With launch.py and the settings beside it the only file that knows DeepSpeed and FSDP. It reads a
+few of their private names, which the tests of resuming hold fast.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -12,7 +12,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import functional
+from torch.nn.utils import get_total_norm
 
 Parameters = Mapping[str, nn.Parameter]
 Moments = dict[str, Tensor]
@@ -23,6 +26,14 @@ def zero_stage(objective: nn.Module) -> int:
     """Returns the stage of DeepSpeed's ZeRO around an objective, 0 without DeepSpeed."""
     stage: Any = getattr(objective, "zero_optimization_stage", None)
     return stage() if stage is not None else 0
+
+
+def sharding(objective: nn.Module) -> str:
+    """Returns what shards an objective: ZeRO-1, ZeRO-2, ZeRO-3, FSDP2 or nothing."""
+    if isinstance(objective, FSDPModule):
+        return "FSDP2"
+    stage = zero_stage(objective)
+    return f"ZeRO-{stage}" if stage else "nothing"
 
 
 def accumulating(
@@ -44,6 +55,12 @@ def zero_grad_norm(objective: nn.Module) -> Tensor:
     engine: Any = objective
     norm = engine.get_global_grad_norm() if engine.was_step_applied() else torch.inf
     return torch.as_tensor(norm, dtype=torch.float32, device=engine.device)
+
+
+def global_grad_norm(parameters: Parameters) -> Tensor:
+    """Returns the global norm of the gradients that lie on the parameters, []."""
+    norm = get_total_norm([p.grad for p in parameters.values() if p.grad is not None])
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def base_optimizer(optimizer: Any) -> torch.optim.Optimizer:
@@ -97,9 +114,12 @@ def set_full_weights(
     objective: nn.Module, parameters: Parameters, weights: Mapping[str, Tensor]
 ) -> None:
     """Puts whole weights into the parameters of the same names, on every rank its share."""
+    for module in objective.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()  # what the last evaluation left gathered would be used once more
     for name, parameter in parameters.items():
         if not zero_stage(objective):
-            parameter.copy_(weights[name])
+            parameter.copy_(_laid_out_as(parameter, weights[name]))
             continue
         _set_share(parameter, weights[name])  # the fp32 master, and here what computes
         with whole_weight(objective, parameter):
@@ -133,8 +153,13 @@ def set_full_moments(
 def whole_model(objective: nn.Module) -> Generator[None]:
     """Holds all weights of a sharded model on every rank, as a plain model that any code can use.
 
-    Costs the memory of the whole model, in the type in which it computes. Every rank takes part.
+    Costs the memory of the whole model, under ZeRO-3 in the type in which it computes, under FSDP2
+    in that of its weights. Every rank takes part.
     """
+    if isinstance(objective, FSDPModule):
+        with _without_fsdp(objective):
+            yield
+        return
     if zero_stage(objective) < 3:
         yield
         return
@@ -158,8 +183,47 @@ def whole_weight(objective: nn.Module, weight: nn.Parameter) -> AbstractContextM
     return _whole([weight]) if zero_stage(objective) == 3 else nullcontext()
 
 
+@contextmanager
+def _without_fsdp(objective: nn.Module) -> Generator[None]:
+    """Puts whole weights in the place of FSDP2's shards, and takes its hooks away."""
+    whole: dict[nn.Parameter, nn.Parameter] = {}
+    with torch.no_grad():
+        for parameter in objective.parameters():
+            tensor: Any = parameter.data
+            full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            whole[parameter] = nn.Parameter(full, requires_grad=parameter.requires_grad)
+    kept: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
+    gathered = [isinstance(module, FSDPModule) for module in objective.modules()]
+    module: Any
+    for module, has_hooks in zip(objective.modules(), gathered, strict=True):
+        hooks: list[dict[Any, Any]] = [module._state_dict_pre_hooks]
+        if has_hooks:
+            hooks += [module._forward_pre_hooks, module._forward_hooks]
+        kept += [(entries, dict(entries)) for entries in (module._parameters, *hooks)]
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[name] = whole[parameter]
+        for entries in hooks:
+            entries.clear()
+    try:
+        yield
+    finally:
+        for entries, before in kept:
+            entries.update(before)
+
+
+def _laid_out_as(parameter: Tensor, whole: Tensor) -> Tensor:
+    """Returns of a whole tensor what this rank holds of it, sharded like a parameter of FSDP2."""
+    if not isinstance(parameter, DTensor):
+        return whole
+    mesh, placements = parameter.device_mesh, parameter.placements
+    return distribute_tensor(whole.to(parameter.device), mesh, placements, src_data_rank=None)
+
+
 def _on_cpu(value: Any) -> Tensor:
     tensor = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))
+    if isinstance(tensor, DTensor):
+        tensor = tensor.full_tensor()
     return tensor.cpu().contiguous()
 
 
@@ -198,7 +262,9 @@ def _set_plain_moments(
     fresh = base.state_dict()
     state = {
         index: {
-            entry: _step_of(base, value, parameter) if entry == "step" else value
+            entry: _step_of(base, value, parameter)
+            if entry == "step"
+            else _laid_out_as(parameter, value)
             for entry, value in moments[names[id(parameter)]].items()
         }
         for group, numbered in zip(base.param_groups, fresh["param_groups"], strict=True)

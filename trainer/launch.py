@@ -1,11 +1,10 @@
 """The Accelerator of a run: the processes that were promised, and a precision they can compute."""
 
 import importlib.util
-import json
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -16,31 +15,23 @@ from accelerate.utils import (
     ProjectConfiguration,
 )
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.config import Recipe
 from trainer.engine import base_optimizer
 from trainer.errors import ConfigError, LaunchError
-
-Precision = Literal["fp32", "bf16", "fp16"]
-
-AUTO_MICRO_BATCH = 16
+from trainer.fsdp_settings import check_mesh, fill_in_fsdp, layer_classes
+from trainer.micro_batch import accumulation
+from trainer.precision import Precision, resolve_precision
+from trainer.zero_settings import check_deepspeed_file, fill_in_deepspeed
 
 ENGINES = (
     DistributedType.NO,
     DistributedType.MULTI_CPU,
     DistributedType.MULTI_GPU,
     DistributedType.DEEPSPEED,
-)
-UNDERSTOOD = (
-    *("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"),
-    *("gradient_clipping", "bf16", "fp16", "zero_optimization", "zero_allow_untested_optimizer"),
-    *("zero_force_ds_cpu_optimizer", "steps_per_print", "wall_clock_breakdown", "comms_logger"),
-)
-"""Keys of a DeepSpeed configuration that are filled in here, or change nothing that is learned."""
-SCALING = (
-    *("enabled", "auto_cast", "loss_scale", "initial_scale_power", "loss_scale_window"),
-    *("hysteresis", "min_loss_scale", "consecutive_hysteresis"),
+    DistributedType.FSDP,
 )
 
 
@@ -56,11 +47,10 @@ def build_accelerator(recipe: Recipe, directory: Path) -> Accelerator:
     on_cpu = not torch.cuda.is_available()
     if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it looked
-    if _asked_for("FSDP"):  # which Accelerate ignores without a word where there is no GPU
-        raise LaunchError("FSDP is not supported yet; accelerate_configs/zero3.yaml shards as much")
     with_deepspeed = _asked_for("DEEPSPEED")
     if with_deepspeed:
-        _check_deepspeed_file()
+        check_deepspeed_file()
+    check_mesh()
     # Without a backend, DeepSpeed on CPUs makes as many worlds of one as there are processes.
     backend: dict[str, Any] = {"backend": "gloo"} if on_cpu and with_deepspeed else {}
     accelerator = Accelerator(
@@ -87,11 +77,23 @@ def build_accelerator(recipe: Recipe, directory: Path) -> Accelerator:
             f"accelerate_configs/ddp.yaml"
         )
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        _fill_in_deepspeed(accelerator, recipe)
+        fill_in_deepspeed(accelerator, recipe)
+    if _asked_for("FSDP"):
+        fill_in_fsdp(accelerator, recipe, precision)
     if recipe.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     return accelerator
+
+
+def prepare(
+    accelerator: Accelerator, objective: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Returns objective and optimizer as the engine of the launch wraps them."""
+    if accelerator.distributed_type == DistributedType.FSDP:
+        plugin: Any = accelerator.state.fsdp_plugin
+        plugin.transformer_cls_names_to_wrap = layer_classes(objective)
+    return accelerator.prepare(objective, optimizer)
 
 
 def check_engine(
@@ -129,6 +131,10 @@ def check_engine(
             "fp16": precision == "fp16",
             "optimizer": type(made).__name__,
         }
+    elif accelerator.distributed_type == DistributedType.FSDP:
+        sharded = [isinstance(parameter.data, DTensor) for parameter in objective.parameters()]
+        found = {"share of sharded parameters": sum(sharded) / len(sharded)}
+        promised = {"share of sharded parameters": 1.0}
     else:
         found = {"wrapped": isinstance(objective, DistributedDataParallel)}
         promised = {"wrapped": accelerator.num_processes > 1}
@@ -141,83 +147,8 @@ def check_engine(
         raise LaunchError(f"the engine would train something else: {'; '.join(wrong)}")
 
 
-def accumulation(recipe: Recipe, micro_batch_size: int, world_size: int) -> int:
-    """Returns how many micro-batches of one process make an optimizer step."""
-    return recipe.batch.global_batch_size // (micro_batch_size * world_size)
-
-
 def _asked_for(engine: str) -> bool:
     return os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true"
-
-
-def _check_deepspeed_file() -> None:
-    """Raises LaunchError where the configuration that the launch names is not there or no JSON."""
-    file = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")
-    if file is None:
-        return
-    try:
-        json.loads(Path(file).read_text("utf-8"))
-    except OSError as error:
-        raise LaunchError(
-            f"the DeepSpeed configuration {file} cannot be read from {Path.cwd()}; start where it "
-            f"is, or name it by --deepspeed_config_file"
-        ) from error
-    except ValueError as error:
-        raise LaunchError(f"the DeepSpeed configuration {file} is no JSON: {error}") from error
-
-
-def _fill_in_deepspeed(accelerator: Accelerator, recipe: Recipe) -> None:
-    """Writes into DeepSpeed's configuration what the recipe owns.
-
-    Raises LaunchError where it says something else, and ConfigError for a recipe that this engine
-    cannot train.
-    """
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
-    plugin: Any = accelerator.deepspeed_plugin
-    given: dict[str, Any] = plugin.deepspeed_config
-    sharding = given.get("zero_optimization", {})
-    unknown = [key for key in given if key not in UNDERSTOOD]
-    unknown += [key for key in sharding if key.startswith("zero_quantized")]
-    scaling = [key for name in ("bf16", "fp16") for key in given.get(name, {})]
-    unknown += [key for key in scaling if key not in SCALING]
-    if unknown:
-        raise LaunchError(
-            f"{unknown[0]} in the DeepSpeed configuration may change what is learned; remove it"
-        )
-    if sharding.get("stage", 0) not in (1, 2, 3):
-        raise LaunchError("DeepSpeed without ZeRO shards nothing; use accelerate_configs/ddp.yaml")
-    for key in ("offload_optimizer", "offload_param"):
-        if sharding.get(key, {}).get("device") == "nvme":
-            raise LaunchError(f"{key} to nvme is not supported yet; offload to cpu")
-    if "8bit" in recipe.optimizer.name:
-        raise ConfigError(
-            f"optimizer.name: {recipe.optimizer.name} cannot be saved by name from ZeRO's shards; "
-            f"use adamw, whose moments ZeRO shards"
-        )
-    batch, processes = recipe.batch, accelerator.num_processes
-    size = resolve_micro_batch_size(batch.global_batch_size, batch.micro_batch_size, processes)
-    owned = {
-        "train_batch_size": batch.global_batch_size,
-        "train_micro_batch_size_per_gpu": size,
-        "gradient_accumulation_steps": accumulation(recipe, size, processes),
-        "gradient_clipping": recipe.optimizer.max_grad_norm or 0.0,
-    }
-    for key, value in owned.items():
-        said = given.get(key, "auto")
-        if said not in ("auto", value):
-            raise LaunchError(
-                f"{key} is {said} in the DeepSpeed configuration and {value} by the recipe; write "
-                f'"auto" there'
-            )
-        given[key] = value
-    if sharding["stage"] > 1:  # ZeRO-1 adds up in the type in which it computes
-        given["data_types"] = {"grad_accum_dtype": "fp32"}
-    given["zero_force_ds_cpu_optimizer"] = False  # the recipe's optimizer, also where it is slower
-    accelerator.gradient_accumulation_steps = owned["gradient_accumulation_steps"]
-    # Models are made whole and sharded afterwards: sharded at once, random weights and those of
-    # 4-bit models would be others than on one process.
-    unset_hf_deepspeed_config()
 
 
 def check_trackers(trackers: tuple[str, ...]) -> None:
@@ -245,55 +176,3 @@ def check_promise() -> None:
             "accelerate launch was asked for several processes and started one; for CPU ranks use "
             "--config_file accelerate_configs/cpu-2.yaml, for one process unset MASTER_ADDR"
         )
-
-
-def resolve_precision(asked: Precision | Literal["auto"]) -> Precision:
-    """Returns what the device computes in: by compute capability, for emulated bf16 is slow.
-
-    Raises ConfigError for bf16 before capability 8.0 and for fp16 without a GPU.
-    """
-    capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
-    if asked == "auto":
-        if capability is None:
-            return "fp32"
-        return "bf16" if capability >= (8, 0) else "fp16"
-    if asked == "bf16" and capability is not None and capability < (8, 0):
-        raise ConfigError(
-            f"precision: bf16 is emulated on {torch.cuda.get_device_name()}; use fp16 or auto"
-        )
-    if asked == "fp16" and capability is None:
-        raise ConfigError("precision: fp16 needs a GPU; use fp32, bf16 or auto")
-    return asked
-
-
-COMPUTE_DTYPES: dict[Precision, torch.dtype] = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
-
-
-def resolve_micro_batch_size(global_size: int, asked: int | str, world_size: int) -> int:
-    """Returns the micro-batch size; `auto` is the largest up to 16 that divides.
-
-    Raises ConfigError, with the nearest sizes, where world size or micro-batch do not divide.
-    """
-    if global_size % world_size:
-        below = global_size // world_size * world_size
-        near = [size for size in (below, below + world_size) if size > 0]
-        raise ConfigError(
-            f"batch.global_batch_size: {global_size} is not divided by {world_size} processes; use "
-            f"{' or '.join(map(str, near))}"
-        )
-    share = global_size // world_size
-    divisors = [size for size in range(1, share + 1) if share % size == 0]
-    if asked == "auto":
-        return max(size for size in divisors if size <= AUTO_MICRO_BATCH)
-    if asked not in divisors:
-        below = [size for size in divisors if size < int(asked)][-1:]
-        above = [size for size in divisors if size > int(asked)][:1]
-        raise ConfigError(
-            f"batch.micro_batch_size: {asked} does not divide global_batch_size={global_size} over "
-            f"{world_size} processes; use {' or '.join(map(str, below + above))}"
-        )
-    return int(asked)

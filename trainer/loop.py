@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
 
-from trainer.engine import accumulating, zero_grad_norm, zero_stage
+from trainer.engine import accumulating, global_grad_norm, zero_grad_norm, zero_stage
 from trainer.errors import DivergedError
 from trainer.evaluation import evaluate, loss_by_term
 from trainer.preemption import StopRequest
@@ -137,7 +137,7 @@ def optimizer_step(
 
 def _gradient_norm(run: Run, accelerator: Accelerator) -> Tensor:
     accelerator.unscale_gradients()
-    return get_total_norm([p.grad for p in run.parameters.values() if p.grad is not None])
+    return global_grad_norm(run.parameters)
 
 
 def step_window(run: Run, accelerator: Accelerator, step: int) -> list[Batch]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -17,16 +17,11 @@ from trainer.data.prepare import (
     content_key,
 )
 from trainer.data.sources import load_splits
-from trainer.engine import full_moments, full_weights, whole_weight, zero_stage
+from trainer.engine import full_moments, full_weights, sharding, whole_weight
 from trainer.errors import ConfigError, LaunchError
 from trainer.inputs import build_tokenizer, digest_of_rows, prepare_splits
-from trainer.launch import (
-    COMPUTE_DTYPES,
-    Precision,
-    check_engine,
-    resolve_micro_batch_size,
-    resolve_precision,
-)
+from trainer.launch import check_engine, prepare
+from trainer.micro_batch import resolve_micro_batch_size
 from trainer.models.architecture import build_model_config, check_length
 from trainer.models.dropout import speed_up_dropout
 from trainer.models.export import dense_weight, packed_layer
@@ -35,6 +30,7 @@ from trainer.models.parameters import ParameterCounts, count_parameters, trainab
 from trainer.models.tuning import apply_tuning
 from trainer.optim import build_optimizer
 from trainer.order import DataOrder
+from trainer.precision import COMPUTE_DTYPES, Precision, resolve_precision
 from trainer.ranks import any_rank, on_main
 from trainer.schedule import total_steps
 from trainer.state import TrainState
@@ -135,14 +131,12 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
         speed_up_dropout(model)
     counts = count_parameters(model)
     objective = Objective(model, task)
-    # Names without the engine's and the objective's wrapping, in checkpoints as in memory.
-    parameters = trainable_parameters(model)
     if accelerator.distributed_type != DistributedType.DEEPSPEED:  # which casts before it moves
         objective.to(accelerator.device)
-    made = build_optimizer(parameters, recipe.optimizer)
+    made = build_optimizer(trainable_parameters(model), recipe.optimizer)
     canary = packed_layer(model)
     before = None if canary is None else dense_weight(canary).float().cpu()
-    objective, optimizer = accelerator.prepare(objective, made)
+    objective, optimizer = prepare(accelerator, objective, made)
     if canary is not None and before is not None:
         with whole_weight(objective, canary.weight):
             same = torch.equal(dense_weight(canary).float().cpu(), before)
@@ -179,8 +173,9 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
         order_digest=content_key(order=order.digest(), rows=digest_of_rows(rows["train"], recipe)),
         model=model,
         objective=objective,
-        optimizer=cast(torch.optim.Optimizer, optimizer),
-        parameters=parameters,
+        optimizer=optimizer,
+        # Names without the engine's and the objective's wrapping, in checkpoints as in memory.
+        parameters=trainable_parameters(model),
         counts=counts,
         baseline_is=_baseline_of(loaded),
         term_weights=torch.tensor(weights, dtype=torch.float64, device=accelerator.device),
@@ -199,14 +194,14 @@ def describe_launch(run: Run, accelerator: Accelerator) -> dict[str, Any]:
     return {
         "processes": accelerator.num_processes,
         "precision": run.precision,
-        "ZeRO stage": zero_stage(run.objective),
+        "sharding": sharding(run.objective),
     }
 
 
 def save_checkpoint(run: Run, accelerator: Accelerator, state: TrainState) -> None:
     """Publishes a checkpoint from the main process, then removes those that are kept no longer."""
     kept, mine = run.recipe.checkpoint, accelerator.is_main_process
-    wanted = run.parameters if mine or zero_stage(run.objective) else {}  # sharded: by all ranks
+    wanted = run.parameters if mine or sharding(run.objective) != "nothing" else {}
     weights = {name: value for name, value in full_weights(run.objective, wanted) if mine}
     found = full_moments(run.objective, run.optimizer, wanted)
     moments = {name: entries for name, entries in found if mine}

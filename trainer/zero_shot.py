@@ -11,9 +11,9 @@ from accelerate.utils import gather_object
 
 from trainer.errors import ConfigError
 from trainer.evaluation import write_records
-from trainer.launch import COMPUTE_DTYPES
 from trainer.models.architecture import build_model_config
 from trainer.models.load import load_model
+from trainer.precision import COMPUTE_DTYPES
 from trainer.tasks.base import Objective, Record
 
 if TYPE_CHECKING:

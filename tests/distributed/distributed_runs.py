@@ -39,13 +39,17 @@ class Finished:
         return json.loads((self.directory / "results.json").read_text())
 
 
+FSDP_ON_CPU = Path(__file__).parent / "fsdp_on_cpu.py"
+
+
 def launch_command(
     *arguments: str, config: str = "cpu-2", options: Sequence[str] = ()
 ) -> list[str]:
     """Returns the command that launches `trainer` with a configuration of the project."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch", *options]
     file = ROOT / "accelerate_configs" / f"{config}.yaml"
-    return [*launcher, "--config_file", str(file), "-m", "trainer", *arguments]
+    program = [str(FSDP_ON_CPU)] if config.startswith("fsdp2") else ["-m", "trainer"]
+    return [*launcher, "--config_file", str(file), *program, *arguments]
 
 
 def run_to_its_end(command: Sequence[str], directory: Path) -> Finished:

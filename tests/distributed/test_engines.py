@@ -1,4 +1,4 @@
-"""DeepSpeed's ZeRO learns what one process learns, and a run goes on under any engine."""
+"""ZeRO and FSDP2 learn what one process learns, and a run goes on under any engine."""
 
 import json
 import socket
@@ -13,7 +13,7 @@ from test_cut_of_the_step import OPTIMIZERS, TASKS, largest_difference, recipe_o
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 STAGES = ("zero1", "zero2", "zero3")
-SETS = ("zero2-offload", "zero3-offload")
+SETS = ("zero2-offload", "zero3-offload", "fsdp2")
 slow = pytest.mark.slow
 
 
@@ -100,6 +100,7 @@ def test_every_task(task, config, write_recipe, train_here, train_on_two_ranks, 
             for mode in ("head_only", "lora", "qlora", "int8_lora")
             for config in STAGES
         ),
+        *(pytest.param(mode, "fsdp2", marks=slow) for mode in ("head_only", "lora")),
     ],
 )
 def test_tuning_modes(
@@ -122,6 +123,24 @@ def exported_logits(run: Finished) -> torch.Tensor:
     batch = AutoTokenizer.from_pretrained(folder)(["a film", "not very bright"], padding=True)
     with torch.no_grad():
         return model(**{name: torch.tensor(value) for name, value in batch.items()}).logits
+
+
+@pytest.mark.parametrize("config", ["fsdp2", *(pytest.param(one, marks=slow) for one in STAGES)])
+def test_the_best_step_is_exported(
+    config, uneven_rows, write_recipe, train_here, train_on_two_ranks, tmp_path
+):
+    """The last steps make it worse: the weights of an earlier one are measured and exported."""
+    recipe = classification(uneven_rows)
+    recipe["optimizer"] |= {"name": "sgd", "learning_rate": 20.0, "max_grad_norm": None}
+    recipe["evaluation"] |= {"every": 1, "metric": "loss", "mode": "min"}
+    recipe["data"]["split"] = {"validation": {"ratio": 0.2, "seed": 1}, "test": {"ratio": 0.1}}
+    file = write_recipe(recipe)
+    whole = train_here(file, tmp_path / "one")
+    sharded = train_on_two_ranks(file, tmp_path / config, config=config)
+    best, other = whole.results()["best"], sharded.results()["best"]
+    assert best["step"] == other["step"] < 5
+    assert other["metrics"]["test"]["loss"] == pytest.approx(best["metrics"]["test"]["loss"])
+    assert torch.allclose(exported_logits(whole), exported_logits(sharded), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -154,19 +173,22 @@ def test_a_run_goes_on_under_another_engine(
     second = train(tmp_path / "second", resumed, resume=str(checkpoint))
     assert second.status()["state"] == "done", second.output
     assert [line["step"] for line in second.lines()] == [3, 4, 5]
-    if resumed is not None and stage_of(saved) != stage_of(resumed):
-        assert f"ZeRO stage was {stage_of(saved)} and is now {stage_of(resumed)}" in second.output
+    before, now = sharding_of(saved), sharding_of(resumed)
+    if resumed is not None and before != now:
+        assert f"sharding was {before} and is now {now}" in second.output
     for mine, theirs in zip(whole.lines()[2:], second.lines(), strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
     assert largest_difference(whole.weights(5), second.weights(5)) < 1e-6
 
 
-def stage_of(config: str | None) -> int:
-    return int(config[4]) if config is not None and config.startswith("zero") else 0
+def sharding_of(config: str | None) -> str:
+    if config in (None, "cpu-2"):
+        return "nothing"
+    return config.upper() if config == "fsdp2" else f"ZeRO-{config[4]}"
 
 
 @pytest.mark.parametrize(
-    "config", [pytest.param("zero1", marks=slow), pytest.param("zero2", marks=slow), "zero3"]
+    "config", ["zero3", *(pytest.param(one, marks=slow) for one in ("zero1", "zero2", *SETS))]
 )
 def test_resumed_under_one_engine_is_exact(
     config, uneven_rows, write_recipe, train_on_two_ranks, tmp_path
@@ -183,7 +205,7 @@ def test_resumed_under_one_engine_is_exact(
     assert [line["loss"] for line in whole.lines()[2:]] == [line["loss"] for line in again.lines()]
 
 
-@pytest.mark.parametrize("config", ["zero1", "zero2", "zero3"])
+@pytest.mark.parametrize("config", [*STAGES, "fsdp2"])
 @slow
 def test_losses_in_bf16_are_near_those_of_one_process(
     config, uneven_rows, write_recipe, train_here, train_on_two_ranks, tmp_path
@@ -258,6 +280,8 @@ def test_a_configuration_that_would_train_something_else_is_refused(
     [
         ("zero2", ["optimizer.name=adamw_8bit"], "optimizer.name: adamw_8bit"),
         ("zero2", ["batch.global_batch_size=33"], "33 is not divided by 2 processes; use 32 or 34"),
+        ("fsdp2", ["tuning.mode=qlora"], "tuning.mode: FSDP2 cannot shard qlora"),
+        ("fsdp2", ["optimizer.name=adamw_8bit"], "optimizer.name: FSDP2 cannot shard adamw_8bit"),
     ],
 )
 def test_refusals(
@@ -267,6 +291,19 @@ def test_refusals(
     done = train_on_two_ranks(recipe, tmp_path / "run", *overrides, config=config)
     assert done.status()["exit_code"] == 2
     assert sentence in done.status()["message"]
+
+
+@slow
+def test_shards_that_are_copied_learn_the_same(
+    uneven_rows, write_recipe, train_here, train_on_two_ranks, tmp_path
+):
+    """Four ranks: two copies of two shards."""
+    recipe = write_recipe(classification(uneven_rows))
+    whole = train_here(recipe, tmp_path / "one")
+    place = ("--num_machines", "1", "--num_processes", "4", "--main_process_port", "0")
+    four = train_on_two_ranks(recipe, tmp_path / "four", config="fsdp2-hybrid", options=place)
+    assert four.results()["processes"] == 4
+    assert_same(whole, four)
 
 
 @slow

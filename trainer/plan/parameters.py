@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from trainer.config import Recipe
-from trainer.launch import COMPUTE_DTYPES, resolve_precision
 from trainer.models.architecture import shape_config
 from trainer.models.load import (
     QUANTISED,
@@ -21,6 +20,7 @@ from trainer.models.load import (
 )
 from trainer.models.tuning import apply_tuning
 from trainer.plan.outline import outline
+from trainer.precision import COMPUTE_DTYPES, resolve_precision
 from trainer.tasks import task_of
 
 

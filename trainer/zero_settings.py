@@ -1,0 +1,93 @@
+"""DeepSpeed's configuration: what the recipe owns is filled in, what it does not say refused."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from trainer.config import Recipe
+from trainer.errors import ConfigError, LaunchError
+from trainer.micro_batch import accumulation, resolve_micro_batch_size
+
+UNDERSTOOD = (
+    *("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"),
+    *("gradient_clipping", "bf16", "fp16", "zero_optimization", "zero_allow_untested_optimizer"),
+    *("zero_force_ds_cpu_optimizer", "steps_per_print", "wall_clock_breakdown", "comms_logger"),
+)
+"""Keys of a DeepSpeed configuration that are filled in here, or change nothing that is learned."""
+SCALING = (
+    *("enabled", "auto_cast", "loss_scale", "initial_scale_power", "loss_scale_window"),
+    *("hysteresis", "min_loss_scale", "consecutive_hysteresis"),
+)
+
+
+def check_deepspeed_file() -> None:
+    """Raises LaunchError where the configuration that the launch names is not there or no JSON."""
+    file = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")
+    if file is None:
+        return
+    try:
+        json.loads(Path(file).read_text("utf-8"))
+    except OSError as error:
+        raise LaunchError(
+            f"the DeepSpeed configuration {file} cannot be read from {Path.cwd()}; start where it "
+            f"is, or name it by --deepspeed_config_file"
+        ) from error
+    except ValueError as error:
+        raise LaunchError(f"the DeepSpeed configuration {file} is no JSON: {error}") from error
+
+
+def fill_in_deepspeed(accelerator: Accelerator, recipe: Recipe) -> None:
+    """Writes into DeepSpeed's configuration what the recipe owns.
+
+    Raises LaunchError where it says something else, and ConfigError for a recipe that this engine
+    cannot train.
+    """
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    plugin: Any = accelerator.deepspeed_plugin
+    given: dict[str, Any] = plugin.deepspeed_config
+    sharding = given.get("zero_optimization", {})
+    unknown = [key for key in given if key not in UNDERSTOOD]
+    unknown += [key for key in sharding if key.startswith("zero_quantized")]
+    scaling = [key for name in ("bf16", "fp16") for key in given.get(name, {})]
+    unknown += [key for key in scaling if key not in SCALING]
+    if unknown:
+        raise LaunchError(
+            f"{unknown[0]} in the DeepSpeed configuration may change what is learned; remove it"
+        )
+    if sharding.get("stage", 0) not in (1, 2, 3):
+        raise LaunchError("DeepSpeed without ZeRO shards nothing; use accelerate_configs/ddp.yaml")
+    for key in ("offload_optimizer", "offload_param"):
+        if sharding.get(key, {}).get("device") == "nvme":
+            raise LaunchError(f"{key} to nvme is not supported yet; offload to cpu")
+    if "8bit" in recipe.optimizer.name:
+        raise ConfigError(
+            f"optimizer.name: {recipe.optimizer.name} cannot be saved by name from ZeRO's shards; "
+            f"use adamw, whose moments ZeRO shards"
+        )
+    batch, processes = recipe.batch, accelerator.num_processes
+    size = resolve_micro_batch_size(batch.global_batch_size, batch.micro_batch_size, processes)
+    owned = {
+        "train_batch_size": batch.global_batch_size,
+        "train_micro_batch_size_per_gpu": size,
+        "gradient_accumulation_steps": accumulation(recipe, size, processes),
+        "gradient_clipping": recipe.optimizer.max_grad_norm or 0.0,
+    }
+    for key, value in owned.items():
+        said = given.get(key, "auto")
+        if said not in ("auto", value):
+            raise LaunchError(
+                f"{key} is {said} in the DeepSpeed configuration and {value} by the recipe; write "
+                f'"auto" there'
+            )
+        given[key] = value
+    if sharding["stage"] > 1:  # ZeRO-1 adds up in the type in which it computes
+        given["data_types"] = {"grad_accum_dtype": "fp32"}
+    given["zero_force_ds_cpu_optimizer"] = False  # the recipe's optimizer, also where it is slower
+    accelerator.gradient_accumulation_steps = owned["gradient_accumulation_steps"]
+    # Models are made whole and sharded afterwards: sharded at once, random weights and those of
+    # 4-bit models would be others than on one process.
+    unset_hf_deepspeed_config()
