@@ -20,7 +20,7 @@ from trainer.checkpoint import (
     write_checkpoint,
 )
 from trainer.config import Optimizer
-from trainer.engine import full_moments, full_weights
+from trainer.engine import full_moments, full_weights, loss_scale
 from trainer.errors import CheckpointError
 from trainer.optim import build_optimizer
 from trainer.state import TrainState
@@ -224,7 +224,7 @@ def write(folder: Path, parameters, optimizer, digest: str = "abc", scaler=None)
         weights=dict(full_weights(PLAIN, parameters)),
         moments=dict(full_moments(PLAIN, optimizer, parameters)),
         state=STATE,
-        scaler=scaler,
+        loss_scale=loss_scale(PLAIN, scaler),
         order_digest=digest,
         launch={},
     )
@@ -301,6 +301,7 @@ def test_a_scaler_comes_back(tmp_path):
     folder = write(tmp_path / "step", parameters, optimizer, scaler=before)
     load(folder, parameters, optimizer, scaler=after)
     assert after.get_scale() == 1024.0
+    assert loss_scale(PLAIN, after) == loss_scale(PLAIN, before)
 
 
 def test_other_training_data_is_refused(tmp_path):

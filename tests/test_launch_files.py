@@ -50,8 +50,10 @@ def test_an_engine_leaves_to_the_recipe_what_it_owns(file, monkeypatch):
     stage, _, offload = file.stem.removeprefix("zero").partition("-")
     assert resolved.zero_stage == int(stage)
     sharding = settings["zero_optimization"]
-    assert ("offload_optimizer" in sharding) == (offload == "offload")
-    assert ("offload_param" in sharding) == (file.stem == "zero3-offload")
+    devices = {"offload": "cpu", "nvme": "nvme"}
+    for key, stages in (("offload_optimizer", "23"), ("offload_param", "3")):
+        expected = devices.get(offload) if stage in stages else None
+        assert sharding.get(key, {}).get("device") == expected
 
 
 @pytest.mark.parametrize(
@@ -67,4 +69,12 @@ def test_a_configuration_that_cannot_be_read_is_named(
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(file))
     with pytest.raises(LaunchError, match=sentence):
+        build_accelerator(parse_recipe(reviews_recipe, "test"), tmp_path)
+
+
+def test_a_missing_compiler_is_named(reviews_recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(ROOT / "ds_configs" / "zero2.json"))
+    monkeypatch.setenv("CXX", "/nowhere/c++")
+    with pytest.raises(LaunchError, match="needs /nowhere/c\\+\\+ and ninja"):
         build_accelerator(parse_recipe(reviews_recipe, "test"), tmp_path)

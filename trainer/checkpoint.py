@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trainer.engine import Moments, Parameters, set_full_moments, set_full_weights
+from trainer.engine import Moments, Parameters, set_full_moments, set_full_weights, set_loss_scale
 from trainer.errors import CheckpointError
 from trainer.state import TrainState
 
@@ -118,7 +118,7 @@ def write_checkpoint(
     weights: dict[str, Tensor],
     moments: Mapping[str, Moments],
     state: TrainState,
-    scaler: Any,
+    loss_scale: Mapping[str, float] | None,
     order_digest: str,
     launch: Mapping[str, Any],
 ) -> None:
@@ -132,7 +132,7 @@ def write_checkpoint(
         "state": state.as_dict(),
         "order_digest": order_digest,
         "launch": dict(launch),
-        "scaler": scaler.state_dict() if scaler is not None else None,
+        "loss_scale": loss_scale,
     }
     (folder / "state.json").write_text(json.dumps(record, indent=2))
 
@@ -174,8 +174,8 @@ def load_checkpoint(
         name, _, entry = key.rpartition("|")
         moments[name][entry] = tensor
     set_full_moments(objective, optimizer, parameters, moments)
-    if scaler is not None and record["scaler"] is not None:
-        scaler.load_state_dict(record["scaler"])
+    if record["loss_scale"] is not None:
+        set_loss_scale(objective, scaler, record["loss_scale"])
     return TrainState(**record["state"])
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.config import Recipe
-from trainer.engine import base_optimizer
+from trainer.engine import base_optimizer, zero_scaler
 from trainer.errors import ConfigError, LaunchError
+from trainer.extension_locks import remove_stale_locks, use_own_folder
 from trainer.fsdp_settings import check_mesh, fill_in_fsdp, layer_classes
 from trainer.micro_batch import accumulation
 from trainer.precision import Precision, resolve_precision
-from trainer.zero_settings import check_deepspeed_file, fill_in_deepspeed
+from trainer.zero_settings import check_compiler, check_deepspeed_file, fill_in_deepspeed
 
 ENGINES = (
     DistributedType.NO,
@@ -50,6 +52,9 @@ def build_accelerator(recipe: Recipe, directory: Path) -> Accelerator:
     with_deepspeed = _asked_for("DEEPSPEED")
     if with_deepspeed:
         check_deepspeed_file()
+        if on_cpu:  # where its collectives are an extension of its own
+            check_compiler()
+        _free_extensions()
     check_mesh()
     # Without a backend, DeepSpeed on CPUs makes as many worlds of one as there are processes.
     backend: dict[str, Any] = {"backend": "gloo"} if on_cpu and with_deepspeed else {}
@@ -93,7 +98,11 @@ def prepare(
     if accelerator.distributed_type == DistributedType.FSDP:
         plugin: Any = accelerator.state.fsdp_plugin
         plugin.transformer_cls_names_to_wrap = layer_classes(objective)
-    return accelerator.prepare(objective, optimizer)
+    wrapped, optimizer = accelerator.prepare(objective, optimizer)
+    scaler = zero_scaler(wrapped)
+    if scaler is not None:
+        scaler.raise_error_at_min_scale = False  # the loop says which step diverged
+    return wrapped, optimizer
 
 
 def check_engine(
@@ -145,6 +154,13 @@ def check_engine(
     ]
     if wrong:
         raise LaunchError(f"the engine would train something else: {'; '.join(wrong)}")
+
+
+def _free_extensions() -> None:
+    folder = use_own_folder()
+    if folder is not None and os.environ.get("LOCAL_RANK", "0") == "0":
+        for lock in remove_stale_locks(folder):
+            print(f"removed {lock}, which a killed process had left", file=sys.stderr)
 
 
 def _asked_for(engine: str) -> bool:

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 
-from trainer.engine import accumulating, global_grad_norm, zero_grad_norm, zero_stage
+from trainer.engine import accumulating, global_grad_norm, loss_scale, zero_grad_norm, zero_stage
 from trainer.errors import DivergedError
 from trainer.evaluation import evaluate, loss_by_term
 from trainer.preemption import StopRequest
@@ -174,8 +174,8 @@ def _check_finite(run: Run, sums: list[float], grad_norm: float, step: int) -> N
     terms = zip(run.task.loss_terms, sums, strict=True)
     wrong = [f"the loss {term.name}" for term, value in terms if not math.isfinite(value)]
     # In fp16 the loss scale adapts to it, until nothing is left to scale.
-    exhausted = run.scaler is not None and run.scaler.get_scale() < 1
-    if not math.isfinite(grad_norm) and (run.precision != "fp16" or exhausted):
+    scaling = loss_scale(run.objective, run.scaler)
+    if not math.isfinite(grad_norm) and (scaling is None or scaling["scale"] <= 1):
         wrong.append("the gradient")
     if wrong:
         raise DivergedError(

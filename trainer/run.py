@@ -1,6 +1,6 @@
 """Wires a run together: the one place where recipe, data, model and engine meet."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +17,7 @@ from trainer.data.prepare import (
     content_key,
 )
 from trainer.data.sources import load_splits
-from trainer.engine import full_moments, full_weights, sharding, whole_weight
+from trainer.engine import full_moments, full_weights, loss_scale, sharding, whole_weight
 from trainer.errors import ConfigError, LaunchError
 from trainer.inputs import build_tokenizer, digest_of_rows, prepare_splits
 from trainer.launch import check_engine, prepare
@@ -33,6 +33,7 @@ from trainer.order import DataOrder
 from trainer.precision import COMPUTE_DTYPES, Precision, resolve_precision
 from trainer.ranks import any_rank, on_main
 from trainer.schedule import total_steps
+from trainer.sharded_start import make_room, shard_from_main, starts_sharded
 from trainer.state import TrainState
 from trainer.tasks import task_of
 from trainer.tasks.base import Objective, Task
@@ -108,6 +109,7 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
     splits, notes = prepare_splits(rows, task, recipe, tokenizer)
     notes = [*left_out, *notes]
 
+    sharded = starts_sharded(accelerator, recipe)
     loaded = load_model(
         recipe.model,
         model_config,
@@ -116,7 +118,10 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
         mode=recipe.tuning.mode,
         frozen_dtype=COMPUTE_DTYPES[precision],
         seed=recipe.seed,
+        shape_only=sharded and not accelerator.is_main_process,
     )
+    if sharded:
+        loaded = replace(loaded, fresh=on_main(accelerator, lambda: loaded.fresh))
     if recipe.tuning.mode != "full" and recipe.model.initialization == "random":
         notes.append("the frozen backbone is random: little can be learned on top of it")
     if getattr(recipe.task, "zero_shot", None) is not None and task.zero_shot is None:
@@ -133,7 +138,11 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
     objective = Objective(model, task)
     if accelerator.distributed_type != DistributedType.DEEPSPEED:  # which casts before it moves
         objective.to(accelerator.device)
+    if sharded:
+        make_room(accelerator, objective)
     made = build_optimizer(trainable_parameters(model), recipe.optimizer)
+    if sharded:
+        shard_from_main(accelerator, objective, COMPUTE_DTYPES[precision])
     canary = packed_layer(model)
     before = None if canary is None else dense_weight(canary).float().cpu()
     objective, optimizer = prepare(accelerator, objective, made)
@@ -212,7 +221,7 @@ def save_checkpoint(run: Run, accelerator: Accelerator, state: TrainState) -> No
             weights=weights,
             moments=moments,
             state=state,
-            scaler=run.scaler,
+            loss_scale=loss_scale(run.objective, run.scaler),
             order_digest=run.order_digest,
             launch=describe_launch(run, accelerator),
         )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,27 @@ from trainer.micro_batch import accumulation, resolve_micro_batch_size
 UNDERSTOOD = (
     *("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"),
     *("gradient_clipping", "bf16", "fp16", "zero_optimization", "zero_allow_untested_optimizer"),
-    *("zero_force_ds_cpu_optimizer", "steps_per_print", "wall_clock_breakdown", "comms_logger"),
+    *(
+        "zero_force_ds_cpu_optimizer",
+        "steps_per_print",
+        "wall_clock_breakdown",
+        "comms_logger",
+        "aio",
+    ),
 )
 """Keys of a DeepSpeed configuration that are filled in here, or change nothing that is learned."""
-SCALING = (
-    *("enabled", "auto_cast", "loss_scale", "initial_scale_power", "loss_scale_window"),
-    *("hysteresis", "min_loss_scale", "consecutive_hysteresis"),
-)
+LOSS_SCALE = {"initial_scale_power": 16, "loss_scale_window": 2000, "hysteresis": 1}
+"""As torch's GradScaler has it: half at an overflow, twice after 2,000 steps without one."""
+
+
+def computes_fp16() -> bool:
+    """Returns whether DeepSpeed runs, on a processor without GPU that computes in fp16."""
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
+        return False
+    from deepspeed.accelerator import get_accelerator
+
+    device: Any = get_accelerator()
+    return device.is_fp16_supported()
 
 
 def check_deepspeed_file() -> None:
@@ -39,6 +54,17 @@ def check_deepspeed_file() -> None:
         raise LaunchError(f"the DeepSpeed configuration {file} is no JSON: {error}") from error
 
 
+def check_compiler() -> None:
+    """Raises LaunchError where DeepSpeed has to compile an extension and there is no compiler."""
+    from torch.utils.cpp_extension import get_cxx_compiler, is_ninja_available
+
+    if shutil.which(get_cxx_compiler().split()[0]) is None or not is_ninja_available():
+        raise LaunchError(
+            f"DeepSpeed compiles an extension here and needs {get_cxx_compiler()} and ninja; "
+            f"install a C++ compiler and `pip install ninja`"
+        )
+
+
 def fill_in_deepspeed(accelerator: Accelerator, recipe: Recipe) -> None:
     """Writes into DeepSpeed's configuration what the recipe owns.
 
@@ -53,16 +79,14 @@ def fill_in_deepspeed(accelerator: Accelerator, recipe: Recipe) -> None:
     unknown = [key for key in given if key not in UNDERSTOOD]
     unknown += [key for key in sharding if key.startswith("zero_quantized")]
     scaling = [key for name in ("bf16", "fp16") for key in given.get(name, {})]
-    unknown += [key for key in scaling if key not in SCALING]
+    unknown += [key for key in scaling if key != "enabled"]
     if unknown:
         raise LaunchError(
             f"{unknown[0]} in the DeepSpeed configuration may change what is learned; remove it"
         )
     if sharding.get("stage", 0) not in (1, 2, 3):
         raise LaunchError("DeepSpeed without ZeRO shards nothing; use accelerate_configs/ddp.yaml")
-    for key in ("offload_optimizer", "offload_param"):
-        if sharding.get(key, {}).get("device") == "nvme":
-            raise LaunchError(f"{key} to nvme is not supported yet; offload to cpu")
+    _fill_in_nvme(sharding)
     if "8bit" in recipe.optimizer.name:
         raise ConfigError(
             f"optimizer.name: {recipe.optimizer.name} cannot be saved by name from ZeRO's shards; "
@@ -86,8 +110,31 @@ def fill_in_deepspeed(accelerator: Accelerator, recipe: Recipe) -> None:
         given[key] = value
     if sharding["stage"] > 1:  # ZeRO-1 adds up in the type in which it computes
         given["data_types"] = {"grad_accum_dtype": "fp32"}
+    given["fp16"] = {**given.get("fp16", {}), **LOSS_SCALE}
     given["zero_force_ds_cpu_optimizer"] = False  # the recipe's optimizer, also where it is slower
     accelerator.gradient_accumulation_steps = owned["gradient_accumulation_steps"]
     # Models are made whole and sharded afterwards: sharded at once, random weights and those of
     # 4-bit models would be others than on one process.
     unset_hf_deepspeed_config()
+
+
+def _fill_in_nvme(sharding: dict[str, Any]) -> None:
+    """Writes where offloaded shards lie: TRAINER_NVME_PATH, a folder on a disk of each machine."""
+    offloads = [sharding.get(key, {}) for key in ("offload_optimizer", "offload_param")]
+    offloads = [one for one in offloads if one.get("device") == "nvme"]
+    if not offloads:
+        return
+    folder = os.environ.get("TRAINER_NVME_PATH", "")
+    if not (folder and os.access(folder, os.W_OK) and Path(folder).is_dir()):
+        raise LaunchError(
+            f"TRAINER_NVME_PATH={folder!r} is no folder that can be written; name one on a local "
+            f"NVMe disk of each machine, or offload to cpu"
+        )
+    check_compiler()
+    from deepspeed.accelerator import get_accelerator
+
+    device: Any = get_accelerator()
+    if not device.create_op_builder("AsyncIOBuilder").is_compatible(verbose=False):
+        raise LaunchError("offload to NVMe needs libaio; install libaio-dev, or offload to cpu")
+    for one in offloads:
+        one["nvme_path"] = folder

@@ -1,14 +1,10 @@
 """Runs of the real command: in this process, or on two gloo ranks through `accelerate launch`."""
 
-import json
-import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from distributed_runs import Finished, launch_command, run_to_its_end
-
-WORDS = "good bad fine awful the a film plot was not very quite dull bright slow".split()
+from distributed_runs import Finished, launch_command, run_to_its_end, write_uneven_rows
 
 
 @pytest.fixture
@@ -48,15 +44,4 @@ def train_on_two_ranks() -> Callable[..., Finished]:
 
 @pytest.fixture
 def uneven_rows(tmp_path: Path) -> Path:
-    """160 rows of 3 to 40 words."""
-    generator = random.Random(0)
-    rows = [
-        {
-            "text": " ".join(generator.choices(WORDS, k=generator.randint(3, 40))),
-            "label": generator.choice(["no", "yes"]),
-        }
-        for _ in range(160)
-    ]
-    file = tmp_path / "rows.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
+    return write_uneven_rows(tmp_path / "rows.jsonl")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -39,6 +40,7 @@ class Finished:
         return json.loads((self.directory / "results.json").read_text())
 
 
+WORDS = "good bad fine awful the a film plot was not very quite dull bright slow".split()
 FSDP_ON_CPU = Path(__file__).parent / "fsdp_on_cpu.py"
 
 
@@ -73,3 +75,17 @@ def run_to_its_end(command: Sequence[str], directory: Path) -> Finished:
 
 def launch_environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def write_uneven_rows(file: Path) -> Path:
+    """Writes 160 labelled rows of 3 to 40 words, and returns the file."""
+    generator = random.Random(0)
+    rows = [
+        {
+            "text": " ".join(generator.choices(WORDS, k=generator.randint(3, 40))),
+            "label": generator.choice(["no", "yes"]),
+        }
+        for _ in range(160)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file

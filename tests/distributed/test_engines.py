@@ -64,6 +64,14 @@ def test_five_clipped_steps_are_those_of_one_process(
     assert_same(whole, train_on_two_ranks(recipe, tmp_path / config, config=config))
 
 
+def of_task(task: str, optimizer: str = "sgd") -> dict[str, Any]:
+    case = TASKS[task]
+    recipe = recipe_of(case["model"], case["tokenizer"], optimizer)
+    recipe |= {"task": case["task"], "data": {**case["data"], "max_rows": 100}}
+    recipe["batch"] |= {"max_seq_length": 96, "micro_batch_size": 4}
+    return recipe
+
+
 @pytest.mark.parametrize(
     ("task", "config"),
     [
@@ -72,11 +80,7 @@ def test_five_clipped_steps_are_those_of_one_process(
     ],
 )
 def test_every_task(task, config, write_recipe, train_here, train_on_two_ranks, tmp_path):
-    case = TASKS[task]
-    recipe = recipe_of(case["model"], case["tokenizer"], "sgd")
-    recipe |= {"task": case["task"], "data": {**case["data"], "max_rows": 100}}
-    recipe["batch"] |= {"max_seq_length": 96, "micro_batch_size": 4}
-    file = write_recipe(recipe)
+    file = write_recipe(of_task(task))
     whole = train_here(file, tmp_path / "one")
     sharded = train_on_two_ranks(file, tmp_path / config, config=config)
     assert_same(whole, sharded)
@@ -123,6 +127,23 @@ def exported_logits(run: Finished) -> torch.Tensor:
     batch = AutoTokenizer.from_pretrained(folder)(["a film", "not very bright"], padding=True)
     with torch.no_grad():
         return model(**{name: torch.tensor(value) for name, value in batch.items()}).logits
+
+
+@pytest.mark.parametrize("config", ["zero3", *(pytest.param(one, marks=slow) for one in SETS)])
+def test_pretrained_weights_are_those_of_one_process(
+    config, uneven_rows, write_recipe, train_here, train_on_two_ranks, tmp_path
+):
+    """Rank 1 never reads them; a random head over a frozen backbone must come from rank 0, too."""
+    base = train_here(write_recipe(classification(uneven_rows)), tmp_path / "base")
+    recipe = classification(uneven_rows)
+    recipe["model"] = {"name_or_path": str(base.directory / "model")}
+    recipe["task"]["labels"] = ["never", "yes", "no"]
+    recipe["tuning"] = {"mode": "lora", "r": 4, "dropout": 0.0}
+    file = write_recipe(recipe)
+    whole = train_here(file, tmp_path / "one")
+    sharded = train_on_two_ranks(file, tmp_path / config, config=config)
+    assert_same(whole, sharded)
+    assert sharded.results()["baseline"] == whole.results()["baseline"]
 
 
 @pytest.mark.parametrize("config", ["fsdp2", *(pytest.param(one, marks=slow) for one in STAGES)])
@@ -218,6 +239,38 @@ def test_losses_in_bf16_are_near_those_of_one_process(
         assert mine["loss"] == pytest.approx(theirs["loss"], abs=5e-3)
 
 
+@pytest.mark.parametrize("config", ["zero2", "zero3"])
+@slow
+def test_fp16_goes_on_with_its_loss_scale(
+    config, uneven_rows, write_recipe, train_on_two_ranks, tmp_path
+):
+    """The first steps overflow at the scale they start with; they are left out and counted."""
+    from deepspeed.accelerator import get_accelerator
+
+    if not get_accelerator().is_fp16_supported():
+        pytest.skip("this processor does not compute in fp16")
+    recipe = classification(uneven_rows)
+    recipe["model"]["architecture"]["initializer_range"] = 0.3  # with a gradient norm of 10
+    file = write_recipe(recipe)
+    whole = train_on_two_ranks(file, tmp_path / "whole", "precision=fp16", config=config)
+    assert whole.status()["state"] == "done", whole.output
+    skipped = whole.results()["skipped_steps"]
+    assert 0 < skipped < 5
+    assert [line["grad_norm"] for line in whole.lines()].count(None) == skipped
+    checkpoint = whole.directory / "checkpoints" / "step-00000002"
+    assert kept_loss_scale(checkpoint)["scale"] < 2**16
+    again = train_on_two_ranks(
+        file, tmp_path / "again", "precision=fp16", config=config, resume=str(checkpoint)
+    )
+    assert [line["loss"] for line in whole.lines()[2:]] == [line["loss"] for line in again.lines()]
+    last = Path("checkpoints", "step-00000005")
+    assert kept_loss_scale(again.directory / last) == kept_loss_scale(whole.directory / last)
+
+
+def kept_loss_scale(checkpoint: Path) -> dict[str, float]:
+    return json.loads((checkpoint / "state.json").read_text())["loss_scale"]
+
+
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "another accumulation": (
         {"gradient_accumulation_steps": 2},
@@ -230,6 +283,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
         {"optimizer": {"type": "AdamW", "params": {"lr": 1e-3}}},
         "optimizer in the DeepSpeed configuration",
     ),
+    "another loss scale": ({"fp16": {"enabled": "auto", "loss_scale": 8}}, "loss_scale in the"),
     "another type of gradients": (
         {"data_types": {"grad_accum_dtype": "bf16"}},
         "data_types in the DeepSpeed configuration",
@@ -242,7 +296,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
                 "offload_optimizer": {"device": "nvme", "nvme_path": "/nowhere"},
             }
         },
-        "nvme is not supported yet",
+        "TRAINER_NVME_PATH='' is no folder",
     ),
 }
 

@@ -33,11 +33,13 @@ def load_model(
     mode: str,
     frozen_dtype: torch.dtype,
     seed: int,
+    shape_only: bool = False,
 ) -> LoadedModel:
     """Returns the model on the CPU, or where a quantised one is put, before any tuning.
 
     Weights that learn are fp32; the others of adapter and head-only modes are `frozen_dtype`.
-    What is not pretrained is drawn from `seed`.
+    What is not pretrained is drawn from `seed`. With `shape_only` it is on the meta device, without
+    weights, and what is fresh is not known.
     """
     import transformers
 
@@ -55,9 +57,13 @@ def load_model(
     auto = getattr(transformers, auto_model)
     dtype = torch.float32 if mode == "full" else frozen_dtype
     torch.manual_seed(seed)
-    if model.initialization == "random":
+    fresh: list[str] = []
+    if shape_only:
+        with torch.device("meta"):
+            built = from_numbers(auto, model, model_config).to(dtype)
+    elif model.initialization == "random":
         built = from_numbers(auto, model, model_config).to(dtype)
-        fresh: list[str] = ["*"]
+        fresh = ["*"]
         if mode in QUANTISED:
             with tempfile.TemporaryDirectory() as folder:
                 # transformers' own save_pretrained writes on the first of several ranks only.
@@ -69,7 +75,7 @@ def load_model(
         built, absent = _from_pretrained(auto, name, revision, model_config, dtype, mode)
         fresh = sorted({key.rpartition(".")[0] for key in absent})
     if grows:
-        built.resize_token_embeddings(tokenizer_size)
+        built.resize_token_embeddings(tokenizer_size, mean_resizing=not shape_only)
         built.config.pad_token_id = pad
     return LoadedModel(built, head_modules(built), tuple(fresh))
 

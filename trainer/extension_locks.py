@@ -1,0 +1,47 @@
+"""Compiled extensions of torch, and the locks of killed processes that later starts would wait for.
+
+A process that compiles an extension keeps its lock open (torch.utils.file_baton), so whoever sees
+all processes that may hold it can tell a lock that was left. Extensions therefore lie in a folder
+of this machine and its space of process numbers, which a container has of its own.
+"""
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+SPACE = Path("/proc/self/ns/pid")
+
+
+def use_own_folder() -> Path | None:
+    """Returns the folder that torch now compiles in; None where the environment names another."""
+    if "TORCH_EXTENSIONS_DIR" in os.environ or not SPACE.exists():
+        return None
+    from torch.utils.cpp_extension import get_default_build_root
+
+    space = "".join(filter(str.isdigit, str(SPACE.readlink())))
+    folder = Path(get_default_build_root()) / f"{platform.node()}-{space}"
+    os.environ["TORCH_EXTENSIONS_DIR"] = str(folder)
+    return folder
+
+
+def remove_stale_locks(folder: Path) -> list[Path]:
+    """Removes and returns the locks in a folder that no process holds."""
+    locks = list(folder.glob("**/lock"))
+    held = set(_open_files()) if locks else set[str]()
+    stale = [lock for lock in locks if str(lock.resolve()) not in held]
+    for lock in stale:
+        lock.unlink(missing_ok=True)  # released meanwhile
+    return stale
+
+
+def _open_files() -> Iterator[str]:
+    """Yields the names of the files that are open in the processes of this user."""
+    for process in Path("/proc").glob("[0-9]*"):
+        links: list[Path] = []
+        with suppress(OSError):  # another user's, or gone
+            links = list((process / "fd").iterdir())
+        for link in links:
+            with suppress(OSError):
+                yield str(link.readlink())
