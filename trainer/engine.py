@@ -17,6 +17,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import functional
 from torch.nn.utils import get_total_norm
 
+from trainer.errors import CheckpointError
+
 Parameters = Mapping[str, nn.Parameter]
 Moments = dict[str, Tensor]
 """What an optimizer keeps of one parameter, by its own names; `step` is a number, fp32 []."""
@@ -171,6 +173,11 @@ def set_full_moments(
     shared = next(iter(moments.values()), {})
     if not shared:
         return
+    if getattr(objective.optimizer, "swap_optimizer", False):
+        raise CheckpointError(
+            "moments cannot be put back on an NVMe disk; go on under zero3-offload.yaml, which "
+            "takes the same checkpoint"
+        )
     for flat in _flat_partitions(objective):
         base.state[flat] = {
             entry: _step_of(base, value, flat) if entry == "step" else torch.zeros_like(flat.data)

@@ -1,0 +1,155 @@
+"""Formulas and simulation of benchmarks/scaling.py, beside the literature and what was counted."""
+
+import json
+from pathlib import Path
+
+import pytest
+from scaling import GPUS, H100, MODELS, T4, smallest_fitting, waiting_share
+from scaling_bytes import (
+    ENGINES,
+    collectives,
+    held_bytes,
+    kept_weights,
+    sent_bytes,
+    sent_within_and_between,
+)
+from scaling_step import Work, ring_seconds, step_seconds
+
+PARAMETERS = 1_000_000_000
+RESULTS = Path(__file__).parent / "benchmarks" / "results"
+COUNTED = json.loads((RESULTS / "scaling.json").read_text())["cases"]
+every_engine = pytest.mark.parametrize("engine", ENGINES)
+
+
+def sent(engine, ranks, **settings) -> float:
+    return sum(sent_bytes(*call) for call in collectives(engine, PARAMETERS, ranks, **settings))
+
+
+def without_working(engine, ranks) -> float:
+    held = held_bytes(engine, PARAMETERS, ranks)
+    return sum(num_bytes for name, num_bytes in held.items() if name != "working") / PARAMETERS
+
+
+def test_bytes_are_those_of_the_zero_paper():
+    """2 + 2 + 12 bytes a parameter, of which stage 1 shards 12; gradients are in fp32 from 2 on."""
+    assert without_working("zero1", 1) == 2 + 2 + 12
+    assert without_working("zero1", 64) == pytest.approx(4 + 12 / 64)
+    assert without_working("zero2", 64) == pytest.approx(2 + 16 / 64)
+    assert without_working("zero3", 64) == pytest.approx(18 / 64)
+    assert without_working("hpz", 64) == pytest.approx(18 / 64 + 2 / 8)
+    assert without_working("ddp", 64) == 16
+
+
+def test_zero3_sends_one_and_a_half_times_an_all_reduce():
+    all_reduce = sent_bytes("all_reduce", 2 * PARAMETERS, 64)
+    assert sent("zero3", 64, live=0) == pytest.approx(1.5 * all_reduce)
+    assert sent("zero3", 64, live=0, accumulation=4) == pytest.approx(6 * all_reduce)
+    assert sent("ddp", 64, accumulation=4) == pytest.approx(2 * all_reduce)  # fp32
+
+
+@every_engine
+def test_one_rank_sends_nothing_and_more_ranks_never_send_less(engine):
+    volumes = [sent(engine, ranks, accumulation=3) for ranks in GPUS]
+    assert volumes[0] == 0
+    assert volumes == sorted(volumes)
+
+
+@every_engine
+def test_more_ranks_never_hold_more(engine):
+    totals = [sum(held_bytes(engine, PARAMETERS, ranks).values()) for ranks in GPUS[1:]]
+    assert totals == sorted(totals, reverse=True)
+
+
+@every_engine
+def test_traffic_inside_and_between_nodes_is_all_there_is(engine):
+    for ranks in GPUS:
+        calls = collectives(engine, PARAMETERS, ranks, accumulation=2)
+        inside, between = sent_within_and_between(calls)
+        assert inside + between == pytest.approx(sent(engine, ranks, accumulation=2))
+        assert (between == 0) == (ranks <= 8)
+
+
+def test_a_second_copy_keeps_backward_and_later_micro_batches_in_the_node():
+    for accumulation in (1, 8):
+        inside, between = sent_within_and_between(
+            collectives("hpz", PARAMETERS, 64, accumulation=accumulation, live=0)
+        )
+        expected = 2 * PARAMETERS * (1 + accumulation) * 63 / 64 / 8
+        assert between == pytest.approx(expected)
+        assert inside + between < sent("zero3", 64, accumulation=accumulation, live=0)
+
+
+def test_kept_weights_have_bounds():
+    assert kept_weights(5, live=0) == 0
+    assert kept_weights(5, live=100) == 5
+    assert kept_weights(8e9) == 1e9
+
+
+@pytest.mark.parametrize("case", COUNTED, ids=lambda case: f"{case['engine']}-{case['ranks']}")
+def test_formulas_meet_what_was_counted(case):
+    settings = {name: case[name] for name in ("node_size", "live")}
+    engine, parameters, ranks = case["engine"], case["parameters"], case["ranks"]
+    calls = collectives(engine, parameters, ranks, accumulation=2, **settings)
+    assert sum(sent_bytes(*call) for call in calls) == pytest.approx(case["sent_bytes"], rel=2e-3)
+    held = held_bytes(engine, parameters, ranks, **settings)
+    for name, counted in case["held_bytes"].items():
+        tolerance = 0.05 if name == "working" else 2e-3
+        assert held[name] == pytest.approx(counted, rel=tolerance), name
+
+
+def work(accumulation: int = 2) -> Work:
+    return Work(forward=1.0, backward=2.0, update=0.5, num_layers=10, accumulation=accumulation)
+
+
+@every_engine
+def test_a_step_that_sends_nothing_takes_its_computing(engine):
+    assert step_seconds(engine, 1e10, 1, work(), lambda *_: 1e9) == pytest.approx(6.5)
+    assert step_seconds(engine, 1e10, 64, work(), lambda *_: 0.0) == pytest.approx(6.5)
+
+
+@every_engine
+@pytest.mark.parametrize("slowness", [0.01, 1.0, 100.0])
+def test_a_step_takes_at_least_either_and_at_most_both(engine, slowness):
+    sending: list[float] = []
+
+    def seconds(_operation, num_bytes, _ranks, _calls):
+        sending.append(slowness * num_bytes * 1e-11)
+        return sending[-1]
+
+    taken = step_seconds(engine, 1e10, 64, work(), seconds)
+    total = sum(sending)
+    assert max(6.5, total) <= taken * (1 + 1e-9)
+    assert taken <= (6.5 + total) * (1 + 1e-9)
+    sending.clear()
+    in_turn = step_seconds(engine, 1e10, 64, work(), seconds, overlapping=False)
+    assert in_turn == pytest.approx(6.5 + sum(sending))
+
+
+@every_engine
+def test_the_simulation_sends_what_the_formulas_say(engine):
+    moved = 0.0
+
+    def seconds(operation, num_bytes, ranks, _calls):
+        nonlocal moved
+        moved += sent_bytes(operation, num_bytes, ranks)
+        return 0.0
+
+    step_seconds(engine, PARAMETERS, 64, work(), seconds)
+    assert moved == pytest.approx(sent(engine, 64, accumulation=2))
+
+
+def test_a_ring_takes_the_slower_of_its_links():
+    within = ring_seconds(H100, "all_gather", 8e9, 8)
+    assert within == pytest.approx(7e9 / 450e9 / 0.8 + 14e-6 + 7 * 1.9e-6)
+    ethernet = ring_seconds(T4, "all_gather", 8e9, 8)
+    assert ethernet == pytest.approx(7e9 / 3.125e9 / 0.8, rel=1e-3)
+
+
+def test_what_fits_and_what_waits():
+    small, middle, large = MODELS
+    assert smallest_fitting(small, 1, H100) == "ddp"
+    assert smallest_fitting(middle, 8, H100) == "zero1"
+    assert smallest_fitting(large, 16, H100) == "none"
+    assert smallest_fitting(large, 64, H100) == "zero3"
+    assert waiting_share(middle, "zero3", 1, H100) == pytest.approx(0, abs=1e-9)
+    assert waiting_share(middle, "zero3", 64, T4) > 0.5 > waiting_share(middle, "zero3", 64, H100)
