@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,10 @@ from trainer.config import Recipe
 from trainer.engine import base_optimizer
 from trainer.errors import ConfigError, LaunchError
 from trainer.fsdp_settings import check_mesh, fill_in_fsdp, layer_classes
+from trainer.meeting import meeting
 from trainer.micro_batch import accumulation
 from trainer.precision import Precision, resolve_precision
+from trainer.timeouts import PREPARATION, step_time, wait_at_most
 from trainer.zero_settings import check_deepspeed_file, fill_in_deepspeed
 
 ENGINES = (
@@ -38,8 +39,8 @@ ENGINES = (
 def build_accelerator(recipe: Recipe, directory: Path) -> Accelerator:
     """Returns the Accelerator, after asserting that it is what the launch promised.
 
-    Raises LaunchError for processes that did not come up or an engine that is not supported, and
-    ConfigError for a precision that the device does not have.
+    Raises LaunchError for processes that did not come up or meet, or an engine that is not
+    supported, and ConfigError for a precision that the device does not have.
     """
     check_promise()
     check_trackers(recipe.tracking.trackers)
@@ -53,18 +54,20 @@ def build_accelerator(recipe: Recipe, directory: Path) -> Accelerator:
     check_mesh()
     # Without a backend, DeepSpeed on CPUs makes as many worlds of one as there are processes.
     backend: dict[str, Any] = {"backend": "gloo"} if on_cpu and with_deepspeed else {}
-    accelerator = Accelerator(
-        cpu=on_cpu and not with_deepspeed,
-        mixed_precision="no" if precision == "fp32" else precision,
-        log_with=list(recipe.tracking.trackers) or None,
-        project_config=ProjectConfiguration(
-            str(directory), logging_dir=str(directory / "tensorboard")
-        ),
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(broadcast_buffers=False),
-            InitProcessGroupKwargs(timeout=timedelta(minutes=30), **backend),
-        ],
-    )
+    with meeting():
+        accelerator = Accelerator(
+            cpu=on_cpu and not with_deepspeed,
+            mixed_precision="no" if precision == "fp32" else precision,
+            log_with=list(recipe.tracking.trackers) or None,
+            project_config=ProjectConfiguration(
+                str(directory), logging_dir=str(directory / "tensorboard")
+            ),
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(broadcast_buffers=False),
+                InitProcessGroupKwargs(timeout=step_time(), **backend),
+            ],
+        )
+    wait_at_most(PREPARATION)
     promised = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != promised:
         raise LaunchError(
@@ -93,7 +96,9 @@ def prepare(
     if accelerator.distributed_type == DistributedType.FSDP:
         plugin: Any = accelerator.state.fsdp_plugin
         plugin.transformer_cls_names_to_wrap = layer_classes(objective)
-    return accelerator.prepare(objective, optimizer)
+    prepared = accelerator.prepare(objective, optimizer)
+    wait_at_most(PREPARATION)  # also in the groups that an engine made
+    return prepared
 
 
 def check_engine(
