@@ -58,10 +58,10 @@ def wait_at_most(time: timedelta) -> None:
 def spoken(time: timedelta) -> str:
     """Returns a time as a sentence has it, such as 30 minutes."""
     seconds = time.total_seconds()
-    for unit, size in (("hour", 3600), ("minute", 60)):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:.0f} {unit}{'s' * (seconds > size)}"
-    return f"{seconds:g} seconds"
+    units = {"hour": 3600, "minute": 60}
+    unit = next((name for name, size in units.items() if seconds % size == 0), "second")
+    number = seconds / units.get(unit, 1)
+    return f"{number:g} {unit}{'s' * (number != 1)}"
 
 
 def _from_environment(name: str, otherwise: timedelta) -> timedelta:
