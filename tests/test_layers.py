@@ -22,11 +22,11 @@ LAYERS = [
     {
         *("evaluation", "launch", "order", "checkpoint", "preemption", "run_directory", "ranks"),
         *("zero_settings", "fsdp_settings", "micro_batch", "precision"),
-        *("status", "environment", "zero_shot", "inputs"),
+        *("status", "environment", "zero_shot", "inputs", "meeting", "timeouts"),
         *("models", "tasks", "data", "metrics"),
     },
     {"engine", "recipe", "optim", "tracking"},
-    {"state", "schedule"},
+    {"state", "schedule", "rank_times"},
     {"config", "recipes", "architectures"},
     {"task_settings"},
     {"section"},
