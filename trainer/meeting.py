@@ -66,17 +66,9 @@ def _place() -> tuple[int, str, int]:
 
 def _join(host: str, port: int, rank: int, *, hosts: bool, end: float, wait: timedelta) -> TCPStore:
     """Returns the store of the launch; with `hosts` it is served from this process."""
-    problem: object = "it does not answer"
-    # Plain sockets first: torch's own attempts print a traceback each, and cannot be interrupted.
-    while not hosts:
-        try:
-            socket.create_connection((host, port), timeout=max(1.0, end - time.monotonic())).close()
-            break
-        except OSError as error:
-            problem = error.strerror or error
-        if time.monotonic() > end:
-            raise _unreachable(rank, host, port, wait, problem)
-        time.sleep(0.2)
+    problem = None if hosts else _wait_for_an_answer(host, port, end)
+    if problem is not None:
+        raise _unreachable(rank, host, port, wait, problem)
     try:
         return TCPStore(
             host, port, is_master=hosts, timeout=wait, wait_for_workers=False, multi_tenant=True
@@ -87,7 +79,23 @@ def _join(host: str, port: int, rank: int, *, hosts: bool, end: float, wait: tim
                 f"rank 0 cannot listen on port {port}, which is in use; choose another "
                 f"--main_process_port (MASTER_PORT)"
             ) from error
-        raise _unreachable(rank, host, port, wait, "what answers there is no trainer") from error
+        raise _unreachable(rank, host, port, wait, "what answers is no trainer") from error
+
+
+def _wait_for_an_answer(host: str, port: int, end: float) -> str | None:
+    """Returns what is wrong where nobody listens until the end, None as soon as somebody does.
+
+    Torch's own attempts print a traceback each, and Ctrl-C does not end them.
+    """
+    while True:
+        try:
+            left = end - time.monotonic()
+            socket.create_connection((host, port), timeout=min(max(left, 1), 10)).close()
+            return None
+        except OSError as error:
+            if time.monotonic() > end:
+                return error.strerror or str(error)
+        time.sleep(0.2)
 
 
 def _unreachable(rank: int, host: str, port: int, wait: timedelta, problem: object) -> LaunchError:
@@ -107,11 +115,8 @@ def _meet(store: PrefixStore, rank: int, num_ranks: int, end: float, wait: timed
             store.compare_set("decision", "", ALL_THERE)
         elif time.monotonic() > end:
             missing = [other for other, name in enumerate(names) if not store.check([name])]
-            sentence = (
-                f"{_listed(missing)} of {num_ranks} did not come within {spoken(wait)}; see what "
-                f"their machines say, and that each was started with its own rank"
-            )
-            store.compare_set("decision", "", sentence if missing else ALL_THERE)
+            found = _absence(missing, num_ranks, wait) if missing else ALL_THERE
+            store.compare_set("decision", "", found)
         else:
             time.sleep(0.1)
     decision = store.get("decision").decode()
@@ -126,8 +131,8 @@ def _meet(store: PrefixStore, rank: int, num_ranks: int, end: float, wait: timed
     raise LaunchError(decision)
 
 
-def _listed(ranks: list[int]) -> str:
-    """Returns ranks as a sentence has them, such as: ranks 1, 3 and 8 to 15."""
+def _absence(ranks: list[int], num_ranks: int, wait: timedelta) -> str:
+    """Returns the sentence that names absent ranks, such as: ranks 1, 3 and 8 to 15 of 16 …"""
     spans: list[list[int]] = []
     for rank in ranks:
         if spans and spans[-1][-1] == rank - 1:
@@ -138,4 +143,7 @@ def _listed(ranks: list[int]) -> str:
     for span in spans:
         parts += [f"{span[0]} to {span[-1]}"] if len(span) > 2 else map(str, span)
     listed = f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
-    return f"rank {listed}" if len(ranks) == 1 else f"ranks {listed}"
+    return (
+        f"rank{'s' * (len(ranks) > 1)} {listed} of {num_ranks} did not come within {spoken(wait)}; "
+        f"see what their machines say, and that each was started with its own rank"
+    )

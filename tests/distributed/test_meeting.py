@@ -7,14 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from distributed_runs import ROOT, Finished, launch_command, launch_environment
-from torch.distributed import PrefixStore, TCPStore
+from torch.distributed import HashStore, PrefixStore, TCPStore
 
 from trainer.errors import LaunchError
-from trainer.meeting import meeting
+from trainer.meeting import _meet, meeting
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -156,6 +157,17 @@ def test_ranks_that_wait_hear_that_the_main_process_ended(start_rank, port):
 def listens(port: int) -> bool:
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_rank_whose_time_is_up_when_all_are_there_goes_on():
+    store = PrefixStore("trainer", HashStore())
+    store.set("rank-0", "node0")
+    over = time.monotonic() - 1
+    _meet(store, 1, 2, over, timedelta(seconds=1))
+    another = PrefixStore("another", store)
+    another.set("rank-1", "node1")
+    with pytest.raises(LaunchError, match="rank 2 of 3 did not come within 1 second;"):
+        _meet(another, 0, 3, over, timedelta(seconds=1))
 
 
 @pytest.mark.parametrize(
