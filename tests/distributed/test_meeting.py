@@ -1,6 +1,7 @@
 """Ranks that do not come, or cannot, are named in a sentence, on every rank that is there."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -157,6 +158,34 @@ def test_ranks_that_wait_hear_that_the_main_process_ended(start_rank, port):
 def listens(port: int) -> bool:
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+RESTARTED = """
+import os, sys, time
+from trainer.meeting import meeting
+first, rank = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0", os.environ["RANK"]
+if rank == "1" and not first:
+    time.sleep(3)
+begin = time.monotonic()
+with meeting():
+    print(f"rank {rank}, first {first}, waited {time.monotonic() - begin:.1f}")
+if first:
+    time.sleep(1)
+    sys.exit(1)
+"""
+
+
+def test_ranks_that_are_started_again_meet_again(start, tmp_path):
+    """The launcher keeps its store, in which they have met before."""
+    program = tmp_path / "restarted.py"
+    program.write_text(RESTARTED)
+    command = launch_command(options=("--max_restarts", "1"))
+    process = start([*command[:-2], str(program)])
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    waited = re.search(r"rank 0, first False, waited (\S+)", said)
+    assert waited is not None, said
+    assert float(waited[1]) > 2
 
 
 def test_a_rank_whose_time_is_up_when_all_are_there_goes_on():
