@@ -71,9 +71,19 @@ def test_a_failure_leaves_a_running_process_alone(tmp_path):
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "running"
 
 
-def test_a_rank_that_is_gone_is_named_as_such(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        ("[gloo] Connection closed by peer [127.0.0.1]:1234", "another rank ended"),
+        ("Timed out waiting 1800000ms for recv operation", "not answered for 30 minutes"),
+        ("Timed out waiting 14400000ms for send operation", "not answered for 4 hours"),
+        ("Application timeout caused pair closure", "not answered in time"),
+    ],
+)
+def test_a_rank_that_is_gone_or_hangs_is_named_as_such(error, sentence, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     status = Status(tmp_path)
-    with pytest.raises(LaunchError, match="another rank ended"), status.reported():
-        raise RuntimeError("[gloo] Connection closed by peer [127.0.0.1]:1234")
+    with pytest.raises(LaunchError, match=sentence), status.reported():
+        raise RuntimeError(error)
     assert read_status(tmp_path)["exit_code"] == 2
+    assert sentence in read_status(tmp_path)["message"]

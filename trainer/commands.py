@@ -129,6 +129,7 @@ def _train(
     from trainer.report.results import finish
     from trainer.resuming import open_directory, resume_run
     from trainer.run import build_run
+    from trainer.timeouts import training_time
 
     accelerator = build_accelerator(recipe, directory)
     changes = on_main(accelerator, lambda: open_directory(recipe, directory, resume, stack))
@@ -146,7 +147,8 @@ def _train(
         _zero_shot(run, accelerator, state)
     if state.step == 0 and recipe.evaluation.baseline:
         _baseline(run, accelerator, state)
-    state = train(run, accelerator, state, stop)
+    with training_time():
+        state = train(run, accelerator, state, stop)
     run.tracker.close()
     if not finished(run, state):
         code = INTERRUPTED if stop.interrupted else STOPPED

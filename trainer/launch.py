@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,10 @@ from trainer.engine import base_optimizer, zero_scaler
 from trainer.errors import ConfigError, LaunchError
 from trainer.extension_locks import remove_stale_locks, use_own_folder
 from trainer.fsdp_settings import check_mesh, fill_in_fsdp, layer_classes
+from trainer.meeting import meeting
 from trainer.micro_batch import accumulation
 from trainer.precision import Precision, resolve_precision
+from trainer.timeouts import PREPARATION, step_time, wait_at_most
 from trainer.zero_settings import check_compiler, check_deepspeed_file, fill_in_deepspeed
 
 ENGINES = (
@@ -40,8 +41,8 @@ ENGINES = (
 def build_accelerator(recipe: Recipe, directory: Path) -> Accelerator:
     """Returns the Accelerator, after asserting that it is what the launch promised.
 
-    Raises LaunchError for processes that did not come up or an engine that is not supported, and
-    ConfigError for a precision that the device does not have.
+    Raises LaunchError for processes that did not come up or meet, or an engine that is not
+    supported, and ConfigError for a precision that the device does not have.
     """
     check_promise()
     check_trackers(recipe.tracking.trackers)
@@ -58,18 +59,20 @@ def build_accelerator(recipe: Recipe, directory: Path) -> Accelerator:
     check_mesh()
     # Without a backend, DeepSpeed on CPUs makes as many worlds of one as there are processes.
     backend: dict[str, Any] = {"backend": "gloo"} if on_cpu and with_deepspeed else {}
-    accelerator = Accelerator(
-        cpu=on_cpu and not with_deepspeed,
-        mixed_precision="no" if precision == "fp32" else precision,
-        log_with=list(recipe.tracking.trackers) or None,
-        project_config=ProjectConfiguration(
-            str(directory), logging_dir=str(directory / "tensorboard")
-        ),
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(broadcast_buffers=False),
-            InitProcessGroupKwargs(timeout=timedelta(minutes=30), **backend),
-        ],
-    )
+    with meeting():
+        accelerator = Accelerator(
+            cpu=on_cpu and not with_deepspeed,
+            mixed_precision="no" if precision == "fp32" else precision,
+            log_with=list(recipe.tracking.trackers) or None,
+            project_config=ProjectConfiguration(
+                str(directory), logging_dir=str(directory / "tensorboard")
+            ),
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(broadcast_buffers=False),
+                InitProcessGroupKwargs(timeout=step_time(), **backend),
+            ],
+        )
+    wait_at_most(PREPARATION)
     promised = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != promised:
         raise LaunchError(
@@ -99,6 +102,7 @@ def prepare(
         plugin: Any = accelerator.state.fsdp_plugin
         plugin.transformer_cls_names_to_wrap = layer_classes(objective)
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
+    wait_at_most(PREPARATION)  # also in the groups that an engine made
     scaler = zero_scaler(wrapped)
     if scaler is not None:
         scaler.raise_error_at_min_scale = False  # the loop says which step diverged

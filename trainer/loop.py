@@ -71,9 +71,9 @@ def train(run: Run, accelerator: Accelerator, state: TrainState, stop: StopReque
         logging = state.step % recipe.tracking.log_every_steps == 0
         if logging or epoch_ends or last or evaluating or stopping:
             seconds, clock = time.monotonic() - clock, time.monotonic()
-            record = run.tracker.training(
-                state, epoch, {**result.losses, "grad_norm": result.grad_norm}, rate, seconds
-            )
+            values = {**result.losses, "grad_norm": result.grad_norm}
+            ranks = run.rank_times.summary()
+            record = run.tracker.training(state, epoch, values, rate, seconds, ranks)
         run.tracker.progress(state.step, record)
 
         pause, improved = time.monotonic(), False
@@ -116,7 +116,8 @@ def optimizer_step(
     for position, batch in enumerate(window):
         last = position == len(window) - 1
         with accumulating(accelerator, run.objective, last=last):
-            losses, _ = run.objective(batch.inputs, batch.targets)
+            with run.rank_times.forward():
+                losses, _ = run.objective(batch.inputs, batch.targets)
             losses = losses * batch.counts.bool()  # a dummy, or a term without targets, counts 0
             accelerator.backward((losses * scale).sum())
         sums += losses.detach()
@@ -150,6 +151,7 @@ def step_window(run: Run, accelerator: Accelerator, step: int) -> list[Batch]:
         world_size=accelerator.num_processes,
         micro_batch_size=run.micro_batch_size,
     ):
+        run.rank_times.count(run.splits["train"].lengths[ids])
         stand_in = np.zeros(1, dtype=np.int64)
         ids_or_any = ids if len(ids) else stand_in
         batch = run.task.collate(run.splits["train"], ids_or_any, epoch)

@@ -31,6 +31,7 @@ from trainer.models.tuning import apply_tuning
 from trainer.optim import build_optimizer
 from trainer.order import DataOrder
 from trainer.precision import COMPUTE_DTYPES, Precision, resolve_precision
+from trainer.rank_times import RankTimes
 from trainer.ranks import any_rank, on_main
 from trainer.schedule import total_steps
 from trainer.sharded_start import make_room, shard_from_main, starts_sharded
@@ -75,6 +76,7 @@ class Run:
     precision: Precision
     store: CheckpointStore
     tracker: Tracker
+    rank_times: RankTimes
     scaler: Any
     notes: tuple[str, ...]
     """What a reader of the results should know of data and model."""
@@ -193,6 +195,7 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
         precision=precision,
         store=CheckpointStore(directory / "checkpoints"),
         tracker=Tracker(accelerator, directory / "metrics.jsonl", num_steps=num_steps),
+        rank_times=RankTimes(accelerator),
         scaler=accelerator.scaler,
         notes=tuple(notes),
     )

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ FULL = ("os error 28", "os error 27", "os error 122", "Errno 28", "Errno 27", "E
 """How Python and Rust libraries spell ENOSPC, EFBIG and EDQUOT."""
 GONE = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
 """How gloo and NCCL say that another rank is no more."""
+HUNG = re.compile(r"Timed out waiting (\d+)ms|timeout caused pair closure")
+"""How gloo says that another rank is there and does not answer; NCCL ends the process itself."""
 GRACE_SECONDS = 5
 """Time that the main process has to say itself what another rank is about to say."""
 
@@ -43,7 +47,10 @@ class Status:
 
     @contextmanager
     def reported(self) -> Generator[None]:
-        """Writes how a command failed before its error goes on; a full disk is a TrainerError."""
+        """Writes how a command failed before its error goes on.
+
+        A full disk, and a rank that is gone or hangs, are a TrainerError.
+        """
         try:
             yield
         except TrainerError as error:
@@ -53,18 +60,10 @@ class Status:
             self._failed(130, "interrupted")
             raise
         except Exception as error:
-            if any(spelling in str(error) for spelling in FULL):
-                sentence = f"the disk is full ({error}); free space and run the same command"
-                self._failed(2, sentence)
-                raise CheckpointError(sentence) from error
-            several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-            if several and any(spelling in str(error) for spelling in GONE):
-                sentence = (
-                    "another rank ended or was killed, perhaps for lack of memory; the same "
-                    "command goes on from the last checkpoint"
-                )
-                self._failed(2, sentence)
-                raise LaunchError(sentence) from error
+            told = _in_a_sentence(str(error))
+            if told is not None:
+                self._failed(2, str(told))
+                raise told from error
             self._failed(1, repr(error))
             raise
 
@@ -107,6 +106,28 @@ class Status:
         """Returns the step that a next command would go on from."""
         names = [path.name for path in (self._directory / "checkpoints").glob("step-????????")]
         return max((int(name[5:]) for name in names if name[5:].isdigit()), default=None)
+
+
+def _in_a_sentence(error: str) -> TrainerError | None:
+    """Returns what an error of a library means to a user, None where it is our defect."""
+    if any(spelling in error for spelling in FULL):
+        return CheckpointError(f"the disk is full ({error}); free space and run the same command")
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return None
+    if found := HUNG.search(error):
+        from trainer.timeouts import spoken
+
+        time = found[1] and f"for {spoken(timedelta(milliseconds=int(found[1])))}"
+        return LaunchError(
+            f"a rank has not answered {time or 'in time'}: it hangs, or its machine or the network "
+            f"does; end what is left of it, and the same command goes on from the last checkpoint"
+        )
+    if any(spelling in error for spelling in GONE):
+        return LaunchError(
+            "another rank ended or was killed, perhaps for lack of memory; the same command goes "
+            "on from the last checkpoint"
+        )
+    return None
 
 
 def read_status(directory: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from trainer.rank_times import RankSummary
 from trainer.state import TrainState
 
 POSITION = ("step", "epoch", "split", "train_loss", "peak_memory_bytes")
@@ -41,9 +42,18 @@ class Tracker:
             staging.replace(self._file)
 
     def training(
-        self, state: TrainState, epoch: int, values: dict[str, float], rate: float, seconds: float
+        self,
+        state: TrainState,
+        epoch: int,
+        values: dict[str, float],
+        rate: float,
+        seconds: float,
+        ranks: RankSummary | None,
     ) -> dict[str, Any]:
-        """Writes and returns the line of a training step; seconds are those since the last line."""
+        """Writes and returns the line of a training step; seconds are those since the last line.
+
+        What is to be said of a rank of `ranks` is printed.
+        """
         tokens = state.tokens - self._logged_tokens
         self._logged_tokens = state.tokens
         record = {
@@ -56,8 +66,11 @@ class Tracker:
             "tokens": state.tokens,
             "seconds": seconds,
             "tokens_per_second": tokens / max(seconds, 1e-9),
+            **({"ranks": ranks.record()} if ranks is not None else {}),
         }
         self.log(record)
+        if ranks is not None and ranks.note is not None:
+            self.say(f"note: {ranks.note}")
         return record
 
     def evaluation(

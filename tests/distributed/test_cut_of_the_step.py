@@ -160,6 +160,7 @@ def test_two_ranks_train_and_evaluate_as_one(reviews_recipe, write_recipe, train
             theirs["tokens"],
         )
         assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+        assert theirs.keys() - mine.keys() == {"ranks"}
     mine, theirs = one.results(), two.results()
     assert theirs["processes"] == 2
     for key in ("best", "final"):

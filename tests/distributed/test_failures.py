@@ -37,6 +37,15 @@ def wait(self, split, ids, epoch):
     return collate(self, split, ids, epoch)
 Classification.collate = wait
 """
+THE_MAIN_PROCESS_PREPARES = """
+import time
+build = Classification.build.__func__
+def prepare(cls, *arguments):
+    if os.environ["RANK"] == "0":
+        time.sleep(12)
+    return build(cls, *arguments)
+Classification.build = classmethod(prepare)
+"""
 
 
 ALL_LOGITS_FAIL = """
@@ -47,7 +56,9 @@ vocabulary._plain = fail
 """
 
 
-def start(patch: str, recipe: Path, tmp_path: Path, config: str = "cpu-2") -> subprocess.Popen[str]:
+def start(
+    patch: str, recipe: Path, tmp_path: Path, config: str = "cpu-2", **variables: str
+) -> subprocess.Popen[str]:
     script = tmp_path / "failing.py"
     script.write_text(FAILING.format(patch=patch))
     file = ROOT / "accelerate_configs" / f"{config}.yaml"
@@ -55,7 +66,7 @@ def start(patch: str, recipe: Path, tmp_path: Path, config: str = "cpu-2") -> su
     return subprocess.Popen(
         [*launcher, str(script), "train", str(recipe), "--run-dir", str(tmp_path / "run")],
         cwd=ROOT,
-        env={**launch_environment(), "READY": str(tmp_path / "ready")},
+        env={**launch_environment(), "READY": str(tmp_path / "ready"), **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -91,6 +102,32 @@ def test_a_killed_rank_ends_the_others_within_a_minute(recipe, tmp_path):
     status = Finished(tmp_path / "run", process.returncode, output).status()
     assert (status["state"], status["exit_code"]) == ("failed", 2), output
     assert "another rank ended" in status["message"]
+
+
+def test_a_rank_that_hangs_in_training_ends_the_others_and_one_that_prepares_does_not(
+    recipe, tmp_path
+):
+    """The main process prepares alone for twice as long as a step may take."""
+    process = start(
+        THE_MAIN_PROCESS_PREPARES + ONE_RANK_WAITS,
+        recipe,
+        tmp_path,
+        TRAINER_STEP_TIMEOUT_SECONDS="6",
+    )
+    run, ready = Finished(tmp_path / "run", 2, ""), tmp_path / "ready"
+    while not (ready.is_file() and ready.read_text()):
+        assert process.poll() is None
+        time.sleep(0.1)
+    hangs = time.monotonic()
+    while run.status()["state"] == "running":
+        assert time.monotonic() - hangs < 60
+        time.sleep(0.1)
+    os.kill(int(ready.read_text()), signal.SIGKILL)  # the launcher would ask for 30 s first
+    output, _ = process.communicate(timeout=120)
+    assert (run.status()["state"], run.status()["exit_code"]) == ("failed", 2), output
+    assert run.status()["message"].startswith("a rank has not answered for 6 seconds: it hangs")
+    assert "trainer: a rank has not answered for 6 seconds" in output
+    assert "[rank0]: Traceback" not in output
 
 
 def test_sharded_weights_keep_the_loss_from_holding_all_logits(write_recipe, tmp_path):
