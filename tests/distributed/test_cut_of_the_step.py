@@ -73,7 +73,7 @@ def recipe_of(model: str, tokenizer: dict[str, Any], optimizer: str) -> dict[str
             "tokenizer": tokenizer,
         },
         "batch": {"global_batch_size": 32, "micro_batch_size": 32},
-        "optimizer": OPTIMIZERS[optimizer],
+        "optimizer": dict(OPTIMIZERS[optimizer]),
         "schedule": {"name": "constant", "steps": 5},
         "precision": "fp32",
         "evaluation": {"baseline": False},
