@@ -5,9 +5,12 @@ import errno
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
 from torch import nn
 from torch.nn import functional
 
@@ -20,8 +23,9 @@ from trainer.checkpoint import (
     write_checkpoint,
 )
 from trainer.config import Optimizer
-from trainer.engine import full_moments, full_weights, loss_scale
+from trainer.engine import full_moments, full_weights
 from trainer.errors import CheckpointError
+from trainer.loss_scale import loss_scale, set_loss_scale
 from trainer.optim import build_optimizer
 from trainer.state import TrainState
 
@@ -302,6 +306,21 @@ def test_a_scaler_comes_back(tmp_path):
     load(folder, parameters, optimizer, scaler=after)
     assert after.get_scale() == 1024.0
     assert loss_scale(PLAIN, after) == loss_scale(PLAIN, before)
+
+
+def test_the_scale_grows_on_under_another_engine():
+    """DeepSpeed counts steps past 2,000, which torch's scaler would wait for in vain."""
+    zero: Any = nn.Module()
+    scaler = DynamicLossScaler(2.0**10, 2000, 1, 1, consecutive_hysteresis=False)
+    zero.optimizer = SimpleNamespace(loss_scaler=scaler)
+    for _ in range(4500):
+        scaler.update_scale(overflow=False)
+    kept = loss_scale(zero, None)
+    assert kept == {"scale": 2.0**12, "steps": 500}
+    torchs = torch.amp.GradScaler("cpu")
+    torchs.scale(torch.ones(1))
+    set_loss_scale(PLAIN, torchs, kept)
+    assert loss_scale(PLAIN, torchs) == kept
 
 
 def test_other_training_data_is_refused(tmp_path):

@@ -26,7 +26,7 @@ LAYERS = [
         *("status", "environment", "zero_shot", "inputs"),
         *("models", "tasks", "data", "metrics"),
     },
-    {"engine", "recipe", "optim", "tracking"},
+    {"engine", "loss_scale", "recipe", "optim", "tracking"},
     {"state", "schedule", "rank_times"},
     {"config", "recipes", "architectures"},
     {"task_settings"},

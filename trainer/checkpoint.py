@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trainer.engine import Moments, Parameters, set_full_moments, set_full_weights, set_loss_scale
+from trainer.engine import Moments, Parameters, set_full_moments, set_full_weights
 from trainer.errors import CheckpointError
+from trainer.loss_scale import set_loss_scale
 from trainer.state import TrainState
 
 MANIFEST = "manifest.json"
@@ -174,7 +175,7 @@ def load_checkpoint(
         name, _, entry = key.rpartition("|")
         moments[name][entry] = tensor
     set_full_moments(objective, optimizer, parameters, moments)
-    if record["loss_scale"] is not None:
+    if record.get("loss_scale") is not None:
         set_loss_scale(objective, scaler, record["loss_scale"])
     return TrainState(**record["state"])
 

@@ -38,15 +38,29 @@ def sharding(objective: nn.Module) -> str:
     return f"ZeRO-{stage}" if stage else "nothing"
 
 
+def mesh_of(parameter: nn.Parameter) -> tuple[int, ...]:
+    """Returns the mesh of ranks over which FSDP2 shards a parameter, empty where it does not."""
+    tensor: Any = parameter.data
+    return tuple(tensor.device_mesh.shape) if isinstance(tensor, DTensor) else ()
+
+
+def has_second_copy(objective: nn.Module) -> bool:
+    """Returns whether ZeRO-3 keeps a second copy of the weights on each machine (hpZ)."""
+    parameter: Any = next(objective.parameters())
+    return getattr(parameter, "ds_zero_param_process_group", None) is not None
+
+
 def accumulating(
     accelerator: Accelerator, objective: nn.Module, *, last: bool
 ) -> AbstractContextManager[Any]:
-    """Returns the context of one micro-batch; gradients are exchanged in the `last` of a step.
+    """Returns the context of one micro-batch; DDP exchanges gradients in the `last` of a step.
 
     There DeepSpeed also clips and steps, inside backward: set the learning rate before it.
     """
     accelerator.sync_gradients = last
-    return nullcontext() if last or zero_stage(objective) else accelerator.no_sync(objective)
+    if last or sharding(objective) != "nothing":  # FSDP2 would keep whole gradients until the last
+        return nullcontext()
+    return accelerator.no_sync(objective)
 
 
 def zero_grad_norm(objective: nn.Module) -> Tensor:
@@ -63,40 +77,6 @@ def global_grad_norm(parameters: Parameters) -> Tensor:
     """Returns the global norm of the gradients that lie on the parameters, []."""
     norm = get_total_norm([p.grad for p in parameters.values() if p.grad is not None])
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
-
-
-def loss_scale(objective: nn.Module, scaler: Any) -> dict[str, float] | None:
-    """Returns the `scale` of fp16 and its `steps` without overflow; None where nothing scales.
-
-    `scaler` is torch's GradScaler, which an engine of its own does without.
-    """
-    if scaler is not None:
-        kept = scaler.state_dict()
-        return {"scale": kept["scale"], "steps": kept["_growth_tracker"]}
-    found = zero_scaler(objective)
-    if found is None:
-        return None
-    # The iteration of an overflow counts as the last one before the first without.
-    return {"scale": found.cur_scale, "steps": found.cur_iter - found.last_overflow_iter - 1}
-
-
-def set_loss_scale(objective: nn.Module, scaler: Any, kept: Mapping[str, float]) -> None:
-    """Goes on from the scale of a checkpoint, whichever engine wrote it."""
-    found = zero_scaler(objective)
-    if scaler is not None:
-        state = scaler.state_dict()
-        state |= {"scale": kept["scale"], "_growth_tracker": int(kept["steps"])}
-        scaler.load_state_dict(state)
-    elif found is not None:
-        found.cur_scale = kept["scale"]
-        found.last_overflow_iter, found.cur_iter = -1, int(kept["steps"])
-
-
-def zero_scaler(objective: nn.Module) -> Any:
-    """Returns what scales the loss under ZeRO in fp16, None elsewhere."""
-    zero: Any = getattr(objective, "optimizer", None)
-    scaler = getattr(zero, "loss_scaler", None)
-    return scaler if scaler is not None and scaler.dynamic else None
 
 
 def base_optimizer(optimizer: Any) -> torch.optim.Optimizer:

@@ -7,33 +7,45 @@ of this machine and its space of process numbers, which a container has of its o
 
 import os
 import platform
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 SPACE = Path("/proc/self/ns/pid")
+PAUSE_SECONDS = 0.2
+"""Longer than a process takes between closing its lock and removing it."""
 
 
 def use_own_folder() -> Path | None:
     """Returns the folder that torch now compiles in; None where the environment names another."""
     if "TORCH_EXTENSIONS_DIR" in os.environ or not SPACE.exists():
         return None
+    import torch
     from torch.utils.cpp_extension import get_default_build_root
 
     space = "".join(filter(str.isdigit, str(SPACE.readlink())))
-    folder = Path(get_default_build_root()) / f"{platform.node()}-{space}"
+    versions = f"py{platform.python_version()}-torch{torch.__version__}"
+    folder = Path(get_default_build_root()) / f"{platform.node()}-{space}-{versions}"
     os.environ["TORCH_EXTENSIONS_DIR"] = str(folder)
     return folder
 
 
 def remove_stale_locks(folder: Path) -> list[Path]:
     """Removes and returns the locks in a folder that no process holds."""
-    locks = list(folder.glob("**/lock"))
-    held = set(_open_files()) if locks else set[str]()
-    stale = [lock for lock in locks if str(lock.resolve()) not in held]
+    stale = _not_held(folder.glob("**/lock"))
+    if stale:
+        time.sleep(PAUSE_SECONDS)
+        stale = _not_held(lock for lock in stale if lock.exists())
     for lock in stale:
-        lock.unlink(missing_ok=True)  # released meanwhile
+        lock.unlink(missing_ok=True)
     return stale
+
+
+def _not_held(locks: Iterable[Path]) -> list[Path]:
+    locks = list(locks)
+    held = set(_open_files()) if locks else set[str]()
+    return [lock for lock in locks if str(lock.resolve()) not in held]
 
 
 def _open_files() -> Iterator[str]:

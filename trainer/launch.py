@@ -15,14 +15,15 @@ from accelerate.utils import (
     ProjectConfiguration,
 )
 from torch import nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.config import Recipe
-from trainer.engine import base_optimizer, zero_scaler
+from trainer.engine import base_optimizer, has_second_copy, mesh_of
 from trainer.errors import ConfigError, LaunchError
 from trainer.extension_locks import remove_stale_locks, use_own_folder
-from trainer.fsdp_settings import check_mesh, fill_in_fsdp, layer_classes
+from trainer.fsdp_settings import check_mesh, fill_in_fsdp, layer_classes, promised_mesh
+from trainer.loss_scale import zero_scaler
 from trainer.meeting import meeting
 from trainer.micro_batch import accumulation
 from trainer.precision import Precision, resolve_precision
@@ -46,10 +47,10 @@ def build_accelerator(recipe: Recipe, directory: Path) -> Accelerator:
     """
     check_promise()
     check_trackers(recipe.tracking.trackers)
-    precision = resolve_precision(recipe.precision)
     on_cpu = not torch.cuda.is_available()
     if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it looked
+    precision = resolve_precision(recipe.precision)
     with_deepspeed = _asked_for("DEEPSPEED")
     if with_deepspeed:
         check_deepspeed_file()
@@ -100,6 +101,7 @@ def prepare(
     """Returns objective and optimizer as the engine of the launch wraps them."""
     if accelerator.distributed_type == DistributedType.FSDP:
         plugin: Any = accelerator.state.fsdp_plugin
+        plugin.auto_wrap_policy = transformer_auto_wrap_policy
         plugin.transformer_cls_names_to_wrap = layer_classes(objective)
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
     wait_at_most(PREPARATION)  # also in the groups that an engine made
@@ -134,6 +136,7 @@ def check_engine(
             "bf16": bool(engine.bfloat16_enabled()),
             "fp16": bool(engine.fp16_enabled()),
             "optimizer": type(base_optimizer(optimizer)).__name__,
+            "second copy": has_second_copy(objective),
         }
         promised = {
             "processes": accelerator.num_processes,
@@ -143,11 +146,12 @@ def check_engine(
             "bf16": precision == "bf16",
             "fp16": precision == "fp16",
             "optimizer": type(made).__name__,
+            "second copy": engine.zero_hpz_partition_size() > 1,
         }
     elif accelerator.distributed_type == DistributedType.FSDP:
-        sharded = [isinstance(parameter.data, DTensor) for parameter in objective.parameters()]
-        found = {"share of sharded parameters": sum(sharded) / len(sharded)}
-        promised = {"share of sharded parameters": 1.0}
+        meshes = {mesh_of(parameter) for parameter in objective.parameters()}
+        found = {"mesh": meshes}
+        promised = {"mesh": {promised_mesh(accelerator.num_processes)}}
     else:
         found = {"wrapped": isinstance(objective, DistributedDataParallel)}
         promised = {"wrapped": accelerator.num_processes > 1}

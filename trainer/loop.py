@@ -10,9 +10,10 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 
-from trainer.engine import accumulating, global_grad_norm, loss_scale, zero_grad_norm, zero_stage
+from trainer.engine import accumulating, global_grad_norm, zero_grad_norm, zero_stage
 from trainer.errors import DivergedError
 from trainer.evaluation import evaluate, loss_by_term
+from trainer.loss_scale import loss_scale
 from trainer.preemption import StopRequest
 from trainer.ranks import any_rank, sum_over_ranks
 from trainer.run import Run, save_checkpoint
@@ -175,10 +176,11 @@ def finished(run: Run, state: TrainState) -> bool:
 def _check_finite(run: Run, sums: list[float], grad_norm: float, step: int) -> None:
     terms = zip(run.task.loss_terms, sums, strict=True)
     wrong = [f"the loss {term.name}" for term, value in terms if not math.isfinite(value)]
-    # In fp16 the loss scale adapts to it, until nothing is left to scale.
-    scaling = loss_scale(run.objective, run.scaler)
-    if not math.isfinite(grad_norm) and (scaling is None or scaling["scale"] <= 1):
-        wrong.append("the gradient")
+    if not math.isfinite(grad_norm):
+        # In fp16 the loss scale adapts to it, until nothing is left to scale.
+        scaling = loss_scale(run.objective, run.scaler)
+        if scaling is None or scaling["scale"] <= 1:
+            wrong.append("the gradient")
     if wrong:
         raise DivergedError(
             f"{' and '.join(wrong)} at step {step} are no finite numbers; lower "

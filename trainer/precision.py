@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 
 from trainer.errors import ConfigError
-from trainer.zero_settings import computes_fp16
+from trainer.zero_settings import deepspeed_has_fp16
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -30,6 +30,6 @@ def resolve_precision(asked: Precision | Literal["auto"]) -> Precision:
         raise ConfigError(
             f"precision: bf16 is emulated on {torch.cuda.get_device_name()}; use fp16 or auto"
         )
-    if asked == "fp16" and capability is None and not computes_fp16():
+    if asked == "fp16" and capability is None and not deepspeed_has_fp16():
         raise ConfigError("precision: fp16 needs a GPU; use fp32, bf16 or auto")
     return asked

@@ -1,6 +1,6 @@
 """Wires a run together: the one place where recipe, data, model and engine meet."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,10 +17,11 @@ from trainer.data.prepare import (
     content_key,
 )
 from trainer.data.sources import load_splits
-from trainer.engine import full_moments, full_weights, loss_scale, sharding, whole_weight
+from trainer.engine import full_moments, full_weights, sharding, whole_weight
 from trainer.errors import ConfigError, LaunchError
 from trainer.inputs import build_tokenizer, digest_of_rows, prepare_splits
 from trainer.launch import check_engine, prepare
+from trainer.loss_scale import loss_scale
 from trainer.micro_batch import resolve_micro_batch_size
 from trainer.models.architecture import build_model_config, check_length
 from trainer.models.dropout import speed_up_dropout
@@ -34,7 +35,7 @@ from trainer.precision import COMPUTE_DTYPES, Precision, resolve_precision
 from trainer.rank_times import RankTimes
 from trainer.ranks import any_rank, on_main
 from trainer.schedule import total_steps
-from trainer.sharded_start import make_room, shard_from_main, starts_sharded
+from trainer.sharded_start import load_on_main, make_room, shard_from_main, starts_sharded
 from trainer.state import TrainState
 from trainer.tasks import task_of
 from trainer.tasks.base import Objective, Task
@@ -111,19 +112,20 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
     splits, notes = prepare_splits(rows, task, recipe, tokenizer)
     notes = [*left_out, *notes]
 
+    def load(*, shape_only: bool = False) -> LoadedModel:
+        return load_model(
+            recipe.model,
+            model_config,
+            auto_model=task.auto_model,
+            tokenizer_size=len(tokenizer),
+            mode=recipe.tuning.mode,
+            frozen_dtype=COMPUTE_DTYPES[precision],
+            seed=recipe.seed,
+            shape_only=shape_only,
+        )
+
     sharded = starts_sharded(accelerator, recipe)
-    loaded = load_model(
-        recipe.model,
-        model_config,
-        auto_model=task.auto_model,
-        tokenizer_size=len(tokenizer),
-        mode=recipe.tuning.mode,
-        frozen_dtype=COMPUTE_DTYPES[precision],
-        seed=recipe.seed,
-        shape_only=sharded and not accelerator.is_main_process,
-    )
-    if sharded:
-        loaded = replace(loaded, fresh=on_main(accelerator, lambda: loaded.fresh))
+    loaded = load_on_main(accelerator, load) if sharded else load()
     if recipe.tuning.mode != "full" and recipe.model.initialization == "random":
         notes.append("the frozen backbone is random: little can be learned on top of it")
     if getattr(recipe.task, "zero_shot", None) is not None and task.zero_shot is None:
@@ -141,10 +143,10 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
     if accelerator.distributed_type != DistributedType.DEEPSPEED:  # which casts before it moves
         objective.to(accelerator.device)
     if sharded:
-        make_room(accelerator, objective)
+        make_room(accelerator, objective, COMPUTE_DTYPES[precision])
     made = build_optimizer(trainable_parameters(model), recipe.optimizer)
     if sharded:
-        shard_from_main(accelerator, objective, COMPUTE_DTYPES[precision])
+        shard_from_main(accelerator, objective)
     canary = packed_layer(model)
     before = None if canary is None else dense_weight(canary).float().cpu()
     objective, optimizer = prepare(accelerator, objective, made)

@@ -4,6 +4,8 @@ No GPU then ever holds more than its share and one parameter, and a host holds o
 however many ranks it has. The weights are those of one process, whatever their number.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,8 +13,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from trainer.config import Recipe
-from trainer.models.load import QUANTISED
-from trainer.ranks import on_main
+from trainer.models.load import QUANTISED, LoadedModel
+from trainer.ranks import any_rank, on_main
 
 
 def starts_sharded(accelerator: Accelerator, recipe: Recipe) -> bool:
@@ -22,16 +24,44 @@ def starts_sharded(accelerator: Accelerator, recipe: Recipe) -> bool:
     return sharded and recipe.tuning.mode not in QUANTISED
 
 
-def make_room(accelerator: Accelerator, objective: nn.Module) -> None:
-    """Replaces parameters that are only shapes, on the meta device, and sends buffers to all ranks.
+def load_on_main(accelerator: Accelerator, load: Callable[..., LoadedModel]) -> LoadedModel:
+    """Returns the model, with weights on the main process and as a shape on the others.
 
-    The memory is not touched, and takes no room, until `shard_from_main` fills it.
+    What `load` raises there is raised on every rank. Where the weights tell more than the shape,
+    such as output embeddings that are stored untied, every rank loads them.
+    """
+    own: list[LoadedModel] = []
+
+    def on_rank_0() -> tuple[Any, ...]:
+        own.append(load())
+        model = own[0].model
+        return own[0].fresh, getattr(model, "generation_config", None), _layout(model)
+
+    fresh, generation_config, layout = on_main(accelerator, on_rank_0)
+    loaded = own[0] if own else replace(load(shape_only=True), fresh=fresh)
+    if any_rank(accelerator, _layout(loaded.model) != layout):
+        return own[0] if own else load()
+    if generation_config is not None:  # which is stored beside the weights
+        loaded.model.generation_config = generation_config
+    return loaded
+
+
+def _layout(model: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
+    """Returns name and shape of what ranks send each other."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return [(name, tuple(tensor.shape)) for name, tensor in tensors]
+
+
+def make_room(accelerator: Accelerator, objective: nn.Module, dtype: torch.dtype) -> None:
+    """Makes parameters `dtype`, those on the meta device anew, and sends buffers to all ranks.
+
+    New memory is not touched, and takes no room, until `shard_from_main` fills it.
     """
     filled = {
         parameter: nn.Parameter(
-            torch.empty(parameter.shape, dtype=parameter.dtype)
+            torch.empty(parameter.shape, dtype=dtype)
             if parameter.is_meta
-            else parameter.data,
+            else parameter.data.to(dtype),
             parameter.requires_grad,
         )
         for parameter in objective.parameters()
@@ -48,15 +78,14 @@ def make_room(accelerator: Accelerator, objective: nn.Module) -> None:
                 module._buffers[name] = received[buffer].to(accelerator.device)
 
 
-def shard_from_main(accelerator: Accelerator, objective: nn.Module, dtype: torch.dtype) -> None:
-    """Shards the main process's weights over all ranks, one at a time, as `dtype`.
+def shard_from_main(accelerator: Accelerator, objective: nn.Module) -> None:
+    """Shards the main process's weights over all ranks, one at a time.
 
     A sharded parameter has lost its shape: optimizers are made before.
     """
     from deepspeed.runtime.zero import Init
 
-    for parameter in objective.parameters():
-        parameter.data = parameter.data.to(dtype)
+    dtype = next(objective.parameters()).dtype
     plugin: Any = accelerator.deepspeed_plugin
     given = plugin.deepspeed_config
     zero = {k: value for k, value in given["zero_optimization"].items() if value != "auto"}

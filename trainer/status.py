@@ -16,7 +16,10 @@ from trainer.run_directory import claim, write_json
 
 FULL = ("os error 28", "os error 27", "os error 122", "Errno 28", "Errno 27", "Errno 122")
 """How Python and Rust libraries spell ENOSPC, EFBIG and EDQUOT."""
-GONE = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
+GONE = (
+    *("Connection closed by peer", "Connection reset by peer", "remote process exited"),
+    "Connection was likely closed",
+)
 """How gloo and NCCL say that another rank is no more."""
 HUNG = re.compile(r"Timed out waiting (\d+)ms|timeout caused pair closure")
 """How gloo says that another rank is there and does not answer; NCCL ends the process itself."""

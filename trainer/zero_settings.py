@@ -25,11 +25,11 @@ UNDERSTOOD = (
 )
 """Keys of a DeepSpeed configuration that are filled in here, or change nothing that is learned."""
 LOSS_SCALE = {"initial_scale_power": 16, "loss_scale_window": 2000, "hysteresis": 1}
-"""As torch's GradScaler has it: half at an overflow, twice after 2,000 steps without one."""
+"""As torch's GradScaler has it: half at an overflow, twice after about 2,000 steps without one."""
 
 
-def computes_fp16() -> bool:
-    """Returns whether DeepSpeed runs, on a processor without GPU that computes in fp16."""
+def deepspeed_has_fp16() -> bool:
+    """Returns whether DeepSpeed was launched, on what it can compute on in fp16."""
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
         return False
     from deepspeed.accelerator import get_accelerator

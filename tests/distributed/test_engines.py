@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 from distributed_runs import ROOT, Finished, launch_command, launch_environment
-from test_cut_of_the_step import OPTIMIZERS, TASKS, largest_difference, recipe_of
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from safetensors.torch import load_file, save_file
+from test_cut_of_the_step import OPTIMIZERS, SHAPE, TASKS, largest_difference, recipe_of
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig
 
 STAGES = ("zero1", "zero2", "zero3")
 SETS = ("zero2-offload", "zero3-offload", "fsdp2")
@@ -149,6 +150,35 @@ def test_pretrained_weights_are_those_of_one_process(
     sharded = train_on_two_ranks(file, tmp_path / config, config=config)
     assert_same(whole, sharded)
     assert sharded.results()["baseline"] == whole.results()["baseline"]
+
+
+def test_what_the_main_process_cannot_load_ends_all(write_recipe, train_on_two_ranks, tmp_path):
+    recipe = recipe_of("bert", {"train": "wordpiece", "vocab_size": 200}, "sgd")
+    recipe["task"] = {"name": "classification"}
+    recipe["data"] = {"source": {"builtin": "reviews", "num_rows": 200}}
+    folder = tmp_path / "without-weights"
+    BertConfig(vocab_size=200, **SHAPE).save_pretrained(folder)
+    recipe["model"] = {"name_or_path": str(folder), "tokenizer": recipe["model"]["tokenizer"]}
+    done = train_on_two_ranks(write_recipe(recipe), tmp_path / "run", config="zero3")
+    assert done.status()["exit_code"] == 2
+    assert "model.name_or_path" in done.status()["message"]
+    assert "exitcode  : -" not in done.output, "a rank was killed"
+
+
+@slow
+def test_a_head_that_is_stored_untied_is_loaded_by_every_rank(
+    write_recipe, train_here, train_on_two_ranks, tmp_path
+):
+    """Its ends of text, which stand beside the weights alone, are known to every rank, too."""
+    recipe = of_task("instructions")
+    base = train_here(write_recipe(recipe), tmp_path / "base").directory / "model"
+    weights = load_file(base / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"] + 0.01
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    recipe["model"] = {"name_or_path": str(base)}
+    file = write_recipe(recipe)
+    whole = train_here(file, tmp_path / "one")
+    assert_same(whole, train_on_two_ranks(file, tmp_path / "two", config="zero3"))
 
 
 @pytest.mark.parametrize("config", ["fsdp2", *(pytest.param(one, marks=slow) for one in STAGES)])
