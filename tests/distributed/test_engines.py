@@ -154,6 +154,7 @@ def test_pretrained_weights_are_those_of_one_process(
 
 def test_what_the_main_process_cannot_load_ends_all(write_recipe, train_on_two_ranks, tmp_path):
     recipe = recipe_of("bert", {"train": "wordpiece", "vocab_size": 200}, "sgd")
+    recipe["batch"]["micro_batch_size"] = 4
     recipe["task"] = {"name": "classification"}
     recipe["data"] = {"source": {"builtin": "reviews", "num_rows": 200}}
     folder = tmp_path / "without-weights"
@@ -162,7 +163,7 @@ def test_what_the_main_process_cannot_load_ends_all(write_recipe, train_on_two_r
     done = train_on_two_ranks(write_recipe(recipe), tmp_path / "run", config="zero3")
     assert done.status()["exit_code"] == 2
     assert "model.name_or_path" in done.status()["message"]
-    assert "exitcode  : -" not in done.output, "a rank was killed"
+    assert done.output.count("trainer: ") == 1
 
 
 @slow
