@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from distributed_runs import ROOT, Finished, launch_command, launch_environment
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from test_cut_of_the_step import OPTIMIZERS, SHAPE, TASKS, largest_difference, recipe_of
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig
@@ -116,7 +117,7 @@ def test_every_task(task, config, write_recipe, train_here, train_on_two_ranks, 
 def test_tuning_modes(
     mode, config, checkpointing, uneven_rows, write_recipe, train_here, train_on_two_ranks, tmp_path
 ):
-    """Adapters are those of one process, and the exported model gives the run's own logits."""
+    """Adapters and heads are those of one process, and so are the logits of what is exported."""
     recipe = classification(uneven_rows) | {"tuning": {"mode": mode, "r": 4, "dropout": 0.0}}
     recipe["model"]["gradient_checkpointing"] = checkpointing
     file = write_recipe(recipe)
@@ -129,8 +130,12 @@ def test_tuning_modes(
 
 def exported_logits(run: Finished) -> torch.Tensor:
     folder = run.directory / "model"
-    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    batch = AutoTokenizer.from_pretrained(folder)(["a film", "not very bright"], padding=True)
+    return logits_of(AutoModelForSequenceClassification.from_pretrained(folder).eval(), run)
+
+
+def logits_of(model: Any, run: Finished) -> torch.Tensor:
+    tokenizer = AutoTokenizer.from_pretrained(run.directory / "model")
+    batch = tokenizer(["a film", "not very bright"], padding=True)
     with torch.no_grad():
         return model(**{name: torch.tensor(value) for name, value in batch.items()}).logits
 
@@ -150,6 +155,9 @@ def test_pretrained_weights_are_those_of_one_process(
     sharded = train_on_two_ranks(file, tmp_path / config, config=config)
     assert_same(whole, sharded)
     assert sharded.results()["baseline"] == whole.results()["baseline"]
+    plain = AutoModelForSequenceClassification.from_pretrained(base.directory / "model")
+    adapted = PeftModel.from_pretrained(plain, sharded.directory / "adapter").eval()
+    assert torch.allclose(logits_of(adapted, sharded), exported_logits(sharded), atol=1e-5)
 
 
 def test_what_the_main_process_cannot_load_ends_all(write_recipe, train_on_two_ranks, tmp_path):
