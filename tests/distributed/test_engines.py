@@ -211,13 +211,12 @@ def test_the_best_step_is_exported(
 @pytest.mark.parametrize(
     ("saved", "resumed"),
     [
-        (None, "zero3"),
         ("zero3", None),
         *(
             pytest.param(saved, resumed, marks=slow)
             for saved in (None, "cpu-2", *STAGES, *SETS)
             for resumed in (None, "cpu-2", *STAGES, *SETS)
-            if {saved, resumed} != {None, "zero3"}
+            if (saved, resumed) != ("zero3", None)
         ),
     ],
 )
@@ -378,8 +377,6 @@ def test_a_configuration_that_would_train_something_else_is_refused(
     [
         ("zero2", ["optimizer.name=adamw_8bit"], "optimizer.name: adamw_8bit"),
         ("zero2", ["batch.global_batch_size=33"], "33 is not divided by 2 processes; use 32 or 34"),
-        ("fsdp2", ["tuning.mode=qlora"], "tuning.mode: FSDP2 cannot shard qlora"),
-        ("fsdp2", ["optimizer.name=adamw_8bit"], "optimizer.name: FSDP2 cannot shard adamw_8bit"),
     ],
 )
 def test_refusals(
