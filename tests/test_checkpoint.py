@@ -1,9 +1,10 @@
 """Checkpoints: published whole or not at all, and exact when they are read back."""
 
 import copy
-import errno
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,21 +19,30 @@ from trainer.checkpoint import (
     CheckpointStore,
     load_checkpoint,
     load_weights,
+    read_manifest,
     read_record,
     verify,
-    write_checkpoint,
+    write_record,
 )
-from trainer.config import Optimizer
+from trainer.config import Checkpoint, Optimizer
 from trainer.engine import full_moments, full_weights
 from trainer.errors import CheckpointError
 from trainer.loss_scale import loss_scale, set_loss_scale
 from trainer.optim import build_optimizer
+from trainer.shards import ShardWriter, fingerprint
 from trainer.state import TrainState
 
 
 def fill(folder: Path) -> None:
-    (folder / "weights.bin").write_bytes(os.urandom(1000))
+    for name in ("model-00001.safetensors", "optimizer-00001.safetensors"):
+        (folder / name).write_bytes(os.urandom(1000))
     (folder / "state.json").write_text("{}")
+
+
+def publish(store: CheckpointStore, step: int, write: Callable[[Path], object] = fill) -> Path:
+    folder = store.stage(step)
+    write(folder)
+    return store.publish(step, {file.name: fingerprint(file) for file in folder.iterdir()})
 
 
 @pytest.fixture
@@ -47,7 +57,7 @@ def test_a_run_without_checkpoints_has_none(store):
 
 def test_published_checkpoints_are_found_in_the_order_of_their_steps(store):
     for step in (900, 1000, 20):
-        assert store.publish(step, fill) == store.path(step)
+        assert publish(store, step) == store.path(step)
     assert store.steps() == [20, 900, 1000]
     assert store.newest() == (store.path(1000), [])
     assert store.path(20).name == "step-00000020"
@@ -55,24 +65,24 @@ def test_published_checkpoints_are_found_in_the_order_of_their_steps(store):
 
 
 def test_a_step_that_is_published_again_replaces_the_first(store):
-    store.publish(5, fill)
-    store.publish(5, lambda folder: (folder / "other.bin").write_bytes(b"new"))
+    publish(store, 5)
+    publish(store, 5, lambda folder: (folder / "other.bin").write_bytes(b"new"))
     assert sorted(file.name for file in store.path(5).iterdir()) == ["manifest.json", "other.bin"]
     verify(store.path(5))
 
 
 def truncate(checkpoint: Path) -> None:
-    os.truncate(checkpoint / "weights.bin", 999)
+    os.truncate(checkpoint / "model-00001.safetensors", 999)
 
 
 def flip_a_bit(checkpoint: Path) -> None:
-    content = bytearray((checkpoint / "weights.bin").read_bytes())
+    content = bytearray((checkpoint / "model-00001.safetensors").read_bytes())
     content[500] ^= 1
-    (checkpoint / "weights.bin").write_bytes(content)
+    (checkpoint / "model-00001.safetensors").write_bytes(content)
 
 
 def remove_a_file(checkpoint: Path) -> None:
-    (checkpoint / "weights.bin").unlink()
+    (checkpoint / "model-00001.safetensors").unlink()
 
 
 def remove_the_manifest(checkpoint: Path) -> None:
@@ -89,23 +99,27 @@ DAMAGES = [truncate, flip_a_bit, remove_a_file, remove_the_manifest, cut_the_man
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_passed_over_and_named(store, damage):
     for step in (1, 2):
-        store.publish(step, fill)
+        publish(store, step)
     damage(store.path(2))
     found, passed_over = store.newest()
     assert found == store.path(1)
     (reason,) = passed_over
     assert str(store.path(2)) in reason
+    store.set_aside_after(found)
+    assert store.steps() == [1]
 
 
 def test_the_changed_file_is_named(store):
-    flip_a_bit(store.publish(2, fill))
-    with pytest.raises(CheckpointError, match=r"changed after it was written: weights\.bin$"):
+    flip_a_bit(publish(store, 2))
+    with pytest.raises(
+        CheckpointError, match=r"changed after it was written: model-00001\.safetensors$"
+    ):
         verify(store.path(2))
 
 
 def test_where_all_are_damaged_each_is_named(store):
     for step in (1, 2):
-        truncate(store.publish(step, fill))
+        truncate(publish(store, step))
     found, passed_over = store.newest()
     assert found is None
     assert ["step-00000002" in passed_over[0], "step-00000001" in passed_over[1]] == [True, True]
@@ -124,21 +138,107 @@ def test_where_all_are_damaged_each_is_named(store):
 )
 def test_pruning_keeps_the_newest_and_the_best(store, keep_last, best_step, kept):
     for step in (1, 2, 3, 4):
-        store.publish(step, fill)
-    store.prune(keep_last=keep_last, spared={best_step})
+        publish(store, step)
+    store.prune(Checkpoint(keep_last=keep_last), best_step)
     assert store.steps() == kept
     assert {path.name for path in store.folder.iterdir()} == {store.path(s).name for s in kept}
     for step in kept:
-        verify(store.path(step))
+        verify(store.path(step), resumable=step > 4 - keep_last)
+
+
+def test_what_is_kept_beyond_the_last_holds_weights_only(store):
+    for step in (1, 2, 3):
+        publish(store, step)
+    for _ in range(2):
+        store.prune(Checkpoint(keep_last=1), 2)
+        names = sorted(file.name for file in store.path(2).iterdir())
+        assert names == ["manifest.json", "model-00001.safetensors", "state.json"]
+    verify(store.path(2))
+    flip_a_bit(store.path(3))
+    found, passed_over = store.newest()
+    assert found is None
+    assert "holds weights only" in passed_over[1]
+
+
+def test_ends_of_epochs_are_kept_where_a_recipe_says_so(store):
+    for step in range(1, 7):
+        record = json.dumps({"ends_epoch": step % 2 == 0})
+        publish(store, step, lambda folder, text=record: (folder / "state.json").write_text(text))
+    store.prune(Checkpoint(keep_last=1, every_epoch=True), 1)
+    assert store.steps() == [1, 2, 4, 6]
+    store.prune(Checkpoint(keep_last=1, keep_best=False), 1)
+    assert store.steps() == [6]
+
+
+def test_a_run_that_dies_while_moments_are_removed_leaves_them_unlisted(store, monkeypatch):
+    """The manifest goes first: what lies there beside it is removed the next time."""
+    for step in (1, 2):
+        publish(store, step)
+
+    def die(_path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", die)
+        with pytest.raises(KeyboardInterrupt):
+            store.prune(Checkpoint(keep_last=1), 1)
+    verify(store.path(1))
+    assert not read_manifest(store.path(1))["resumable"]
+    store.prune(Checkpoint(keep_last=1), 1)
+    assert not list(store.path(1).glob("optimizer-*"))
+
+
+@pytest.mark.parametrize("deaths", [1, 2, 3])
+def test_a_run_that_dies_while_it_replaces_a_checkpoint_keeps_one_of_them(
+    store, deaths, monkeypatch
+):
+    """It dies before the old one is moved, between the two renames, or before the old one goes."""
+    publish(store, 5)
+    before = read_manifest(store.path(5))
+    calls: list[str] = []
+
+    def dies(kind: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            calls.append(kind)
+            if len(calls) == deaths:
+                raise KeyboardInterrupt
+            return real(*arguments, **options)
+
+        return call
+
+    folder = store.stage(5)
+    fill(folder)
+    sums = {file.name: fingerprint(file) for file in folder.iterdir()}
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", dies("rename", Path.rename))
+        patched.setattr(shutil, "rmtree", dies("rmtree", shutil.rmtree))
+        with pytest.raises(KeyboardInterrupt):
+            store.publish(5, sums)
+    assert calls == ["rename", "rename", "rmtree"][:deaths]
+    store.recover()
+    found, _ = store.newest()
+    assert found == store.path(5)
+    assert read_manifest(found) == (before if deaths < 3 else {"resumable": True, "files": sums})
+    assert [path.name for path in store.folder.iterdir()] == ["step-00000005"]
+
+
+def test_a_folder_that_cannot_be_read_is_passed_over(store):
+    publish(store, 1)
+    store.path(2).symlink_to(store.path(2))  # in a circle, so that root cannot read it either
+    found, passed_over = store.newest()
+    assert found == store.path(1)
+    assert "step-00000002 is no complete checkpoint" in passed_over[0]
+    store.set_aside_after(found)
+    assert store.steps() == [1]
 
 
 def test_what_a_run_that_died_left_is_no_checkpoint_and_is_removed(store):
-    store.publish(1, fill)
+    publish(store, 1)
     for name in (".staging-00000002", ".staging-pruned-00000000"):
         (store.folder / name).mkdir()
         fill(store.folder / name)
     assert store.newest() == (store.path(1), [])
-    store.publish(3, fill)
+    publish(store, 3)
     assert sorted(path.name for path in store.folder.iterdir()) == [
         "step-00000001",
         "step-00000003",
@@ -151,31 +251,10 @@ def test_a_run_that_dies_while_it_writes_leaves_no_checkpoint(store):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store.publish(1, die)
+        publish(store, 1, die)
     assert store.newest() == (None, [])
-    store.publish(1, fill)
+    publish(store, 1)
     verify(store.path(1))
-
-
-@pytest.mark.parametrize(
-    ("earlier", "sentence"), [([], "starts anew"), ([3, 6], "resumes from step 6")]
-)
-def test_a_full_disk_leaves_earlier_checkpoints_and_says_where_the_run_resumes(
-    store, earlier, sentence
-):
-    for step in earlier:
-        store.publish(step, fill)
-
-    def full(folder: Path) -> None:
-        fill(folder)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with pytest.raises(CheckpointError, match=f"step 9 .*No space left on device.*{sentence}"):
-        store.publish(9, full)
-    assert store.steps() == earlier
-    assert len(list(store.folder.iterdir())) == len(earlier)
-    for step in earlier:
-        verify(store.path(step))
 
 
 # Weights and moments. The layers are wide enough for 8-bit moments, which smaller ones do not get.
@@ -223,14 +302,17 @@ STATE = TrainState(step=3, samples=24, tokens=99, loss_sum=0.1, best_step=2, bes
 
 def write(folder: Path, parameters, optimizer, digest: str = "abc", scaler=None) -> Path:
     folder.mkdir()
-    write_checkpoint(
+    writer = ShardWriter(folder, rank=0, num_ranks=1, snapshot=False)
+    writer.write("model", full_weights(PLAIN, parameters))
+    writer.write("optimizer", full_moments(PLAIN, optimizer, parameters))
+    assert writer.result()[1] is None
+    write_record(
         folder,
-        weights=dict(full_weights(PLAIN, parameters)),
-        moments=dict(full_moments(PLAIN, optimizer, parameters)),
         state=STATE,
         loss_scale=loss_scale(PLAIN, scaler),
         order_digest=digest,
         launch={},
+        ends_epoch=False,
     )
     return folder
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from click.testing import CliRunner
-from safetensors.torch import load_file
+from distributed_runs import tensors_of
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from trainer.cli import main
@@ -129,8 +129,8 @@ def test_a_new_directory_from_a_checkpoint_ends_like_the_old_one(
     run("train", recipe, "--run-dir", tmp_path / "old")
     checkpoint = tmp_path / "old" / "checkpoints" / "step-00000006"
     run("train", recipe, "--run-dir", tmp_path / "new", "--resume", checkpoint)
-    last = "checkpoints/step-00000020/model.safetensors"
-    old, new = load_file(tmp_path / "old" / last), load_file(tmp_path / "new" / last)
+    last = "checkpoints/step-00000020"
+    old, new = tensors_of(tmp_path / "old" / last), tensors_of(tmp_path / "new" / last)
     assert all(torch.equal(old[name], new[name]) for name in old)
 
 
@@ -138,15 +138,15 @@ def test_a_broken_newest_checkpoint_is_passed_over(reviews_recipe, write_recipe,
     reviews_recipe["checkpoint"] = {"every_steps": 6, "keep_last": 9}
     recipe, directory = write_recipe(reviews_recipe), tmp_path / "run"
     run("train", recipe, "--run-dir", directory)
-    whole = load_file(directory / "checkpoints" / "step-00000020" / "model.safetensors")
+    whole = tensors_of(directory / "checkpoints" / "step-00000020")
     # As if it had died in the save of step 18: what came later is not there.
     (directory / "status.json").unlink()
     shutil.rmtree(directory / "checkpoints" / "step-00000020")
-    (directory / "checkpoints" / "step-00000018" / "model.safetensors").write_bytes(b"half")
+    (directory / "checkpoints" / "step-00000018" / "model-00001.safetensors").write_bytes(b"half")
     output = run("train", recipe, "--run-dir", directory)
     assert "passed over" in output
     assert "step-00000018" in output
-    again = load_file(directory / "checkpoints" / "step-00000020" / "model.safetensors")
+    again = tensors_of(directory / "checkpoints" / "step-00000020")
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 

@@ -16,11 +16,12 @@ FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"commands", "sweep"},
+    {"commands", "checkpoint_commands", "sweep"},
     {"report", "plan", "loop", "child", "smoke", "resuming"},
     {"run"},
     {
         *("evaluation", "launch", "order", "checkpoint", "preemption", "run_directory", "ranks"),
+        *("shards", "saving", "disk_space"),
         *("zero_settings", "fsdp_settings", "sharded_start", "extension_locks"),
         *("micro_batch", "precision", "meeting", "timeouts"),
         *("status", "environment", "zero_shot", "inputs"),

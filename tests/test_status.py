@@ -7,14 +7,15 @@ import os
 import pytest
 
 from trainer.errors import CheckpointError, ConfigError, LaunchError
+from trainer.preemption import StopRequest
 from trainer.run_directory import claim
 from trainer.status import Status, read_status
 
 
 def test_the_status_comes_back(tmp_path):
     assert read_status(tmp_path) == {}
-    Status(tmp_path).write("running", None, None, "starting")
-    Status(tmp_path).write("stopped", 85, 7, "résumé")
+    Status(tmp_path, StopRequest()).write("running", None, None, "starting")
+    Status(tmp_path, StopRequest()).write("stopped", 85, 7, "résumé")
     assert read_status(tmp_path) == {
         "state": "stopped",
         "exit_code": 85,
@@ -31,7 +32,7 @@ def test_a_status_that_cannot_be_read_is_none(tmp_path):
 
 def test_only_the_main_process_writes(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    Status(tmp_path).write("running", None, None, "starting")
+    Status(tmp_path, StopRequest()).write("running", None, None, "starting")
     assert read_status(tmp_path) == {}
 
 
@@ -50,7 +51,7 @@ def test_only_the_main_process_writes(tmp_path, monkeypatch):
 def test_a_failure_is_written_with_the_step_to_go_on_from(tmp_path, error, raised, code):
     for step in (3, 12):
         (tmp_path / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
-    with pytest.raises(raised), Status(tmp_path).reported():
+    with pytest.raises(raised), Status(tmp_path, StopRequest()).reported():
         raise error
     status = read_status(tmp_path)
     assert (status["state"], status["exit_code"], status["step"]) == ("failed", code, 12)
@@ -58,15 +59,15 @@ def test_a_failure_is_written_with_the_step_to_go_on_from(tmp_path, error, raise
 
 @pytest.mark.parametrize(("state", "after"), [("done", "done"), ("stopped", "failed")])
 def test_a_failure_leaves_a_finished_run_alone(tmp_path, state, after):
-    Status(tmp_path).write(state, 0, 5, "")
-    with pytest.raises(ConfigError), Status(tmp_path).reported():
+    Status(tmp_path, StopRequest()).write(state, 0, 5, "")
+    with pytest.raises(ConfigError), Status(tmp_path, StopRequest()).reported():
         raise ConfigError("mend it")
     assert read_status(tmp_path)["state"] == after
 
 
 def test_a_failure_leaves_a_running_process_alone(tmp_path):
-    Status(tmp_path).write("running", None, 5, "")
-    with claim(tmp_path), pytest.raises(ConfigError), Status(tmp_path).reported():
+    Status(tmp_path, StopRequest()).write("running", None, 5, "")
+    with claim(tmp_path), pytest.raises(ConfigError), Status(tmp_path, StopRequest()).reported():
         raise ConfigError("mend it")
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "running"
 
@@ -82,7 +83,7 @@ def test_a_failure_leaves_a_running_process_alone(tmp_path):
 )
 def test_a_rank_that_is_gone_or_hangs_is_named_as_such(error, sentence, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    status = Status(tmp_path)
+    status = Status(tmp_path, StopRequest())
     with pytest.raises(LaunchError, match=sentence), status.reported():
         raise RuntimeError(error)
     assert read_status(tmp_path)["exit_code"] == 2

@@ -1,26 +1,25 @@
 """Checkpoints: staged, verified, published by one rename; what is half written never counts."""
 
-import hashlib
 import json
-import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
-from trainer.engine import Moments, Parameters, set_full_moments, set_full_weights
+from trainer import config
+from trainer.engine import Parameters, set_full_moments, set_full_weights
 from trainer.errors import CheckpointError
 from trainer.loss_scale import set_loss_scale
+from trainer.shards import Fingerprint, SavedTensors, fingerprint, flush
 from trainer.state import TrainState
 
-MANIFEST = "manifest.json"
+MANIFEST, RECORD = "manifest.json", "state.json"
 
 
 @dataclass(frozen=True)
@@ -37,45 +36,49 @@ class CheckpointStore:
         names = [path.name for path in self.folder.glob("step-*")]
         return sorted(int(name[5:]) for name in names if re.fullmatch(r"step-\d{8}", name))
 
-    def publish(self, step: int, write: Callable[[Path], None]) -> Path:
-        """Returns the checkpoint of `step`, which `write` fills in a staging folder first.
+    def stage(self, step: int) -> Path:
+        """Returns a new folder for the files of a checkpoint, which `publish` gives its name."""
+        self.recover()
+        staging = self._staging(step)
+        staging.mkdir(parents=True)
+        return staging
 
-        Raises CheckpointError where it cannot be written; earlier checkpoints stay as they are.
-        """
-        target, staging = self.path(step), self.folder / f".staging-{step:08d}"
-        try:
-            self.clean()
-            staging.mkdir(parents=True)
-            write(staging)
-            sums = {file.name: _fingerprint(file) for file in sorted(staging.iterdir())}
-            (staging / MANIFEST).write_text(json.dumps(sums, indent=2))
-            for file in (*staging.iterdir(), staging):
-                _flush(file)
-            if target.exists():
-                shutil.rmtree(target)
-            staging.rename(target)
-            _flush(self.folder)
-        except (OSError, SafetensorError) as error:
-            shutil.rmtree(staging, ignore_errors=True)
-            kept = self.steps()
-            resumed = f"resumes from step {kept[-1]}" if kept else "starts anew"
-            raise CheckpointError(
-                f"the checkpoint of step {step} cannot be written to {self.folder} ({error}); free "
-                f"space there and run the same command, which {resumed}"
-            ) from error
+    def publish(self, step: int, files: Mapping[str, Fingerprint]) -> Path:
+        """Returns the checkpoint of `step`, complete under its name from one moment to the next."""
+        target, staging = self.path(step), self._staging(step)
+        _write_manifest(staging, {"resumable": True, "files": dict(files)})
+        flush(staging)
+        replaced = self.folder / f".replaced-{step:08d}"
+        if target.exists():
+            target.rename(replaced)  # a run that dies before the next line gets it back
+        staging.rename(target)
+        flush(self.folder)
+        if replaced.exists():
+            shutil.rmtree(replaced)
         return target
 
-    def clean(self) -> None:
-        """Removes what a run that died has left staged."""
-        for path in self.folder.glob(".staging-*"):
+    def discard(self, step: int) -> None:
+        """Removes what is staged of a checkpoint that cannot be written."""
+        shutil.rmtree(self._staging(step), ignore_errors=True)
+
+    def recover(self) -> None:
+        """Removes what a run that died has left half done, or takes it back."""
+        for path in self.folder.glob(".replaced-*"):
+            target = self.path(int(path.name.rpartition("-")[2]))
+            if not target.exists():
+                path.rename(target)
+        for path in [*self.folder.glob(".staging-*"), *self.folder.glob(".replaced-*")]:
             shutil.rmtree(path)
 
     def newest(self) -> tuple[Path | None, list[str]]:
-        """Returns the newest checkpoint that verifies, and why newer ones were passed over."""
+        """Returns the newest checkpoint that a run can go on from, and why newer ones are not it.
+
+        It was verified.
+        """
         passed_over: list[str] = []
         for step in reversed(self.steps()):
             try:
-                verify(self.path(step))
+                verify(self.path(step), resumable=True)
             except CheckpointError as error:
                 passed_over.append(str(error))
             else:
@@ -90,52 +93,93 @@ class CheckpointStore:
         for step in self.steps():
             if checkpoint is not None and self.path(step).name > checkpoint.name:
                 target = self.folder / f"damaged-{self.path(step).name}"
-                shutil.rmtree(target, ignore_errors=True)
+                _remove(target)
                 self.path(step).rename(target)
 
-    def prune(self, *, keep_last: int, spared: Collection[int | None]) -> None:
-        """Removes all but the newest `keep_last` checkpoints and those of the steps `spared`."""
-        for step in self.steps()[:-keep_last]:
-            if step not in spared:
+    def prune(self, settings: config.Checkpoint, best_step: int | None) -> None:
+        """Removes all but the last checkpoints, the best and, where settings say so, epochs' ends.
+
+        Of these two, older ones keep their weights only: what an optimizer remembers is mostly
+        larger, and a run goes on from a newer one.
+        """
+        spared = {best_step} if settings.keep_best else set[int | None]()
+        if settings.every_epoch:
+            spared |= {step for step in self.steps() if self._may_end_epoch(step)}
+        for step in self.steps()[: -settings.keep_last]:
+            if step in spared:
+                with suppress(CheckpointError):  # whoever reads a damaged one is told
+                    _keep_weights_only(self.path(step))
+            else:
                 # Renamed first: a run that dies here leaves nothing that looks like a checkpoint.
                 leaving = self.path(step).rename(self.folder / f".staging-pruned-{step:08d}")
                 shutil.rmtree(leaving)
 
+    def _may_end_epoch(self, step: int) -> bool:
+        try:
+            return read_record(self.path(step))["ends_epoch"]
+        except (OSError, ValueError):
+            return True  # what cannot be read is not removed for it
 
-def verify(checkpoint: Path) -> None:
-    """Raises CheckpointError unless each file has the size and the checksum of the manifest."""
+    def _staging(self, step: int) -> Path:
+        return self.folder / f".staging-{step:08d}"
+
+
+def read_manifest(checkpoint: Path) -> dict[str, Any]:
+    """Returns what a checkpoint says of itself: `files` with fingerprints, and `resumable`.
+
+    Raises CheckpointError where it says nothing.
+    """
     try:
-        sums = json.loads((checkpoint / MANIFEST).read_text())
-        wrong = [name for name, sum_ in sums.items() if _fingerprint(checkpoint / name) != sum_]
-    except (OSError, ValueError) as error:
+        manifest = json.loads((checkpoint / MANIFEST).read_text())
+        return {"resumable": bool(manifest["resumable"]), "files": dict(manifest["files"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{checkpoint} is no complete checkpoint: {error}") from error
+
+
+def verify(checkpoint: Path, *, resumable: bool = False) -> None:
+    """Raises CheckpointError unless each file has the size and the checksum of the manifest.
+
+    With `resumable`, also where it holds weights only.
+    """
+    manifest = read_manifest(checkpoint)
+    try:
+        files = manifest["files"].items()
+        wrong = [name for name, expected in files if fingerprint(checkpoint / name) != expected]
+    except OSError as error:
         raise CheckpointError(f"{checkpoint} is no complete checkpoint: {error}") from error
     if wrong:
         raise CheckpointError(f"{checkpoint} was changed after it was written: {', '.join(wrong)}")
+    if resumable and not manifest["resumable"]:
+        raise CheckpointError(
+            f"{checkpoint} holds weights only, for moments are kept of the last ones; no run goes "
+            f"on from it"
+        )
 
 
-def write_checkpoint(
+def write_record(
     folder: Path,
     *,
-    weights: dict[str, Tensor],
-    moments: Mapping[str, Moments],
     state: TrainState,
     loss_scale: Mapping[str, float] | None,
     order_digest: str,
     launch: Mapping[str, Any],
+    ends_epoch: bool,
 ) -> None:
-    """Writes what learns, by name, and the numbers; frozen weights are not written again."""
-    save_file(weights, folder / "model.safetensors")
-    entries = {
-        f"{name}|{entry}": value for name, kept in moments.items() for entry, value in kept.items()
-    }
-    save_file(entries, folder / "optimizer.safetensors")
+    """Writes the numbers of a checkpoint."""
     record = {
         "state": state.as_dict(),
         "order_digest": order_digest,
         "launch": dict(launch),
         "loss_scale": loss_scale,
+        "ends_epoch": ends_epoch,
     }
-    (folder / "state.json").write_text(json.dumps(record, indent=2))
+    (folder / RECORD).write_text(json.dumps(record, indent=2))
+    flush(folder / RECORD)
+
+
+def read_record(checkpoint: Path) -> dict[str, Any]:
+    """Returns the numbers of a checkpoint."""
+    return json.loads((checkpoint / RECORD).read_text())
 
 
 def load_weights(checkpoint: Path, objective: nn.Module, parameters: Parameters) -> None:
@@ -143,7 +187,7 @@ def load_weights(checkpoint: Path, objective: nn.Module, parameters: Parameters)
 
     Raises CheckpointError where it has other names.
     """
-    saved = load_file(checkpoint / "model.safetensors")
+    saved = SavedTensors(checkpoint, "model")
     if saved.keys() != parameters.keys():
         other = sorted(saved.keys() ^ parameters.keys())[0]
         raise CheckpointError(f"{checkpoint} is of another model: {other} is only in one of them")
@@ -170,32 +214,35 @@ def load_checkpoint(
             f"or another --run-dir"
         )
     load_weights(checkpoint, objective, parameters)
-    moments: dict[str, Moments] = {name: {} for name in parameters}
-    for key, tensor in load_file(checkpoint / "optimizer.safetensors").items():
-        name, _, entry = key.rpartition("|")
-        moments[name][entry] = tensor
-    set_full_moments(objective, optimizer, parameters, moments)
+    set_full_moments(objective, optimizer, parameters, SavedTensors(checkpoint, "optimizer"))
     if record.get("loss_scale") is not None:
         set_loss_scale(objective, scaler, record["loss_scale"])
     return TrainState(**record["state"])
 
 
-def read_record(checkpoint: Path) -> dict[str, Any]:
-    """Returns the numbers of a checkpoint."""
-    return json.loads((checkpoint / "state.json").read_text())
+def _keep_weights_only(checkpoint: Path) -> None:
+    """Removes moments; whenever a run dies in it, what is left agrees with the manifest."""
+    manifest = read_manifest(checkpoint)
+    if manifest["resumable"]:
+        files = manifest["files"].items()
+        kept = {name: file for name, file in files if not name.startswith("optimizer-")}
+        _write_manifest(checkpoint, {"resumable": False, "files": kept})
+        flush(checkpoint)
+    for file in checkpoint.glob("optimizer-*"):
+        file.unlink()
 
 
-def _fingerprint(file: Path) -> dict[str, Any]:
-    with file.open("rb") as opened:
-        return {
-            "bytes": file.stat().st_size,
-            "sha256": hashlib.file_digest(opened, "sha256").hexdigest(),
-        }
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    staging = folder / f".{MANIFEST}.staging"
+    staging.write_text(json.dumps(manifest, indent=2))
+    flush(staging)
+    staging.replace(folder / MANIFEST)
 
 
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _remove(path: Path) -> None:
+    """Removes a folder, or whatever else lies in its place."""
+    with suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from trainer.errors import INTERRUPTED, WRONG, TrainerError
+from trainer.errors import INTERRUPTED, WRONG, Stopped, TrainerError
 
 RECIPE = click.argument("recipe")
 SET = click.option(
@@ -18,6 +18,7 @@ SET = click.option(
 SMOKE = click.option(
     "--smoke", is_flag=True, help="The whole path in seconds: a tiny random model, built-in data."
 )
+RUN_DIR = click.argument("run_dir", type=click.Path(path_type=Path))
 DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 
 
@@ -37,6 +38,11 @@ def main() -> None:
     metavar="auto|never|PATH",
     help="Continue the run directory, refuse to, or start from a checkpoint.",
 )
+@click.option(
+    "--time-limit",
+    metavar="DURATION",
+    help="Save and stop in time, with code 85: 45m, 2h, 1:30:00.",
+)
 @SMOKE
 @DEBUG
 def train(
@@ -44,6 +50,7 @@ def train(
     overrides: tuple[str, ...],
     run_dir: Path | None,
     resume: str,
+    time_limit: str | None,
     smoke: bool,
     debug: bool,
 ) -> None:
@@ -53,13 +60,15 @@ def train(
         from trainer.commands import train
 
         directory = run_dir or Path("runs") / (_name_of(recipe) + "-smoke" * smoke)
-        return train(recipe, overrides, directory, resume, in_miniature=smoke)
+        return train(
+            recipe, overrides, directory, resume, time_limit=time_limit, in_miniature=smoke
+        )
 
     _run(command, debug)
 
 
 @main.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
+@RUN_DIR
 @click.option("--checkpoint", default="best", metavar="best|last|STEP", show_default=True)
 @click.option("--split", default="validation", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -185,6 +194,55 @@ def compare(run_dirs: tuple[Path, ...], by: str | None, as_json: bool, debug: bo
     _run(command, debug)
 
 
+@main.group()
+def checkpoints() -> None:
+    """List, verify or prune the checkpoints of a run."""
+
+
+@checkpoints.command("ls")
+@RUN_DIR
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+@DEBUG
+def list_(run_dir: Path, as_json: bool, debug: bool) -> None:
+    """List the checkpoints of RUN_DIR: size, metric, processes, and whether they are complete."""
+
+    def command() -> int:
+        from trainer.checkpoint_commands import list_checkpoints
+
+        return list_checkpoints(run_dir, as_json)
+
+    _run(command, debug)
+
+
+@checkpoints.command()
+@RUN_DIR
+@DEBUG
+def verify(run_dir: Path, debug: bool) -> None:
+    """Compare all files of RUN_DIR's checkpoints with their checksums; code 2 where one differs."""
+
+    def command() -> int:
+        from trainer.checkpoint_commands import verify_checkpoints
+
+        return verify_checkpoints(run_dir)
+
+    _run(command, debug)
+
+
+@checkpoints.command()
+@RUN_DIR
+@click.option("--keep-last", type=click.IntRange(min=1), help="Default: that of the recipe.")
+@DEBUG
+def prune(run_dir: Path, keep_last: int | None, debug: bool) -> None:
+    """Remove what RUN_DIR keeps no longer, what is damaged, and what dead runs have left."""
+
+    def command() -> int:
+        from trainer.checkpoint_commands import prune_checkpoints
+
+        return prune_checkpoints(run_dir, keep_last)
+
+    _run(command, debug)
+
+
 def _name_of(recipe: str) -> str:
     """Returns the name of a recipe; llama-3.2-1b has a dot and no suffix."""
     return re.sub(r"\.ya?ml$", "", Path(recipe).name)
@@ -200,6 +258,12 @@ def _run(command: Callable[[], int], debug: bool) -> None:
         elif os.environ.get("LOCAL_RANK", "0") == "0":
             click.echo(f"trainer: {error}", err=True)
         code = WRONG
+    except Stopped as stopped:
+        if os.environ.get("RANK", "0") == "0":
+            click.echo(f"trainer: {stopped}", err=True)
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            os._exit(stopped.code)  # ending in good order would wait for ranks that left, too
+        code = stopped.code
     except KeyboardInterrupt:
         click.echo("trainer: interrupted", err=True)
         code = INTERRUPTED

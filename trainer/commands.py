@@ -11,12 +11,10 @@ from trainer.config import Recipe
 from trainer.environment import quiet_libraries
 from trainer.errors import (
     DONE,
-    INTERRUPTED,
-    STOPPED,
     CheckpointError,
     ConfigError,
 )
-from trainer.preemption import StopRequest, listen
+from trainer.preemption import StopRequest, end_of_time, listen
 from trainer.recipe import load_recipe
 from trainer.run_directory import (
     read_recipe,
@@ -36,17 +34,19 @@ def train(
     directory: Path,
     resume: str,
     *,
+    time_limit: str | None = None,
     in_miniature: bool = False,
 ) -> int:
     """Trains a recipe in its run directory and returns the exit code; status.json is written last.
 
-    Raises TrainerError for what the user can mend.
+    Raises TrainerError for what the user can mend, and Stopped where there is nothing to save.
     """
     quiet_libraries()
     with ExitStack() as stack:
-        status = Status(directory.absolute())
+        stop = StopRequest(end_of_time(time_limit))
+        status = Status(directory.absolute(), stop)
+        stack.enter_context(listen(stop, status.give_up))
         stack.enter_context(status.reported())
-        stop = stack.enter_context(listen())
         recipe = load_recipe(recipe_name, overrides)
         if in_miniature:
             from trainer.smoke import smoke
@@ -127,38 +127,57 @@ def _train(
     from trainer.loop import finished, train
     from trainer.ranks import on_main
     from trainer.report.results import finish
-    from trainer.resuming import open_directory, resume_run
+    from trainer.resuming import check_shared, open_directory, resume_run
     from trainer.run import build_run
     from trainer.timeouts import training_time
 
-    accelerator = build_accelerator(recipe, directory)
+    accelerator = build_accelerator(recipe, directory, stop)
     changes = on_main(accelerator, lambda: open_directory(recipe, directory, resume, stack))
     if changes is None:
         if accelerator.is_main_process:
             print(f"This run is finished: {directory / 'report.md'}; --run-dir DIR trains anew.")
         return _leave(accelerator, DONE)
     status.begin()
-    run = build_run(recipe, accelerator, directory)
+    check_shared(accelerator, directory)
+    run = build_run(recipe, accelerator, directory, stop)
     for change in changes:
         run.tracker.say(change)
     state = resume_run(run, accelerator, resume)
     _describe(run, accelerator)
+    run.tracker.say(f"  {on_main(accelerator, lambda: _disk_space(run))}")
     if state.step == 0:
         _zero_shot(run, accelerator, state)
     if state.step == 0 and recipe.evaluation.baseline:
         _baseline(run, accelerator, state)
-    with training_time():
-        state = train(run, accelerator, state, stop)
+    with training_time(), stop.at_boundaries():
+        state = train(run, accelerator, state)
+        if not finished(run, state):
+            stop.settle()
     run.tracker.close()
     if not finished(run, state):
-        code = INTERRUPTED if stop.interrupted else STOPPED
         message = f"stopped at step {state.step} of {run.num_steps}; the same command resumes"
         run.tracker.say(message)
-        status.write("stopped", code, state.step, message)
-        return _leave(accelerator, code)
+        status.write("stopped", stop.code, state.step, message)
+        return _leave(accelerator, stop.code)
     finish(run, accelerator, state)
+    stop.settle()
     status.write("done", DONE, state.step, "done")
     return _leave(accelerator, DONE)
+
+
+def _disk_space(run: "Run") -> str:
+    from trainer.disk_space import check_disk_space
+    from trainer.precision import COMPUTE_DTYPES
+
+    learns_all = run.recipe.tuning.mode == "full"
+    itemsize = 4 if learns_all else COMPUTE_DTYPES[run.precision].itemsize
+    return check_disk_space(
+        run.directory,
+        run.checkpoint_size,
+        run.recipe.checkpoint,
+        num_epochs=-(-run.num_steps // run.order.steps_per_epoch),
+        model_bytes=itemsize * run.counts.total,
+    )
 
 
 def _baseline(run: "Run", accelerator: "Accelerator", state: "TrainState") -> None:

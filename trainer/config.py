@@ -229,8 +229,11 @@ class Checkpoint(Section):
     every_epoch: bool = False
     """Also at the end of each epoch; these are all kept."""
     keep_last: PositiveInt = 2
+    """So many can be resumed; older ones that are kept hold weights only."""
     keep_best: bool = True
     """Keep the best step's checkpoint; model/ then holds it, otherwise the last step."""
+    in_background: Annotated[bool, Field(alias="async")] = False
+    """Train on while files are written, from a copy in memory of what each rank writes."""
 
 
 class Tracking(Section):

@@ -4,8 +4,10 @@ With launch.py and the settings beside it the only file that knows DeepSpeed and
 few of their private names, which the tests of resuming hold fast.
 """
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,8 +22,6 @@ from torch.nn.utils import get_total_norm
 from trainer.errors import CheckpointError
 
 Parameters = Mapping[str, nn.Parameter]
-Moments = dict[str, Tensor]
-"""What an optimizer keeps of one parameter, by its own names; `step` is a number, fp32 []."""
 
 
 def zero_stage(objective: nn.Module) -> int:
@@ -86,72 +86,89 @@ def base_optimizer(optimizer: Any) -> torch.optim.Optimizer:
     return optimizer
 
 
-def full_weights(objective: nn.Module, parameters: Parameters) -> Iterator[tuple[str, Tensor]]:
-    """Yields the fp32 weights by name, one whole parameter at a time, on the CPU.
+@dataclass(frozen=True)
+class Whole:
+    """A whole tensor that lies in shards: every rank has to `get` it, for all put it together."""
 
-    Every rank has to go through them: a sharded one is put together by all.
-    """
+    name: str
+    num_bytes: int
+    get: Callable[[], Tensor]
+
+
+def full_weights(objective: nn.Module, parameters: Parameters) -> Iterator[Whole]:
+    """Yields the fp32 weights by name."""
     for name, parameter in parameters.items():
         if zero_stage(objective):
             from deepspeed.utils import safe_get_full_fp32_param
 
-            value: Any = safe_get_full_fp32_param(parameter)
+            yield _of_zero(name, parameter, partial(safe_get_full_fp32_param, parameter))
         else:
-            value = parameter.detach()
-        yield name, _on_cpu(value)
+            yield _of_plain(name, parameter.detach())
 
 
-def full_moments(
-    objective: nn.Module, optimizer: Any, parameters: Parameters
-) -> Iterator[tuple[str, Moments]]:
-    """Yields the moments of each parameter by its name, like `full_weights`."""
+def full_moments(objective: nn.Module, optimizer: Any, parameters: Parameters) -> Iterator[Whole]:
+    """Yields what the optimizer keeps of each parameter, named like `layer.weight|exp_avg`.
+
+    The entry `step` is a number, fp32 [].
+    """
     base = base_optimizer(optimizer)
     if not zero_stage(objective):
         for name, parameter in parameters.items():
-            kept = base.state.get(parameter, {})
-            yield name, {entry: _on_cpu(v) for entry, v in kept.items() if v is not None}
+            for entry, value in base.state.get(parameter, {}).items():
+                if value is not None:
+                    yield _of_plain(f"{name}|{entry}", value)
         return
     from deepspeed.utils import safe_get_full_optimizer_state
 
     shared = next(iter(base.state.values()), {})  # each flat partition holds the same entries
     _link_moments(objective)
     for name, parameter in parameters.items():
-        moments: Moments = {}
         for entry, value in shared.items():
             if entry == "step":
-                moments[entry] = torch.tensor(float(value))
+                yield _of_plain(f"{name}|step", float(value))
             elif value is not None:
-                moments[entry] = _on_cpu(safe_get_full_optimizer_state(parameter, entry))
-        yield name, moments
+                get = partial(safe_get_full_optimizer_state, parameter, entry)
+                yield _of_zero(f"{name}|{entry}", parameter, get)
 
 
 @torch.no_grad()
 def set_full_weights(
     objective: nn.Module, parameters: Parameters, weights: Mapping[str, Tensor]
 ) -> None:
-    """Puts whole weights into the parameters of the same names, on every rank its share."""
+    """Puts whole weights into the parameters of the same names, on every rank its share.
+
+    One is read at a time, so that `weights` may lie in a file.
+    """
     for module in objective.modules():
         if isinstance(module, FSDPModule):
             module.reshard()  # what the last evaluation left gathered would be used once more
     for name, parameter in parameters.items():
+        weight = weights[name]
         if not zero_stage(objective):
-            parameter.copy_(_laid_out_as(parameter, weights[name]))
+            parameter.copy_(_laid_out_as(parameter, weight))
             continue
-        _set_share(parameter, weights[name])  # the fp32 master, and here what computes
+        _set_share(parameter, weight)  # the fp32 master, and here what computes
         with whole_weight(objective, parameter):
-            parameter.copy_(weights[name])
+            parameter.copy_(weight)
 
 
 def set_full_moments(
-    objective: nn.Module, optimizer: Any, parameters: Parameters, moments: Mapping[str, Moments]
+    objective: nn.Module, optimizer: Any, parameters: Parameters, moments: Mapping[str, Tensor]
 ) -> None:
-    """Puts whole moments into the optimizer, on every rank its share."""
+    """Puts whole moments into the optimizer, on every rank its share; named as by `full_moments`.
+
+    One is read at a time, so that `moments` may lie in a file.
+    """
     base = base_optimizer(optimizer)
+    entries: dict[str, list[str]] = {name: [] for name in parameters}
+    for key in moments:
+        name, _, entry = key.rpartition("|")
+        entries[name].append(entry)
     if not zero_stage(objective):
-        _set_plain_moments(base, parameters, moments)
+        _set_plain_moments(base, parameters, entries, moments)
         return
-    shared = next(iter(moments.values()), {})
-    if not shared:
+    first, kept = next(iter(entries.items()))
+    if not kept:
         return
     if getattr(objective.optimizer, "swap_optimizer", False):
         raise CheckpointError(
@@ -160,14 +177,16 @@ def set_full_moments(
         )
     for flat in _flat_partitions(objective):
         base.state[flat] = {
-            entry: _step_of(base, value, flat) if entry == "step" else torch.zeros_like(flat.data)
-            for entry, value in shared.items()
+            entry: _step_of(base, moments[f"{first}|step"], flat)
+            if entry == "step"
+            else torch.zeros_like(flat.data)
+            for entry in kept
         }
     _link_moments(objective)
     for name, parameter in parameters.items():
-        for entry, value in moments[name].items():
+        for entry in entries[name]:
             if entry != "step":
-                _set_share(parameter, value, entry)
+                _set_share(parameter, moments[f"{name}|{entry}"], entry)
 
 
 @contextmanager
@@ -241,11 +260,21 @@ def _laid_out_as(parameter: Tensor, whole: Tensor) -> Tensor:
     return distribute_tensor(whole.to(parameter.device), mesh, placements, src_data_rank=None)
 
 
-def _on_cpu(value: Any) -> Tensor:
-    tensor = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))
-    if isinstance(tensor, DTensor):
-        tensor = tensor.full_tensor()
-    return tensor.cpu().contiguous()
+def _of_plain(name: str, value: Any) -> Whole:
+    """Returns what this rank holds whole, or FSDP2 in shards."""
+    tensor = value if isinstance(value, Tensor) else torch.tensor(float(value))
+
+    def get() -> Tensor:
+        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        return whole.contiguous()
+
+    return Whole(name, tensor.numel() * tensor.element_size(), get)
+
+
+def _of_zero(name: str, parameter: Any, get: Callable[[], Any]) -> Whole:
+    """Returns what DeepSpeed holds of a parameter in fp32."""
+    num_bytes = 4 * getattr(parameter, "ds_numel", parameter.numel())
+    return Whole(name, num_bytes, lambda: get().detach().contiguous())
 
 
 def _step_of(base: torch.optim.Optimizer, value: Tensor, beside: Tensor) -> Any:
@@ -277,21 +306,24 @@ def _set_share(parameter: Any, value: Tensor, entry: str | None = None) -> None:
 
 
 def _set_plain_moments(
-    base: torch.optim.Optimizer, parameters: Parameters, moments: Mapping[str, Moments]
+    base: torch.optim.Optimizer,
+    parameters: Parameters,
+    entries: Mapping[str, list[str]],
+    moments: Mapping[str, Tensor],
 ) -> None:
     names = {id(parameter): name for name, parameter in parameters.items()}
     fresh = base.state_dict()
-    state = {
-        index: {
-            entry: _step_of(base, value, parameter)
-            if entry == "step"
-            else _laid_out_as(parameter, value)
-            for entry, value in moments[names[id(parameter)]].items()
-        }
-        for group, numbered in zip(base.param_groups, fresh["param_groups"], strict=True)
-        for parameter, index in zip(group["params"], numbered["params"], strict=True)
-        if moments[names[id(parameter)]]
-    }
+    state: dict[int, dict[str, Any]] = {}
+    for group, numbered in zip(base.param_groups, fresh["param_groups"], strict=True):
+        for parameter, index in zip(group["params"], numbered["params"], strict=True):
+            name = names[id(parameter)]
+            for entry in entries[name]:
+                value = moments[f"{name}|{entry}"]
+                state.setdefault(index, {})[entry] = (
+                    _step_of(base, value, parameter)
+                    if entry == "step"
+                    else _laid_out_as(parameter, value)
+                )
     base.load_state_dict({"state": state, "param_groups": fresh["param_groups"]})
 
 

@@ -39,3 +39,11 @@ class CheckpointError(TrainerError):
 
 class DivergedError(TrainerError):
     """The loss or the gradient stopped being a finite number."""
+
+
+class Stopped(BaseException):
+    """The run was asked to stop, and ends with `code`; like Ctrl-C it is no error."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code

@@ -12,11 +12,15 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from trainer.engine import whole_model
-from trainer.ranks import sum_over_ranks
+from trainer.errors import Stopped
+from trainer.ranks import any_rank, sum_over_ranks
 from trainer.tasks.base import Record
 
 if TYPE_CHECKING:
     from trainer.run import Run
+
+BATCHES_BETWEEN_LOOKS = 8
+"""Ranks ask each other so often whether to stop: each time, a GPU waits for its results."""
 
 
 def evaluate(
@@ -26,18 +30,23 @@ def evaluate(
     *,
     predictions: Path | None = None,
     validation: Mapping[str, Any] | None = None,
+    until_stopped: bool = False,
 ) -> dict[str, Any]:
     """Returns loss, loss by term and the task's metrics of a whole split, the same on every rank.
 
     With `predictions`, the main process also writes a record for each answer to that file.
-    `validation` holds the validation metrics at the same weights, for thresholds found there.
+    `validation` holds the validation metrics at the same weights, for thresholds found there. With
+    `until_stopped`, raises Stopped on every rank once one of them was asked to stop.
     """
     start, rows, task = time.monotonic(), run.splits[split], run.task
     num_terms, device = len(task.loss_terms), accelerator.device
     sums = torch.zeros(2 * num_terms + task.num_statistics, dtype=torch.float64, device=device)
     records: list[Record] = []
     run.objective.eval()
-    for ids in rank_share(rows.lengths, 2 * run.micro_batch_size, accelerator):
+    batches = rank_share(rows.lengths, 2 * run.micro_batch_size, accelerator)
+    for position, ids in enumerate(batches):
+        if until_stopped and position % BATCHES_BETWEEN_LOOKS == 0:
+            leave_if_asked(run, accelerator)
         # A rank without examples left still takes part: an engine may gather weights in forward.
         batch = task.collate(rows, ids if len(ids) else np.zeros(1, int), epoch=0)
         batch = batch.to(device)
@@ -50,6 +59,8 @@ def evaluate(
                 records += task.records(outputs, batch.targets, rows, ids)
     asked = task.sample(rows)
     if len(asked):
+        if until_stopped:
+            leave_if_asked(run, accelerator)
         sample = asked[accelerator.process_index :: accelerator.num_processes]
         with whole_model(run.objective), accelerator.autocast():  # as the objective has it inside
             records += task.generate(run.model, rows, sample)
@@ -63,6 +74,12 @@ def evaluate(
         **task.metrics(totals[2 * num_terms :], answers, validation),
         "seconds": time.monotonic() - start,
     }
+
+
+def leave_if_asked(run: "Run", accelerator: Accelerator) -> None:
+    """Raises Stopped on every rank where any of them was asked to stop."""
+    if any_rank(accelerator, run.stop.requested):
+        raise Stopped(run.stop.code, "stopped in an evaluation")
 
 
 def rank_share(lengths: np.ndarray, batch_size: int, accelerator: Accelerator) -> list[np.ndarray]:

@@ -27,6 +27,7 @@ from trainer.loss_scale import zero_scaler
 from trainer.meeting import meeting
 from trainer.micro_batch import accumulation
 from trainer.precision import Precision, resolve_precision
+from trainer.preemption import StopRequest
 from trainer.timeouts import PREPARATION, step_time, wait_at_most
 from trainer.zero_settings import check_compiler, check_deepspeed_file, fill_in_deepspeed
 
@@ -39,11 +40,14 @@ ENGINES = (
 )
 
 
-def build_accelerator(recipe: Recipe, directory: Path) -> Accelerator:
+def build_accelerator(
+    recipe: Recipe, directory: Path, stop: StopRequest | None = None
+) -> Accelerator:
     """Returns the Accelerator, after asserting that it is what the launch promised.
 
-    Raises LaunchError for processes that did not come up or meet, or an engine that is not
-    supported, and ConfigError for a precision that the device does not have.
+    Once the ranks have met, `stop` hears of it when one of them leaves. Raises LaunchError for
+    processes that did not come up or meet, or an engine that is not supported, and ConfigError for
+    a precision that the device does not have.
     """
     check_promise()
     check_trackers(recipe.tracking.trackers)
@@ -60,7 +64,9 @@ def build_accelerator(recipe: Recipe, directory: Path) -> Accelerator:
     check_mesh()
     # Without a backend, DeepSpeed on CPUs makes as many worlds of one as there are processes.
     backend: dict[str, Any] = {"backend": "gloo"} if on_cpu and with_deepspeed else {}
-    with meeting():
+    with meeting() as store:
+        if stop is not None and store is not None:
+            stop.share(store)
         accelerator = Accelerator(
             cpu=on_cpu and not with_deepspeed,
             mixed_precision="no" if precision == "fp32" else precision,

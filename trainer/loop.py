@@ -11,12 +11,11 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 
 from trainer.engine import accumulating, global_grad_norm, zero_grad_norm, zero_stage
-from trainer.errors import DivergedError
+from trainer.errors import DivergedError, Stopped
 from trainer.evaluation import evaluate, loss_by_term
 from trainer.loss_scale import loss_scale
-from trainer.preemption import StopRequest
-from trainer.ranks import any_rank, sum_over_ranks
-from trainer.run import Run, save_checkpoint
+from trainer.ranks import any_rank, any_rank_of_each, sum_over_ranks
+from trainer.run import Run
 from trainer.schedule import learning_rate
 from trainer.state import TrainState
 from trainer.tasks.base import Batch
@@ -32,70 +31,77 @@ class StepResult:
     """Whether fp16 loss scaling left the step out."""
 
 
-def train(run: Run, accelerator: Accelerator, state: TrainState, stop: StopRequest) -> TrainState:
+def train(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
     """Returns the state after the last step, or after the step in which any rank was to stop.
 
-    Evaluates, and saves what a later call continues from. Raises DivergedError on every rank.
+    Evaluates, and saves what a later call continues from. Raises DivergedError and CheckpointError
+    on every rank.
     """
     recipe, order = run.recipe, run.order
     run.objective.train()
     clock = time.monotonic()
     while not finished(run, state):
-        rate = learning_rate(
-            state.step,
-            peak=recipe.optimizer.learning_rate,
-            schedule=recipe.schedule,
-            num_steps=run.num_steps,
-        )
-        for group in run.optimizer.param_groups:
-            group["lr"] = rate
-        seed_step(recipe.seed, state.step, accelerator.process_index)
+        stopping, record = False, None
+        epoch = order.epoch_of(max(state.step - 1, 0)) + 1
+        if not awaits_evaluation(run, state):  # else a run that was stopped left that to do
+            started = time.monotonic()
+            rate = learning_rate(
+                state.step,
+                peak=recipe.optimizer.learning_rate,
+                schedule=recipe.schedule,
+                num_steps=run.num_steps,
+            )
+            for group in run.optimizer.param_groups:
+                group["lr"] = rate
+            seed_step(recipe.seed, state.step, accelerator.process_index)
 
-        ids = order.examples(state.step)
-        epoch = order.epoch_of(state.step) + 1
-        window = step_window(run, accelerator, state.step)
-        result = optimizer_step(run, accelerator, window, step=state.step + 1)
-        tokens = int(run.splits["train"].lengths[ids].sum())
-        state = state.after(
-            samples=len(ids), tokens=tokens, loss=result.losses["loss"], skipped=result.skipped
-        )
+            ids = order.examples(state.step)
+            epoch = order.epoch_of(state.step) + 1
+            window = step_window(run, accelerator, state.step)
+            result = optimizer_step(run, accelerator, window, step=state.step + 1)
+            tokens = int(run.splits["train"].lengths[ids].sum())
+            state = state.after(
+                samples=len(ids), tokens=tokens, loss=result.losses["loss"], skipped=result.skipped
+            )
 
-        stopping = any_rank(accelerator, stop.requested)
-        epoch_ends = state.step % order.steps_per_epoch == 0
-        last = state.step == run.num_steps
-        every = recipe.evaluation.every
-        evaluating = "validation" in run.splits and (
-            last or (epoch_ends if every == "epoch" else state.step % every == 0)
-        )
-
-        record = None
-        logging = state.step % recipe.tracking.log_every_steps == 0
-        if logging or epoch_ends or last or evaluating or stopping:
-            seconds, clock = time.monotonic() - clock, time.monotonic()
-            values = {**result.losses, "grad_norm": result.grad_norm}
-            ranks = run.rank_times.summary()
-            record = run.tracker.training(state, epoch, values, rate, seconds, ranks)
-        run.tracker.progress(state.step, record)
+            run.stop.leave_time_for(run.saver.seconds, step=time.monotonic() - started)
+            stopping, writing = any_rank_of_each(accelerator, run.stop.requested, run.saver.busy)
+            if not writing:
+                run.saver.finish(run)
+            logging = state.step % recipe.tracking.log_every_steps == 0
+            if logging or ends_epoch(run, state) or awaits_evaluation(run, state) or stopping:
+                seconds, clock = time.monotonic() - clock, time.monotonic()
+                values = {**result.losses, "grad_norm": result.grad_norm}
+                ranks = run.rank_times.summary()
+                record = run.tracker.training(state, epoch, values, rate, seconds, ranks)
+            run.tracker.progress(state.step, record)
 
         pause, improved = time.monotonic(), False
-        if evaluating:
-            metrics = evaluate(run, accelerator, "validation")
-            state = state.evaluated(metrics[recipe.evaluation.metric], mode=recipe.evaluation.mode)
-            run.tracker.evaluation(state, epoch, metrics)
-            state, improved = state.with_loss_reset(), state.best_step == state.step
+        if awaits_evaluation(run, state) and not stopping:
+            try:
+                metrics = evaluate(run, accelerator, "validation", until_stopped=True)
+            except Stopped:
+                stopping = True
+            else:
+                value = metrics[recipe.evaluation.metric]
+                state = state.evaluated(value, mode=recipe.evaluation.mode)
+                run.tracker.evaluation(state, epoch, metrics)
+                state, improved = state.with_loss_reset(), state.best_step == state.step
 
         every_steps = recipe.checkpoint.every_steps
         if (
             stopping
             or finished(run, state)
             or (improved and recipe.checkpoint.keep_best)
-            or (epoch_ends and recipe.checkpoint.every_epoch)
+            or (ends_epoch(run, state) and recipe.checkpoint.every_epoch)
             or (every_steps is not None and state.step % every_steps == 0)
         ):
-            save_checkpoint(run, accelerator, state)
+            run.saver.save(run, state)
+            stopping = stopping or any_rank(accelerator, run.stop.requested)
         clock += time.monotonic() - pause  # evaluating and saving are no training time
         if stopping:
             break
+    run.saver.finish(run)
     return state
 
 
@@ -166,11 +172,25 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 
 def finished(run: Run, state: TrainState) -> bool:
-    """Returns whether all steps are done, or evaluations stopped improving."""
+    """Returns whether all steps are done and evaluated, or evaluations stopped improving."""
     patience = run.recipe.evaluation.patience
-    return state.step >= run.num_steps or (
-        patience is not None and state.num_evaluations_since_best >= patience
-    )
+    if patience is not None and state.num_evaluations_since_best >= patience:
+        return True
+    return state.step >= run.num_steps and not awaits_evaluation(run, state)
+
+
+def ends_epoch(run: Run, state: TrainState) -> bool:
+    """Returns whether the step just taken was the last of an epoch."""
+    return state.step % run.order.steps_per_epoch == 0
+
+
+def awaits_evaluation(run: Run, state: TrainState) -> bool:
+    """Returns whether the validation split is to be evaluated before the next step."""
+    if "validation" not in run.splits or state.evaluated_step == state.step:
+        return False
+    every = run.recipe.evaluation.every
+    due = ends_epoch(run, state) if every == "epoch" else state.step % every == 0
+    return due or state.step == run.num_steps
 
 
 def _check_finite(run: Run, sums: list[float], grad_norm: float, step: int) -> None:

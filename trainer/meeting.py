@@ -22,8 +22,8 @@ GRACE_SECONDS = 5
 
 
 @contextmanager
-def meeting() -> Generator[None]:
-    """Waits for all ranks of the launch, and holds what they met through.
+def meeting() -> Generator[PrefixStore | None]:
+    """Waits for all ranks of the launch, and holds what they met through; None for one rank.
 
     The process group is to be made inside: its store is the same server. Raises LaunchError, on
     every rank that is there, with the ranks that did not come, or with the address where this rank
@@ -31,7 +31,7 @@ def meeting() -> Generator[None]:
     """
     num_ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if num_ranks == 1:
-        yield
+        yield None
         return
     rank, host, port = _place()
     wait = meeting_time()
@@ -40,14 +40,15 @@ def meeting() -> Generator[None]:
     store = _join(host, port, rank, hosts=rank == 0 and not with_agent, end=end, wait=wait)
     run = os.environ.get("TORCHELASTIC_RUN_ID", "none")
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    place = PrefixStore(f"trainer/{run}/{attempt}", store)
     try:
-        _meet(PrefixStore(f"trainer/{run}/{attempt}", store), rank, num_ranks, end, wait)
+        _meet(place, rank, num_ranks, end, wait)
     except DistError as error:
         raise LaunchError(
             f"rank {rank} lost the main process at {host}:{port} before all ranks were there; its "
             f"own message says why"
         ) from error
-    yield
+    yield place
 
 
 def _place() -> tuple[int, str, int]:

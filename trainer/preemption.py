@@ -1,45 +1,200 @@
-"""Signals that ask a run to stop: noted at once, acted upon at the next step boundary."""
+"""What asks a run to stop: a signal, a time limit, the end of its launcher, or another rank.
+
+While it trains, a run stops at the next step boundary, with a checkpoint that all ranks write.
+Before the first step and after the last there is nothing to save: it ends at once.
+"""
 
 import os
+import re
+import select
 import signal
-from collections.abc import Generator
-from contextlib import contextmanager
+import socket
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TYPE_CHECKING
+
+from trainer.errors import INTERRUPTED, STOPPED, ConfigError, LaunchError, Stopped
+
+if TYPE_CHECKING:
+    from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]
 
 STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+WAKING = signal.SIGUSR2
+"""Sent by this process to itself: Python code is left at once, and a system call interrupted."""
+SAME_SECONDS = 2.0
+"""Launchers pass on a signal that ranks heard themselves: so long it is one and the same."""
+POLL_SECONDS = 0.5
+GRACE_SECONDS = 8.0
+"""Time that Python code has to end by itself, before the process is ended."""
+MARGIN_SECONDS = 10.0
+"""Of a time limit, left for the end of processes."""
+LAUNCHED = "ACCELERATE_MIXED_PRECISION"
+"""Set in every process that `accelerate launch` starts."""
 
 
 class StopRequest:
-    """Whether, and by which signal, this process was asked to stop."""
+    """Whether this process was asked to stop, and why."""
 
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
+    def __init__(self, end: float | None = None) -> None:
+        """`end` is the time limit in seconds since the epoch."""
+        self.reason: str | None = None
+        self.code = STOPPED
+        self._end = end
+        self._reserve = 0.0
+        self._longest_step = 0.0
+        self._first = 0.0
+        self._at_once = self._training = self._settled = False
+        self._store: Store | None = None
 
     @property
     def requested(self) -> bool:
-        return self.signal is not None
+        if self._end is not None and time.time() > self._end - self._reserve - MARGIN_SECONDS:
+            self.ask("the time limit")
+        return self.reason is not None
 
     @property
-    def interrupted(self) -> bool:
-        """Whether it was Ctrl-C."""
-        return self.signal is signal.SIGINT
+    def leaving(self) -> bool:
+        """Whether to end without waiting for a step boundary."""
+        return not self._settled and (self._at_once or (self.requested and not self._training))
+
+    def ask(self, reason: str) -> None:
+        """Notes the first reason; a second one after a while does not wait for a checkpoint."""
+        now = time.monotonic()
+        if self.reason is None:
+            self.reason, self._first = reason, now
+            if reason == signal.SIGINT.name:
+                self.code = INTERRUPTED
+        elif now - self._first > SAME_SECONDS and reason in signal.Signals.__members__:
+            self._at_once = True
+
+    def leave_time_for(self, save: float, *, step: float) -> None:
+        """Stops so much earlier that one more step and a save that takes long fit; in seconds."""
+        self._longest_step = max(self._longest_step, step)
+        self._reserve = 1.5 * save + self._longest_step
+
+    def share(self, store: "Store") -> None:
+        """Lets ranks that met at `store` hear when this one leaves, and this one hear of them."""
+        self._store = store
+
+    def tell_others(self) -> None:
+        """Lets the others know that this rank leaves."""
+        with suppress(RuntimeError):  # the server may have left already
+            if self._store is not None:
+                self._store.set("left", "")
+
+    def hear_others(self) -> None:
+        """Notes whether another rank leaves."""
+        with suppress(RuntimeError):
+            if self._store is not None and self._store.check(["left"]):
+                self.ask("another rank was asked to stop")
+                self._at_once = True
+
+    @contextmanager
+    def at_boundaries(self) -> Generator[None]:
+        """Inside, whoever runs asks `requested` at step boundaries, and ends by itself."""
+        self._training = True
+        yield
+        self._training = False
+
+    def announce(self) -> None:
+        """Tells who pressed Ctrl-C what comes."""
+        if self._training and self.reason is None and os.environ.get("RANK", "0") == "0":
+            os.write(2, b"\nsaving at the end of this step; Ctrl-C again ends at once\n")
+
+    def settle(self) -> None:
+        """Ignores what comes from now on, for the run is ending."""
+        self._settled = True
 
 
 @contextmanager
-def listen() -> Generator[StopRequest]:
-    """Notes the first of SIGTERM, SIGUSR1 and Ctrl-C; a second one ends the process at once."""
-    request = StopRequest()
+def listen(stop: StopRequest, give_up: Callable[[], None]) -> Generator[None]:
+    """Notes what asks to stop, also while a library computes or waits, and raises Stopped here.
 
-    def note(number: int, _frame: FrameType | None) -> None:
-        if request.requested:
-            raise KeyboardInterrupt
-        request.signal = signal.Signals(number)
-        if request.interrupted and os.environ.get("RANK", "0") == "0":
-            os.write(2, b"\nsaving at the end of this step; Ctrl-C again ends at once\n")
+    A thread does: signal handlers in Python wait for the main thread, which may be in a collective.
+    Where that does not come back to Python in time, the thread calls `give_up`.
+    """
+    ears, mouth = socket.socketpair()
+    ears.setblocking(False)
+    mouth.setblocking(False)
+    ended = threading.Event()
+    thread = threading.Thread(target=_watch, args=(stop, ears, ended, give_up), daemon=True)
 
-    before = {number: signal.signal(number, note) for number in STOPPING}
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        if stop.leaving:
+            raise Stopped(stop.code, f"asked to stop ({stop.reason})")
+
+    before = {number: signal.signal(number, _do_nothing) for number in STOPPING}
+    before[WAKING] = signal.signal(WAKING, leave)
+    woken_before = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
+    thread.start()
     try:
-        yield request
+        yield
     finally:
+        stop.settle()
+        ended.set()
+        mouth.send(b"\0")
+        signal.set_wakeup_fd(woken_before)
         for number, handler in before.items():
             signal.signal(number, handler)
+        thread.join()
+        ears.close()
+        mouth.close()
+
+
+def end_of_time(duration: str | None) -> float | None:
+    """Returns when a run has to have ended, in seconds since the epoch; None where no one says.
+
+    `duration` is such as 90s, 45m, 2h or 1:30:00; SLURM_JOB_END_TIME counts, too. Raises
+    ConfigError or LaunchError for what is no time.
+    """
+    ends: list[float] = []
+    if duration is not None:
+        units = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", duration)
+        clock = re.fullmatch(r"(\d+):([0-5]\d):([0-5]\d)", duration)
+        if units:
+            seconds = float(units[1]) * {"s": 1, "m": 60, "h": 3600}[units[2]]
+        elif clock:
+            seconds = int(clock[1]) * 3600 + int(clock[2]) * 60 + int(clock[3])
+        else:
+            raise ConfigError(f"--time-limit {duration}: give it such as 90s, 45m, 2h or 1:30:00")
+        ends.append(time.time() + seconds)
+    end = os.environ.get("SLURM_JOB_END_TIME")
+    if end is not None:
+        if not end.isdigit():
+            raise LaunchError(f"SLURM_JOB_END_TIME={end} is no number of seconds since the epoch")
+        ends.append(float(end))
+    return min(ends, default=None)
+
+
+def _watch(
+    stop: StopRequest, ears: socket.socket, ended: threading.Event, give_up: Callable[[], None]
+) -> None:
+    parent = os.getppid() if LAUNCHED in os.environ else None
+    woken: float | None = None
+    while not ended.is_set():
+        heard = ears.recv(64) if select.select([ears], [], [], POLL_SECONDS)[0] else b""
+        for number in heard:
+            if number in STOPPING:
+                if number == signal.SIGINT:
+                    stop.announce()
+                stop.ask(signal.Signals(number).name)
+        if parent is not None and os.getppid() != parent:
+            stop.ask("its launcher is gone")
+        stop.hear_others()
+        if not stop.leaving:
+            continue
+        if woken is None:
+            woken = time.monotonic()
+            stop.tell_others()
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, WAKING)
+        elif time.monotonic() - woken > GRACE_SECONDS:
+            give_up()
+
+
+def _do_nothing(_number: int, _frame: FrameType | None) -> None:
+    """Stands for the thread that hears the signal."""

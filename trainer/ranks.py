@@ -23,10 +23,15 @@ def sum_over_ranks(accelerator: Accelerator, tensor: Tensor) -> Tensor:
 
 def any_rank(accelerator: Accelerator, condition: bool) -> bool:
     """Returns on every rank whether the condition holds on at least one."""
+    return any_rank_of_each(accelerator, condition)[0]
+
+
+def any_rank_of_each(accelerator: Accelerator, *conditions: bool) -> list[bool]:
+    """Returns on every rank, for each condition, whether it holds on at least one."""
     if accelerator.num_processes == 1:
-        return condition
-    flag = torch.tensor(float(condition), device=accelerator.device)
-    return sum_over_ranks(accelerator, flag).item() > 0
+        return list(conditions)
+    flags = torch.tensor([float(one) for one in conditions], device=accelerator.device)
+    return [count > 0 for count in sum_over_ranks(accelerator, flags).tolist()]
 
 
 def on_main(accelerator: Accelerator, work: Callable[[], Result]) -> Result:

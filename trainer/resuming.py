@@ -1,19 +1,29 @@
 """How a run begins: anew, from where it stopped, or from a checkpoint of another run."""
 
 import shutil
+import socket
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from trainer.checkpoint import CheckpointStore, load_checkpoint, read_record, verify
 from trainer.config import Recipe
 from trainer.environment import describe_environment
 from trainer.errors import CheckpointError, RunDirectoryError
 from trainer.ranks import on_main
-from trainer.run import Run, describe_launch
-from trainer.run_directory import check_recipe, claim, free_name, write_json, write_recipe
+from trainer.run import Run
+from trainer.run_directory import (
+    check_recipe,
+    claim,
+    free_name,
+    leave_token,
+    sees_token,
+    write_json,
+    write_recipe,
+)
 from trainer.state import TrainState
 from trainer.status import read_status
 
@@ -50,16 +60,33 @@ def open_directory(
     return changes
 
 
+def check_shared(accelerator: Accelerator, directory: Path) -> None:
+    """Raises RunDirectoryError unless every rank sees the same directory: each writes into it."""
+    token = on_main(accelerator, lambda: leave_token(directory))
+    apart = [] if sees_token(directory, token) else [socket.gethostname()]
+    if accelerator.num_processes > 1:
+        apart = sorted(set(gather_object(apart)))
+    if apart:
+        raise RunDirectoryError(
+            f"the run directory {directory} is another folder on {', '.join(apart)} than on the "
+            f"main process's machine; choose a --run-dir that all machines share"
+        )
+
+
 def resume_run(run: Run, accelerator: Accelerator, resume: str) -> TrainState:
     """Returns the state to go on from, with the weights and moments that belong to it."""
 
     def find() -> tuple[Path | None, list[str]]:
+        run.store.recover()
         if resume not in ("auto", "never") and not run.store.steps():
-            verify(Path(resume))
+            verify(Path(resume), resumable=True)
             return Path(resume).absolute(), []
         found, passed_over = run.store.newest()
         if found is None and passed_over:
-            raise CheckpointError("; ".join(passed_over))
+            raise CheckpointError(
+                f"{'; '.join(passed_over)}; there is no other to go on from: remove "
+                f"{run.store.folder} to start anew"
+            )
         run.store.set_aside_after(found)
         return found, passed_over
 
@@ -69,10 +96,11 @@ def resume_run(run: Run, accelerator: Accelerator, resume: str) -> TrainState:
     state = TrainState()
     if checkpoint is not None:
         before = read_record(checkpoint)["launch"]
-        now = describe_launch(run, accelerator)
         for name, value in before.items():
-            if value != now[name]:
-                run.tracker.say(f"{name} was {value} and is now {now[name]}")
+            if value != run.launch[name]:
+                run.tracker.say(f"{name} was {value} and is now {run.launch[name]}")
+        if before["processes"] != run.launch["processes"]:
+            run.tracker.say("random numbers such as dropout follow from seed, step and rank anew")
         state = load_checkpoint(
             checkpoint,
             objective=run.objective,

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
-from trainer.checkpoint import CheckpointStore, write_checkpoint
+from trainer.checkpoint import CheckpointStore
 from trainer.config import Recipe, smaller_is_better
 from trainer.data.columns import check_columns, resolve_columns
 from trainer.data.prepare import (
@@ -17,11 +17,11 @@ from trainer.data.prepare import (
     content_key,
 )
 from trainer.data.sources import load_splits
-from trainer.engine import full_moments, full_weights, sharding, whole_weight
+from trainer.disk_space import CheckpointSize, checkpoint_size
+from trainer.engine import sharding, whole_weight
 from trainer.errors import ConfigError, LaunchError
 from trainer.inputs import build_tokenizer, digest_of_rows, prepare_splits
 from trainer.launch import check_engine, prepare
-from trainer.loss_scale import loss_scale
 from trainer.micro_batch import resolve_micro_batch_size
 from trainer.models.architecture import build_model_config, check_length
 from trainer.models.dropout import speed_up_dropout
@@ -32,11 +32,12 @@ from trainer.models.tuning import apply_tuning
 from trainer.optim import build_optimizer
 from trainer.order import DataOrder
 from trainer.precision import COMPUTE_DTYPES, Precision, resolve_precision
+from trainer.preemption import StopRequest
 from trainer.rank_times import RankTimes
-from trainer.ranks import any_rank, on_main
+from trainer.ranks import any_rank
+from trainer.saving import Saver
 from trainer.schedule import total_steps
 from trainer.sharded_start import load_on_main, make_room, shard_from_main, starts_sharded
-from trainer.state import TrainState
 from trainer.tasks import task_of
 from trainer.tasks.base import Objective, Task
 from trainer.tracking import Tracker
@@ -75,7 +76,12 @@ class Run:
     micro_batch_size: int
     num_steps: int
     precision: Precision
+    launch: dict[str, Any]
+    """What may change between the parts of a run, which then say so."""
     store: CheckpointStore
+    checkpoint_size: CheckpointSize
+    saver: Saver
+    stop: StopRequest
     tracker: Tracker
     rank_times: RankTimes
     scaler: Any
@@ -83,7 +89,9 @@ class Run:
     """What a reader of the results should know of data and model."""
 
 
-def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
+def build_run(
+    recipe: Recipe, accelerator: Accelerator, directory: Path, stop: StopRequest | None = None
+) -> Run:
     """Returns the run of a recipe in a directory, at step 0, with the same weights on every rank.
 
     Raises ConfigError and DataError for whatever in recipe and data cannot go together.
@@ -139,6 +147,7 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
     if accelerator.device.type == "cpu":
         speed_up_dropout(model)
     counts = count_parameters(model)
+    size = checkpoint_size(trainable_parameters(model).values(), recipe.optimizer)
     objective = Objective(model, task)
     if accelerator.distributed_type != DistributedType.DEEPSPEED:  # which casts before it moves
         objective.to(accelerator.device)
@@ -176,6 +185,7 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
     )
     num_steps = total_steps(recipe.schedule, order.steps_per_epoch)
     weights = [term.weight for term in task.loss_terms]
+    store = CheckpointStore(directory / "checkpoints")
     return Run(
         recipe=recipe,
         directory=directory,
@@ -195,51 +205,20 @@ def build_run(recipe: Recipe, accelerator: Accelerator, directory: Path) -> Run:
         micro_batch_size=micro_batch_size,
         num_steps=num_steps,
         precision=precision,
-        store=CheckpointStore(directory / "checkpoints"),
+        launch={
+            "processes": accelerator.num_processes,
+            "precision": precision,
+            "sharding": sharding(objective),
+        },
+        store=store,
+        checkpoint_size=size,
+        saver=Saver(accelerator, store, size),
+        stop=stop or StopRequest(),
         tracker=Tracker(accelerator, directory / "metrics.jsonl", num_steps=num_steps),
         rank_times=RankTimes(accelerator),
         scaler=accelerator.scaler,
         notes=tuple(notes),
     )
-
-
-def describe_launch(run: Run, accelerator: Accelerator) -> dict[str, Any]:
-    """Returns what of a launch may change between the parts of a run, which then say so."""
-    return {
-        "processes": accelerator.num_processes,
-        "precision": run.precision,
-        "sharding": sharding(run.objective),
-    }
-
-
-def save_checkpoint(run: Run, accelerator: Accelerator, state: TrainState) -> None:
-    """Publishes a checkpoint from the main process, then removes those that are kept no longer."""
-    kept, mine = run.recipe.checkpoint, accelerator.is_main_process
-    wanted = run.parameters if mine or sharding(run.objective) != "nothing" else {}
-    weights = {name: value for name, value in full_weights(run.objective, wanted) if mine}
-    found = full_moments(run.objective, run.optimizer, wanted)
-    moments = {name: entries for name, entries in found if mine}
-
-    def write(folder: Path) -> None:
-        write_checkpoint(
-            folder,
-            weights=weights,
-            moments=moments,
-            state=state,
-            loss_scale=loss_scale(run.objective, run.scaler),
-            order_digest=run.order_digest,
-            launch=describe_launch(run, accelerator),
-        )
-
-    def publish() -> None:
-        run.store.publish(state.step, write)
-        spared = {state.best_step} if kept.keep_best else set[int | None]()
-        if kept.every_epoch:
-            ends = run.order.steps_per_epoch
-            spared |= {step for step in run.store.steps() if step % ends == 0}
-        run.store.prune(keep_last=kept.keep_last, spared=spared)
-
-    on_main(accelerator, publish)
 
 
 def _check_metric(recipe: Recipe, task: Task, rows: "dict[str, Dataset]") -> None:

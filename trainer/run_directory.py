@@ -3,10 +3,12 @@
 import fcntl
 import json
 import os
+import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from trainer.config import Recipe
 from trainer.errors import RunDirectoryError
@@ -14,6 +16,8 @@ from trainer.recipe import differences, dump_yaml, parse_recipe, read_yaml
 
 MAY_DIFFER = ("batch.micro_batch_size", "model.gradient_checkpointing", "checkpoint.", "tracking.")
 """Keys that may change between the start of a run and its continuation."""
+LAG_SECONDS = 60
+"""After which a file of another machine is to be seen on a file system that both share."""
 
 
 @contextmanager
@@ -42,6 +46,25 @@ def claim(directory: Path) -> Generator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def leave_token(directory: Path) -> str:
+    """Returns a word that nobody else knows, and leaves it in the directory."""
+    token = uuid4().hex
+    write_text(directory / ".token", token)
+    return token
+
+
+def sees_token(directory: Path, token: str) -> bool:
+    """Returns whether this is the directory with that word; file systems of networks may lag."""
+    end = time.monotonic() + LAG_SECONDS
+    while True:
+        with suppress(OSError):
+            if (directory / ".token").read_text() == token:
+                return True
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.5)
 
 
 def read_recipe(directory: Path) -> Recipe:

@@ -20,6 +20,8 @@ class TrainState:
     """Number of those steps."""
     skipped_steps: int = 0
     """Optimizer steps that fp16 loss scaling left out."""
+    evaluated_step: int = 0
+    """The last step after which the validation split was evaluated."""
     best_step: int | None = None
     best_value: float | None = None
     """The deciding validation metric at best_step."""
@@ -42,9 +44,10 @@ class TrainState:
         better = self.best_value is None or (
             value > self.best_value if mode == "max" else value < self.best_value
         )
+        now = replace(self, evaluated_step=self.step)
         if not better:
-            return replace(self, num_evaluations_since_best=self.num_evaluations_since_best + 1)
-        return replace(self, best_step=self.step, best_value=value, num_evaluations_since_best=0)
+            return replace(now, num_evaluations_since_best=self.num_evaluations_since_best + 1)
+        return replace(now, best_step=self.step, best_value=value, num_evaluations_since_best=0)
 
     def with_loss_reset(self) -> Self:
         """Returns the state in which the mean training loss starts anew."""

@@ -9,9 +9,16 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from trainer.errors import CheckpointError, LaunchError, RunDirectoryError, TrainerError
+from trainer.errors import (
+    CheckpointError,
+    LaunchError,
+    RunDirectoryError,
+    Stopped,
+    TrainerError,
+)
+from trainer.preemption import StopRequest
 from trainer.run_directory import claim, write_json
 
 FULL = ("os error 28", "os error 27", "os error 122", "Errno 28", "Errno 27", "Errno 122")
@@ -30,8 +37,9 @@ GRACE_SECONDS = 5
 class Status:
     """Writes the status of one command: the main process does, unless only another rank fails."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, stop: StopRequest) -> None:
         self._directory = directory
+        self._stop = stop
         self._main = os.environ.get("RANK", "0") == "0"
         self._claimed = False
 
@@ -52,45 +60,65 @@ class Status:
     def reported(self) -> Generator[None]:
         """Writes how a command failed before its error goes on.
 
-        A full disk, and a rank that is gone or hangs, are a TrainerError.
+        A full disk, and a rank that is gone or hangs, are a TrainerError, unless this one was asked
+        to stop: then another did so first.
         """
         try:
             yield
         except TrainerError as error:
-            self._failed(2, str(error))
+            self._ended("failed", 2, str(error))
+            raise
+        except Stopped as stopped:
+            self._ended("stopped", stopped.code, self._how_to_go_on(str(stopped)))
             raise
         except KeyboardInterrupt:
-            self._failed(130, "interrupted")
+            self._ended("failed", 130, "interrupted")
             raise
         except Exception as error:
             told = _in_a_sentence(str(error))
+            if isinstance(told, LaunchError) and self._stop.reason is not None:
+                stopped = Stopped(self._stop.code, f"{told}".partition(";")[0])
+                self._ended("stopped", stopped.code, self._how_to_go_on(str(stopped)))
+                raise stopped from error
             if told is not None:
-                self._failed(2, str(told))
+                self._ended("failed", 2, str(told))
                 raise told from error
-            self._failed(1, repr(error))
+            self._ended("failed", 1, repr(error))
             raise
 
-    def _failed(self, code: int, message: str) -> None:
-        """Writes a failure, but not over a finished run, nor beside a process that is running."""
+    def give_up(self) -> NoReturn:
+        """Ends the process where it was asked to stop, and its main thread does not come back."""
+        code, reason = self._stop.code, f"asked to stop ({self._stop.reason})"
+        self._ended("stopped", code, self._how_to_go_on(reason))
+        os._exit(code)
+
+    def _how_to_go_on(self, reason: str) -> str:
+        newest = self._newest_step()
+        resumed = "starts anew" if newest is None else f"resumes from step {newest}"
+        return f"{reason}; the same command {resumed}"
+
+    def _ended(self, state: str, code: int, message: str) -> None:
+        """Writes an end, but not over a finished run, nor beside a process that is running."""
+        self._stop.settle()  # a launcher is about to end this process, too
         if not self._main:
-            self._speak_for_the_main_process(code, message)
+            self._speak_for_the_main_process(state, code, message)
             return
         try:
             if self._claimed:
-                if read_status(self._directory).get("state") == "failed":
-                    return  # another rank failed first, and its message is the cause
-                self.write("failed", code, self._newest_step(), message)
+                if read_status(self._directory).get("state") in ("failed", "stopped"):
+                    return  # another rank ended first, and its message is the cause
+                self.write(state, code, self._newest_step(), message)
                 return
             with claim(self._directory):
                 if read_status(self._directory).get("state") != "done":
-                    self.write("failed", code, self._newest_step(), message)
+                    self.write(state, code, self._newest_step(), message)
         except RunDirectoryError:
             return
         except OSError as error:
             print(f"trainer: status.json cannot be written: {error}", file=sys.stderr)
 
-    def _speak_for_the_main_process(self, code: int, message: str) -> None:
-        """Writes and prints the failure of this rank where the main process has none.
+    def _speak_for_the_main_process(self, state: str, code: int, message: str) -> None:
+        """Writes and prints the end of this rank where the main process has none.
 
         What every rank finds wrong the main process says. Of what only this one does it would know
         no more than that a rank is gone.
@@ -101,7 +129,7 @@ class Status:
                 return
             time.sleep(0.1)
         sentence = f"rank {os.environ['RANK']}: {message}"
-        status = {"state": "failed", "exit_code": code, "step": self._newest_step()}
+        status = {"state": state, "exit_code": code, "step": self._newest_step()}
         write_json(self._directory / "status.json", {**status, "message": sentence})
         print(f"trainer: {sentence}", file=sys.stderr)
 

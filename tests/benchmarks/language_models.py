@@ -72,12 +72,11 @@ class Ours:
         from language_rivals import now
 
         from trainer.loop import train
-        from trainer.preemption import StopRequest
 
         num_steps = self.state.step + self.run.order.steps_per_epoch
         run = dataclasses.replace(self.run, num_steps=num_steps)
         start = now()
-        self.state = train(run, self.accelerator, self.state, StopRequest())
+        self.state = train(run, self.accelerator, self.state)
         return now().since(start)
 
 

@@ -19,7 +19,6 @@ from rivals import BATCH, PlainLoop, recipe_values
 from trainer.evaluation import evaluate
 from trainer.launch import build_accelerator
 from trainer.loop import train
-from trainer.preemption import StopRequest
 from trainer.recipe import parse_recipe
 from trainer.run import build_run
 from trainer.state import TrainState
@@ -33,7 +32,7 @@ def accuracies(given: Any, seed: int) -> dict[str, float]:
     run = build_run(recipe, accelerator, folder)
     num_steps = given.epochs * run.order.steps_per_epoch
     plain = PlainLoop(run, accelerator)
-    train(dataclasses.replace(run, num_steps=num_steps), accelerator, TrainState(), StopRequest())
+    train(dataclasses.replace(run, num_steps=num_steps), accelerator, TrainState())
     ours = evaluate(run, accelerator, "test")["accuracy"]
     torch.manual_seed(seed)
     plain.seconds(num_steps)

@@ -24,7 +24,6 @@ from rivals import BATCH, LEARNING_RATE, PlainLoop, TransformersTrainer, recipe_
 from trainer.launch import build_accelerator
 from trainer.loop import seed_step, step_window, train
 from trainer.order import DataOrder
-from trainer.preemption import StopRequest
 from trainer.recipe import parse_recipe
 from trainer.run import Run, build_run
 from trainer.state import TrainState
@@ -41,7 +40,7 @@ class Ours:
         """Returns the seconds of the next steps, as the run itself logs them."""
         run = dataclasses.replace(self.run, num_steps=self.state.step + num_steps)
         first = self.state.step
-        self.state = train(run, self.accelerator, self.state, StopRequest())
+        self.state = train(run, self.accelerator, self.state)
         lines = read_lines(run.directory / "metrics.jsonl")
         return sum(line["seconds"] for line in lines if line["step"] > first)
 

@@ -31,13 +31,19 @@ class Finished:
         return [one for one in map(json.loads, records) if one["split"] == split]
 
     def weights(self, step: int) -> dict[str, Tensor]:
-        return load_file(self.directory / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
+        return tensors_of(self.directory / "checkpoints" / f"step-{step:08d}")
 
     def status(self) -> dict[str, Any]:
         return json.loads((self.directory / "status.json").read_text())
 
     def results(self) -> dict[str, Any]:
         return json.loads((self.directory / "results.json").read_text())
+
+
+def tensors_of(checkpoint: Path, kind: str = "model") -> dict[str, Tensor]:
+    """Returns the weights of a checkpoint, or with `optimizer` the moments, from all its files."""
+    files = sorted(checkpoint.glob(f"{kind}-*.safetensors"))
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
 WORDS = "good bad fine awful the a film plot was not very quite dull bright slow".split()

@@ -48,6 +48,13 @@ Classification.build = classmethod(prepare)
 """
 
 
+ONE_RANK_IS_ELSEWHERE = """
+from trainer import run_directory
+run_directory.LAG_SECONDS = 1
+if os.environ["RANK"] == "1":
+    os.makedirs("elsewhere", exist_ok=True)
+    os.chdir("elsewhere")
+"""
 ALL_LOGITS_FAIL = """
 from trainer.tasks import vocabulary
 def fail(*_):
@@ -57,15 +64,21 @@ vocabulary._plain = fail
 
 
 def start(
-    patch: str, recipe: Path, tmp_path: Path, config: str = "cpu-2", **variables: str
+    patch: str,
+    recipe: Path,
+    tmp_path: Path,
+    config: str = "cpu-2",
+    run: str | None = None,
+    cwd: Path = ROOT,
+    **variables: str,
 ) -> subprocess.Popen[str]:
     script = tmp_path / "failing.py"
     script.write_text(FAILING.format(patch=patch))
     file = ROOT / "accelerate_configs" / f"{config}.yaml"
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file)]
     return subprocess.Popen(
-        [*launcher, str(script), "train", str(recipe), "--run-dir", str(tmp_path / "run")],
-        cwd=ROOT,
+        [*launcher, str(script), "train", str(recipe), "--run-dir", run or str(tmp_path / "run")],
+        cwd=cwd,
         env={**launch_environment(), "READY": str(tmp_path / "ready"), **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -87,6 +100,14 @@ def test_what_one_rank_alone_finds_wrong_is_said(recipe, tmp_path):
     assert (status["state"], status["exit_code"]) == ("failed", 2), output
     assert status["message"] == "rank 1: a row cannot be read; mend it"
     assert "trainer: rank 1: a row cannot be read; mend it" in output
+
+
+def test_a_folder_that_ranks_do_not_share_is_refused(recipe, tmp_path):
+    process = start(ONE_RANK_IS_ELSEWHERE, recipe, tmp_path, run="run", cwd=tmp_path)
+    output, _ = process.communicate(timeout=120)
+    done = Finished(tmp_path / "run", process.returncode, output)
+    assert done.status()["exit_code"] == 2
+    assert "choose a --run-dir that all machines share" in done.status()["message"]
 
 
 def test_a_killed_rank_ends_the_others_within_a_minute(recipe, tmp_path):

@@ -1,0 +1,187 @@
+"""Checkpoints of a run: at once or in the background, listed, verified and pruned."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from distributed_runs import tensors_of
+
+from trainer import shards
+from trainer.checkpoint import CheckpointStore, read_record, verify
+from trainer.cli import main
+from trainer.config import Checkpoint
+from trainer.disk_space import CheckpointSize, bytes_in, check_disk_space, spoken
+from trainer.errors import CheckpointError
+from trainer.run_directory import claim
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+@pytest.fixture
+def recipe(reviews_recipe, write_recipe) -> Path:
+    reviews_recipe["checkpoint"] = {"every_steps": 4, "keep_last": 2}
+    reviews_recipe["tracking"]["log_every_steps"] = 1
+    return write_recipe(reviews_recipe)
+
+
+def test_in_the_background_training_goes_on_and_learns_the_same(recipe, tmp_path, monkeypatch):
+    """Writing takes longer than a step: a checkpoint is published after later steps."""
+    run("train", recipe, "--run-dir", tmp_path / "at-once")
+    lines = tmp_path / "background" / "metrics.jsonl"
+    taken: dict[str, int] = {}
+    really = shards._write
+
+    def slowly(file: Path, shard: dict[str, torch.Tensor]) -> tuple[str, shards.Fingerprint]:
+        time.sleep(0.3)
+        steps = [json.loads(line)["step"] for line in lines.read_text().splitlines()]
+        taken[f"{file.parent.name} {file.name}"] = max(steps)
+        return really(file, shard)
+
+    monkeypatch.setattr(shards, "_write", slowly)
+    settings = ["--run-dir", tmp_path / "background", "--set", "checkpoint.async=true"]
+    run("train", recipe, *settings)
+    first = taken[".staging-00000004 model-00001.safetensors"]
+    assert first > 4, "training waited"
+    stores = [
+        CheckpointStore(tmp_path / name / "checkpoints") for name in ("at-once", "background")
+    ]
+    assert stores[0].steps() == stores[1].steps()
+    for step in stores[0].steps():
+        verify(stores[1].path(step))
+        one, other = (read_record(store.path(step)) for store in stores)
+        assert one == other
+        for kind in ("model", "optimizer"):
+            mine, theirs = (tensors_of(store.path(step), kind) for store in stores)
+            assert mine.keys() == theirs.keys()
+            assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@pytest.mark.parametrize("background", ["false", "true"])
+def test_what_cannot_be_written_ends_the_run_with_the_step_to_go_on_from(
+    background, recipe, tmp_path, monkeypatch
+):
+    really = shards._write
+
+    def full(file: Path, shard: dict[str, torch.Tensor]) -> tuple[str, shards.Fingerprint]:
+        if "00000008" in str(file):
+            file.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        return really(file, shard)
+
+    settings = ["--run-dir", tmp_path / "run", "--set", f"checkpoint.async={background}"]
+    with monkeypatch.context() as patched:
+        patched.setattr(shards, "_write", full)
+        output = run("train", recipe, *settings, code=2)
+    assert "the checkpoint of step 8 cannot be written" in output
+    assert "resumes from step 4" in output
+    names = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert names == ["step-00000004"]
+    run("train", recipe, *settings)
+    run("train", recipe, "--run-dir", tmp_path / "whole")
+    one, other = (
+        tensors_of(tmp_path / name / "checkpoints/step-00000020") for name in ("run", "whole")
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_checkpoints_are_listed_verified_and_pruned(recipe, tmp_path):
+    directory = tmp_path / "run"
+    settings = ["--set", "evaluation.mode=min", "--set", "evaluation.every=2"]
+    run("train", recipe, "--run-dir", directory, *settings)
+    listed = json.loads(run("checkpoints", "ls", directory, "--json"))
+    steps = [one["step"] for one in listed]
+    assert steps[-2:] == [18, 20] or steps[-2:] == [16, 20], steps
+    assert all(one["complete"] and one["processes"] == 1 for one in listed)
+    (best,) = [one for one in listed if one["best"]]
+    assert best["resumable"] == (best["step"] in steps[-2:])
+    last = CheckpointStore(directory / "checkpoints").path(20)
+    assert listed[-1]["bytes"] == bytes_in(last)
+    assert listed[-1]["metrics"]["loss"] > 0
+    text = run("checkpoints", "ls", directory)
+    assert f"{best['name']} (best)" in text
+    assert "step-00000020" in text
+
+    assert run("checkpoints", "verify", directory).count("sound") == len(steps)
+    file = last / "model-00001.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    output = run("checkpoints", "verify", directory, code=2)
+    assert "model-00001.safetensors" in output
+    assert (
+        f"the run resumes from {CheckpointStore(directory / 'checkpoints').path(steps[-2])}"
+        in output
+    )
+    file.write_bytes(content[:-1])
+    listed = json.loads(run("checkpoints", "ls", directory, "--json"))
+    assert listed[-1]["problem"] == "damaged: model-00001.safetensors"
+
+    shutil.copytree(last, last.with_name(".staging-00000022"))
+    with claim(directory):
+        assert "is training in" in run("checkpoints", "prune", directory, code=2)
+    listed = json.loads(run("checkpoints", "ls", directory, "--json"))
+    assert listed[-1]["problem"] == "left by a run that died"
+    assert "kB are free now" in run("checkpoints", "prune", directory, "--keep-last", 1)
+    listed = json.loads(run("checkpoints", "ls", directory, "--json"))
+    assert {one["step"] for one in listed} == {best["step"], steps[-2]}
+
+
+def test_pruning_never_removes_the_last_hope(recipe, tmp_path):
+    directory = tmp_path / "run"
+    run("train", recipe, "--run-dir", directory)
+    for step in directory.glob("checkpoints/step-*"):
+        (step / "state.json").unlink()
+    assert "nothing was removed" in run("checkpoints", "prune", directory, code=2)
+    assert list(directory.glob("checkpoints/step-*"))
+    (directory / "status.json").unlink()
+    output = run("train", recipe, "--run-dir", directory, code=2)
+    assert f"remove {directory / 'checkpoints'} to start anew" in output
+
+
+def test_commands_refuse_what_is_no_run(tmp_path):
+    for command in ("ls", "verify", "prune"):
+        assert "holds no run" in run("checkpoints", command, tmp_path, code=2)
+
+
+def test_the_disk_is_asked_before_the_first_step(tmp_path):
+    size, settings = CheckpointSize(weights=10**6, moments=2 * 10**6), Checkpoint(keep_last=2)
+    known = {"num_epochs": 3, "model_bytes": 5 * 10**6}
+    said = check_disk_space(tmp_path, size, settings, **known)
+    assert said.startswith("checkpoints of 3 MB, 15 MB in all, ")
+    every = settings.model_copy(update={"every_epoch": True})
+    assert ", 18 MB in all" in check_disk_space(tmp_path, size, every, **known)
+    free = shutil.disk_usage(tmp_path).free
+    large = CheckpointSize(weights=free, moments=2 * free)
+    with pytest.raises(CheckpointError, match=r"3 checkpoints of .* checkpoint\.keep_last"):
+        check_disk_space(tmp_path, large, settings, **known)
+
+
+def test_what_lies_there_already_counts(tmp_path, monkeypatch):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "file").write_bytes(b"0" * 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 2000))
+    size = CheckpointSize(weights=500, moments=500)
+    settings = Checkpoint(keep_last=1, keep_best=False)
+    check_disk_space(tmp_path, size, settings, num_epochs=1, model_bytes=1000)
+    with pytest.raises(CheckpointError):
+        check_disk_space(tmp_path, size, settings, num_epochs=1, model_bytes=1001)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "adamw_8bit"])
+def test_the_estimate_is_what_lies_on_the_disk(name, reviews_recipe, write_recipe, tmp_path):
+    reviews_recipe["model"]["architecture"] |= {"hidden_size": 96, "intermediate_size": 192}
+    reviews_recipe["optimizer"]["name"] = name
+    output = run("train", write_recipe(reviews_recipe), "--run-dir", tmp_path / "run")
+    found = bytes_in(tmp_path / "run" / "checkpoints" / "step-00000020")
+    said = output.partition("checkpoints of ")[2].partition(",")[0]
+    amount, unit = said.split()
+    estimate = float(amount) * {"kB": 1e3, "MB": 1e6}[unit]
+    assert found == pytest.approx(estimate, rel=0.05), spoken(found)

@@ -1,0 +1,133 @@
+"""Saves a run: every rank writes its files, and the main process publishes what is complete."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from safetensors import SafetensorError
+
+from trainer.checkpoint import RECORD, CheckpointStore, write_record
+from trainer.disk_space import CheckpointSize
+from trainer.engine import full_moments, full_weights
+from trainer.errors import CheckpointError
+from trainer.loss_scale import loss_scale
+from trainer.ranks import on_main
+from trainer.shards import Fingerprint, ShardWriter, fingerprint
+from trainer.state import TrainState
+
+if TYPE_CHECKING:
+    from trainer.run import Run
+
+Result = TypeVar("Result")
+
+BYTES_PER_SECOND = 100e6
+"""Of a slow disk, to guess how long the first save takes."""
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A checkpoint that is being written."""
+
+    state: TrainState
+    writer: ShardWriter
+    started: float
+
+
+class Saver:
+    """Saves checkpoints one after the other: while training waits, or in the background."""
+
+    def __init__(
+        self, accelerator: Accelerator, store: CheckpointStore, size: CheckpointSize
+    ) -> None:
+        self._accelerator = accelerator
+        self._store = store
+        self._pending: _Pending | None = None
+        self._longest: float | None = None
+        self._expected = size.total / BYTES_PER_SECOND
+
+    @property
+    def seconds(self) -> float:
+        """What a save takes until it is published: the longest so far, at first a guess."""
+        return self._expected if self._longest is None else self._longest
+
+    def save(self, run: "Run", state: TrainState) -> None:
+        """Begins a checkpoint, and publishes it unless it is written in the background.
+
+        Every rank calls it. Raises CheckpointError, on every rank, where one cannot write; earlier
+        checkpoints stay as they are.
+        """
+        self.finish(run)
+        started, accelerator = time.monotonic(), self._accelerator
+
+        def stage() -> Path:
+            folder = self._store.stage(state.step)
+            write_record(
+                folder,
+                state=state,
+                loss_scale=loss_scale(run.objective, run.scaler),
+                order_digest=run.order_digest,
+                launch=run.launch,
+                ends_epoch=state.step % run.order.steps_per_epoch == 0,
+            )
+            return folder
+
+        folder = on_main(accelerator, self._told(state, stage))
+        settings = run.recipe.checkpoint
+        writer = ShardWriter(
+            folder, accelerator.process_index, accelerator.num_processes, settings.in_background
+        )
+        writer.write("model", full_weights(run.objective, run.parameters))
+        writer.write("optimizer", full_moments(run.objective, run.optimizer, run.parameters))
+        self._pending = _Pending(state, writer, started)
+        if not settings.in_background:
+            self.finish(run)
+
+    @property
+    def busy(self) -> bool:
+        """Whether this rank is still writing."""
+        return self._pending is not None and self._pending.writer.busy
+
+    def finish(self, run: "Run") -> None:
+        """Waits for all ranks, publishes what they wrote and removes what is kept no longer."""
+        if self._pending is None:
+            return
+        pending, self._pending = self._pending, None
+        written, error = pending.writer.result()
+        reported: list[tuple[dict[str, Fingerprint], str | None]] = gather_object(
+            [(written, None if error is None else str(error))]
+        )
+
+        def publish() -> None:
+            for _, problem in reported:
+                if problem is not None:
+                    raise OSError(problem)
+            files = {name: sums for shards, _ in reported for name, sums in shards.items()}
+            step = pending.state.step
+            files[RECORD] = fingerprint(pending.writer.folder / RECORD)
+            self._store.publish(step, files)
+            self._store.prune(run.recipe.checkpoint, pending.state.best_step)
+
+        on_main(self._accelerator, self._told(pending.state, publish))
+        self._longest = max(self._longest or 0.0, time.monotonic() - pending.started)
+
+    def _told(self, state: TrainState, work: Callable[[], Result]) -> Callable[[], Result]:
+        """Returns work whose failure to write is a CheckpointError that says how to go on."""
+
+        def told() -> Result:
+            try:
+                return work()
+            except (OSError, SafetensorError) as error:
+                self._store.discard(state.step)
+                kept = self._store.steps()
+                resumed = f"resumes from step {kept[-1]}" if kept else "starts anew"
+                raise CheckpointError(
+                    f"the checkpoint of step {state.step} cannot be written to "
+                    f"{self._store.folder} ({error}); free space there and run the same command, "
+                    f"which {resumed}"
+                ) from error
+
+        return told

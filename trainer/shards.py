@@ -1,0 +1,139 @@
+"""Tensors in files: written in shards, each by one of the ranks, and read by name on any number."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trainer.engine import Whole
+
+SHARD_BYTES = 512 * 2**20
+"""Of a file, unless one tensor has more. A rank holds two files at most, or one such tensor."""
+
+Fingerprint = dict[str, int | str]
+"""Size and checksum of a file: `bytes` and `sha256`."""
+
+
+@dataclass
+class ShardWriter:
+    """Writes this rank's files of a checkpoint, in a thread, while the next ones are gathered.
+
+    What goes wrong is kept for `result`, for a rank that raised at once would leave the others
+    waiting for it in the next tensor.
+    """
+
+    folder: Path
+    rank: int
+    num_ranks: int
+    snapshot: bool
+    """Whether to hold copies of all that this rank writes, so that training can go on meanwhile."""
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    _written: list["Future[tuple[str, Fingerprint]]"] = field(default_factory=list)
+    _num_shards: int = 0
+
+    def write(self, kind: str, tensors: Iterable[Whole]) -> None:
+        """Gathers tensors, and hands on files such as model-00001.safetensors; all ranks call it.
+
+        Which rank writes which file depends on the sizes alone.
+        """
+        number, held, shard, places = 1, 0, dict[str, Tensor](), set[int]()
+        if not self.snapshot:
+            self._wait()
+        for tensor in tensors:
+            if held and held + tensor.num_bytes > SHARD_BYTES:
+                self._hand_on(f"{kind}-{number:05d}.safetensors", shard)
+                if not self.snapshot and max(held, tensor.num_bytes) > SHARD_BYTES:
+                    self._wait()
+                number, held, shard, places = number + 1, 0, {}, set()
+            held += tensor.num_bytes
+            if self._num_shards % self.num_ranks != self.rank:
+                tensor.get()  # for the rank that writes it
+                continue
+            if not shard and not self.snapshot:
+                self._wait()
+            value = tensor.get().to("cpu", copy=self.snapshot)
+            if value.data_ptr() in places:  # 8-bit optimizers share tables; safetensors does not
+                value = value.clone()
+            places.add(value.data_ptr())
+            shard[tensor.name] = value
+            del value
+        if held:
+            self._hand_on(f"{kind}-{number:05d}.safetensors", shard)
+
+    @property
+    def busy(self) -> bool:
+        return not all(written.done() for written in self._written)
+
+    def result(self) -> tuple[dict[str, Fingerprint], OSError | SafetensorError | None]:
+        """Returns the fingerprints of this rank's files once they lie on the disk, or what failed.
+
+        Ends the writer.
+        """
+        self._pool.shutdown(wait=True)
+        try:
+            return dict(written.result() for written in self._written), None
+        except (OSError, SafetensorError) as error:
+            return {}, error
+
+    def _hand_on(self, name: str, shard: dict[str, Tensor]) -> None:
+        if shard:
+            self._written.append(self._pool.submit(_write, self.folder / name, shard))
+        self._num_shards += 1
+
+    def _wait(self) -> None:
+        """Waits until this rank holds nothing that is still to be written."""
+        for written in self._written:
+            written.exception()
+
+
+class SavedTensors(Mapping[str, Tensor]):
+    """The tensors of one kind in a checkpoint, each read when it is asked for."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self._files = {
+            name: file
+            for path in sorted(folder.glob(f"{kind}-*.safetensors"))
+            for file in [safe_open(path, framework="pt")]
+            for name in file.keys()  # noqa: SIM118  (it is no mapping)
+        }
+
+    def __getitem__(self, name: str) -> Tensor:
+        # A copy: else it would be a view into the file, which may go while it is in use.
+        return self._files[name].get_tensor(name).clone()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def fingerprint(file: Path) -> Fingerprint:
+    """Returns size and checksum of a file."""
+    with file.open("rb") as opened:
+        return {
+            "bytes": file.stat().st_size,
+            "sha256": hashlib.file_digest(opened, "sha256").hexdigest(),
+        }
+
+
+def flush(path: Path) -> None:
+    """Returns once a file or folder lies on the disk, also where the power goes off."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write(file: Path, shard: dict[str, Tensor]) -> tuple[str, Fingerprint]:
+    save_file(shard, file)
+    shard.clear()  # the future lives on, and would hold it
+    flush(file)
+    return file.name, fingerprint(file)
