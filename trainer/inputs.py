@@ -1,4 +1,4 @@
-"""What a model is fed: the tokenizer and the encoded splits of a recipe, each made once."""
+"""What a run begins with: task, tokenizer, shape of the model and encoded splits of a recipe."""
 
 import shutil
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.config import Recipe, TrainedTokenizer
-from trainer.data.columns import column_name
+from trainer.config import Recipe, TrainedTokenizer, smaller_is_better
+from trainer.data.columns import check_columns, column_name, resolve_columns
 from trainer.data.prepare import (
     PreparedSplit,
     Summary,
@@ -16,8 +16,9 @@ from trainer.data.prepare import (
     prepare,
     write_once,
 )
-from trainer.data.sources import rows_digest
-from trainer.errors import DataError
+from trainer.data.sources import load_splits, rows_digest
+from trainer.errors import ConfigError, DataError
+from trainer.models.architecture import build_model_config, check_length
 from trainer.models.tokenizer import load_tokenizer, tokenizer_digest, train_tokenizer
 from trainer.tasks import task_of
 from trainer.tasks.base import Task
@@ -26,13 +27,49 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def build_tokenizer(recipe: Recipe, train: "Dataset", directory: Path) -> Any:
-    """Returns the tokenizer; one that is trained here is kept in the run directory."""
+@dataclass(frozen=True)
+class Inputs:
+    """All of a run that needs no weights, no device and no other process."""
+
+    task: Task
+    tokenizer: Any
+    model_config: Any
+    """The transformers configuration, with what the task sets in it."""
+    splits: dict[str, PreparedSplit]
+    notes: tuple[str, ...]
+    """What a reader of the results should know of the data."""
+
+
+def build_inputs(recipe: Recipe, directory: Path | None) -> Inputs:
+    """Returns the inputs of a recipe, from the caches where they are there.
+
+    A tokenizer that is trained here is also kept in the run directory, where there is one. Raises
+    ConfigError and DataError for whatever in recipe and data cannot go together.
+    """
+    kind = task_of(recipe)
+    columns = kind.columns(recipe)
+    rows, left_out = load_splits(recipe.data)
+    check_columns(rows, columns, section="")
+    rows = {name: resolve_columns(part, columns) for name, part in rows.items()}
+    tokenizer = build_tokenizer(recipe, rows["train"], directory)
+    model_config = build_model_config(recipe.model, tokenizer)
+    check_length(model_config, recipe.batch.max_seq_length)
+    task = kind.build(recipe, rows["train"], tokenizer, model_config)
+    for name, value in task.config_values().items():
+        setattr(model_config, name, value)
+    _check_metric(recipe, task, rows)
+    splits, notes = prepare_splits(rows, task, recipe, tokenizer)
+    return Inputs(task, tokenizer, model_config, splits, (*left_out, *notes))
+
+
+def build_tokenizer(recipe: Recipe, train: "Dataset", directory: Path | None) -> Any:
+    """Returns the tokenizer; one that is trained here is kept in the cache, and in the run
+    directory, where there is one."""
     settings = recipe.model.tokenizer
     if not isinstance(settings, TrainedTokenizer):
         return load_tokenizer(recipe.model)
-    kept = directory / "tokenizer"
-    if not kept.is_dir():
+    kept = None if directory is None else directory / "tokenizer"
+    if kept is None or not kept.is_dir():
         key = content_key(
             rows=digest_of_rows(train, recipe),
             task=recipe.task.name,  # it chooses the texts of those columns
@@ -44,7 +81,7 @@ def build_tokenizer(recipe: Recipe, train: "Dataset", directory: Path) -> Any:
             cache_folder() / "tokenizers" / key,
             lambda folder: train_tokenizer(settings, texts, folder),
         )
-        write_once(kept, lambda folder: _copy(trained, folder))
+        kept = trained if kept is None else write_once(kept, lambda folder: _copy(trained, folder))
     model = recipe.model.model_copy(update={"tokenizer": str(kept)})
     return load_tokenizer(model)
 
@@ -102,3 +139,17 @@ def digest_of_rows(rows: "Dataset", recipe: Recipe) -> str:
 
 def _copy(source: Path, folder: Path) -> None:
     shutil.copytree(source, folder, dirs_exist_ok=True)
+
+
+def _check_metric(recipe: Recipe, task: Task, rows: "dict[str, Dataset]") -> None:
+    if recipe.evaluation.metric not in task.metrics_offered:
+        raise ConfigError(
+            f"evaluation.metric: {recipe.evaluation.metric!r} is none of "
+            f"{', '.join(task.metrics_offered)}"
+        )
+    if smaller_is_better(recipe.evaluation.metric) and recipe.evaluation.mode == "max":
+        raise ConfigError(
+            f"evaluation.mode: the best {recipe.evaluation.metric} is the smallest; set mode: min"
+        )
+    if recipe.evaluation.patience is not None and "validation" not in rows:
+        raise ConfigError("evaluation.patience needs a validation split; set data.split.validation")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -10,20 +10,17 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from trainer.checkpoint import CheckpointStore
-from trainer.config import Recipe, smaller_is_better
-from trainer.data.columns import check_columns, resolve_columns
+from trainer.config import Recipe
 from trainer.data.prepare import (
     PreparedSplit,
     content_key,
 )
-from trainer.data.sources import load_splits
 from trainer.disk_space import CheckpointSize, checkpoint_size
 from trainer.engine import sharding, whole_weight
 from trainer.errors import ConfigError, LaunchError
-from trainer.inputs import build_tokenizer, digest_of_rows, prepare_splits
+from trainer.inputs import build_inputs, digest_of_rows
 from trainer.launch import check_engine, prepare
 from trainer.micro_batch import resolve_micro_batch_size
-from trainer.models.architecture import build_model_config, check_length
 from trainer.models.dropout import speed_up_dropout
 from trainer.models.export import dense_weight, packed_layer
 from trainer.models.load import QUANTISED, LoadedModel, load_model
@@ -38,13 +35,8 @@ from trainer.ranks import any_rank
 from trainer.saving import Saver
 from trainer.schedule import total_steps
 from trainer.sharded_start import load_on_main, make_room, shard_from_main, starts_sharded
-from trainer.tasks import task_of
 from trainer.tasks.base import Objective, Task
 from trainer.tracking import Tracker
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
 
 Baseline = Literal["pretrained", "untrained head", "random weights"]
 
@@ -105,25 +97,14 @@ def build_run(
             f"tuning.bias: {recipe.tuning.bias} with {recipe.tuning.mode}: in {precision} "
             f"bitsandbytes rounds trained biases; use none, or precision: fp32"
         )
-    kind = task_of(recipe)
-    columns = kind.columns(recipe)
-    rows, left_out = load_splits(recipe.data)
-    check_columns(rows, columns, section="")
-    rows = {name: resolve_columns(part, columns) for name, part in rows.items()}
-    tokenizer = build_tokenizer(recipe, rows["train"], directory)
-    model_config = build_model_config(recipe.model, tokenizer)
-    check_length(model_config, recipe.batch.max_seq_length)
-    task = kind.build(recipe, rows["train"], tokenizer, model_config)
-    for name, value in task.config_values().items():
-        setattr(model_config, name, value)
-    _check_metric(recipe, task, rows)
-    splits, notes = prepare_splits(rows, task, recipe, tokenizer)
-    notes = [*left_out, *notes]
+    inputs = build_inputs(recipe, directory)
+    task, tokenizer, splits = inputs.task, inputs.tokenizer, inputs.splits
+    notes = [*inputs.notes]
 
     def load(*, shape_only: bool = False) -> LoadedModel:
         return load_model(
             recipe.model,
-            model_config,
+            inputs.model_config,
             auto_model=task.auto_model,
             tokenizer_size=len(tokenizer),
             mode=recipe.tuning.mode,
@@ -177,9 +158,10 @@ def build_run(
         made=made,
     )
 
+    train = splits["train"]
     order = DataOrder(
         seed=recipe.seed,
-        lengths=splits["train"].lengths,
+        lengths=train.lengths,
         global_batch_size=recipe.batch.global_batch_size,
         length_bucketing=recipe.data.length_bucketing,
     )
@@ -193,7 +175,7 @@ def build_run(
         tokenizer=tokenizer,
         splits=splits,
         order=order,
-        order_digest=content_key(order=order.digest(), rows=digest_of_rows(rows["train"], recipe)),
+        order_digest=content_key(order=order.digest(), rows=digest_of_rows(train.rows, recipe)),
         model=model,
         objective=objective,
         optimizer=optimizer,
@@ -219,20 +201,6 @@ def build_run(
         scaler=accelerator.scaler,
         notes=tuple(notes),
     )
-
-
-def _check_metric(recipe: Recipe, task: Task, rows: "dict[str, Dataset]") -> None:
-    if recipe.evaluation.metric not in task.metrics_offered:
-        raise ConfigError(
-            f"evaluation.metric: {recipe.evaluation.metric!r} is none of "
-            f"{', '.join(task.metrics_offered)}"
-        )
-    if smaller_is_better(recipe.evaluation.metric) and recipe.evaluation.mode == "max":
-        raise ConfigError(
-            f"evaluation.mode: the best {recipe.evaluation.metric} is the smallest; set mode: min"
-        )
-    if recipe.evaluation.patience is not None and "validation" not in rows:
-        raise ConfigError("evaluation.patience needs a validation split; set data.split.validation")
 
 
 def _baseline_of(loaded: LoadedModel) -> Baseline:
