@@ -94,7 +94,8 @@ def test_label_never_seen_in_training(rows_recipe, tmp_path):
 def test_model_that_does_not_exist_offline(reviews_recipe, write_recipe, tmp_path):
     reviews_recipe["model"] = {"name_or_path": "nobody/no-model"}
     done = train(write_recipe(reviews_recipe), tmp_path / "run")
-    refused(done, tmp_path / "run", "model.name_or_path", "nobody/no-model", "fetch it where")
+    parts = ("model.name_or_path", "nobody/no-model", "trainer prepare RECIPE")
+    refused(done, tmp_path / "run", *parts)
 
 
 def test_run_directory_of_another_recipe(reviews_recipe, write_recipe, tmp_path):

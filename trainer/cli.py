@@ -129,6 +129,21 @@ def params(recipe: str, overrides: tuple[str, ...], full: bool, as_json: bool, d
 
 @main.command()
 @RECIPE
+@SET
+@DEBUG
+def prepare(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
+    """Fetch model, tokenizer and data of RECIPE, and tokenise, so that train needs no network."""
+
+    def command() -> int:
+        from trainer.commands import prepare
+
+        return prepare(recipe, overrides)
+
+    _run(command, debug)
+
+
+@main.command()
+@RECIPE
 @click.option("--seeds", metavar="1,2,3", help="Seeds, with a comma between two.")
 @click.option(
     "--vary",

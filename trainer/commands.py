@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -112,6 +113,19 @@ def params(recipe_name: str, overrides: tuple[str, ...], *, full: bool, as_json:
 
     found = count(recipe)
     print(json.dumps(values(found, full=full)) if as_json else as_text(found, full=full))
+    return DONE
+
+
+def prepare(recipe_name: str, overrides: tuple[str, ...]) -> int:
+    """Fetches and tokenises what a recipe needs, and prints what it did, a line each."""
+    recipe = load_recipe(recipe_name, overrides)
+    quiet_libraries()
+    from trainer.preparation import prepare
+
+    for line in prepare(recipe):
+        print(line, flush=True)
+    settings = [part for override in overrides for part in ("--set", override)]
+    print("offline     HF_HUB_OFFLINE=1", shlex.join(["trainer", "train", recipe_name, *settings]))
     return DONE
 
 

@@ -119,7 +119,8 @@ def _load_source(source: Source) -> "dict[str, Dataset]":
         named = f"{source.hub}/{source.config}" if source.config else source.hub
         raise DataError(
             f"data.source.hub: {named} cannot be loaded from a folder, the cache or the hub "
-            f"({first_line(error)}); check the name, or fetch it where the hub can be reached"
+            f"({first_line(error)}); check the name and the access to it, or run `trainer prepare "
+            f"RECIPE` where the hub can be reached"
         ) from error
     return {str(name): rows for name, rows in cast(Any, loaded).items()}
 

@@ -95,8 +95,8 @@ def _from_name(model: config.Model) -> Any:
     try:
         return AutoConfig.from_pretrained(str(model.name_or_path), revision=model.revision)
     except (OSError, ValueError) as error:
-        sentence = missing("model.name_or_path", str(model.name_or_path), "configuration")
-        raise ConfigError(sentence) from error
+        name = str(model.name_or_path)
+        raise ConfigError(missing("model.name_or_path", name, "configuration", error)) from error
 
 
 def _from_numbers(numbers: dict[str, Any], others: dict[str, Any] | None = None) -> Any:

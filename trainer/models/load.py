@@ -34,12 +34,14 @@ def load_model(
     frozen_dtype: torch.dtype,
     seed: int,
     shape_only: bool = False,
+    fetch_only: bool = False,
 ) -> LoadedModel:
     """Returns the model on the CPU, or where a quantised one is put, before any tuning.
 
     Weights that learn are fp32; the others of adapter and head-only modes are `frozen_dtype`.
     What is not pretrained is drawn from `seed`. With `shape_only` it is on the meta device, without
-    weights, and what is fresh is not known.
+    weights, and what is fresh is not known. With `fetch_only` it is there, too, but all files of
+    pretrained weights are in the cache and were compared with it.
     """
     import transformers
 
@@ -53,12 +55,13 @@ def load_model(
     if grows:
         model_config.pad_token_id = None  # an embedding without that row would refuse it
     transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    if not fetch_only:  # which may take long
+        transformers.logging.disable_progress_bar()
     auto = getattr(transformers, auto_model)
     dtype = torch.float32 if mode == "full" else frozen_dtype
     torch.manual_seed(seed)
     fresh: list[str] = []
-    if shape_only:
+    if shape_only or (fetch_only and model.initialization == "random"):
         with torch.device("meta"):
             built = from_numbers(auto, model, model_config).to(dtype)
     elif model.initialization == "random":
@@ -72,10 +75,11 @@ def load_model(
                 built, _ = _from_pretrained(auto, folder, None, built.config, dtype, mode)
     else:
         name, revision = str(model.name_or_path), model.revision
-        built, absent = _from_pretrained(auto, name, revision, model_config, dtype, mode)
+        device = "meta" if fetch_only else None
+        built, absent = _from_pretrained(auto, name, revision, model_config, dtype, mode, device)
         fresh = sorted({key.rpartition(".")[0] for key in absent})
     if grows:
-        built.resize_token_embeddings(tokenizer_size, mean_resizing=not shape_only)
+        built.resize_token_embeddings(tokenizer_size, mean_resizing=not (shape_only or fetch_only))
         built.config.pad_token_id = pad
     return LoadedModel(built, head_modules(built), tuple(fresh))
 
@@ -106,7 +110,13 @@ def unquantised_modules(model: Any) -> list[str]:
 
 
 def _from_pretrained(
-    auto: Any, name: str, revision: str | None, model_config: Any, dtype: torch.dtype, mode: str
+    auto: Any,
+    name: str,
+    revision: str | None,
+    model_config: Any,
+    dtype: torch.dtype,
+    mode: str,
+    device: str | None = None,
 ) -> tuple[Any, list[str]]:
     from safetensors import SafetensorError
 
@@ -116,13 +126,14 @@ def _from_pretrained(
             revision=revision,
             config=model_config,
             dtype=dtype,
+            device_map=device,
             quantization_config=_quantisation(auto, model_config, dtype, mode),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below
             key_mapping=_other_names(auto, model_config),
         )
     except (OSError, ValueError, SafetensorError) as error:
-        raise ConfigError(missing("model.name_or_path", name, "weights")) from error
+        raise ConfigError(missing("model.name_or_path", name, "weights", error)) from error
     for key, stored, needed in sorted(info["mismatched_keys"]):
         raise ConfigError(
             f"model.name_or_path: {key} of {name} is {list(stored)} and this task needs "

@@ -43,7 +43,7 @@ def load_tokenizer(model: Model) -> Any:
             tokenizer = _as_it_stands(name, revision)
     except (OSError, ValueError, ImportError) as error:
         key = "tokenizer" if model.tokenizer else "name_or_path"
-        raise ConfigError(missing(f"model.{key}", name, "tokenizer")) from error
+        raise ConfigError(missing(f"model.{key}", name, "tokenizer", error)) from error
     tokenizer.padding_side = "right"
     return tokenizer
 
@@ -61,16 +61,22 @@ def _as_it_stands(name: str, revision: str | None) -> Any:
     return tokenizer
 
 
-def missing(key: str, name: str, what: str) -> str:
+def missing(key: str, name: str, what: str, error: Exception) -> str:
     """Returns the sentence for a hub name or folder that gave no tokenizer or weights."""
     if Path(name).is_dir():
         return f"{key}: the folder {name} holds no {what} that can be loaded"
     if Path(name).name == "model":
         run = Path(name).parent
         return f"{key}: there is no {name}, which the run {run} leaves when it ends; train it first"
+    if isinstance(error, OSError) and error.errno is not None:  # the machine's, not the hub's
+        return (
+            f"{key}: the {what} of {name} cannot be kept: {error.strerror}; mend that, or "
+            f"set HF_HOME to another folder"
+        )
     return (
         f"{key}: no {what} of {name}: it is no folder here, is not in the cache, and the hub did "
-        f"not give it; check the name, or fetch it where the hub can be reached"
+        f"not give it; check the name and the access to it, or run `trainer prepare RECIPE` where "
+        f"the hub can be reached"
     )
 
 
