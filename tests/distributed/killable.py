@@ -1,0 +1,79 @@
+"""The trainer, which writes down the examples of each step and kills itself where KILL says so.
+
+KILL is POINT:NUMBER:RANK, such as rename:2:0: before the second rename in rank 0. ATTEMPT counts
+the commands of a chain, and RECORDS is the folder for what was written down.
+"""
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trainer import cli, shards
+from trainer.data import prepare
+from trainer.order import DataOrder
+
+RANK = os.environ.get("RANK", "0")
+RECORDS = Path(os.environ["RECORDS"])
+POINT, NUMBER, KILLED_RANK = os.environ.get("KILL", "never:0:0").split(":")
+calls: dict[str, int] = {}
+
+
+def die() -> None:
+    (RECORDS / f"died-{os.environ['ATTEMPT']}").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killing(point: str, real: Callable[..., Any], *, after: bool = False) -> Callable[..., Any]:
+    """Returns a function that dies in its call number NUMBER."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        calls[point] = calls.get(point, 0) + 1
+        now = (point, str(calls[point]), RANK) == (POINT, NUMBER, KILLED_RANK)
+        if now and not after:
+            die()
+        result = real(*arguments, **options)
+        if now:
+            die()
+        return result
+
+    return call
+
+
+def half_written(tensors: Any, file: Path, **options: Any) -> None:
+    really_save(tensors, file, **options)
+    calls["half"] = calls.get("half", 0) + 1
+    if ("half", str(calls["half"]), RANK) == (POINT, NUMBER, KILLED_RANK):
+        os.truncate(file, file.stat().st_size // 2)
+        die()
+
+
+def recorded(self: DataOrder, step: int, **place: int) -> Any:
+    """Returns the micro-batches of a step, after writing down whose examples they are."""
+    batches = list(really_cut(self, step, **place))
+    line = {
+        "attempt": int(os.environ["ATTEMPT"]),
+        "step": step,
+        "ids": [int(example) for ids in batches for example in ids],
+    }
+    with (RECORDS / f"rank-{RANK}.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    time.sleep(0.02)  # so that a random moment is as likely in a step as in a save
+    return batches
+
+
+really_save, really_cut = shards.save_file, DataOrder.micro_batches
+shards.save_file = half_written
+DataOrder.micro_batches = recorded
+Path.rename = killing("rename", killing("renamed", Path.rename, after=True))
+Path.replace = killing("replace", Path.replace)
+Path.unlink = killing("unlink", Path.unlink)
+shutil.rmtree = killing("rmtree", shutil.rmtree)
+shards.flush = killing("flush", shards.flush)
+prepare._write = killing("prepare", prepare._write)
+(RECORDS / f"started-{os.environ['ATTEMPT']}-{RANK}").touch()
+cli.main()

@@ -1,0 +1,228 @@
+"""Killed anywhere, again and again, a run ends with the weights of the uninterrupted one."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from distributed_runs import ROOT, Finished, launch_environment
+from test_resume import rank_pids
+
+from trainer.checkpoint import CheckpointStore
+
+SCRIPT = Path(__file__).parent / "killable.py"
+POINTS = "half flush rename renamed replace unlink rmtree prepare".split()
+STEPS, ROWS = 24, 120
+SECONDS_TO_END = 60
+slow = pytest.mark.slow
+
+
+@dataclass
+class Chain:
+    """Commands in one run directory, each killed but for the last."""
+
+    recipe: Path
+    folder: Path
+    config: str | None
+    """None is one process without a launcher."""
+    chance: random.Random
+    attempts: int = 0
+    killed_at: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        (self.folder / "records").mkdir(parents=True)
+
+    @property
+    def directory(self) -> Path:
+        return self.folder / "run"
+
+    def start(self, *overrides: str, kill: str = "never:0:0") -> subprocess.Popen[str]:
+        self.attempts += 1
+        launcher = [sys.executable]
+        if self.config is not None:
+            file = ROOT / "accelerate_configs" / f"{self.config}.yaml"
+            launcher += ["-m", "accelerate.commands.launch", "--config_file", str(file)]
+        settings = [part for override in overrides for part in ("--set", override)]
+        return subprocess.Popen(
+            [
+                *(*launcher, str(SCRIPT), "train", str(self.recipe)),
+                *("--run-dir", str(self.directory), *settings),
+            ],
+            cwd=ROOT,
+            env={
+                **launch_environment(),
+                "RECORDS": str(self.folder / "records"),
+                "ATTEMPT": str(self.attempts),
+                "KILL": kill,
+                # Nothing is prepared yet in a chain of its own, so that it is killed there, too.
+                "TRAINER_CACHE": str(self.folder / "cache"),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def finish(self, process: subprocess.Popen[str]) -> Finished:
+        output, _ = process.communicate(timeout=300)
+        return Finished(self.directory, process.returncode, output)
+
+    def kill_somewhere(self, seconds: float) -> None:
+        """Starts a command that dies at a point in the code, or at a random moment.
+
+        Where it never comes to that point, it goes on to its end, and is not counted.
+        """
+        chance = self.chance
+        saved_before = self.saved()
+        last_rank = 0 if self.config is None else 1
+        point = chance.choice([*POINTS, "moment", "moment", "moment"])
+        kill = f"{point}:{chance.randint(1, 6)}:{chance.randint(0, last_rank)}"
+        background = f"checkpoint.async={chance.choice(['true', 'false'])}"
+        process = self.start(background, kill=kill)
+        died = self.folder / "records" / f"died-{self.attempts}"
+        try:
+            if point == "moment":
+                self._wait_for_start(process)
+                time.sleep(chance.uniform(0, seconds))
+                if process.poll() is None:
+                    died.touch()
+                self._kill(process, everyone=chance.random() < 0.5)
+            begun = time.monotonic()
+            process.wait(timeout=200)
+            if point == "moment":
+                assert time.monotonic() - begun < SECONDS_TO_END
+            self._no_orphans()
+        finally:
+            self._kill(process, everyone=True)
+            process.communicate()
+        if died.exists():
+            self.killed_at.append(kill)
+        assert not saved_before or self.saved(), f"{kill} lost what was saved"
+
+    def saved(self) -> Path | None:
+        """Returns the checkpoint that the next command goes on from."""
+        store = CheckpointStore(self.directory / "checkpoints")
+        store.recover()
+        return store.newest()[0]
+
+    def examples(self) -> dict[int, list[int]]:
+        """Returns the ids of each step, in the last attempt that took it."""
+        taken: dict[int, dict[int, list[int]]] = {}
+        for file in (self.folder / "records").glob("rank-*.jsonl"):
+            for text in file.read_text().splitlines():
+                line = json.loads(text)
+                attempts = taken.setdefault(line["step"], {})
+                attempts.setdefault(line["attempt"], []).extend(line["ids"])
+        return {step: attempts[max(attempts)] for step, attempts in taken.items()}
+
+    def _wait_for_start(self, process: subprocess.Popen[str]) -> None:
+        num_ranks = 1 if self.config is None else 2
+        names = [f"started-{self.attempts}-{rank}" for rank in range(num_ranks)]
+        deadline = time.monotonic() + 120
+        while not all((self.folder / "records" / name).exists() for name in names):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def _kill(self, process: subprocess.Popen[str], *, everyone: bool) -> None:
+        try:
+            if everyone or self.config is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                os.kill(self.chance.choice(rank_pids(process.pid)), signal.SIGKILL)
+        except (ProcessLookupError, IndexError, psutil.Error):
+            pass  # it had ended by itself
+
+    def _no_orphans(self) -> None:
+        deadline = time.monotonic() + SECONDS_TO_END
+        while mine := [one for one in psutil.process_iter() if self._is_mine(one)]:
+            assert time.monotonic() < deadline, mine
+            time.sleep(0.1)
+
+    def _is_mine(self, process: psutil.Process) -> bool:
+        try:
+            alive = process.status() != psutil.STATUS_ZOMBIE
+            return alive and process.environ().get("RECORDS") == str(self.folder / "records")
+        except psutil.Error:
+            return False
+
+
+@pytest.fixture
+def recipe(reviews_recipe: dict[str, Any], write_recipe) -> Path:
+    reviews_recipe["data"]["source"]["num_rows"] = ROWS
+    reviews_recipe["data"]["split"] = {"validation": {"ratio": 0.2, "seed": 1}, "test": None}
+    reviews_recipe["batch"] |= {"global_batch_size": 8, "micro_batch_size": 2}
+    reviews_recipe["schedule"]["epochs"] = 2
+    reviews_recipe["evaluation"] |= {"baseline": False, "every": 5}
+    reviews_recipe["checkpoint"] = {"every_steps": 3, "keep_last": 1}
+    reviews_recipe["tracking"]["log_every_steps"] = 1
+    return write_recipe(reviews_recipe)
+
+
+@pytest.mark.parametrize(
+    ("config", "num_kills", "seed"),
+    [
+        (None, 6, 0),
+        ("cpu-2", 6, 1),
+        *(
+            pytest.param(config, 14, seed, marks=slow)
+            for config in (None, "cpu-2", "zero2", "zero3")
+            for seed in range(10, 14)
+        ),
+    ],
+)
+def test_a_chain_of_kills(config, num_kills, seed, recipe, tmp_path):
+    whole = Chain(recipe, tmp_path / "whole", config, random.Random(seed))
+    process = whole.start()
+    whole._wait_for_start(process)
+    begun = time.monotonic()
+    done = whole.finish(process)
+    assert done.status()["state"] == "done", done.output
+    seconds = time.monotonic() - begun
+
+    chain = Chain(recipe, tmp_path / "killed", config, random.Random(seed))
+    while len(chain.killed_at) < num_kills:
+        chain.kill_somewhere(seconds)
+        if (chain.directory / "results.json").exists():  # it came to its end: what is left is new
+            assert_equal(whole, chain, done)
+            shutil.rmtree(chain.folder)
+            chain.__post_init__()
+    last = chain.finish(chain.start())
+    assert last.status()["state"] == "done", (chain.killed_at, last.output)
+    assert_equal(whole, chain, done)
+    print(config, chain.killed_at)
+
+
+def assert_equal(whole: Chain, chain: Chain, done: Finished) -> None:
+    """Compares weights, moments, metrics and the examples of each step."""
+    other = Finished(chain.directory, 0, "")
+    if other.status()["state"] != "done":  # killed after its results were written
+        again = chain.finish(chain.start())
+        assert again.status()["state"] == "done", again.output
+    assert done.weights(STEPS).keys() == other.weights(STEPS).keys()
+    for name, tensor in done.weights(STEPS).items():
+        assert torch.equal(tensor, other.weights(STEPS)[name]), (name, chain.killed_at)
+    for split in ("train", "validation"):
+        mine, theirs = (
+            [(line["step"], line["loss"]) for line in run.lines(split)] for run in (done, other)
+        )
+        assert mine == theirs, chain.killed_at
+    examples = chain.examples()
+    assert sorted(examples) == list(range(STEPS))
+    half = STEPS // 2
+    for epoch in range(2):
+        used = [one for step in range(epoch * half, (epoch + 1) * half) for one in examples[step]]
+        assert sorted(used) == list(range(ROWS - ROWS // 5)), chain.killed_at
+    assert {step: sorted(ids) for step, ids in whole.examples().items()} == {
+        step: sorted(ids) for step, ids in examples.items()
+    }
