@@ -82,6 +82,15 @@ def test_a_crash_while_it_is_written_leaves_nothing(cache, error):
     assert prepare("key", encode).lengths.tolist() == [3, 1, 2]
 
 
+def test_what_a_killed_process_left_is_removed_by_the_next(cache):
+    left = cache / "prepared" / ".key-abandoned"
+    left.mkdir(parents=True)
+    prepare("another", encode)
+    assert left.is_dir()
+    prepare("key", encode)
+    assert not left.exists()
+
+
 WRITER = """
 import os, sys, time
 from pathlib import Path

@@ -104,6 +104,8 @@ def write_once(folder: Path, write: Callable[[Path], None]) -> Path:
     It appears only when it is complete. Of several processes one writes; the others wait.
     """
     with _exclusive(folder.with_name(f".{folder.name}.lock")):
+        for left in folder.parent.glob(f".{folder.name}-*"):
+            shutil.rmtree(left)  # by a process that was killed, for its lock is free
         if not folder.is_dir():
             staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
