@@ -179,6 +179,16 @@ def test_patience_ends_a_run_that_stopped_improving(reviews_recipe, write_recipe
     assert any("guessing" in warning or "above" in warning for warning in results["warnings"])
 
 
+def test_the_last_step_has_its_line_also_where_nothing_is_evaluated(
+    reviews_recipe, write_recipe, tmp_path
+):
+    reviews_recipe["data"]["split"] = {"validation": None, "test": None}
+    reviews_recipe["schedule"] = {"steps": 7}
+    run("train", write_recipe(reviews_recipe), "--run-dir", tmp_path / "run")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [5, 7]
+
+
 def test_a_best_step_that_was_not_kept_is_looked_for_anew(reviews_recipe, write_recipe, tmp_path):
     reviews_recipe["checkpoint"] = {"every_steps": 6, "keep_last": 1, "keep_best": False}
     recipe, directory = write_recipe(reviews_recipe), tmp_path / "run"

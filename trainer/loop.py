@@ -41,10 +41,10 @@ def train(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
     run.objective.train()
     clock = time.monotonic()
     while not finished(run, state):
-        stopping, record = False, None
-        epoch = order.epoch_of(max(state.step - 1, 0)) + 1
-        if not awaits_evaluation(run, state):  # else a run that was stopped left that to do
-            started = time.monotonic()
+        left_over = awaits_evaluation(run, state)  # by a run that was stopped
+        epoch = order.epoch_of(state.step - left_over) + 1
+        stopping, record, started = False, None, time.monotonic()
+        if not left_over:
             rate = learning_rate(
                 state.step,
                 peak=recipe.optimizer.learning_rate,
@@ -56,7 +56,6 @@ def train(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
             seed_step(recipe.seed, state.step, accelerator.process_index)
 
             ids = order.examples(state.step)
-            epoch = order.epoch_of(state.step) + 1
             window = step_window(run, accelerator, state.step)
             result = optimizer_step(run, accelerator, window, step=state.step + 1)
             tokens = int(run.splits["train"].lengths[ids].sum())
@@ -68,8 +67,9 @@ def train(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
             stopping, writing = any_rank_of_each(accelerator, run.stop.requested, run.saver.busy)
             if not writing:
                 run.saver.finish(run)
-            logging = state.step % recipe.tracking.log_every_steps == 0
-            if logging or ends_epoch(run, state) or awaits_evaluation(run, state) or stopping:
+            logging = state.step % recipe.tracking.log_every_steps == 0 or ends_epoch(run, state)
+            last = state.step == run.num_steps
+            if logging or last or awaits_evaluation(run, state) or stopping:
                 seconds, clock = time.monotonic() - clock, time.monotonic()
                 values = {**result.losses, "grad_norm": result.grad_norm}
                 ranks = run.rank_times.summary()

@@ -136,10 +136,10 @@ def listen(stop: StopRequest, give_up: Callable[[], None]) -> Generator[None]:
         stop.settle()
         ended.set()
         mouth.send(b"\0")
+        thread.join()  # while its last signal still finds a handler
         signal.set_wakeup_fd(woken_before)
         for number, handler in before.items():
             signal.signal(number, handler)
-        thread.join()
         ears.close()
         mouth.close()
 

@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from distributed_runs import ROOT, Finished, launch_command, launch_environment
+from distributed_runs import (
+    ROOT,
+    Finished,
+    launch_command,
+    launch_environment,
+    run_to_its_end,
+    tensors_of,
+)
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from test_cut_of_the_step import OPTIMIZERS, SHAPE, TASKS, largest_difference, recipe_of
@@ -19,6 +26,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 STAGES = ("zero1", "zero2", "zero3")
 SETS = ("zero2-offload", "zero3-offload", "fsdp2")
 slow = pytest.mark.slow
+SMALL_FILES = Path(__file__).parent / "small_files.py"
 REAL = Path(os.environ.get("TRAINER_TEST_DATA", "/nonexistent"))
 
 
@@ -243,6 +251,44 @@ def test_a_run_goes_on_under_another_engine(
     for mine, theirs in zip(whole.lines()[2:], second.lines(), strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
     assert largest_difference(whole.weights(5), second.weights(5)) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("saved", "resumed"),
+    [
+        ("zero3", "cpu-2"),
+        *(
+            pytest.param(saved, resumed, marks=slow)
+            for saved in ("cpu-2", *STAGES, "zero3-offload")
+            for resumed in (None, "cpu-2", *STAGES, "zero3-offload")
+            if (saved, resumed) != ("zero3", "cpu-2")
+        ),
+    ],
+)
+def test_ranks_write_many_files_and_each_reads_them_by_name(
+    saved, resumed, uneven_rows, write_recipe, train_here, train_on_two_ranks, tmp_path
+):
+    """Also with LoRA, whose checkpoints have nothing of the frozen weights."""
+    recipe = classification(uneven_rows) | {"tuning": {"mode": "lora", "r": 64, "dropout": 0.0}}
+    file = write_recipe(recipe)
+    directory = tmp_path / "first"
+    command = launch_command("train", str(file), "--run-dir", str(directory), config=saved)
+    at = command.index("trainer")
+    first = run_to_its_end([*command[: at - 1], str(SMALL_FILES), *command[at + 1 :]], directory)
+    assert first.status()["state"] == "done", first.output
+    checkpoint = directory / "checkpoints" / "step-00000002"
+    assert len(list(checkpoint.glob("model-*.safetensors"))) > 2
+    assert len(list(checkpoint.glob("optimizer-*.safetensors"))) > 4
+    assert not any("base_layer" in name for name in tensors_of(checkpoint))
+    options = {"resume": str(checkpoint)}
+    if resumed is None:
+        second = train_here(file, tmp_path / "second", **options)
+    else:
+        second = train_on_two_ranks(file, tmp_path / "second", config=resumed, **options)
+    assert second.status()["state"] == "done", second.output
+    for mine, theirs in zip(first.lines()[2:], second.lines(), strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
+    assert largest_difference(first.weights(5), second.weights(5)) < 1e-6
 
 
 def sharding_of(config: str | None) -> str:
