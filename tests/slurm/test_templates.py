@@ -1,0 +1,30 @@
+"""Templates as text: what a linter says, the configurations they name, what all of them need."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TEMPLATES = sorted((ROOT / "slurm").glob("*.sbatch"))
+
+
+def test_shellcheck_finds_nothing():
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed")
+    scripts = [*TEMPLATES, *(ROOT / "slurm").glob("*.sh"), *(ROOT / "tests/slurm").glob("*.sh")]
+    done = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda file: file.stem)
+def test_a_template_names_a_configuration_that_there_is_and_can_be_queued_again(template: Path):
+    text = template.read_text()
+    named = re.findall(r"accelerate_configs/[\w-]+\.yaml", text)
+    assert named
+    assert all((ROOT / name).is_file() for name in named)
+    options = re.findall(r"^#SBATCH (\S+)", text, re.MULTILINE)
+    assert {"--requeue", "--open-mode=append"} <= set(options)
+    assert any(re.fullmatch(r"--signal=B:USR1@\d+", option) for option in options)
