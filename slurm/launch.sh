@@ -105,7 +105,7 @@ elif [[ -n $asked && $code != 0 ]]; then
     state=stopped exit_code=85 # before anything had begun
 fi
 if [[ $state == running ]]; then exit_code=1; fi
-if [[ $state == running ]] && flock --nonblock "$run_dir/.lock" true; then # nobody was left to write how it ended
+if [[ $state == running ]] && flock --wait 15 "$run_dir/.lock" true; then # nobody is left to write how it ended
     state=failed
     sed -e 's/"state": .*/"state": "failed",/' -e 's/"exit_code": .*/"exit_code": 1,/' \
         -e "s/\"message\": .*/\"message\": \"all ranks of job $job were killed; the same command goes on from the last checkpoint\"/" \
