@@ -99,21 +99,24 @@ trap '' USR1 TERM
 
 state='' exit_code=$code
 if begun; then
-    state=$(status_says state)
-    exit_code=$(status_says exit_code) exit_code=${exit_code:-1}
+    # Ranks that were killed may be there a little longer than srun.
+    in_use=''
+    flock --wait 15 "$run_dir/.lock" true || in_use=yes # or another job trains there, and this one was refused
+    state=$(status_says state) exit_code=$(status_says exit_code)
+    if [[ -n $in_use ]]; then
+        state="in use by another job" exit_code=$code
+    elif [[ $state == running ]]; then # nobody is left to write how it ended
+        state=failed exit_code=1
+        sed -e 's/"state": .*/"state": "failed",/' -e 's/"exit_code": .*/"exit_code": 1,/' \
+            -e "s/\"message\": .*/\"message\": \"the ranks of job $job were killed; the same command goes on from the last checkpoint\"/" \
+            "$run_dir/status.json" >"$run_dir/.status.json.launch"
+        mv "$run_dir/.status.json.launch" "$run_dir/status.json"
+    fi
 elif [[ -n $asked && $code != 0 ]]; then
     state=stopped exit_code=85 # before anything had begun
 fi
-if [[ $state == running ]]; then exit_code=1; fi
-if [[ $state == running ]] && flock --wait 15 "$run_dir/.lock" true; then # nobody is left to write how it ended
-    state=failed
-    sed -e 's/"state": .*/"state": "failed",/' -e 's/"exit_code": .*/"exit_code": 1,/' \
-        -e "s/\"message\": .*/\"message\": \"all ranks of job $job were killed; the same command goes on from the last checkpoint\"/" \
-        "$run_dir/status.json" >"$run_dir/.status.json.launch"
-    mv "$run_dir/.status.json.launch" "$run_dir/status.json"
-fi
 say "srun ended with $code, status.json says ${state:-nothing new}, exit code $exit_code"
-if [[ $exit_code != 85 ]]; then exit "$exit_code"; fi
+if [[ $exit_code != 85 ]]; then exit "${exit_code:-1}"; fi
 
 job_state=$(job_says JobState)
 if [[ $job_state != RUNNING ]]; then

@@ -102,6 +102,7 @@ def cluster(own_caches: Path) -> Generator[Cluster]:
             **dict(line.split("=", 1) for line in lines),
             "PYTHONPATH": str(ROOT),
             "TRAINER_VENV": sys.prefix,
+            "SLURM_TMPDIR": str(own_caches),
         }
         yield Cluster(environment, logs)
     finally:

@@ -113,7 +113,7 @@ def test_a_killed_step_is_said_where_no_rank_can(cluster, recipe, tmp_path):
     assert (ended["JobState"], ended["ExitCode"]) == ("FAILED", "1:0"), cluster.log(job)
     status = Finished(run, 1, "").status()
     assert (status["state"], status["exit_code"]) == ("failed", 1)
-    assert status["message"].startswith(f"all ranks of job {job} were killed")
+    assert status["message"].startswith(f"the ranks of job {job} were killed")
     cluster.wait_until(lambda: not cluster.processes(job), job, 20)
 
 
