@@ -171,6 +171,7 @@ def test_seeds_of_an_array_are_compared_by_a_job_that_depends_on_them(cluster, r
     assert "| 1, 2  |" in cluster.log(comparison), cluster.log(comparison)
 
 
+@pytest.mark.slow
 def test_zero3_shards_over_two_nodes(cluster, recipe, tmp_path, monkeypatch):
     """Extensions are compiled once for this host, whose nodes these are."""
     from trainer.extension_locks import use_own_folder
