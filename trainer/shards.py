@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -96,22 +97,25 @@ class SavedTensors(Mapping[str, Tensor]):
     """The tensors of one kind in a checkpoint, each read when it is asked for."""
 
     def __init__(self, folder: Path, kind: str) -> None:
-        self._files = {
-            name: file
-            for path in sorted(folder.glob(f"{kind}-*.safetensors"))
-            for file in [safe_open(path, framework="pt")]
-            for name in file.keys()  # noqa: SIM118  (it is no mapping)
-        }
+        self._places: dict[str, Path] = {}
+        for path in sorted(folder.glob(f"{kind}-*.safetensors")):
+            with safe_open(path, framework="pt") as file:
+                self._places |= dict.fromkeys(file.keys(), path)
+        self._path: Path | None = None
+        self._file: Any = None
 
     def __getitem__(self, name: str) -> Tensor:
-        # A copy: else it would be a view into the file, which may go while it is in use.
-        return self._files[name].get_tensor(name).clone()
+        path = self._places[name]
+        if path != self._path:  # what was read of a file counts as held until it is closed
+            self._path, self._file = path, safe_open(path, framework="pt")
+        # A copy: else it would be a view into the file.
+        return self._file.get_tensor(name).clone()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
+        return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._places)
 
 
 def fingerprint(file: Path) -> Fingerprint:

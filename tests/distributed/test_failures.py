@@ -55,6 +55,11 @@ if os.environ["RANK"] == "1":
     os.makedirs("elsewhere", exist_ok=True)
     os.chdir("elsewhere")
 """
+ONE_RANK_MAY_WRITE_LITTLE = """
+import resource
+if os.environ["RANK"] == "1":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+"""
 ALL_LOGITS_FAIL = """
 from trainer.tasks import vocabulary
 def fail(*_):
@@ -108,6 +113,22 @@ def test_a_folder_that_ranks_do_not_share_is_refused(recipe, tmp_path):
     done = Finished(tmp_path / "run", process.returncode, output)
     assert done.status()["exit_code"] == 2
     assert "choose a --run-dir that all machines share" in done.status()["message"]
+
+
+@pytest.mark.parametrize("background", ["true", pytest.param("false", marks=pytest.mark.slow)])
+def test_where_one_rank_cannot_write_all_stop_with_the_step_to_go_on_from(
+    background, reviews_recipe, write_recipe, tmp_path
+):
+    """Rank 1 has the larger file, that of the moments."""
+    reviews_recipe["checkpoint"] |= {"async": background == "true"}
+    process = start(ONE_RANK_MAY_WRITE_LITTLE, write_recipe(reviews_recipe), tmp_path)
+    output, _ = process.communicate(timeout=120)
+    status = Finished(tmp_path / "run", process.returncode, output).status()
+    assert (status["state"], status["exit_code"]) == ("failed", 2), output
+    assert "the checkpoint of step 5 cannot be written" in status["message"]
+    assert "File too large" in status["message"]
+    assert output.count("trainer: ") == 1
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
 def test_a_killed_rank_ends_the_others_within_a_minute(recipe, tmp_path):

@@ -1,0 +1,48 @@
+"""The trainer with files of 8 MB in its checkpoints, which writes down how much a save needs.
+
+MEASURED is a folder: rank-N.json holds the most bytes that the process had more in a save, or while
+it read one, than before.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trainer import cli, resuming, shards
+from trainer.saving import Saver
+
+shards.SHARD_BYTES = 8 * 2**20
+grown: dict[str, int] = {}
+
+
+def memory(name: str) -> int:
+    """Returns VmRSS, which is now, or VmHWM, which is the most since it was reset, in bytes."""
+    text = Path("/proc/self/status").read_text()
+    found = re.search(rf"{name}:\s+(\d+) kB", text)
+    assert found is not None
+    return 1024 * int(found[1])
+
+
+def measured(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*arguments: Any, **options: Any) -> Any:
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+        before = memory("VmRSS")
+        result = real(*arguments, **options)
+        grown.setdefault(name, 0)  # the first one also fills what libraries keep
+        calls[name] = calls.get(name, 0) + 1
+        if calls[name] > 1 or name == "load":
+            grown[name] = max(grown[name], memory("VmHWM") - before)
+        file = Path(os.environ["MEASURED"]) / f"rank-{os.environ['RANK']}.json"
+        file.write_text(json.dumps(grown))
+        return result
+
+    return call
+
+
+calls: dict[str, int] = {}
+Saver.save = measured("save", Saver.save)
+resuming.load_checkpoint = measured("load", resuming.load_checkpoint)
+cli.main()
