@@ -1,6 +1,7 @@
 """Checkpoints: published whole or not at all, and exact when they are read back."""
 
 import copy
+import errno
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
@@ -42,7 +44,7 @@ def fill(folder: Path) -> None:
 def publish(store: CheckpointStore, step: int, write: Callable[[Path], object] = fill) -> Path:
     folder = store.stage(step)
     write(folder)
-    return store.publish(step, {file.name: fingerprint(file) for file in folder.iterdir()})
+    return store.publish(folder, step, {file.name: fingerprint(file) for file in folder.iterdir()})
 
 
 @pytest.fixture
@@ -213,13 +215,51 @@ def test_a_run_that_dies_while_it_replaces_a_checkpoint_keeps_one_of_them(
         patched.setattr(Path, "rename", dies("rename", Path.rename))
         patched.setattr(shutil, "rmtree", dies("rmtree", shutil.rmtree))
         with pytest.raises(KeyboardInterrupt):
-            store.publish(5, sums)
+            store.publish(folder, 5, sums)
     assert calls == ["rename", "rename", "rmtree"][:deaths]
     store.recover()
     found, _ = store.newest()
     assert found == store.path(5)
     assert read_manifest(found) == (before if deaths < 3 else {"resumable": True, "files": sums})
     assert [path.name for path in store.folder.iterdir()] == ["step-00000005"]
+
+
+def test_what_cannot_be_removed_yet_keeps_no_run_from_going_on(store, monkeypatch):
+    """As on NFS, while another machine reads it."""
+    really = shutil.rmtree
+
+    def busy(_path: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", busy)
+        for step in (5, 5, 6, 7):
+            publish(store, step)
+            store.prune(Checkpoint(keep_last=1), None)
+        assert store.newest() == (store.path(7), [])
+    assert shutil.rmtree is really
+    store.recover()
+    assert [path.name for path in store.folder.iterdir()] == ["step-00000007"]
+
+
+def test_a_file_that_the_manifest_does_not_list_is_not_read(tmp_path):
+    parameters, optimizer = build("adamw")
+    checkpoint = write(tmp_path / "run", parameters, optimizer)
+    save_file({"first.bias": torch.full((96,), 9.0)}, checkpoint / "model-99999.safetensors")
+    found, _ = build("adamw", seed=1)
+    load_weights(checkpoint, PLAIN, found)
+    assert_equal(dict(found), dict(parameters))
+
+
+def test_a_file_that_is_not_there_as_it_was_written_is_not_published(store):
+    folder = store.stage(1)
+    fill(folder)
+    sums = {file.name: fingerprint(file) for file in folder.iterdir()}
+    os.truncate(folder / "model-00001.safetensors", 10)
+    with pytest.raises(OSError, match=r"model-00001\.safetensors is not as it was written"):
+        store.publish(folder, 1, sums)
+    assert store.steps() == []
 
 
 def test_a_folder_that_cannot_be_read_is_passed_over(store):
@@ -234,7 +274,7 @@ def test_a_folder_that_cannot_be_read_is_passed_over(store):
 
 def test_what_a_run_that_died_left_is_no_checkpoint_and_is_removed(store):
     publish(store, 1)
-    for name in (".staging-00000002", ".staging-pruned-00000000"):
+    for name in (".staging-00000002-ab", ".pruned-00000000-cd", ".replaced-00000001-ef"):
         (store.folder / name).mkdir()
         fill(store.folder / name)
     assert store.newest() == (store.path(1), [])
@@ -301,20 +341,22 @@ STATE = TrainState(step=3, samples=24, tokens=99, loss_sum=0.1, best_step=2, bes
 
 
 def write(folder: Path, parameters, optimizer, digest: str = "abc", scaler=None) -> Path:
-    folder.mkdir()
-    writer = ShardWriter(folder, rank=0, num_ranks=1, snapshot=False)
+    store = CheckpointStore(folder)
+    staging = store.stage(3)
+    writer = ShardWriter(staging, rank=0, num_ranks=1, snapshot=False)
     writer.write("model", full_weights(PLAIN, parameters))
     writer.write("optimizer", full_moments(PLAIN, optimizer, parameters))
-    assert writer.result()[1] is None
+    files, error = writer.result()
+    assert error is None
     write_record(
-        folder,
+        staging,
         state=STATE,
         loss_scale=loss_scale(PLAIN, scaler),
         order_digest=digest,
         launch={},
         ends_epoch=False,
     )
-    return folder
+    return store.publish(staging, 3, files)
 
 
 def load(folder: Path, parameters, optimizer, digest: str = "abc", scaler=None) -> TrainState:

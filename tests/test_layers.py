@@ -24,7 +24,7 @@ LAYERS = [
         *("shards", "saving", "disk_space"),
         *("zero_settings", "fsdp_settings", "sharded_start", "extension_locks"),
         *("micro_batch", "precision", "meeting", "timeouts"),
-        *("status", "environment", "zero_shot", "inputs", "preparation"),
+        *("library_errors", "status", "environment", "zero_shot", "inputs", "preparation"),
         *("models", "tasks", "data", "metrics"),
     },
     {"engine", "loss_scale", "recipe", "optim", "tracking"},

@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from torch.distributed import TCPStore
 
 from trainer import preemption
 from trainer.errors import ConfigError, LaunchError, Stopped
@@ -149,6 +150,39 @@ def test_a_rank_whose_launcher_died_stops_and_a_process_of_nohup_does_not(
     assert file.read_text() == reason
 
 
+def test_a_rank_that_leaves_is_heard_by_the_others():
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    leaves, stays = StopRequest(), StopRequest()
+    for stop in (leaves, stays):
+        stop.share(TCPStore("127.0.0.1", store.port, is_master=False))
+    with stays.at_boundaries():
+        stays.hear_others()
+        assert not stays.leaving
+        leaves.tell_others()
+        stays.hear_others()
+        assert stays.leaving, "there is nobody left to save with"
+
+
+ENDING = """
+import signal, time
+from trainer import preemption
+from trainer.preemption import StopRequest, listen
+preemption.SAME_SECONDS = 0.1
+stop = StopRequest()
+with listen(stop, lambda: None):
+    stop.settle()
+    for _ in range(2):
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(0.5)
+    time.sleep(60)
+"""
+
+
+def test_who_insists_ends_also_a_run_that_hangs_while_it_ends():
+    done = subprocess.run([sys.executable, "-c", ENDING], timeout=30, check=False)
+    assert done.returncode == 85
+
+
 @pytest.mark.parametrize(
     ("duration", "seconds"), [("90s", 90), ("45m", 2700), ("1.5h", 5400), ("1:30:00", 5400)]
 )
@@ -181,10 +215,11 @@ def test_what_is_no_time(wrong, monkeypatch):
 
 def test_time_is_left_for_a_step_and_a_save(monkeypatch):
     monkeypatch.setattr(preemption, "MARGIN_SECONDS", 0)
-    stop = StopRequest(end=time.time() + 100)
+    stop = StopRequest()
+    stop.end = time.time() + 100
     stop.leave_time_for(10, step=60)
     stop.leave_time_for(10, step=1)
     assert not stop.requested
-    stop.leave_time_for(30, step=1)
+    stop.leave_time_for(45, step=1)
     assert stop.requested
     assert (stop.reason, stop.code) == ("the time limit", 85)

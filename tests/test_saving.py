@@ -1,7 +1,10 @@
 """Checkpoints of a run: at once or in the background, listed, verified and pruned."""
 
 import json
+import os
 import shutil
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -10,13 +13,15 @@ import torch
 from click.testing import CliRunner
 from distributed_runs import tensors_of
 
-from trainer import shards
+from trainer import preemption, shards
 from trainer.checkpoint import CheckpointStore, read_record, verify
 from trainer.cli import main
+from trainer.commands import train
 from trainer.config import Checkpoint
-from trainer.disk_space import CheckpointSize, bytes_in, check_disk_space, spoken
-from trainer.errors import CheckpointError
+from trainer.disk_space import CheckpointSize, bytes_in, check_disk_space, spoken_bytes
+from trainer.errors import CheckpointError, Stopped
 from trainer.run_directory import claim
+from trainer.tasks import Classification
 
 
 def run(*arguments: object, code: int = 0) -> str:
@@ -42,7 +47,7 @@ def test_in_the_background_training_goes_on_and_learns_the_same(recipe, tmp_path
     def slowly(file: Path, shard: dict[str, torch.Tensor]) -> tuple[str, shards.Fingerprint]:
         time.sleep(0.3)
         steps = [json.loads(line)["step"] for line in lines.read_text().splitlines()]
-        taken[f"{file.parent.name} {file.name}"] = max(steps)
+        taken[f"{file.parent.name[:17]} {file.name}"] = max(steps)
         return really(file, shard)
 
     monkeypatch.setattr(shards, "_write", slowly)
@@ -105,9 +110,10 @@ def test_checkpoints_are_listed_verified_and_pruned(recipe, tmp_path):
     last = CheckpointStore(directory / "checkpoints").path(20)
     assert listed[-1]["bytes"] == bytes_in(last)
     assert listed[-1]["metrics"]["loss"] > 0
-    text = run("checkpoints", "ls", directory)
-    assert f"{best['name']} (best)" in text
-    assert "step-00000020" in text
+    lines = run("checkpoints", "ls", directory).splitlines()
+    assert lines[0].split("|")[1].strip() == "checkpoint"
+    assert len(lines) == 2 + len(steps)
+    assert any(f"| {best['name']} (best) " in line for line in lines)
 
     assert run("checkpoints", "verify", directory).count("sound") == len(steps)
     file = last / "model-00001.safetensors"
@@ -124,14 +130,86 @@ def test_checkpoints_are_listed_verified_and_pruned(recipe, tmp_path):
     listed = json.loads(run("checkpoints", "ls", directory, "--json"))
     assert listed[-1]["problem"] == "damaged: model-00001.safetensors"
 
-    shutil.copytree(last, last.with_name(".staging-00000022"))
+    shutil.copytree(last, last.with_name(".staging-00000022-ab"))
     with claim(directory):
         assert "is training in" in run("checkpoints", "prune", directory, code=2)
     listed = json.loads(run("checkpoints", "ls", directory, "--json"))
-    assert listed[-1]["problem"] == "left by a run that died"
-    assert "kB are free now" in run("checkpoints", "prune", directory, "--keep-last", 1)
+    assert listed[-1]["problem"] == "being written, or left so"
+    assert "kB freed" in run("checkpoints", "prune", directory, "--keep-last", 1)
     listed = json.loads(run("checkpoints", "ls", directory, "--json"))
     assert {one["step"] for one in listed} == {best["step"], steps[-2]}
+
+
+def test_a_run_whose_only_checkpoint_was_being_replaced_is_still_that_run(recipe, tmp_path):
+    """It was killed between two renames: another recipe must not take its place."""
+    directory = tmp_path / "run"
+    run("train", recipe, "--run-dir", directory, "--set", "checkpoint.keep_last=1")
+    (directory / "status.json").unlink()
+    (last,) = (one for one in (directory / "checkpoints").glob("*-00000020"))
+    for one in (directory / "checkpoints").iterdir():
+        if one != last:
+            shutil.rmtree(one)
+    last.rename(last.with_name(".replaced-00000020-abcd"))
+    output = run("train", recipe, "--run-dir", directory, "--set", "seed=7", code=2)
+    assert "belongs to a run of another recipe" in output
+    assert last.is_dir()
+
+
+@pytest.fixture
+def slow_evaluation(reviews_recipe, write_recipe, monkeypatch) -> Path:
+    """A recipe whose validation takes seconds, and is in the third step."""
+    collate = Classification.collate
+
+    def slowly(self, split, ids, epoch):
+        time.sleep(0.2 if epoch == 0 else 0)
+        return collate(self, split, ids, epoch)
+
+    monkeypatch.setattr(Classification, "collate", slowly)
+    reviews_recipe["batch"]["micro_batch_size"] = 1
+    reviews_recipe["evaluation"] |= {"baseline": False, "every": 3}
+    reviews_recipe["checkpoint"] = {"every_steps": 100}
+    reviews_recipe["tracking"]["log_every_steps"] = 1
+    return write_recipe(reviews_recipe)
+
+
+def ask_to_stop(file: Path, *, step: int, times: int) -> threading.Thread:
+    """Sends this process SIGUSR1, half a second apart, once the line of a step is there."""
+
+    def work() -> None:
+        while not (file.is_file() and f'"step": {step}, ' in file.read_text()):
+            time.sleep(0.01)
+        for _ in range(times):
+            time.sleep(0.5)
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def test_a_second_signal_in_an_evaluation_saves_nothing(slow_evaluation, tmp_path, monkeypatch):
+    monkeypatch.setattr(preemption, "SAME_SECONDS", 0.2)
+    directory = tmp_path / "run"
+    asking = ask_to_stop(directory / "metrics.jsonl", step=3, times=2)
+    begun = time.monotonic()
+    with pytest.raises(Stopped):
+        train(str(slow_evaluation), (), directory, "auto")
+    assert time.monotonic() - begun < 15
+    asking.join()
+    assert json.loads((directory / "status.json").read_text())["exit_code"] == 85
+    assert list((directory / "checkpoints").iterdir()) == []
+
+
+def test_a_time_limit_stops_a_run_with_a_checkpoint_and_it_goes_on(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(preemption, "MARGIN_SECONDS", 0)
+    settings = ["--set", "schedule.epochs=400", "--run-dir", tmp_path / "run"]
+    output = run("train", recipe, *settings, "--time-limit", "9s", code=85)
+    assert "the same command resumes" in output
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert (status["state"], status["exit_code"]) == ("stopped", 85)
+    assert status["step"] == CheckpointStore(tmp_path / "run" / "checkpoints").steps()[-1]
+    output = run("train", recipe, *settings, "--time-limit", "0.01s", code=85)
+    assert f"resumes from step {status['step']}" in output
 
 
 def test_pruning_never_removes_the_last_hope(recipe, tmp_path):
@@ -165,8 +243,9 @@ def test_the_disk_is_asked_before_the_first_step(tmp_path):
 
 
 def test_what_lies_there_already_counts(tmp_path, monkeypatch):
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "file").write_bytes(b"0" * 1000)
+    there = tmp_path / "checkpoints" / "step-00000001"
+    there.mkdir(parents=True)
+    (there / "file").write_bytes(b"0" * 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 2000))
     size = CheckpointSize(weights=500, moments=500)
     settings = Checkpoint(keep_last=1, keep_best=False)
@@ -184,4 +263,4 @@ def test_the_estimate_is_what_lies_on_the_disk(name, reviews_recipe, write_recip
     said = output.partition("checkpoints of ")[2].partition(",")[0]
     amount, unit = said.split()
     estimate = float(amount) * {"kB": 1e3, "MB": 1e6}[unit]
-    assert found == pytest.approx(estimate, rel=0.05), spoken(found)
+    assert found == pytest.approx(estimate, rel=0.05), spoken_bytes(found)

@@ -4,8 +4,10 @@ import dataclasses
 import json
 
 import pytest
+from accelerate import Accelerator
 
 from trainer.state import TrainState
+from trainer.tracking import Tracker, read_lines
 
 
 def step(state: TrainState, *, loss: float = 1.0, skipped: bool = False) -> TrainState:
@@ -58,3 +60,15 @@ def test_it_survives_json():
 def test_it_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         TrainState().step = 3  # type: ignore[misc]
+
+
+def test_an_evaluation_that_no_checkpoint_knows_is_recorded_once(tmp_path):
+    """It was taken after the run went on, which died before it saved again."""
+    file = tmp_path / "metrics.jsonl"
+    found = [("validation", 0), ("train", 4), ("validation", 4), ("train", 8), ("validation", 8)]
+    file.write_text("".join(json.dumps({"split": s, "step": n}) + "\n" for s, n in found))
+    tracker = Tracker(Accelerator(cpu=True), file, num_steps=9)
+    tracker.start(TrainState(step=8, evaluated_step=4))
+    assert [(line["split"], line["step"]) for line in read_lines(file)] == found[:4]
+    tracker.start(TrainState(step=8, evaluated_step=8))
+    assert len(read_lines(file)) == 4

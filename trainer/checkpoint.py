@@ -8,8 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from trainer import config
@@ -39,46 +41,53 @@ class CheckpointStore:
     def stage(self, step: int) -> Path:
         """Returns a new folder for the files of a checkpoint, which `publish` gives its name."""
         self.recover()
-        staging = self._staging(step)
+        staging = self._hidden("staging", step)
         staging.mkdir(parents=True)
         return staging
 
-    def publish(self, step: int, files: Mapping[str, Fingerprint]) -> Path:
-        """Returns the checkpoint of `step`, complete under its name from one moment to the next."""
-        target, staging = self.path(step), self._staging(step)
+    def publish(self, staging: Path, step: int, files: Mapping[str, Fingerprint]) -> Path:
+        """Returns the checkpoint of `step`, complete under its name from one moment to the next.
+
+        Raises OSError where it cannot be written, or a file is not there as its rank wrote it.
+        """
+        for name, expected in files.items():
+            if (staging / name).stat().st_size != expected["bytes"]:
+                raise OSError(f"{name} is not as it was written")
+        target = self.path(step)
         _write_manifest(staging, {"resumable": True, "files": dict(files)})
         flush(staging)
-        replaced = self.folder / f".replaced-{step:08d}"
         if target.exists():
-            target.rename(replaced)  # a run that dies before the next line gets it back
+            # A run that dies before the next line gets it back.
+            target.rename(self._hidden("replaced", step))
         staging.rename(target)
         flush(self.folder)
-        if replaced.exists():
-            shutil.rmtree(replaced)
+        self.recover()
         return target
 
-    def discard(self, step: int) -> None:
-        """Removes what is staged of a checkpoint that cannot be written."""
-        shutil.rmtree(self._staging(step), ignore_errors=True)
-
     def recover(self) -> None:
-        """Removes what a run that died has left half done, or takes it back."""
+        """Takes back what a run that died was about to replace, and removes what else it has left.
+
+        What cannot be removed now, for somebody reads it over a network, is removed another time.
+        """
         for path in self.folder.glob(".replaced-*"):
-            target = self.path(int(path.name.rpartition("-")[2]))
-            if not target.exists():
-                path.rename(target)
-        for path in [*self.folder.glob(".staging-*"), *self.folder.glob(".replaced-*")]:
-            shutil.rmtree(path)
+            target = self.path(int(path.name.split("-")[1]))
+            with suppress(CheckpointError):
+                if not target.exists():
+                    verify(path)
+                    path.rename(target)
+        for kind in ("staging", "replaced", "pruned"):
+            for path in self.folder.glob(f".{kind}-*"):
+                shutil.rmtree(path, ignore_errors=True)
 
-    def newest(self) -> tuple[Path | None, list[str]]:
-        """Returns the newest checkpoint that a run can go on from, and why newer ones are not it.
+    def newest(self, *, resumable: bool = True) -> tuple[Path | None, list[str]]:
+        """Returns the newest checkpoint that verifies, and why newer ones do not.
 
-        It was verified.
+        With `resumable`, one that a run can go on from.
         """
         passed_over: list[str] = []
         for step in reversed(self.steps()):
             try:
-                verify(self.path(step), resumable=True)
+                verify(self.path(step), resumable=resumable)
             except CheckpointError as error:
                 passed_over.append(str(error))
             else:
@@ -111,8 +120,8 @@ class CheckpointStore:
                     _keep_weights_only(self.path(step))
             else:
                 # Renamed first: a run that dies here leaves nothing that looks like a checkpoint.
-                leaving = self.path(step).rename(self.folder / f".staging-pruned-{step:08d}")
-                shutil.rmtree(leaving)
+                leaving = self.path(step).rename(self._hidden("pruned", step))
+                shutil.rmtree(leaving, ignore_errors=True)
 
     def _may_end_epoch(self, step: int) -> bool:
         try:
@@ -120,8 +129,9 @@ class CheckpointStore:
         except (OSError, ValueError):
             return True  # what cannot be read is not removed for it
 
-    def _staging(self, step: int) -> Path:
-        return self.folder / f".staging-{step:08d}"
+    def _hidden(self, kind: str, step: int) -> Path:
+        """Returns a name that was never used: other machines may remember where an old one led."""
+        return self.folder / f".{kind}-{step:08d}-{uuid4().hex[:8]}"
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
@@ -187,7 +197,7 @@ def load_weights(checkpoint: Path, objective: nn.Module, parameters: Parameters)
 
     Raises CheckpointError where it has other names.
     """
-    saved = SavedTensors(checkpoint, "model")
+    saved = _saved(checkpoint, "model")
     if saved.keys() != parameters.keys():
         other = sorted(saved.keys() ^ parameters.keys())[0]
         raise CheckpointError(f"{checkpoint} is of another model: {other} is only in one of them")
@@ -214,10 +224,19 @@ def load_checkpoint(
             f"or another --run-dir"
         )
     load_weights(checkpoint, objective, parameters)
-    set_full_moments(objective, optimizer, parameters, SavedTensors(checkpoint, "optimizer"))
+    set_full_moments(objective, optimizer, parameters, _saved(checkpoint, "optimizer"))
     if record.get("loss_scale") is not None:
         set_loss_scale(objective, scaler, record["loss_scale"])
     return TrainState(**record["state"])
+
+
+def _saved(checkpoint: Path, kind: str) -> SavedTensors:
+    """Returns the tensors of the files that the manifest lists."""
+    names = [name for name in read_manifest(checkpoint)["files"] if name.startswith(f"{kind}-")]
+    try:
+        return SavedTensors(checkpoint / name for name in sorted(names))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{checkpoint} cannot be read: {error}") from error
 
 
 def _keep_weights_only(checkpoint: Path) -> None:

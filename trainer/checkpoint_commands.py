@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.checkpoint import CheckpointStore, read_manifest, read_record, verify
-from trainer.disk_space import bytes_in, spoken
+from trainer.disk_space import bytes_in, spoken_bytes
 from trainer.errors import DONE, WRONG, CheckpointError
 from trainer.report.document import table
 from trainer.run_directory import claim, read_recipe
@@ -42,7 +42,7 @@ def list_checkpoints(directory: Path, as_json: bool) -> int:
     rows = [
         [
             one.name + " (best)" * one.best,
-            spoken(one.bytes),
+            spoken_bytes(one.bytes),
             _number(one.metrics.get(metric)),
             str(one.processes or ""),
             one.problem or ("complete" if one.resumable else "complete, weights only"),
@@ -50,7 +50,7 @@ def list_checkpoints(directory: Path, as_json: bool) -> int:
         for one in found
     ]
     titles = ["checkpoint", "size", metric, "processes", ""]
-    print(table(titles, rows) if rows else f"{directory} has no checkpoint yet")
+    print("\n".join(table(titles, rows)) if rows else f"{directory} has no checkpoint yet")
     return DONE
 
 
@@ -86,7 +86,7 @@ def prune_checkpoints(directory: Path, keep_last: int | None) -> int:
             shutil.rmtree(damaged) if damaged.is_dir() else damaged.unlink()
         store.prune(settings, read_record(newest)["state"]["best_step"])
         kept = ", ".join(map(str, store.steps()))
-        print(f"kept are the steps {kept}; {spoken(before - bytes_in(store.folder))} are free now")
+        print(f"kept are the steps {kept}; {spoken_bytes(before - bytes_in(store.folder))} freed")
     return DONE
 
 
@@ -120,7 +120,7 @@ def listed(directory: Path) -> list[Listed]:
         )
     known = {store.path(step) for step in store.steps()}
     for path in sorted(set(store.folder.glob("*")) - known):
-        problem = "damaged" if path.name.startswith("damaged-") else "left by a run that died"
+        problem = "damaged" if path.name.startswith("damaged-") else "being written, or left so"
         found.append(
             Listed(path.name, None, bytes_in(path), False, False, False, None, {}, problem)
         )

@@ -44,10 +44,11 @@ def train(
     """
     quiet_libraries()
     with ExitStack() as stack:
-        stop = StopRequest(end_of_time(time_limit))
+        stop = StopRequest()
         status = Status(directory.absolute(), stop)
         stack.enter_context(listen(stop, status.give_up))
         stack.enter_context(status.reported())
+        stop.end = end_of_time(time_limit)
         recipe = load_recipe(recipe_name, overrides)
         if in_miniature:
             from trainer.smoke import smoke
@@ -72,7 +73,7 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
     run = build_run(recipe, accelerator, directory)
     if split not in run.splits:
         raise ConfigError(f"--split {split}: the run has {', '.join(run.splits)}")
-    newest, passed_over = run.store.newest()
+    newest, passed_over = on_main(accelerator, lambda: run.store.newest(resumable=False))
     if newest is None:
         raise CheckpointError("; ".join(passed_over) or f"{directory} has no checkpoint yet")
     steps, state = run.store.steps(), read_record(newest)["state"]
@@ -150,6 +151,7 @@ def _train(
     if changes is None:
         if accelerator.is_main_process:
             print(f"This run is finished: {directory / 'report.md'}; --run-dir DIR trains anew.")
+        stop.settle()
         return _leave(accelerator, DONE)
     status.begin()
     check_shared(accelerator, directory)
@@ -163,7 +165,7 @@ def _train(
         _zero_shot(run, accelerator, state)
     if state.step == 0 and recipe.evaluation.baseline:
         _baseline(run, accelerator, state)
-    with training_time(), stop.at_boundaries():
+    with training_time(), stop.at_boundaries(), run.saver.closing(run):
         state = train(run, accelerator, state)
         if not finished(run, state):
             stop.settle()

@@ -1,7 +1,9 @@
 """The disk that a run needs: estimated, and refused before the first step where it cannot fit."""
 
+import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,24 +49,25 @@ def check_disk_space(
 ) -> str:
     """Returns, as a sentence, what a run is about to need on the disk, and what is free.
 
-    What its directory holds already counts as there. Raises CheckpointError where it cannot fit.
+    The checkpoints that it has already count as there. Raises CheckpointError where it cannot fit.
     """
     num_light = settings.keep_best + settings.every_epoch * num_epochs
     whole = (settings.keep_last + 1) * size.total  # one more while it is written
     needed = whole + num_light * size.weights + model_bytes
-    there = bytes_in(directory / "checkpoints") + bytes_in(directory / "model")
+    there = sum(map(bytes_in, (directory / "checkpoints").glob("step-*")))
     free = shutil.disk_usage(directory).free
     if needed - there > free:
         raise CheckpointError(
-            f"this run needs about {spoken(needed - there)} in {directory} "
-            f"({settings.keep_last + 1} checkpoints of {spoken(size.total)} at a time, the model "
-            f"of {spoken(model_bytes)}), where {spoken(free)} are free; free space, lower "
-            f"checkpoint.keep_last, or choose another --run-dir"
+            f"this run needs about {spoken_bytes(needed - there)} more in {directory}, for "
+            f"{settings.keep_last + 1} checkpoints of {spoken_bytes(size.total)} at a time and the "
+            f"model of {spoken_bytes(model_bytes)}, and {spoken_bytes(free)} are free; free space, "
+            f"lower checkpoint.keep_last, or choose another --run-dir"
         )
-    return f"checkpoints of {spoken(size.total)}, {spoken(needed)} in all, {spoken(free)} free"
+    sizes = [spoken_bytes(number) for number in (size.total, needed, free)]
+    return f"checkpoints of {sizes[0]}, {sizes[1]} in all, {sizes[2]} free"
 
 
-def spoken(num_bytes: float) -> str:
+def spoken_bytes(num_bytes: float) -> str:
     """Returns bytes as a sentence has them, such as 1.2 GB."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if num_bytes < 1000:
@@ -74,8 +77,13 @@ def spoken(num_bytes: float) -> str:
 
 
 def bytes_in(folder: Path) -> int:
-    """Returns the bytes of all files in a folder; a symbolic link to a folder is none of them."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    """Returns the bytes of all files in a folder, of which some may be going meanwhile."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += (Path(place) / name).stat().st_size
+    return total
 
 
 def _moment_bytes(num_weights: int, optimizer: config.Optimizer) -> int:

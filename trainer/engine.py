@@ -297,8 +297,9 @@ def _set_share(parameter: Any, value: Tensor, entry: str | None = None) -> None:
         return
     # DeepSpeed's own setter of whole values reads past their end where ranks do not divide them.
     size = parameter.ds_tensor.ds_numel
-    flat = functional.pad(value.flatten(), (0, size * dist.get_world_size() - value.numel()))
-    share = flat.narrow(0, size * dist.get_rank(), size).to(parameter.device)
+    start = size * dist.get_rank()
+    mine = value.flatten()[start : start + size]
+    share = functional.pad(mine, (0, size - mine.numel())).to(parameter.device)
     if entry is None:
         utils.safe_set_local_fp32_param(parameter, share)
     else:
@@ -322,7 +323,7 @@ def _set_plain_moments(
                 state.setdefault(index, {})[entry] = (
                     _step_of(base, value, parameter)
                     if entry == "step"
-                    else _laid_out_as(parameter, value)
+                    else _laid_out_as(parameter, value).to(parameter.device)
                 )
     base.load_state_dict({"state": state, "param_groups": fresh["param_groups"]})
 

@@ -81,6 +81,8 @@ def train(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
             try:
                 metrics = evaluate(run, accelerator, "validation", until_stopped=True)
             except Stopped:
+                if run.stop.leaving:  # not what the ranks have agreed on
+                    raise
                 stopping = True
             else:
                 value = metrics[recipe.evaluation.metric]

@@ -17,6 +17,8 @@ from trainer.errors import LaunchError
 from trainer.timeouts import meeting_time, spoken
 
 ALL_THERE = "all there"
+AGENT_SECONDS = timedelta(seconds=30)
+"""For the store of torchrun's agent, which is there already, or was killed."""
 GRACE_SECONDS = 5
 """Time that rank 0, which may hold the store, leaves the others to read why it ends."""
 
@@ -37,7 +39,7 @@ def meeting() -> Generator[PrefixStore | None]:
     wait = meeting_time()
     end = time.monotonic() + wait.total_seconds()
     with_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    store = _join(host, port, rank, hosts=rank == 0 and not with_agent, end=end, wait=wait)
+    store = _join(host, port, rank, with_agent=with_agent, end=end, wait=wait)
     run = os.environ.get("TORCHELASTIC_RUN_ID", "none")
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     place = PrefixStore(f"trainer/{run}/{attempt}", store)
@@ -65,8 +67,14 @@ def _place() -> tuple[int, str, int]:
     return int(rank), host, int(port)
 
 
-def _join(host: str, port: int, rank: int, *, hosts: bool, end: float, wait: timedelta) -> TCPStore:
-    """Returns the store of the launch; with `hosts` it is served from this process."""
+def _join(
+    host: str, port: int, rank: int, *, with_agent: bool, end: float, wait: timedelta
+) -> TCPStore:
+    """Returns the store of the launch; rank 0 serves it unless an agent does."""
+    hosts = rank == 0 and not with_agent
+    if with_agent:  # which serves it before it starts ranks
+        wait = min(wait, AGENT_SECONDS)
+        end = min(end, time.monotonic() + wait.total_seconds())
     problem = None if hosts else _wait_for_an_answer(host, port, end)
     if problem is not None:
         raise _unreachable(rank, host, port, wait, problem)

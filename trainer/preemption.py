@@ -33,32 +33,44 @@ MARGIN_SECONDS = 10.0
 """Of a time limit, left for the end of processes."""
 LAUNCHED = "ACCELERATE_MIXED_PRECISION"
 """Set in every process that `accelerate launch` starts."""
+PARENT = os.getppid()
+"""Its launcher, unless that died while Python started."""
 
 
 class StopRequest:
     """Whether this process was asked to stop, and why."""
 
-    def __init__(self, end: float | None = None) -> None:
-        """`end` is the time limit in seconds since the epoch."""
+    def __init__(self) -> None:
         self.reason: str | None = None
         self.code = STOPPED
-        self._end = end
+        self.end: float | None = None
+        """The time limit, in seconds since the epoch."""
+        self.insisted = False
+        """Whether a second signal came."""
+        self.insisted_at_the_end = False
+        """Whether it came when the run was ending already."""
+        self.others_left = False
         self._reserve = 0.0
         self._longest_step = 0.0
         self._first = 0.0
-        self._at_once = self._training = self._settled = False
+        self._training = self._settled = False
         self._store: Store | None = None
 
     @property
     def requested(self) -> bool:
-        if self._end is not None and time.time() > self._end - self._reserve - MARGIN_SECONDS:
+        if self.end is not None and time.time() > self.end - self._reserve - MARGIN_SECONDS:
             self.ask("the time limit")
         return self.reason is not None
 
     @property
     def leaving(self) -> bool:
         """Whether to end without waiting for a step boundary."""
-        return not self._settled and (self._at_once or (self.requested and not self._training))
+        return not self._settled and (self.alone or (self.requested and not self._training))
+
+    @property
+    def alone(self) -> bool:
+        """Whether ranks leave without each other, so that nothing can be saved."""
+        return self.insisted or self.others_left
 
     def ask(self, reason: str) -> None:
         """Notes the first reason; a second one after a while does not wait for a checkpoint."""
@@ -68,12 +80,13 @@ class StopRequest:
             if reason == signal.SIGINT.name:
                 self.code = INTERRUPTED
         elif now - self._first > SAME_SECONDS and reason in signal.Signals.__members__:
-            self._at_once = True
+            self.insisted = True
+            self.insisted_at_the_end = self._settled
 
     def leave_time_for(self, save: float, *, step: float) -> None:
         """Stops so much earlier that one more step and a save that takes long fit; in seconds."""
         self._longest_step = max(self._longest_step, step)
-        self._reserve = 1.5 * save + self._longest_step
+        self._reserve = save + self._longest_step
 
     def share(self, store: "Store") -> None:
         """Lets ranks that met at `store` hear when this one leaves, and this one hear of them."""
@@ -86,11 +99,13 @@ class StopRequest:
                 self._store.set("left", "")
 
     def hear_others(self) -> None:
-        """Notes whether another rank leaves."""
-        with suppress(RuntimeError):
+        """Notes whether another rank leaves; may wait long where the network does not answer."""
+        try:
             if self._store is not None and self._store.check(["left"]):
                 self.ask("another rank was asked to stop")
-                self._at_once = True
+                self.others_left = True
+        except RuntimeError:
+            self._store = None  # its server has left; torch would warn of it each time
 
     @contextmanager
     def at_boundaries(self) -> Generator[None]:
@@ -105,7 +120,7 @@ class StopRequest:
             os.write(2, b"\nsaving at the end of this step; Ctrl-C again ends at once\n")
 
     def settle(self) -> None:
-        """Ignores what comes from now on, for the run is ending."""
+        """Heeds from now on only who insists, for the run is ending."""
         self._settled = True
 
 
@@ -121,15 +136,17 @@ def listen(stop: StopRequest, give_up: Callable[[], None]) -> Generator[None]:
     mouth.setblocking(False)
     ended = threading.Event()
     thread = threading.Thread(target=_watch, args=(stop, ears, ended, give_up), daemon=True)
+    others = threading.Thread(target=_hear_others, args=(stop, ended), daemon=True)
 
     def leave(_number: int, _frame: FrameType | None) -> None:
         if stop.leaving:
             raise Stopped(stop.code, f"asked to stop ({stop.reason})")
 
+    woken_before = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
     before = {number: signal.signal(number, _do_nothing) for number in STOPPING}
     before[WAKING] = signal.signal(WAKING, leave)
-    woken_before = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
     thread.start()
+    others.start()
     try:
         yield
     finally:
@@ -137,9 +154,9 @@ def listen(stop: StopRequest, give_up: Callable[[], None]) -> Generator[None]:
         ended.set()
         mouth.send(b"\0")
         thread.join()  # while its last signal still finds a handler
-        signal.set_wakeup_fd(woken_before)
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(woken_before)
         ears.close()
         mouth.close()
 
@@ -172,8 +189,7 @@ def end_of_time(duration: str | None) -> float | None:
 def _watch(
     stop: StopRequest, ears: socket.socket, ended: threading.Event, give_up: Callable[[], None]
 ) -> None:
-    parent = os.getppid() if LAUNCHED in os.environ else None
-    woken: float | None = None
+    launched, woken = LAUNCHED in os.environ, None
     while not ended.is_set():
         heard = ears.recv(64) if select.select([ears], [], [], POLL_SECONDS)[0] else b""
         for number in heard:
@@ -181,19 +197,29 @@ def _watch(
                 if number == signal.SIGINT:
                     stop.announce()
                 stop.ask(signal.Signals(number).name)
-        if parent is not None and os.getppid() != parent:
+        if launched and os.getppid() != PARENT:
             stop.ask("its launcher is gone")
-        stop.hear_others()
+        if stop.insisted_at_the_end:
+            os._exit(stop.code)
         if not stop.leaving:
             continue
         if woken is None:
             woken = time.monotonic()
-            stop.tell_others()
+            if os.environ.get("WORLD_SIZE", "1") != "1":
+                # This process may serve the store: the others get time to look.
+                threading.Thread(target=stop.tell_others, daemon=True).start()
+                time.sleep(2 * POLL_SECONDS)
             main = threading.main_thread().ident
             assert main is not None
             signal.pthread_kill(main, WAKING)
         elif time.monotonic() - woken > GRACE_SECONDS:
             give_up()
+
+
+def _hear_others(stop: StopRequest, ended: threading.Event) -> None:
+    """Asks the store in a thread of its own, for it may hang, and signals be heard nevertheless."""
+    while not ended.wait(POLL_SECONDS):
+        stop.hear_others()
 
 
 def _do_nothing(_number: int, _frame: FrameType | None) -> None:

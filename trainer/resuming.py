@@ -34,6 +34,8 @@ def open_directory(
     """Claims the run directory; returns what changed in its recipe, None for a finished run."""
     stack.enter_context(claim(directory))
     store = CheckpointStore(directory / "checkpoints")
+    store.folder.mkdir(exist_ok=True)  # before other machines look for it, and remember
+    store.recover()
     changes: list[str] = []
     done = read_status(directory).get("state") == "done"
     if (directory / "config.yaml").is_file() and (done or store.steps()):
@@ -77,7 +79,6 @@ def resume_run(run: Run, accelerator: Accelerator, resume: str) -> TrainState:
     """Returns the state to go on from, with the weights and moments that belong to it."""
 
     def find() -> tuple[Path | None, list[str]]:
-        run.store.recover()
         if resume not in ("auto", "never") and not run.store.steps():
             verify(Path(resume), resumable=True)
             return Path(resume).absolute(), []

@@ -194,7 +194,7 @@ def build_run(
         },
         store=store,
         checkpoint_size=size,
-        saver=Saver(accelerator, store, size),
+        saver=Saver(accelerator, store, size, in_background=recipe.checkpoint.in_background),
         stop=stop or StopRequest(),
         tracker=Tracker(accelerator, directory / "metrics.jsonl", num_steps=num_steps),
         rank_times=RankTimes(accelerator),

@@ -1,7 +1,8 @@
 """Saves a run: every rank writes its files, and the main process publishes what is complete."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -13,7 +14,7 @@ from safetensors import SafetensorError
 from trainer.checkpoint import RECORD, CheckpointStore, write_record
 from trainer.disk_space import CheckpointSize
 from trainer.engine import full_moments, full_weights
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, DivergedError
 from trainer.loss_scale import loss_scale
 from trainer.ranks import on_main
 from trainer.shards import Fingerprint, ShardWriter, fingerprint
@@ -41,18 +42,26 @@ class Saver:
     """Saves checkpoints one after the other: while training waits, or in the background."""
 
     def __init__(
-        self, accelerator: Accelerator, store: CheckpointStore, size: CheckpointSize
+        self,
+        accelerator: Accelerator,
+        store: CheckpointStore,
+        size: CheckpointSize,
+        *,
+        in_background: bool,
     ) -> None:
         self._accelerator = accelerator
         self._store = store
+        self._in_background = in_background
         self._pending: _Pending | None = None
         self._longest: float | None = None
-        self._expected = size.total / BYTES_PER_SECOND
+        self._expected = size.total / BYTES_PER_SECOND / accelerator.num_processes
 
     @property
     def seconds(self) -> float:
-        """What a save takes until it is published: the longest so far, at first a guess."""
-        return self._expected if self._longest is None else self._longest
+        """What a stop has to leave for saving: half as much again as the longest save so far took,
+        at first a guess; in the background one may have just begun."""
+        save = self._expected if self._longest is None else self._longest
+        return (2.5 if self._in_background else 1.5) * save
 
     def save(self, run: "Run", state: TrainState) -> None:
         """Begins a checkpoint, and publishes it unless it is written in the background.
@@ -75,15 +84,14 @@ class Saver:
             )
             return folder
 
-        folder = on_main(accelerator, self._told(state, stage))
-        settings = run.recipe.checkpoint
+        folder = on_main(accelerator, self._told(state.step, stage))
         writer = ShardWriter(
-            folder, accelerator.process_index, accelerator.num_processes, settings.in_background
+            folder, accelerator.process_index, accelerator.num_processes, self._in_background
         )
         writer.write("model", full_weights(run.objective, run.parameters))
         writer.write("optimizer", full_moments(run.objective, run.optimizer, run.parameters))
         self._pending = _Pending(state, writer, started)
-        if not settings.in_background:
+        if not self._in_background:
             self.finish(run)
 
     @property
@@ -97,6 +105,7 @@ class Saver:
             return
         pending, self._pending = self._pending, None
         written, error = pending.writer.result()
+        published = time.monotonic()
         reported: list[tuple[dict[str, Fingerprint], str | None]] = gather_object(
             [(written, None if error is None else str(error))]
         )
@@ -108,24 +117,38 @@ class Saver:
             files = {name: sums for shards, _ in reported for name, sums in shards.items()}
             step = pending.state.step
             files[RECORD] = fingerprint(pending.writer.folder / RECORD)
-            self._store.publish(step, files)
+            self._store.publish(pending.writer.folder, step, files)
             self._store.prune(run.recipe.checkpoint, pending.state.best_step)
 
-        on_main(self._accelerator, self._told(pending.state, publish))
-        self._longest = max(self._longest or 0.0, time.monotonic() - pending.started)
+        on_main(self._accelerator, self._told(pending.state.step, publish))
+        writing = pending.writer.last_written - pending.started
+        self._longest = max(self._longest or 0.0, writing + time.monotonic() - published)
 
-    def _told(self, state: TrainState, work: Callable[[], Result]) -> Callable[[], Result]:
+    @contextmanager
+    def closing(self, run: "Run") -> Generator[None]:
+        """Publishes what is being written where all ranks diverge, else lets it go on errors."""
+        try:
+            yield
+        except DivergedError:
+            self.finish(run)
+            raise
+        except BaseException:
+            if self._pending is not None:
+                self._pending.writer.abandon()
+            raise
+
+    def _told(self, step: int, work: Callable[[], Result]) -> Callable[[], Result]:
         """Returns work whose failure to write is a CheckpointError that says how to go on."""
 
         def told() -> Result:
             try:
                 return work()
             except (OSError, SafetensorError) as error:
-                self._store.discard(state.step)
+                self._store.recover()
                 kept = self._store.steps()
                 resumed = f"resumes from step {kept[-1]}" if kept else "starts anew"
                 raise CheckpointError(
-                    f"the checkpoint of step {state.step} cannot be written to "
+                    f"the checkpoint of step {step} cannot be written to "
                     f"{self._store.folder} ({error}); free space there and run the same command, "
                     f"which {resumed}"
                 ) from error

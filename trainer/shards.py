@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ from torch import Tensor
 from trainer.engine import Whole
 
 SHARD_BYTES = 512 * 2**20
-"""Of a file, unless one tensor has more. A rank holds two files at most, or one such tensor."""
+"""Of a file, unless one tensor has more. A rank that writes while training waits holds two files at
+most, or one such tensor."""
 
 Fingerprint = dict[str, int | str]
 """Size and checksum of a file: `bytes` and `sha256`."""
@@ -37,6 +39,8 @@ class ShardWriter:
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     _written: list["Future[tuple[str, Fingerprint]]"] = field(default_factory=list)
     _num_shards: int = 0
+    last_written: float = field(default_factory=time.monotonic)
+    """When the last of the files was done, on the clock of time.monotonic()."""
 
     def write(self, kind: str, tensors: Iterable[Whole]) -> None:
         """Gathers tensors, and hands on files such as model-00001.safetensors; all ranks call it.
@@ -71,6 +75,10 @@ class ShardWriter:
     def busy(self) -> bool:
         return not all(written.done() for written in self._written)
 
+    def abandon(self) -> None:
+        """Ends the writer after the file it is at; what it was to write is of no use."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
     def result(self) -> tuple[dict[str, Fingerprint], OSError | SafetensorError | None]:
         """Returns the fingerprints of this rank's files once they lie on the disk, or what failed.
 
@@ -85,7 +93,11 @@ class ShardWriter:
     def _hand_on(self, name: str, shard: dict[str, Tensor]) -> None:
         if shard:
             self._written.append(self._pool.submit(_write, self.folder / name, shard))
+            self._written[-1].add_done_callback(self._note_time)
         self._num_shards += 1
+
+    def _note_time(self, _written: "Future[tuple[str, Fingerprint]]") -> None:
+        self.last_written = time.monotonic()
 
     def _wait(self) -> None:
         """Waits until this rank holds nothing that is still to be written."""
@@ -94,11 +106,12 @@ class ShardWriter:
 
 
 class SavedTensors(Mapping[str, Tensor]):
-    """The tensors of one kind in a checkpoint, each read when it is asked for."""
+    """The tensors of some files by name, each read when it is asked for."""
 
-    def __init__(self, folder: Path, kind: str) -> None:
+    def __init__(self, files: Iterable[Path]) -> None:
+        """Raises OSError or SafetensorError for a file that cannot be read."""
         self._places: dict[str, Path] = {}
-        for path in sorted(folder.glob(f"{kind}-*.safetensors")):
+        for path in files:
             with safe_open(path, framework="pt") as file:
                 self._places |= dict.fromkeys(file.keys(), path)
         self._path: Path | None = None

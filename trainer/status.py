@@ -1,35 +1,20 @@
 """status.json: what the last command in a run directory did, for scripts to read."""
 
+import fcntl
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from trainer.errors import (
-    CheckpointError,
-    LaunchError,
-    RunDirectoryError,
-    Stopped,
-    TrainerError,
-)
+from trainer.errors import LaunchError, RunDirectoryError, Stopped, TrainerError
+from trainer.library_errors import in_a_sentence
 from trainer.preemption import StopRequest
 from trainer.run_directory import claim, write_json
 
-FULL = ("os error 28", "os error 27", "os error 122", "Errno 28", "Errno 27", "Errno 122")
-"""How Python and Rust libraries spell ENOSPC, EFBIG and EDQUOT."""
-GONE = (
-    *("Connection closed by peer", "Connection reset by peer", "remote process exited"),
-    "Connection was likely closed",
-)
-"""How gloo and NCCL say that another rank is no more."""
-HUNG = re.compile(r"Timed out waiting (\d+)ms|timeout caused pair closure")
-"""How gloo says that another rank is there and does not answer; NCCL ends the process itself."""
 GRACE_SECONDS = 5
 """Time that the main process has to say itself what another rank is about to say."""
 
@@ -60,8 +45,8 @@ class Status:
     def reported(self) -> Generator[None]:
         """Writes how a command failed before its error goes on.
 
-        A full disk, and a rank that is gone or hangs, are a TrainerError, unless this one was asked
-        to stop: then another did so first.
+        A full disk, and a rank that is gone or hangs, are a TrainerError, unless ranks leave
+        because they were asked to.
         """
         try:
             yield
@@ -69,17 +54,14 @@ class Status:
             self._ended("failed", 2, str(error))
             raise
         except Stopped as stopped:
-            self._ended("stopped", stopped.code, self._how_to_go_on(str(stopped)))
-            raise
+            raise self._stopped(str(stopped)) from None
         except KeyboardInterrupt:
             self._ended("failed", 130, "interrupted")
             raise
         except Exception as error:
-            told = _in_a_sentence(str(error))
-            if isinstance(told, LaunchError) and self._stop.reason is not None:
-                stopped = Stopped(self._stop.code, f"{told}".partition(";")[0])
-                self._ended("stopped", stopped.code, self._how_to_go_on(str(stopped)))
-                raise stopped from error
+            told = in_a_sentence(str(error))
+            if isinstance(told, LaunchError) and self._stop.alone:
+                raise self._stopped(str(told).partition(";")[0]) from error
             if told is not None:
                 self._ended("failed", 2, str(told))
                 raise told from error
@@ -88,14 +70,18 @@ class Status:
 
     def give_up(self) -> NoReturn:
         """Ends the process where it was asked to stop, and its main thread does not come back."""
-        code, reason = self._stop.code, f"asked to stop ({self._stop.reason})"
-        self._ended("stopped", code, self._how_to_go_on(reason))
-        os._exit(code)
+        try:
+            self._stopped(f"asked to stop ({self._stop.reason})")
+        finally:
+            os._exit(self._stop.code)
 
-    def _how_to_go_on(self, reason: str) -> str:
+    def _stopped(self, reason: str) -> Stopped:
+        """Writes that the run was stopped, and returns it with how to go on."""
         newest = self._newest_step()
         resumed = "starts anew" if newest is None else f"resumes from step {newest}"
-        return f"{reason}; the same command {resumed}"
+        message = f"{reason}; the same command {resumed}"
+        self._ended("stopped", self._stop.code, message)
+        return Stopped(self._stop.code, message)
 
     def _ended(self, state: str, code: int, message: str) -> None:
         """Writes an end, but not over a finished run, nor beside a process that is running."""
@@ -130,35 +116,20 @@ class Status:
             time.sleep(0.1)
         sentence = f"rank {os.environ['RANK']}: {message}"
         status = {"state": state, "exit_code": code, "step": self._newest_step()}
-        write_json(self._directory / "status.json", {**status, "message": sentence})
+        try:
+            with (self._directory / ".speaker").open("a") as speaker:
+                fcntl.flock(speaker, fcntl.LOCK_EX)  # of several ranks the first speaks
+                if read_status(self._directory).get("state") != "running":
+                    return
+                write_json(self._directory / "status.json", {**status, "message": sentence})
+        except OSError as error:
+            sentence += f" (status.json cannot be written: {error})"
         print(f"trainer: {sentence}", file=sys.stderr)
 
     def _newest_step(self) -> int | None:
         """Returns the step that a next command would go on from."""
         names = [path.name for path in (self._directory / "checkpoints").glob("step-????????")]
         return max((int(name[5:]) for name in names if name[5:].isdigit()), default=None)
-
-
-def _in_a_sentence(error: str) -> TrainerError | None:
-    """Returns what an error of a library means to a user, None where it is our defect."""
-    if any(spelling in error for spelling in FULL):
-        return CheckpointError(f"the disk is full ({error}); free space and run the same command")
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return None
-    if found := HUNG.search(error):
-        from trainer.timeouts import spoken
-
-        time = found[1] and f"for {spoken(timedelta(milliseconds=int(found[1])))}"
-        return LaunchError(
-            f"a rank has not answered {time or 'in time'}: it hangs, or its machine or the network "
-            f"does; end what is left of it, and the same command goes on from the last checkpoint"
-        )
-    if any(spelling in error for spelling in GONE):
-        return LaunchError(
-            "another rank ended or was killed, perhaps for lack of memory; the same command goes "
-            "on from the last checkpoint"
-        )
-    return None
 
 
 def read_status(directory: Path) -> dict[str, Any]:

@@ -35,7 +35,12 @@ class Tracker:
         """Goes on from `state`: later lines are removed, for the run writes them again."""
         self._logged_tokens = state.tokens
         if self._active and self._file.is_file():
-            kept = [line for line in read_lines(self._file) if line["step"] <= state.step]
+            lasts = {"train": state.step}  # of other splits, the last step that was evaluated
+            kept = [
+                line
+                for line in read_lines(self._file)
+                if line["step"] <= lasts.get(line["split"], state.evaluated_step)
+            ]
             kept = kept if state.step else []  # a baseline that was not continued is taken again
             staging = self._file.with_name(f".{self._file.name}.staging")
             staging.write_text("".join(json.dumps(line) + "\n" for line in kept))

@@ -37,6 +37,15 @@ def wait(self, split, ids, epoch):
     return collate(self, split, ids, epoch)
 Classification.collate = wait
 """
+THE_OTHER_COMPUTES = """
+import time
+computed = Classification.collate
+def compute(self, split, ids, epoch):
+    if os.environ["RANK"] == "0" and os.path.exists(os.environ["READY"]):
+        time.sleep(4)
+    return computed(self, split, ids, epoch)
+Classification.collate = compute
+"""
 THE_MAIN_PROCESS_PREPARES = """
 import time
 build = Classification.build.__func__
@@ -131,8 +140,10 @@ def test_where_one_rank_cannot_write_all_stop_with_the_step_to_go_on_from(
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
-def test_a_killed_rank_ends_the_others_within_a_minute(recipe, tmp_path):
-    process = start(ONE_RANK_WAITS, recipe, tmp_path)
+@pytest.mark.parametrize("meanwhile", ["", THE_OTHER_COMPUTES], ids=["waits", "computes"])
+def test_a_killed_rank_ends_the_others_within_a_minute(meanwhile, recipe, tmp_path):
+    """One that computes hears SIGTERM of the launcher before it finds that the rank is gone."""
+    process = start(ONE_RANK_WAITS + meanwhile, recipe, tmp_path)
     ready = tmp_path / "ready"
     while not (ready.is_file() and ready.read_text()):
         assert process.poll() is None
