@@ -28,7 +28,7 @@ LAYERS = [
         *("models", "tasks", "data", "metrics"),
     },
     {"engine", "loss_scale", "recipe", "optim", "tracking"},
-    {"state", "schedule", "rank_times"},
+    {"state", "schedule", "rank_times", "sharding"},
     {"config", "recipes", "architectures"},
     {"task_settings"},
     {"section"},
@@ -142,7 +142,12 @@ def test_what_is_learned_knows_nothing_of_engines(package):
 
 def test_libraries_stay_where_they_belong():
     assert importers("click") == {"cli.py"}
-    assert importers("deepspeed") == {"engine.py", "sharded_start.py", "zero_settings.py"}
+    assert importers("deepspeed") == {
+        "engine.py",
+        "sharding.py",
+        "sharded_start.py",
+        "zero_settings.py",
+    }
 
 
 def test_a_file_has_a_noun():

@@ -11,9 +11,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from trainer.engine import whole_model
 from trainer.errors import Stopped
 from trainer.ranks import any_rank, sum_over_ranks
+from trainer.sharding import whole_model
 from trainer.tasks.base import Record
 
 if TYPE_CHECKING:

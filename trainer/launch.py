@@ -19,7 +19,7 @@ from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.config import Recipe
-from trainer.engine import base_optimizer, has_second_copy, mesh_of
+from trainer.engine import base_optimizer
 from trainer.errors import ConfigError, LaunchError
 from trainer.extension_locks import remove_stale_locks, use_own_folder
 from trainer.fsdp_settings import check_mesh, fill_in_fsdp, layer_classes, promised_mesh
@@ -28,6 +28,7 @@ from trainer.meeting import meeting
 from trainer.micro_batch import accumulation
 from trainer.precision import Precision, resolve_precision
 from trainer.preemption import StopRequest
+from trainer.sharding import has_second_copy, mesh_of
 from trainer.timeouts import PREPARATION, step_time, wait_at_most
 from trainer.zero_settings import check_compiler, check_deepspeed_file, fill_in_deepspeed
 

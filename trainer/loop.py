@@ -10,13 +10,14 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 
-from trainer.engine import accumulating, global_grad_norm, zero_grad_norm, zero_stage
+from trainer.engine import accumulating, global_grad_norm, zero_grad_norm
 from trainer.errors import DivergedError, Stopped
 from trainer.evaluation import evaluate, loss_by_term
 from trainer.loss_scale import loss_scale
 from trainer.ranks import any_rank, any_rank_of_each, sum_over_ranks
 from trainer.run import Run
 from trainer.schedule import learning_rate
+from trainer.sharding import zero_stage
 from trainer.state import TrainState
 from trainer.tasks.base import Batch
 

@@ -16,7 +16,6 @@ from trainer.data.prepare import (
     content_key,
 )
 from trainer.disk_space import CheckpointSize, checkpoint_size
-from trainer.engine import sharding, whole_weight
 from trainer.errors import ConfigError, LaunchError
 from trainer.inputs import build_inputs, digest_of_rows
 from trainer.launch import check_engine, prepare
@@ -35,6 +34,7 @@ from trainer.ranks import any_rank
 from trainer.saving import Saver
 from trainer.schedule import total_steps
 from trainer.sharded_start import load_on_main, make_room, shard_from_main, starts_sharded
+from trainer.sharding import sharding, whole_weight
 from trainer.tasks.base import Objective, Task
 from trainer.tracking import Tracker
 

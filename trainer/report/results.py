@@ -8,7 +8,6 @@ import torch
 from accelerate import Accelerator
 
 from trainer.checkpoint import load_weights, verify
-from trainer.engine import whole_model
 from trainer.evaluation import evaluate
 from trainer.models.export import export_adapter, export_model
 from trainer.models.span_head import how_to_load
@@ -17,6 +16,7 @@ from trainer.report.diagnosis import diagnose
 from trainer.report.document import model_card, write_report
 from trainer.run import Run
 from trainer.run_directory import write_json
+from trainer.sharding import whole_model
 from trainer.state import TrainState
 from trainer.tracking import metrics_at, read_lines
 
