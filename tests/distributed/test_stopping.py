@@ -95,10 +95,9 @@ def stop_in(patch: str, recipe: Path, tmp_path: Path, *, rank: int, config: str)
 @pytest.mark.parametrize("config", ["cpu-2", pytest.param("zero3", marks=pytest.mark.slow)])
 def test_a_signal_to_one_rank_of_two(config, recipe, train_on_two_ranks, tmp_path):
     whole = train_on_two_ranks(recipe, tmp_path / "whole", config=config)
-    for rank in (1, 0):
-        stopped = stop_in(PREPARATION, recipe, tmp_path, rank=rank, config=config)
-        assert stopped.status()["step"] is None
-        assert "starts anew" in stopped.status()["message"]
+    stopped = stop_in(PREPARATION, recipe, tmp_path, rank=1, config=config)
+    assert stopped.status()["step"] is None
+    assert "starts anew" in stopped.status()["message"]
     stopped = stop_in(EVALUATION, recipe, tmp_path, rank=1, config=config)
     assert stopped.status()["step"] == 5
     assert stopped.lines("validation") == []
