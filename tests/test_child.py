@@ -38,7 +38,8 @@ def test_a_rank_that_outlives_its_launcher_is_waited_for(tmp_path):
     signals: list[int] = []
 
     def ask() -> None:
-        while read_status(tmp_path).get("state") != "running":
+        deadline = time.monotonic() + 60
+        while read_status(tmp_path).get("state") != "running" and time.monotonic() < deadline:
             time.sleep(0.02)
         signals.append(signal.SIGUSR1)
 

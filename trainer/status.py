@@ -22,9 +22,9 @@ GRACE_SECONDS = 5
 class Status:
     """Writes the status of one command: the main process does, unless only another rank fails."""
 
-    def __init__(self, directory: Path, stop: StopRequest) -> None:
+    def __init__(self, directory: Path, stop: StopRequest | None = None) -> None:
         self._directory = directory
-        self._stop = stop
+        self._stop = stop or StopRequest()
         self._main = os.environ.get("RANK", "0") == "0"
         self._claimed = False
 
