@@ -111,6 +111,13 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(store, damage):
     assert store.steps() == [1]
 
 
+def test_a_checkpoint_of_an_older_version_says_so(store):
+    checkpoint = publish(store, 1)
+    (checkpoint / "manifest.json").write_text('{"model.safetensors": {"bytes": 1, "sha256": ""}}')
+    with pytest.raises(CheckpointError, match="by an older version"):
+        verify(checkpoint)
+
+
 def test_the_changed_file_is_named(store):
     flip_a_bit(publish(store, 2))
     with pytest.raises(

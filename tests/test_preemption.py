@@ -46,7 +46,7 @@ def wait_for(stop: StopRequest) -> None:
     ("number", "code"), [(signal.SIGTERM, 85), (signal.SIGUSR1, 85), (signal.SIGINT, 130)]
 )
 def test_in_training_a_signal_waits_for_the_step_boundary(number, code):
-    stop = StopRequest()
+    stop, before = StopRequest(), signal.getsignal(number)
     with listen(stop, never), stop.at_boundaries():
         assert not stop.requested
         send(number)
@@ -54,7 +54,7 @@ def test_in_training_a_signal_waits_for_the_step_boundary(number, code):
         time.sleep(0.1)  # and nothing is raised
         assert not stop.leaving
     assert stop.code == code
-    assert signal.getsignal(number) is not signal.SIG_IGN
+    assert signal.getsignal(number) is before
 
 
 def test_before_and_after_it_the_run_leaves_at_once_also_out_of_a_system_call():
@@ -64,6 +64,21 @@ def test_before_and_after_it_the_run_leaves_at_once_also_out_of_a_system_call():
         sleep_and_hear(signal.SIGUSR1, after=0.2)
     assert caught.value.code == 85
     assert time.monotonic() - begun < 10
+
+
+def test_a_waking_signal_that_is_lost_is_sent_again(monkeypatch):
+    """One that comes just before the main thread's system call does not interrupt it."""
+    sent, kill = [], signal.pthread_kill
+
+    def lose_the_first(thread: int, number: int) -> None:
+        sent.append(number)
+        if len(sent) > 1:
+            kill(thread, number)
+
+    monkeypatch.setattr(signal, "pthread_kill", lose_the_first)
+    with pytest.raises(Stopped), listen(StopRequest(), never):
+        sleep_and_hear(signal.SIGTERM, after=0.1)
+    assert len(sent) == 2
 
 
 def test_what_a_launcher_passes_on_is_the_same_signal():

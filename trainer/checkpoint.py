@@ -141,6 +141,8 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
     """
     try:
         manifest = json.loads((checkpoint / MANIFEST).read_text())
+        if "resumable" not in manifest:
+            raise CheckpointError(f"{checkpoint} was written by an older version, in another form")
         return {"resumable": bool(manifest["resumable"]), "files": dict(manifest["files"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{checkpoint} is no complete checkpoint: {error}") from error

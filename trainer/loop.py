@@ -64,7 +64,7 @@ def train(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
                 samples=len(ids), tokens=tokens, loss=result.losses["loss"], skipped=result.skipped
             )
 
-            run.stop.leave_time_for(run.saver.seconds, step=time.monotonic() - started)
+            run.stop.leave_time_for(run.saver.reserve, step=time.monotonic() - started)
             stopping, writing = any_rank_of_each(accelerator, run.stop.requested, run.saver.busy)
             if not writing:
                 run.saver.finish(run)

@@ -134,12 +134,13 @@ def listen(stop: StopRequest, give_up: Callable[[], None]) -> Generator[None]:
     ears, mouth = socket.socketpair()
     ears.setblocking(False)
     mouth.setblocking(False)
-    ended = threading.Event()
-    thread = threading.Thread(target=_watch, args=(stop, ears, ended, give_up), daemon=True)
+    left, ended = threading.Event(), threading.Event()
+    thread = threading.Thread(target=_watch, args=(stop, ears, left, ended, give_up), daemon=True)
     others = threading.Thread(target=_hear_others, args=(stop, ended), daemon=True)
 
     def leave(_number: int, _frame: FrameType | None) -> None:
-        if stop.leaving:
+        if stop.leaving and not left.is_set():
+            left.set()
             raise Stopped(stop.code, f"asked to stop ({stop.reason})")
 
     woken_before = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
@@ -187,8 +188,14 @@ def end_of_time(duration: str | None) -> float | None:
 
 
 def _watch(
-    stop: StopRequest, ears: socket.socket, ended: threading.Event, give_up: Callable[[], None]
+    stop: StopRequest,
+    ears: socket.socket,
+    left: threading.Event,
+    ended: threading.Event,
+    give_up: Callable[[], None],
 ) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
     launched, woken = LAUNCHED in os.environ, None
     while not ended.is_set():
         heard = ears.recv(64) if select.select([ears], [], [], POLL_SECONDS)[0] else b""
@@ -209,11 +216,11 @@ def _watch(
                 # This process may serve the store: the others get time to look.
                 threading.Thread(target=stop.tell_others, daemon=True).start()
                 time.sleep(2 * POLL_SECONDS)
-            main = threading.main_thread().ident
-            assert main is not None
-            signal.pthread_kill(main, WAKING)
-        elif time.monotonic() - woken > GRACE_SECONDS:
+        if time.monotonic() - woken > GRACE_SECONDS:
             give_up()
+        if not left.is_set():  # a signal is lost that comes just before a system call: again
+            signal.pthread_kill(main, WAKING)
+            ended.wait(POLL_SECONDS)
 
 
 def _hear_others(stop: StopRequest, ended: threading.Event) -> None:

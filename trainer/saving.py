@@ -57,9 +57,9 @@ class Saver:
         self._expected = size.total / BYTES_PER_SECOND / accelerator.num_processes
 
     @property
-    def seconds(self) -> float:
-        """What a stop has to leave for saving: half as much again as the longest save so far took,
-        at first a guess; in the background one may have just begun."""
+    def reserve(self) -> float:
+        """Seconds that a stop has to leave for saving: those of the longest save so far, at first a
+        guess, and half as many; in the background one may have just begun."""
         save = self._expected if self._longest is None else self._longest
         return (2.5 if self._in_background else 1.5) * save
 

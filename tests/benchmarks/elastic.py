@@ -18,10 +18,11 @@ import accelerate
 import deepspeed
 import torch
 import yaml
+from engines import train
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "distributed"))
 
-from distributed_runs import Finished, launch_command, run_to_its_end, write_uneven_rows
+from distributed_runs import write_uneven_rows
 from test_cut_of_the_step import largest_difference
 from test_engines import classification
 
@@ -56,18 +57,6 @@ def measure(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
             }
             print(saved, "->", resumed, found[saved][resumed], flush=True)
     return found
-
-
-def train(recipe: Path, directory: Path, config: str | None, *options: str) -> Finished:
-    arguments = ("train", str(recipe), "--run-dir", str(directory), *options)
-    command = (
-        [sys.executable, "-m", "trainer", *arguments]
-        if config is None
-        else launch_command(*arguments, config=config)
-    )
-    done = run_to_its_end(command, directory)
-    assert done.status()["state"] == "done", done.output
-    return done
 
 
 def main() -> None:

@@ -52,9 +52,9 @@ def measure(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
     return found
 
 
-def train(recipe: Path, directory: Path, engine: str | None) -> Finished:
+def train(recipe: Path, directory: Path, engine: str | None, *options: str) -> Finished:
     directory.parent.mkdir(exist_ok=True)
-    arguments = ("train", str(recipe), "--run-dir", str(directory))
+    arguments = ("train", str(recipe), "--run-dir", str(directory), *options)
     command = (
         [sys.executable, "-m", "trainer", *arguments]
         if engine is None
