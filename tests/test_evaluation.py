@@ -4,10 +4,13 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from trainer import evaluation
+from trainer.errors import Stopped
 from trainer.evaluation import evaluate
 from trainer.launch import build_accelerator
 from trainer.recipe import parse_recipe
@@ -31,28 +34,31 @@ def own_precision() -> Generator[None]:
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_answers_are_generated_in_the_precision_of_the_loss(tmp_path: Path) -> None:
-    """Frozen weights are bf16 here and the biases that learn fp32: only autocast joins them."""
-    recipe = parse_recipe(
-        {
-            "model": {
-                "architecture": PHI,
-                "initialization": "random",
-                "tokenizer": {"train": "bpe", "vocab_size": 300},
-            },
-            "tuning": {"mode": "lora", "bias": "lora_only"},
-            "task": {
-                "name": "causal_lm",
-                "prompt": "{instruction}",
-                "completion": "{output}",
-                "generation": {"num_examples": 3, "max_new_tokens": 4},
-            },
-            "data": {"source": {"builtin": "instructions", "num_rows": 20}},
-            "precision": "bf16",
-            "tracking": {"trackers": []},
+@pytest.fixture
+def values() -> dict[str, Any]:
+    return {
+        "model": {
+            "architecture": PHI,
+            "initialization": "random",
+            "tokenizer": {"train": "bpe", "vocab_size": 300},
         },
-        "phi",
-    )
+        "task": {
+            "name": "causal_lm",
+            "prompt": "{instruction}",
+            "completion": "{output}",
+            "generation": {"num_examples": 3, "max_new_tokens": 4},
+        },
+        "data": {"source": {"builtin": "instructions", "num_rows": 20}},
+        "tracking": {"trackers": []},
+    }
+
+
+def test_answers_are_generated_in_the_precision_of_the_loss(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    """Frozen weights are bf16 here and the biases that learn fp32: only autocast joins them."""
+    values |= {"tuning": {"mode": "lora", "bias": "lora_only"}, "precision": "bf16"}
+    recipe = parse_recipe(values, "phi")
     accelerator = build_accelerator(recipe, tmp_path)
     run = build_run(recipe, accelerator, tmp_path)
     assert {parameter.dtype for parameter in run.model.parameters()} == {
@@ -60,3 +66,26 @@ def test_answers_are_generated_in_the_precision_of_the_loss(tmp_path: Path) -> N
         torch.bfloat16,
     }
     assert "bleu" in evaluate(run, accelerator, "validation")
+
+
+def test_a_run_that_is_asked_to_stop_generates_no_more_answers(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "ANSWERS_BETWEEN_LOOKS", 2)
+    recipe = parse_recipe(values, "phi")
+    accelerator = build_accelerator(recipe, tmp_path)
+    run = build_run(recipe, accelerator, tmp_path)
+    asked, generate = list[int](), run.task.generate
+
+    def stopped_meanwhile(model: Any, split: Any, ids: np.ndarray) -> Any:
+        asked.extend(ids.tolist())
+        run.stop.ask("the time limit")
+        return generate(model, split, ids)
+
+    monkeypatch.setattr(run.task, "generate", stopped_meanwhile)
+    with pytest.raises(Stopped):
+        evaluate(run, accelerator, "train", until_stopped=True)
+    assert len(asked) == 2
+    asked.clear()
+    assert "bleu" in evaluate(run, accelerator, "train")
+    assert asked == run.task.sample(run.splits["train"]).tolist()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 BATCHES_BETWEEN_LOOKS = 8
 """Ranks ask each other so often whether to stop: each time, a GPU waits for its results."""
+ANSWERS_BETWEEN_LOOKS = 32
+"""Of a rank, where it generates text."""
 
 
 def evaluate(
@@ -57,13 +59,14 @@ def evaluate(
             sums += torch.cat([losses.double(), batch.counts, found])
             if predictions is not None or task.reads_records:
                 records += task.records(outputs, batch.targets, rows, ids)
-    asked = task.sample(rows)
+    asked, together = task.sample(rows), ANSWERS_BETWEEN_LOOKS * accelerator.num_processes
     if len(asked):
-        if until_stopped:
-            leave_if_asked(run, accelerator)
-        sample = asked[accelerator.process_index :: accelerator.num_processes]
         with whole_model(run.objective), accelerator.autocast():  # as the objective has it inside
-            records += task.generate(run.model, rows, sample)
+            for start in range(0, len(asked), together):
+                if until_stopped:
+                    leave_if_asked(run, accelerator)
+                mine = slice(accelerator.process_index, together, accelerator.num_processes)
+                records += task.generate(run.model, rows, asked[start:][mine])
     run.objective.train()
     totals = sum_over_ranks(accelerator, sums).cpu().numpy()
     answers = task.answers(gather_object(records), rows)
