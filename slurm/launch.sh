@@ -23,6 +23,9 @@ here=$(dirname "$(readlink -f "$0")")
 job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 job=${job:-$SLURM_JOB_ID}
 restarts=${SLURM_RESTART_COUNT:-0}
+asked=''
+trap 'asked=USR1' USR1 # until there is somebody to ask
+trap 'asked=TERM' TERM
 
 # The run directory, as `trainer train` names it: its status.json says how the run ended.
 name=${1##*/} name=${name%.yaml} name=${name%.yml} smoke='' run_dir='' arguments=()
@@ -30,6 +33,9 @@ while (($#)); do
     case $1 in
         --run-dir) run_dir=$2 && shift ;;
         --run-dir=*) run_dir=${1#*=} ;;
+        # A job that was queued again goes on with the run that it began.
+        --resume) if ((restarts)) && [[ ${2:-} == never ]]; then shift; else arguments+=("$1"); fi ;;
+        --resume=never) ((restarts)) || arguments+=("$1") ;;
         --smoke) smoke=-smoke arguments+=("$1") ;;
         *) arguments+=("$1") ;;
     esac
@@ -57,11 +63,18 @@ export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1}
 cpus=${SLURM_CPUS_PER_TASK:-1}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cpus > TRAINER_RANKS_PER_NODE ? cpus / TRAINER_RANKS_PER_NODE : 1))}
 
-job_says() { # job_says KEY   what SLURM says of this job
-    scontrol show job "$job" 2>/dev/null | tr ' ' '\n' | sed -n "s/^$1=//p" | head -n 1
+job_says() { # job_says KEY   what SLURM says of this job; nothing where its controller does not answer
+    local said=''
+    for _ in 1 2 3; do
+        said=$(scontrol show job "$job" 2>/dev/null | tr ' ' '\n' | sed -n "s/^$1=//p" | head -n 1) || true
+        if [[ -n $said ]]; then break; fi
+        sleep 2
+    done
+    printf '%s' "$said"
 }
 # Older versions of SLURM do not tell a job when its time is over.
-if seconds=$(date -d "$(job_says EndTime)" +%s 2>/dev/null); then export SLURM_JOB_END_TIME=$seconds; fi
+end=$(job_says EndTime)
+if [[ -n $end ]] && end=$(date -d "$end" +%s 2>/dev/null); then export SLURM_JOB_END_TIME=$end; fi
 
 status_says() { sed -n "s/^ *\"$1\": \"\{0,1\}\([^\",]*\).*/\1/p" "$run_dir/status.json" 2>/dev/null || true; }
 status_file() { stat -c '%i %y' "$run_dir/status.json" 2>/dev/null || true; }
@@ -78,8 +91,6 @@ srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task="$cpus"
     "$here/launch-node.sh" "${arguments[@]}" --run-dir "$run_dir" &
 step=$!
 
-asked=''
-# shellcheck disable=SC2317  # the traps call it
 pass_on() { # asks the ranks to save and stop, once: they end at once where they are asked again later
     [[ -z $asked ]] || return 0
     # TERM with any other state comes from SLURM, which has sent it to the ranks as well.
@@ -92,6 +103,7 @@ pass_on() { # asks the ranks to save and stop, once: they end at once where they
 }
 trap 'pass_on USR1' USR1
 trap 'pass_on TERM' TERM
+if [[ -n $asked ]]; then early=$asked asked='' && pass_on "$early"; fi
 while kill -0 "$step" 2>/dev/null; do wait "$step" || true; done # a signal ends a wait
 code=0
 wait "$step" || code=$?
@@ -119,7 +131,7 @@ say "srun ended with $code, status.json says ${state:-nothing new}, exit code $e
 if [[ $exit_code != 85 ]]; then exit "${exit_code:-1}"; fi
 
 job_state=$(job_says JobState)
-if [[ $job_state != RUNNING ]]; then
+if [[ -n $job_state && $job_state != RUNNING ]]; then
     say "SLURM is ending this job itself ($job_state): not queued again from here"
 elif ((restarts >= ${TRAINER_MAX_REQUEUES:-20})); then
     say "stopped early, and started $((restarts + 1)) times already: TRAINER_MAX_REQUEUES=${TRAINER_MAX_REQUEUES:-20} is" \

@@ -32,7 +32,7 @@ LAYERS = [
     {"config", "recipes", "architectures"},
     {"task_settings"},
     {"section"},
-    {"errors", "__init__"},
+    {"errors", "flushing", "__init__"},
 ]
 # Those that make up a run use each other (a task its data and metrics), but not in a circle.
 BESIDE_EACH_OTHER = 5

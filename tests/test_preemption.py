@@ -97,6 +97,19 @@ def test_a_later_signal_does_not_wait(monkeypatch):
         sleep_and_hear(signal.SIGTERM, signal.SIGTERM, after=0.5)
 
 
+def test_the_first_signal_after_another_reason_is_no_second_one(monkeypatch):
+    """A job that saves because its time ends is told so by SLURM a little later."""
+    monkeypatch.setattr(preemption, "SAME_SECONDS", -1)
+    stop = StopRequest()
+    with stop.at_boundaries():
+        stop.ask("the time limit")
+        stop.ask("SIGUSR1")
+        assert not stop.leaving
+        assert stop.reason == "the time limit"
+        stop.ask("SIGUSR1")
+        assert stop.leaving
+
+
 def test_a_run_that_is_ending_is_left_alone():
     stop = StopRequest()
     with listen(stop, never):

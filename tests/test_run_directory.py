@@ -1,5 +1,7 @@
 """The run directory: of one process, of one recipe, and what its status says."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -46,6 +48,16 @@ def test_a_process_that_trains_there_is_named_until_it_ends(tmp_path):
             other.kill()  # as the kernel does where memory runs out: no clean-up runs
     with claim(directory):
         assert (directory / ".lock").read_text() == str(os.getpid())
+
+
+def test_a_file_system_that_does_not_lock_is_named(tmp_path, monkeypatch):
+    def flock(_file: object, _operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    sentence = f"the file system of {tmp_path} does not lock files"
+    with pytest.raises(RunDirectoryError, match=sentence), claim(tmp_path):
+        pass
 
 
 def test_two_runs_of_one_process_exclude_each_other(tmp_path):

@@ -135,7 +135,11 @@ def test_checkpoints_are_listed_verified_and_pruned(recipe, tmp_path):
         assert "is training in" in run("checkpoints", "prune", directory, code=2)
     listed = json.loads(run("checkpoints", "ls", directory, "--json"))
     assert listed[-1]["problem"] == "being written, or left so"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    last.with_name("damaged-step-00000001").symlink_to(elsewhere)
     assert "kB freed" in run("checkpoints", "prune", directory, "--keep-last", 1)
+    assert elsewhere.is_dir()
     listed = json.loads(run("checkpoints", "ls", directory, "--json"))
     assert {one["step"] for one in listed} == {best["step"], steps[-2]}
 

@@ -17,8 +17,9 @@ from torch import nn
 from trainer import config
 from trainer.engine import Parameters, set_full_moments, set_full_weights
 from trainer.errors import CheckpointError
+from trainer.flushing import flush
 from trainer.loss_scale import set_loss_scale
-from trainer.shards import Fingerprint, SavedTensors, fingerprint, flush
+from trainer.shards import Fingerprint, SavedTensors, fingerprint
 from trainer.state import TrainState
 
 MANIFEST, RECORD = "manifest.json", "state.json"
@@ -102,7 +103,7 @@ class CheckpointStore:
         for step in self.steps():
             if checkpoint is not None and self.path(step).name > checkpoint.name:
                 target = self.folder / f"damaged-{self.path(step).name}"
-                _remove(target)
+                remove(target)
                 self.path(step).rename(target)
 
     def prune(self, settings: config.Checkpoint, best_step: int | None) -> None:
@@ -260,7 +261,7 @@ def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     staging.replace(folder / MANIFEST)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Removes a folder, or whatever else lies in its place."""
     with suppress(FileNotFoundError):
         if path.is_dir() and not path.is_symlink():

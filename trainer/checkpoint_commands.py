@@ -1,12 +1,11 @@
 """What the commands do that list, verify and prune the checkpoints of a run."""
 
 import json
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.checkpoint import CheckpointStore, read_manifest, read_record, verify
+from trainer.checkpoint import CheckpointStore, read_manifest, read_record, remove, verify
 from trainer.disk_space import bytes_in, spoken_bytes
 from trainer.errors import DONE, WRONG, CheckpointError
 from trainer.report.document import table
@@ -82,9 +81,14 @@ def prune_checkpoints(directory: Path, keep_last: int | None) -> int:
         if newest is None:
             raise CheckpointError(f"{directory} has no sound checkpoint; nothing was removed")
         store.set_aside_after(newest)
-        for damaged in store.folder.glob("damaged-*"):
-            shutil.rmtree(damaged) if damaged.is_dir() else damaged.unlink()
-        store.prune(settings, read_record(newest)["state"]["best_step"])
+        try:
+            for damaged in store.folder.glob("damaged-*"):
+                remove(damaged)
+            store.prune(settings, read_record(newest)["state"]["best_step"])
+        except OSError as error:
+            raise CheckpointError(
+                f"{error.filename} cannot be removed: {error.strerror}"
+            ) from error
         kept = ", ".join(map(str, store.steps()))
         print(f"kept are the steps {kept}; {spoken_bytes(before - bytes_in(store.folder))} freed")
     return DONE

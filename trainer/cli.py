@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -272,14 +273,21 @@ def _run(command: Callable[[], int], debug: bool) -> None:
             traceback.print_exc()
         elif os.environ.get("LOCAL_RANK", "0") == "0":
             click.echo(f"trainer: {error}", err=True)
-        code = WRONG
+        _end(WRONG)
     except Stopped as stopped:
         if os.environ.get("RANK", "0") == "0":
             click.echo(f"trainer: {stopped}", err=True)
-        if os.environ.get("WORLD_SIZE", "1") != "1":
-            os._exit(stopped.code)  # ending in good order would wait for ranks that left, too
-        code = stopped.code
+        _end(stopped.code)
     except KeyboardInterrupt:
         click.echo("trainer: interrupted", err=True)
-        code = INTERRUPTED
+        _end(INTERRUPTED)
+    sys.exit(code)
+
+
+def _end(code: int) -> NoReturn:
+    """Ends with an error; in good order a rank of several could wait for others that left."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)

@@ -168,12 +168,12 @@ def _train(
     with training_time(), stop.at_boundaries(), run.saver.closing(run):
         state = train(run, accelerator, state)
         if not finished(run, state):
-            stop.settle()
+            message = f"stopped at step {state.step} of {run.num_steps}; the same command resumes"
+            run.tracker.say(message)
+            status.write("stopped", stop.code, state.step, message)
+            stop.settle()  # now also whoever insists finds it said
     run.tracker.close()
     if not finished(run, state):
-        message = f"stopped at step {state.step} of {run.num_steps}; the same command resumes"
-        run.tracker.say(message)
-        status.write("stopped", stop.code, state.step, message)
         return _leave(accelerator, stop.code)
     finish(run, accelerator, state)
     stop.settle()

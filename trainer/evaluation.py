@@ -62,11 +62,11 @@ def evaluate(
     asked, together = task.sample(rows), ANSWERS_BETWEEN_LOOKS * accelerator.num_processes
     if len(asked):
         with whole_model(run.objective), accelerator.autocast():  # as the objective has it inside
-            for start in range(0, len(asked), together):
+            for first in range(0, len(asked), together):
                 if until_stopped:
                     leave_if_asked(run, accelerator)
                 mine = slice(accelerator.process_index, together, accelerator.num_processes)
-                records += task.generate(run.model, rows, asked[start:][mine])
+                records += task.generate(run.model, rows, asked[first:][mine])
     run.objective.train()
     totals = sum_over_ranks(accelerator, sums).cpu().numpy()
     answers = task.answers(gather_object(records), rows)

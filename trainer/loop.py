@@ -134,7 +134,7 @@ def optimizer_step(
     stepped = zero_stage(run.objective) > 0  # and clipped, in the last backward
     norm = zero_grad_norm(run.objective) if stepped else _gradient_norm(run, accelerator)
     totals = torch.cat([sum_over_ranks(accelerator, sums), counts, norm.double().reshape(1)])
-    *numbers, grad_norm = totals.tolist()  # the step's one wait for the device
+    *numbers, grad_norm = totals.tolist()  # waits for the device
     losses = loss_by_term(run, np.array(numbers[: len(sums)]), np.array(numbers[len(sums) :]))
     _check_finite(run, numbers[: len(sums)], grad_norm, step)
     max_norm = run.recipe.optimizer.max_grad_norm

@@ -52,7 +52,7 @@ class StopRequest:
         self.others_left = False
         self._reserve = 0.0
         self._longest_step = 0.0
-        self._first = 0.0
+        self._first_signal: float | None = None
         self._training = self._settled = False
         self._store: Store | None = None
 
@@ -73,13 +73,17 @@ class StopRequest:
         return self.insisted or self.others_left
 
     def ask(self, reason: str) -> None:
-        """Notes the first reason; a second one after a while does not wait for a checkpoint."""
-        now = time.monotonic()
+        """Notes the first reason; a second signal after a while does not wait for a checkpoint."""
         if self.reason is None:
-            self.reason, self._first = reason, now
+            self.reason = reason
             if reason == signal.SIGINT.name:
                 self.code = INTERRUPTED
-        elif now - self._first > SAME_SECONDS and reason in signal.Signals.__members__:
+        if reason not in signal.Signals.__members__:
+            return
+        now = time.monotonic()
+        if self._first_signal is None:
+            self._first_signal = now
+        elif now - self._first_signal > SAME_SECONDS:
             self.insisted = True
             self.insisted_at_the_end = self._settled
 

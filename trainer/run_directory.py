@@ -42,6 +42,11 @@ def claim(directory: Path) -> Generator[None]:
                 f"process {lock.read().strip() or 'unknown'} is training in {directory}; wait for "
                 f"it, or choose another --run-dir"
             ) from error
+        except OSError as error:
+            raise RunDirectoryError(
+                f"the file system of {directory} does not lock files ({error.strerror}); choose a "
+                f"--run-dir on one that does, or mount it so (Lustre: -o flock)"
+            ) from error
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()

@@ -88,9 +88,9 @@ class Saver:
         writer = ShardWriter(
             folder, accelerator.process_index, accelerator.num_processes, self._in_background
         )
+        self._pending = _Pending(state, writer, started)
         writer.write("model", full_weights(run.objective, run.parameters))
         writer.write("optimizer", full_moments(run.objective, run.optimizer, run.parameters))
-        self._pending = _Pending(state, writer, started)
         if not self._in_background:
             self.finish(run)
 
@@ -101,10 +101,11 @@ class Saver:
 
     def finish(self, run: "Run") -> None:
         """Waits for all ranks, publishes what they wrote and removes what is kept no longer."""
-        if self._pending is None:
+        pending = self._pending
+        if pending is None:
             return
-        pending, self._pending = self._pending, None
         written, error = pending.writer.result()
+        self._pending = None
         published = time.monotonic()
         reported: list[tuple[dict[str, Fingerprint], str | None]] = gather_object(
             [(written, None if error is None else str(error))]

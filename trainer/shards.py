@@ -1,7 +1,6 @@
 """Tensors in files: written in shards, each by one of the ranks, and read by name on any number."""
 
 import hashlib
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trainer.engine import Whole
+from trainer.flushing import flush
 
 SHARD_BYTES = 512 * 2**20
 """Of a file, unless one tensor has more. A rank that writes while training waits holds two files at
@@ -138,15 +138,6 @@ def fingerprint(file: Path) -> Fingerprint:
             "bytes": file.stat().st_size,
             "sha256": hashlib.file_digest(opened, "sha256").hexdigest(),
         }
-
-
-def flush(path: Path) -> None:
-    """Returns once a file or folder lies on the disk, also where the power goes off."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write(file: Path, shard: dict[str, Tensor]) -> tuple[str, Fingerprint]:

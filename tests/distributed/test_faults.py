@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,7 +85,7 @@ class Chain:
         Where it never comes to that point, it goes on to its end, and is not counted.
         """
         chance = self.chance
-        saved_before = self.saved()
+        saved_before = self.has_saved()
         last_rank = 0 if self.config is None else 1
         point = chance.choice([*POINTS, "moment", "moment", "moment"])
         rank = chance.randint(0, last_rank) if point in EVERY_RANK else 0
@@ -109,13 +110,17 @@ class Chain:
             process.communicate()
         if died.exists():
             self.killed_at.append(kill)
-        assert not saved_before or self.saved(), f"{kill} lost what was saved"
+        assert not saved_before or self.has_saved(), f"{kill} lost what was saved"
 
-    def saved(self) -> Path | None:
-        """Returns the checkpoint that the next command goes on from."""
-        store = CheckpointStore(self.directory / "checkpoints")
-        store.recover()
-        return store.newest()[0]
+    def has_saved(self) -> bool:
+        """Returns whether there is a checkpoint that the next command goes on from."""
+        checkpoints = self.directory / "checkpoints"
+        if not checkpoints.is_dir():
+            return False
+        with tempfile.TemporaryDirectory() as folder:  # the command itself is to recover its own
+            store = CheckpointStore(shutil.copytree(checkpoints, Path(folder) / "checkpoints"))
+            store.recover()
+            return store.newest()[0] is not None
 
     def examples(self) -> dict[int, list[int]]:
         """Returns the ids of each step, in the last attempt that took it."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed_runs import Finished
+from distributed_runs import ROOT, Finished
 
 STEPS = 800  # long enough for another job to be put in front
 RECIPE = f"""
@@ -47,6 +47,12 @@ def whole(cluster, recipe, tmp_path_factory) -> Finished:
     return Finished(run, 0, cluster.log(job))
 
 
+@pytest.fixture(autouse=True)
+def no_job_is_left(cluster):
+    yield
+    cluster.call("scancel", "--user=root")
+
+
 def wait_for_step(cluster, job: str, run: Path, step: int) -> None:
     file = run / "metrics.jsonl"
     line = f'"step": {step}, '
@@ -81,6 +87,26 @@ def test_stopped_and_then_preempted_a_job_is_queued_again_and_ends_with_the_same
     done = Finished(run, 0, "").weights(STEPS)
     for name, tensor in whole.weights(STEPS).items():
         assert torch.equal(tensor, done[name]), name
+
+
+def test_ranks_hear_what_slurm_tells_the_script_of_their_node_alone(cluster, recipe, tmp_path):
+    """As it does where it tracks processes by cgroup."""
+    run = tmp_path / "run"
+    job = cluster.submit(
+        *("slurm/cpu.sbatch", recipe, "--run-dir", str(run), "--set", "schedule.steps=50000")
+    )
+    wait_for_step(cluster, job, run, 30)
+    (script,) = (
+        one
+        for one in cluster.processes(job)
+        if one.cmdline()[1:2] == [f"{ROOT}/slurm/launch-node.sh"]
+    )
+    script.send_signal(signal.SIGUSR1)
+    cluster.wait_until(lambda: cluster.says(job)["Restarts"] == "1", job)
+    cluster.call("scancel", job)
+    status = Finished(run, 85, "").status()
+    assert (status["state"], status["exit_code"]) == ("stopped", 85)
+    cluster.wait_for_end(job, 60)
 
 
 @pytest.mark.parametrize("rank", ["0", pytest.param("1", marks=pytest.mark.slow)])

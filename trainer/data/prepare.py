@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from trainer.errors import DataError
+from trainer.flushing import flush_all
 
 FORMAT = 2
 """Raised when the meaning of what is written here changes."""
@@ -110,6 +111,7 @@ def write_once(folder: Path, write: Callable[[Path], None]) -> Path:
             staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
                 write(staging)
+                flush_all(staging)
                 staging.rename(folder)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
@@ -185,5 +187,11 @@ def _exclusive(path: Path) -> Generator[None]:
     """Holds a lock that ends with its process."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise DataError(
+                f"the file system of {path.parent} does not lock files ({error.strerror}); set "
+                f"TRAINER_CACHE to a folder on one that does"
+            ) from error
         yield
