@@ -30,7 +30,7 @@ from trainer.recipe import parse_recipe
 from trainer.run import build_run
 from trainer.state import TrainState
 
-NUM_STEPS, EVERY, ROUNDS = 25, 8, 1
+NUM_STEPS, EVERY, ROUNDS = 25, 8, 3
 CASES = {
     "all, waiting": ("full", False),
     "all, in the background": ("full", True),
