@@ -163,7 +163,9 @@ def test_near_its_time_limit_a_job_is_queued_again_as_often_as_allowed(cluster, 
     arguments = (recipe, "--run-dir", str(run), "--set", "schedule.steps=200000")
     limits = ("--time=1", "--signal=B:USR1@40")  # SLURM may be half a minute early
     job = cluster.submit(
-        *limits, "slurm/cpu.sbatch", *arguments, **ONE_RANK, TRAINER_MAX_REQUEUES="1"
+        *(*limits, "slurm/cpu.sbatch", *arguments, "--resume", "never"),
+        **ONE_RANK,
+        TRAINER_MAX_REQUEUES="1",
     )
     ended = cluster.wait_for_end(job)
     log = cluster.log(job)
