@@ -50,7 +50,8 @@ def zero_grad_norm(objective: nn.Module) -> Tensor:
 
 def global_grad_norm(parameters: Parameters) -> Tensor:
     """Returns the global norm of the gradients that lie on the parameters, []."""
-    norm = get_total_norm([p.grad for p in parameters.values() if p.grad is not None])
+    gradients = [p.grad for p in parameters.values() if p.grad is not None]
+    norm = get_total_norm([g.coalesce().values() if g.is_sparse else g for g in gradients])
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 

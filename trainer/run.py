@@ -24,6 +24,7 @@ from trainer.models.dropout import speed_up_dropout
 from trainer.models.export import dense_weight, packed_layer
 from trainer.models.load import QUANTISED, LoadedModel, load_model
 from trainer.models.parameters import ParameterCounts, count_parameters, trainable_parameters
+from trainer.models.row_gradients import use_row_gradients
 from trainer.models.tuning import apply_tuning
 from trainer.optim import build_optimizer
 from trainer.order import DataOrder
@@ -159,6 +160,9 @@ def build_run(
     )
 
     train = splits["train"]
+    if accelerator.device.type == "cpu" and accelerator.distributed_type == DistributedType.NO:
+        tokens_per_step = recipe.batch.global_batch_size * train.lengths.mean()
+        use_row_gradients(model, made, tokens_per_step=tokens_per_step)
     order = DataOrder(
         seed=recipe.seed,
         lengths=train.lengths,

@@ -20,7 +20,9 @@ from typing import Any
 import torch
 import transformers
 from rivals import BATCH, LEARNING_RATE, PlainLoop, TransformersTrainer, recipe_values
+from torch.nn.utils import clip_grads_with_norm_
 
+from trainer.engine import global_grad_norm
 from trainer.launch import build_accelerator
 from trainer.loop import seed_step, step_window, train
 from trainer.order import DataOrder
@@ -46,7 +48,7 @@ class Ours:
 
 
 class BareLoop:
-    """Forward, backward, clip and step in PyTorch alone, over batches that are made beforehand."""
+    """Forward, backward, clip and step of the same model alone, over batches made beforehand."""
 
     def __init__(self, run: Run, accelerator: Any, precision: str) -> None:
         self.run, self.accelerator, self.step = run, accelerator, 0
@@ -65,7 +67,7 @@ class BareLoop:
                 logits = model(**batch.inputs).logits
             loss = torch.nn.functional.cross_entropy(logits.float(), batch.targets["labels"])
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            clip_grads_with_norm_(parameters, 1.0, global_grad_norm(run.parameters))
             self.optimizer.step()
             self.optimizer.zero_grad()
         return time.perf_counter() - start

@@ -19,6 +19,8 @@ STEPS = 30  # three epochs of ten, the last of each incomplete
 
 @pytest.fixture
 def recipe(reviews_recipe, write_recipe) -> Path:
+    # So large that one process keeps gradients of the embedding as rows.
+    reviews_recipe["model"]["architecture"]["vocab_size"] = 2000
     reviews_recipe["data"]["source"]["num_rows"] = 150
     reviews_recipe["schedule"]["epochs"] = 3
     reviews_recipe["checkpoint"] = {"every_steps": 4, "keep_last": 2}
