@@ -22,6 +22,7 @@ from trainer.launch import check_engine, prepare
 from trainer.micro_batch import resolve_micro_batch_size
 from trainer.models.dropout import speed_up_dropout
 from trainer.models.export import dense_weight, packed_layer
+from trainer.models.first_token import compute_first_token_alone
 from trainer.models.load import QUANTISED, LoadedModel, load_model
 from trainer.models.parameters import ParameterCounts, count_parameters, trainable_parameters
 from trainer.models.row_gradients import use_row_gradients
@@ -128,6 +129,7 @@ def build_run(
     )
     if accelerator.device.type == "cpu":
         speed_up_dropout(model)
+    compute_first_token_alone(loaded.model)
     counts = count_parameters(model)
     size = checkpoint_size(trainable_parameters(model).values(), recipe.optimizer)
     objective = Objective(model, task)
