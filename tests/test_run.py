@@ -7,7 +7,9 @@ import datasets
 import pytest
 
 from trainer.inputs import build_tokenizer
+from trainer.launch import build_accelerator
 from trainer.recipe import parse_recipe
+from trainer.run import build_run
 
 ROWS = [{"question": "aa ab ba", "answer": "xx xy yx"}] * 9
 
@@ -42,3 +44,24 @@ def test_a_trained_tokenizer_is_kept_for_the_task_whose_texts_it_has_seen(
         tokenizer = build_tokenizer(recipe, datasets.Dataset.from_list(ROWS), tmp_path / name)
         seen[name] = "x" in tokenizer.get_vocab()
     assert seen == {"classification": False, "causal_lm": True}
+
+
+@pytest.mark.parametrize(
+    ("task", "first_token_alone"),
+    [({"name": "classification"}, True), ({"name": "masked_lm"}, False)],
+    ids=lambda value: value["name"] if isinstance(value, dict) else "",
+)
+def test_models_are_made_fast(
+    task: dict[str, Any], first_token_alone: bool, reviews_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    reviews_recipe["model"]["architecture"]["vocab_size"] = 2000
+    reviews_recipe["task"] = task
+    reviews_recipe["evaluation"] = {"baseline": False}
+    recipe = parse_recipe(reviews_recipe, "fast")
+    run = build_run(recipe, build_accelerator(recipe, tmp_path), tmp_path)
+    words = run.model.get_input_embeddings()
+    assert words.sparse == first_token_alone  # the head of a language model has the same weight
+    dropout = run.model.base_model.encoder.layer[0].output.dropout
+    assert type(dropout).__name__ == "FastDropout"
+    after_attention = run.model.base_model.encoder.layer[-1].attention.output
+    assert bool(after_attention._forward_pre_hooks) == first_token_alone

@@ -129,7 +129,8 @@ def build_run(
     )
     if accelerator.device.type == "cpu":
         speed_up_dropout(model)
-    compute_first_token_alone(loaded.model)
+    if task.reads_logits_alone:
+        compute_first_token_alone(loaded.model)
     counts = count_parameters(model)
     size = checkpoint_size(trainable_parameters(model).values(), recipe.optimizer)
     objective = Objective(model, task)

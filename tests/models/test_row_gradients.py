@@ -25,6 +25,13 @@ class Classifier(nn.Module):
         return self.head(self.words(ids) + self.positions(torch.arange(ids.shape[1]))).mean(1)
 
 
+class ReadsWeight(Classifier):
+    """Also reads the rows without asking the embedding for them."""
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return super().forward(ids) + self.head(self.words.weight).mean(0)
+
+
 def train(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[float]:
     """Takes 5 clipped steps of two micro-batches and returns the norms before clipping."""
     generator = torch.Generator().manual_seed(1)
@@ -53,10 +60,11 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[float]:
     ],
     ids=lambda settings: settings["name"],
 )
-def test_norms_and_weights_are_the_same(settings):
+@pytest.mark.parametrize("model_class", [Classifier, ReadsWeight])
+def test_norms_and_weights_are_the_same(model_class, settings):
     norms, weights = [], []
     for by_rows in (False, True):
-        model = Classifier()
+        model = model_class()
         first = model.words.weight.detach().clone()
         optimizer = build_optimizer(
             dict(model.named_parameters()), config.Optimizer(learning_rate=0.1, **settings)

@@ -1,14 +1,15 @@
 """The last layer of an encoder under a head that reads the first token alone.
 
 Attention of that layer looks at every token; what comes after it would be computed for all of them
-and read for one. Left out are up to three quarters of a layer, and no number of the head changes.
+and read for one. Left out are up to three quarters of a layer. The head reads the same numbers, up
+to rounding, where dropout is off; LLM.int8 on GPUs rounds by the tokens that are there.
 """
 
 from typing import Any
 
 from torch import Tensor, nn
 
-READERS = (
+FIRST_TOKEN_CLASSIFIERS = (
     "BertForSequenceClassification",
     "CamembertForSequenceClassification",
     "ElectraForSequenceClassification",
@@ -21,9 +22,10 @@ READERS = (
 def compute_first_token_alone(model: Any) -> None:
     """Lets the last layer of a transformers model return its first token alone, [rows, 1, width].
 
-    Models other than READERS stay as they are.
+    Others than FIRST_TOKEN_CLASSIFIERS, and layers that cut sequences up, stay as they are.
     """
-    if type(model).__name__ in READERS:
+    classifies = type(model).__name__ in FIRST_TOKEN_CLASSIFIERS
+    if classifies and not model.config.chunk_size_feed_forward:
         after_attention: nn.Module = model.base_model.encoder.layer[-1].attention.output
         after_attention.register_forward_pre_hook(_first_token)
 

@@ -80,6 +80,8 @@ class Task(Protocol):
     """Range of each metric that has one."""
     trains_head: bool = True
     """Whether what the model has beyond its backbone belongs to the task, and always learns."""
+    reads_logits_alone: bool = False
+    """Whether the task asks nothing else of the model, so that no other hidden state is needed."""
     reads_records: bool = False
     """Whether `metrics` needs the records of all examples."""
     fits_on_validation: bool = False

@@ -25,6 +25,7 @@ class Classification(Task):
     """Cross-entropy over labels; its denominator is the sum of the class weights of the targets."""
 
     auto_model = "AutoModelForSequenceClassification"
+    reads_logits_alone = True
     loss_terms = (LossTerm("cross_entropy"),)
 
     def __init__(
