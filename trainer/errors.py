@@ -9,12 +9,41 @@ TrainerError
 └── DivergedError      the loss or the gradient is no finite number any more
 """
 
+from collections.abc import Iterable
+
 DONE, WRONG, STOPPED, INTERRUPTED = 0, 2, 85, 130
 """Exit codes: all done, something to mend, stopped by a signal and to be resumed, Ctrl-C."""
 
 
+LONGEST_MESSAGE = 500
+"""Characters of the longest message: what comes from data or libraries can be megabytes long."""
+
+
+def excerpt(value: object, most: int = 80) -> str:
+    """Returns `value` as text of at most `most` characters; of a longer one the rest is counted."""
+    text = str(value)
+    if len(text) <= most:
+        return text
+    tail = f"… ({len(text):,} characters)"
+    return text[: most - len(tail)] + tail
+
+
+def listed(values: Iterable[object], most: int = 8) -> str:
+    """Returns the first `most` values with commas between them, each an excerpt, and how many more
+    there are."""
+    shown = [excerpt(value, 60) for value in values]
+    rest = len(shown) - most
+    return ", ".join(shown[:most]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
 class TrainerError(Exception):
-    """Base of every error whose message tells a user what to mend."""
+    """Base of every error whose message tells a user what to mend.
+
+    A message of more than LONGEST_MESSAGE characters is cut, whatever went into it.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(excerpt(message, LONGEST_MESSAGE))
 
 
 class ConfigError(TrainerError):
