@@ -29,7 +29,7 @@ LAYERS = [
     },
     {"engine", "loss_scale", "recipe", "optim", "tracking"},
     {"state", "schedule", "rank_times", "sharding"},
-    {"config", "recipes", "architectures"},
+    {"config", "recipes", "architectures", "yaml12"},
     {"task_settings"},
     {"section"},
     {"errors", "flushing", "__init__"},

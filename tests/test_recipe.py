@@ -68,7 +68,7 @@ def test_numbers_without_a_dot_work_in_files_and_overrides(write_recipe, reviews
 def test_broken_yaml_is_named_with_its_line(tmp_path):
     file = tmp_path / "broken.yaml"
     file.write_text("seed: 1\nmodel: {name_or_path: [x\n")
-    with pytest.raises(ConfigError, match=r"broken\.yaml, line \d+: no valid YAML"):
+    with pytest.raises(ConfigError, match=r"broken\.yaml, line \d+: not valid YAML"):
         load_recipe(str(file))
 
 
@@ -280,7 +280,7 @@ def test_a_problem_inside_a_choice_of_types_has_the_key_that_the_file_has(review
         ("seed", "write it as key.path=value"),
         ("=3", "write it as key.path=value"),
         ("seed.inner=3", "seed is a value, not a section"),
-        ("batch.micro_batch_size=[1", "no valid YAML"),
+        ("batch.micro_batch_size=[1", "not valid YAML"),
         ("batch.micro_batchsize=4", "did you mean batch.micro_batch_size?"),
         ("seed=yes", "seed: 'yes': "),
     ],

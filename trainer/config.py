@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from trainer.section import Fraction, PositiveInt, Section
+from trainer.section import CountInt, Fraction, PositiveInt, Section, Seed
 from trainer.task_settings import CausalLM as CausalLM
 from trainer.task_settings import Classification as Classification
 from trainer.task_settings import GeneratedAnswers as GeneratedAnswers
@@ -18,7 +18,7 @@ from trainer.task_settings import TaskSettings as TaskSettings
 class TrainedTokenizer(Section):
     train: Literal["wordpiece", "bpe"]
     """Kind of tokenizer to train on the train split."""
-    vocab_size: Annotated[int, Field(ge=64)] = 8000
+    vocab_size: Annotated[int, Field(ge=64, le=1_000_000)] = 8000
 
 
 def _tokenizer_kind(value: Any) -> str:
@@ -77,9 +77,9 @@ class Source(Section):
     """Split name to a file, a folder or several of them."""
     builtin: str | None = None
     """Name of a generator that comes with the package."""
-    num_rows: PositiveInt = 6000
+    num_rows: Annotated[int, Field(gt=0, le=10_000_000)] = 6000
     """Train rows that a built-in generator makes."""
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Seed = 1
     """Seed of a built-in generator."""
 
     @model_validator(mode="after")
@@ -123,7 +123,7 @@ class Columns(Section):
 class Ratio(Section):
     ratio: Annotated[float, Field(gt=0, lt=1)]
     """Share of the train rows that is taken out."""
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Seed = 1
 
 
 def _split_kind(value: Any) -> str:
@@ -172,7 +172,7 @@ class Batch(Section):
     """Examples in one optimizer step, whatever the launch."""
     micro_batch_size: Literal["auto"] | PositiveInt = "auto"
     """Examples in one forward pass on one process; auto is the largest up to 16 that divides."""
-    max_seq_length: Annotated[int, Field(ge=4)] = 128
+    max_seq_length: Annotated[int, Field(ge=4, le=10_000_000)] = 128
 
 
 class Optimizer(Section):
@@ -193,7 +193,7 @@ class Schedule(Section):
     epochs: PositiveInt | None = None
     steps: PositiveInt | None = None
     warmup_ratio: Fraction | None = None
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    warmup_steps: CountInt | None = None
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -246,7 +246,7 @@ class Tracking(Section):
 class Recipe(Section):
     """Everything that decides what is learned; the launch decides where."""
 
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Seed = 1
     model: Model
     tuning: Tuning = Tuning()
     task: TaskSettings

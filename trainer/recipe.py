@@ -1,4 +1,4 @@
-"""Reads a recipe: YAML 1.2 numbers, overrides, and every problem of it in one message."""
+"""Reads a recipe: its file, overrides, and every problem of it in one message."""
 
 import difflib
 import json
@@ -6,76 +6,22 @@ import re
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from trainer.config import Recipe, smaller_is_better
-from trainer.errors import ConfigError
+from trainer.errors import LONGEST_MESSAGE, ConfigError, excerpt, listed
 from trainer.recipes import FOLDER, shipped_recipes
+from trainer.yaml12 import read_yaml as read_yaml
+from trainer.yaml12 import write_yaml
 
 DECIDING = {"classification": "accuracy", "question_answering": "best_f1"}
 """The metric of a task that decides which step is best, where a recipe does not say; of others it
 is the loss."""
 
 
-class _Yaml12Loader(yaml.SafeLoader):
-    """YAML 1.2's core schema: 5e-5 is a number, yes and no are strings, dates do not exist."""
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
-
-
-_Yaml12Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]
-)
-_Yaml12Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Yaml12Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789")
-)
-_Yaml12Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"),
-    list("-+.0123456789"),
-)
-
-
-class _Yaml12Dumper(yaml.SafeDumper):
-    """Quotes also the strings that only YAML 1.2 takes for numbers, such as 1e5 and 09."""
-
-
-for _first, _resolvers in _Yaml12Loader.yaml_implicit_resolvers.items():
-    for _tag, _pattern in _resolvers:
-        _Yaml12Dumper.add_implicit_resolver(_tag, _pattern, [_first])
-
-
-def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node))
-
-
-def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
-    return float(loader.construct_scalar(node))
-
-
-_Yaml12Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
-_Yaml12Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
-
-
-def read_yaml(text: str, origin: str) -> Any:
-    """Returns the value of a YAML 1.2 document; `origin` names it in the ConfigError."""
-    try:
-        return yaml.load(text, Loader=_Yaml12Loader)  # a SafeLoader: builds plain values only
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{origin}, line {mark.line + 1}" if mark else origin
-        problem = getattr(error, "problem", None) or "it cannot be read"
-        raise ConfigError(f"{place}: no valid YAML: {problem}") from error
-
-
 def dump_yaml(recipe: Recipe) -> str:
     """Returns the complete recipe as YAML that `load_recipe` reads back to an equal one."""
-    values = recipe.model_dump(mode="json")
-    return yaml.dump(values, Dumper=_Yaml12Dumper, sort_keys=False, allow_unicode=True)
+    return write_yaml(recipe.model_dump(mode="json"))
 
 
 def load_recipe(name_or_path: str, overrides: tuple[str, ...] = ()) -> Recipe:
@@ -99,8 +45,19 @@ def parse_recipe(values: dict[str, Any], origin: str) -> Recipe:
         return Recipe.model_validate_json(json.dumps(values))
     except ValidationError as error:
         problems = [_sentence(problem, values) for problem in error.errors()]
-        lines = "\n  ".join(dict.fromkeys(problems))
-        raise ConfigError(f"{origin}: {lines}") from error
+        raise ConfigError(_together(origin, list(dict.fromkeys(problems)))) from error
+
+
+def _together(origin: str, problems: list[str]) -> str:
+    """Returns one message of as many problems as it has room for, and how many more there are."""
+    message = f"{excerpt(origin, 100)}: "
+    for position, problem in enumerate(problems):
+        line = "\n  " * (position > 0) + excerpt(problem, LONGEST_MESSAGE // 2)
+        rest = f"\n  and {len(problems) - position:,} more problems"
+        if len(message) + len(line) + len(rest) > LONGEST_MESSAGE:
+            return message + rest
+        message += line
+    return message
 
 
 def _fill_in_metric(values: dict[str, Any]) -> None:
@@ -128,23 +85,39 @@ def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
 
 def _recipe_text(name_or_path: str) -> str:
     path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
+    if path.suffix in (".yaml", ".yml") or _is_there(path):
+        shown = excerpt(name_or_path, 200)
+        if _is_there(path) and not path.is_file():  # a FIFO would never end
+            raise ConfigError(f"recipe {shown} is not a file")
         try:
-            return path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"recipe {name_or_path} cannot be read: {error}") from error
+            return path.read_text("utf-8-sig")
+        except OSError as error:
+            raise ConfigError(f"recipe {shown} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise ConfigError(f"recipe {shown} is not UTF-8 text; save it as UTF-8") from error
     names = shipped_recipes()
     if name_or_path not in names:
-        near = difflib.get_close_matches(name_or_path, names, n=1)
+        near = difflib.get_close_matches(name_or_path[:100], names, n=1)
         hint = f"did you mean {near[0]}?" if near else "`trainer recipes` lists them"
-        raise ConfigError(f"there is no recipe {name_or_path}, shipped or as a file; {hint}")
+        raise ConfigError(
+            f"there is no recipe {excerpt(name_or_path)}, shipped or as a file; {hint}"
+        )
     return (FOLDER / f"{name_or_path}.yaml").read_text("utf-8")
+
+
+def _is_there(path: Path) -> bool:
+    """Returns whether a path exists; one that no file can have does not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that is too long, a NUL
+        return False
 
 
 def _override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {override}: write it as key.path=value")
+    shown = excerpt(override)
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"--set {shown}: write it as key.path=value")
     *parents, leaf = key.split(".")
     section = values
     for parent in parents:
@@ -152,32 +125,48 @@ def _override(values: dict[str, Any], override: str) -> None:
         if section is None:
             break
     if not isinstance(section, dict):
-        raise ConfigError(f"--set {override}: {'.'.join(parents)} is a value, not a section")
-    section[leaf] = read_yaml(text, f"--set {override}")
+        raise ConfigError(f"--set {shown}: {excerpt('.'.join(parents))} is a value, not a section")
+    section[leaf] = read_yaml(text, f"--set {shown}")
 
 
 def _absolute_paths(values: dict[str, Any]) -> None:
     """Makes paths of files independent of the directory in which the run is continued."""
 
-    def absolute(path: Any) -> Any:
+    def absolute(key: str, path: Any) -> Any:
         if isinstance(path, list):
-            return [absolute(one) for one in path]
-        return str(Path(path).expanduser().absolute()) if isinstance(path, str) else path
+            return [absolute(key, one) for one in path]
+        return str(_as_path(key, path).absolute()) if isinstance(path, str) else path
+
+    def folder_or_name(key: str, text: str) -> str:
+        path = _as_path(key, text)
+        return str(path.absolute()) if path.is_dir() else text
 
     data, model = values.get("data"), values.get("model")
     source = data.get("source") if isinstance(data, dict) else None
     if isinstance(source, dict) and isinstance(source.get("files"), dict):
-        source["files"] = {split: absolute(path) for split, path in source["files"].items()}
+        source["files"] = {
+            split: absolute(f"data.source.files.{split}", path)
+            for split, path in source["files"].items()
+        }
     if isinstance(source, dict) and isinstance(source.get("hub"), str):
-        source["hub"] = _folder_or_name(source["hub"])
+        source["hub"] = folder_or_name("data.source.hub", source["hub"])
     for key in ("name_or_path", "tokenizer"):
         if isinstance(model, dict) and isinstance(model.get(key), str):
-            model[key] = _folder_or_name(model[key])
+            model[key] = folder_or_name(f"model.{key}", model[key])
 
 
-def _folder_or_name(text: str) -> str:
-    path = Path(text).expanduser()
-    return str(path.absolute()) if path.is_dir() else text
+def _as_path(key: str, text: str) -> Path:
+    """Returns the path with ~ replaced; raises ConfigError where no file can have this name."""
+    try:
+        path = Path(text).expanduser()
+        path.is_dir()
+    except RuntimeError as error:
+        raise ConfigError(f"{key}: {excerpt(text)}: there is no such home directory") from error
+    except OSError as error:
+        raise ConfigError(f"{key}: {excerpt(text)}: {error.strerror}; shorten it") from error
+    if not text.strip():
+        raise ConfigError(f"{key}: {text!r} names nothing; give a name, a file or a folder")
+    return path
 
 
 def _sentence(problem: Any, values: dict[str, Any]) -> str:
@@ -192,12 +181,12 @@ def _sentence(problem: Any, values: dict[str, Any]) -> str:
         return f"{location}: required, and missing"
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", context["expected"])
-        near = difflib.get_close_matches(str(given), choices, n=1, cutoff=0.4)
+        near = difflib.get_close_matches(str(given)[:100], choices, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]}?" if near else ""
-        return f"{location}: {given!r} is none of {', '.join(choices)}{hint}"
+        return f"{location}: {excerpt(repr(given))} is none of {listed(choices, 20)}{hint}"
     message = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    shown = "" if isinstance(given, dict | BaseModel) else f"{given!r}: "
+    shown = "" if isinstance(given, dict | BaseModel) else f"{excerpt(repr(given))}: "
     return f"{location}: {shown}{message}" if location else message  # which names its keys
 
 
@@ -211,7 +200,7 @@ def _location(parts: tuple[Any, ...], values: Any, *, missing: bool) -> str:
             values = values[part]
         elif not (missing and position == len(parts) - 1):
             continue
-        keys.append(str(part))
+        keys.append(excerpt(part))
     return ".".join(keys)
 
 

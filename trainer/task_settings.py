@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from trainer.section import Fraction, PositiveInt, Section
+from trainer.section import CountInt, Fraction, PositiveInt, Section
 
 
 def template_fields(key: str, template: str, possible: Sequence[str] | None = None) -> list[str]:
@@ -90,7 +90,7 @@ class MaskedLM(Section):
 
 
 class Generation(Section):
-    num_examples: Annotated[int, Field(ge=0)] = 64
+    num_examples: CountInt = 64
     """Examples of a split that are answered by greedy generation; 0 for none."""
     max_new_tokens: PositiveInt = 64
 

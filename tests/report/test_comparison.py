@@ -297,7 +297,7 @@ def test_long_labels_are_given_below_the_table(tmp_path):
     text = markdown(compare((tmp_path,)))
     assert {row[1] for row in table_rows(text)[2:4]} == {"group 1", "group 2"}
     assert f"- group 1: prompt={'x' * 80}" in text
-    assert '- group 2: prompt="one | two\\nthree"' in text
+    assert r'- group 2: prompt="one \| two\\nthree"' in text
 
 
 def test_it_prints_tables_that_are_aligned_or_one_json_object(parent, capsys):

@@ -161,6 +161,27 @@ def test_both_files_hold_the_same_text_and_html_is_escaped(results, tmp_path):
     assert "<b>" not in page
 
 
+HOSTILE = "<img src=x onerror=a()> [a](http://x) ![b](y) `c` | d \x1b[31m\n# e"
+
+
+def test_markup_in_texts_and_names_is_shown_as_text(results, tmp_path):
+    results["warnings"] = [HOSTILE]
+    results["recipe"]["model"]["name_or_path"] = f"org/{HOSTILE}"
+    run = tmp_path / "<b>run"
+    run.mkdir()
+    write_report(run, results)
+    card = model_card(HOSTILE, results)
+    assert yaml.safe_load(card.split("---\n")[1])["base_model"] == f"org/{HOSTILE}"
+    shown = card.split("---\n", 2)[2]
+    for text in ((run / "report.md").read_text(), shown):
+        for markup in ("<img", "<b>", "[a](", "![b]", "`c`", " | d", "\x1b", "\n# e"):
+            assert markup not in text.replace("\\`", "").replace("\\|", "").replace("\\[", "")
+        assert "&lt;" in text
+    page = (run / "report.html").read_text()
+    assert "<img" not in page
+    assert "[a](http://x)" in page  # a page shows it as it stands
+
+
 @pytest.mark.parametrize("name", [None, "google/bert"])
 def test_a_model_card_opens_with_what_the_hub_reads(results, name):
     results["recipe"]["model"]["name_or_path"] = name

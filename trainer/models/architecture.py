@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from trainer import config
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, excerpt
 from trainer.models.tokenizer import ensure_pad_token, load_tokenizer, missing
 from trainer.recipe import load_recipe
 from trainer.recipes import shipped_recipes
 
 FOLDER = Path(__file__).parents[1] / "architectures"
 """Published numbers by hub name, with -- for the slash."""
+MAX_LAYERS, MAX_NUMBER = 10_000, 2**31 - 1
+"""Of an architecture. More layers take minutes to describe and no machine to hold."""
 
 
 def build_model_config(model: config.Model, tokenizer: Any) -> Any:
@@ -101,22 +103,27 @@ def _from_name(model: config.Model) -> Any:
 
 def _from_numbers(numbers: dict[str, Any], others: dict[str, Any] | None = None) -> Any:
     """Returns the configuration with `numbers`, and `others` where those say nothing."""
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import CONFIG_MAPPING
 
     numbers = dict(numbers)
-    kind = numbers.pop("model_type")
+    kind = str(numbers.pop("model_type"))
     if kind not in CONFIG_MAPPING:
-        near = difflib.get_close_matches(kind, list(CONFIG_MAPPING), n=1)
+        near = difflib.get_close_matches(kind[:100], list(CONFIG_MAPPING), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"model.architecture.model_type: there is no {kind}{hint}")
+        raise ConfigError(f"model.architecture.model_type: there is no {excerpt(kind)}{hint}")
     known = CONFIG_MAPPING[kind]()
-    for name in numbers:
+    for name, value in numbers.items():
         if not hasattr(known, name):
-            near = difflib.get_close_matches(name, list(vars(known)), n=1)
+            near = difflib.get_close_matches(name[:100], list(vars(known)), n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"model.architecture.{name}: a {kind} has no such number{hint}")
+            raise ConfigError(
+                f"model.architecture.{excerpt(name)}: a {kind} has no such number{hint}"
+            )
+        most = MAX_LAYERS if "layers" in name else MAX_NUMBER
+        if isinstance(value, int) and abs(value) > most:
+            raise ConfigError(f"model.architecture.{name}: {excerpt(value)} is more than {most:,}")
     try:
         return CONFIG_MAPPING[kind](**{**(others or {}), **numbers})
-    except (StrictDataclassError, ValueError, KeyError) as error:
-        raise ConfigError(f"model.architecture: {' '.join(str(error).split())}") from error
+    except Exception as error:  # each family checks its numbers in its own way, or not at all
+        reason = excerpt(" ".join(str(error).split()), 200)
+        raise ConfigError(f"model.architecture: {reason or type(error).__name__}") from error

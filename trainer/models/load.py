@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_model
 
 from trainer import config
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, excerpt
 from trainer.models.tokenizer import missing
 
 QUANTISED = ("qlora", "int8_lora")
@@ -88,9 +88,10 @@ def from_numbers(auto: Any, model: config.Model, model_config: Any) -> Any:
     """Returns the random model of a transformers class; raises ConfigError where none can be."""
     try:
         return auto.from_config(model_config)
-    except (ValueError, KeyError) as error:  # such as heads that do not divide the width
+    except Exception as error:  # each family fails in its own way, as where heads do not divide
         key = "architecture" if model.architecture is not None else "name_or_path"
-        raise ConfigError(f"model.{key}: no model has such numbers: {error}") from error
+        reason = excerpt(" ".join(str(error).split()), 200)
+        raise ConfigError(f"model.{key}: no model has such numbers: {reason}") from error
 
 
 def head_modules(model: Any) -> tuple[str, ...]:

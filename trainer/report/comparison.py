@@ -10,6 +10,7 @@ from typing import Any
 
 from trainer.report.document import table
 from trainer.report.finished_runs import FinishedRun, differing, find_runs, group_runs
+from trainer.report.markup import as_markdown
 
 Group = dict[str, Any]
 SPLITS = ("validation", "test")
@@ -63,11 +64,11 @@ def markdown(comparison: dict[str, Any]) -> str:
                 before = group["baseline"].get(split, {}).get(metric)
                 after = _cell(group[split], metric)
                 cells.append(f"{before['mean']:.4f} → {after}" if before and after else after)
-            rows += [[metric, group["name"], *cells]] * any(cells)
+            rows += [[as_markdown(metric), as_markdown(group["name"]), *cells]] * any(cells)
     run_titles = ["group", "seeds", "best step", "seconds", "peak memory (MiB)"]
     run_rows = [
         [
-            group["name"],
+            as_markdown(group["name"]),
             ", ".join(map(str, group["seeds"])),
             _spread(group["best_step"], 1, 1),
             _spread(group["seconds"], 1, 1),
@@ -80,7 +81,7 @@ def markdown(comparison: dict[str, Any]) -> str:
     lines += [*table(run_titles, run_rows), ""]
     notes = [f"{one['name']}: {one['label']}" for one in groups if one["name"] != one["label"]]
     notes += [*comparison["findings"], *comparison["warnings"]]
-    lines += [*(f"- {note}" for note in notes), ""] * bool(notes)
+    lines += [*(f"- {as_markdown(note)}" for note in notes), ""] * bool(notes)
     return "\n".join([*lines, f"Curves: tensorboard --logdir {comparison['tensorboard']}"])
 
 

@@ -1,8 +1,12 @@
 """Results as documents: report.md, report.html and the model card."""
 
 import html
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from trainer.report.markup import as_markdown, plain
 
 NUM_EPOCH_METRICS = 4
 """More would not fit a line."""
@@ -10,16 +14,16 @@ NUM_EPOCH_METRICS = 4
 
 def write_report(directory: Path, results: dict[str, Any]) -> None:
     """Writes report.md and report.html: baseline beside result, epochs, parameters, warnings."""
-    text = report(directory.name, results)
-    (directory / "report.md").write_text(text, "utf-8")
+    (directory / "report.md").write_text(report(directory.name, results), "utf-8")
+    text = report(directory.name, results, plain)
     page = f'<!doctype html><meta charset="utf-8"><title>{html.escape(directory.name)}</title>'
     (directory / "report.html").write_text(f"{page}<pre>{html.escape(text)}</pre>\n", "utf-8")
 
 
-def report(name: str, results: dict[str, Any]) -> str:
-    """Returns the report as Markdown."""
+def report(name: str, results: dict[str, Any], shown: Callable[[object], str] = as_markdown) -> str:
+    """Returns the report as Markdown; `shown` makes text of what comes from data and names."""
     best, final, counts = results["best"], results["final"], results["parameters"]
-    lines = [f"# {name}", ""]
+    lines = [f"# {shown(name)}", ""]
     kind = results["baseline_is"]
     columns = {
         "baseline" if kind == "pretrained" else f"baseline ({kind})": results["baseline"],
@@ -36,7 +40,9 @@ def report(name: str, results: dict[str, Any]) -> str:
             if isinstance(v, float) and key != "seconds"
         ]
         if names:
-            rows = [[key, *(_number(one.get(key)) for one in measured.values())] for key in names]
+            rows = [
+                [shown(key), *(_number(one.get(key)) for one in measured.values())] for key in names
+            ]
             lines += [f"## {split}", "", *table([split, *measured], rows), ""]
             lines += [f"zero-shot: of {asked} questions", ""] if asked else []
     lines += _epochs(results)
@@ -50,7 +56,7 @@ def report(name: str, results: dict[str, Any]) -> str:
         f"- model/ holds the {results['model']} step",
     ]
     if results["warnings"]:
-        lines += ["", "## Warnings", "", *(f"- {warning}" for warning in results["warnings"])]
+        lines += ["", "## Warnings", "", *(f"- {shown(one)}" for one in results["warnings"])]
     return "\n".join(lines) + "\n"
 
 
@@ -59,11 +65,12 @@ def model_card(name: str, results: dict[str, Any], how_to_load: str = "") -> str
     from_pretrained."""
     model, tuning = results["recipe"]["model"], results["recipe"]["tuning"]["mode"]
     base = model["name_or_path"] or model["architecture"]["model_type"]
-    header = f"---\nlibrary_name: transformers\nbase_model: {base}\n---\n\n"
+    named = json.dumps(base, ensure_ascii=False)  # quoted: YAML reads JSON
+    header = f"---\nlibrary_name: transformers\nbase_model: {named}\n---\n\n"
     if model["name_or_path"] is None or Path(base).is_dir():
         header = "---\nlibrary_name: transformers\n---\n\n"
     shown = Path(base).name if Path(base).is_dir() else base
-    origin = f"Base: {shown}, {model['initialization']}; tuning: {tuning}."
+    origin = f"Base: {as_markdown(shown)}, {model['initialization']}; tuning: {tuning}."
     return "\n\n".join(filter(None, [f"{header}{origin}", how_to_load, report(name, results)]))
 
 
