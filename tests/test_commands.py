@@ -115,6 +115,29 @@ def test_evaluate_refuses_what_is_not_there(finished, arguments, part):
     assert part in done.output
 
 
+def test_a_process_trains_again_in_another_precision(reviews_recipe, write_recipe, tmp_path):
+    reviews_recipe["schedule"] = {"steps": 1}
+    for precision in ("fp32", "bf16"):
+        reviews_recipe["precision"] = precision
+        file = write_recipe(reviews_recipe)
+        run("train", file, "--run-dir", tmp_path / precision)
+        results = json.loads((tmp_path / precision / "results.json").read_text())
+        assert results["precision"] == precision
+
+
+@pytest.mark.parametrize("name", ["", "x" * 300, "a file"])
+@pytest.mark.parametrize(
+    "command", ["evaluate", "compare", "checkpoints ls", "train demo --run-dir"]
+)
+def test_a_name_that_is_no_directory_is_one_line(tmp_path, monkeypatch, command, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a file").touch()
+    done = CliRunner().invoke(main, [*command.split(), name])
+    assert done.exit_code == 2
+    assert "RUN_DIR" in done.output or "run-dir" in done.output
+    assert len(done.output) < 500
+
+
 def test_evaluate_outside_a_run_says_so(tmp_path):
     done = CliRunner().invoke(main, ["evaluate", str(tmp_path)])
     assert done.exit_code == 2

@@ -6,11 +6,29 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
-from trainer.errors import INTERRUPTED, WRONG, Stopped, TrainerError
+from trainer.errors import INTERRUPTED, WRONG, Stopped, TrainerError, excerpt
+
+
+class DirectoryName(click.Path):
+    """A path of a directory that may not exist yet, but could."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = Path(os.fspath(value))
+        try:
+            if not os.fspath(value) or (path.exists() and not path.is_dir()):
+                self.fail(f"{excerpt(value)!r} is not a directory", param, ctx)
+        except (OSError, ValueError) as error:  # a name that is too long, a NUL
+            reason = getattr(error, "strerror", None) or str(error)
+            self.fail(f"{excerpt(value)!r}: {reason}", param, ctx)
+        return path
+
 
 RECIPE = click.argument("recipe")
 SET = click.option(
@@ -19,7 +37,7 @@ SET = click.option(
 SMOKE = click.option(
     "--smoke", is_flag=True, help="The whole path in seconds: a tiny random model, built-in data."
 )
-RUN_DIR = click.argument("run_dir", type=click.Path(path_type=Path))
+RUN_DIR = click.argument("run_dir", type=DirectoryName())
 DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 
 
@@ -32,7 +50,7 @@ def main() -> None:
 @main.command()
 @RECIPE
 @SET
-@click.option("--run-dir", type=click.Path(path_type=Path), help="Default: runs/<recipe name>.")
+@click.option("--run-dir", type=DirectoryName(), help="Default: runs/<recipe name>.")
 @click.option(
     "--resume",
     default="auto",
@@ -153,9 +171,7 @@ def prepare(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
     help="Values of a key; several multiply.",
 )
 @SET
-@click.option(
-    "--run-dir", type=click.Path(path_type=Path), help="Default: runs/<recipe name>-sweep."
-)
+@click.option("--run-dir", type=DirectoryName(), help="Default: runs/<recipe name>-sweep.")
 @click.option(
     "--launcher", metavar="COMMAND", help="Such as 'accelerate launch --num_processes 2'."
 )
@@ -195,7 +211,7 @@ def sweep(
 
 
 @main.command()
-@click.argument("run_dirs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("run_dirs", nargs=-1, required=True, type=DirectoryName())
 @click.option("--by", metavar="KEY.PATH", help="Group by this key; else by all but the seed.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @DEBUG

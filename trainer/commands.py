@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import sys
 from contextlib import ExitStack
@@ -14,6 +15,8 @@ from trainer.errors import (
     DONE,
     CheckpointError,
     ConfigError,
+    excerpt,
+    listed,
 )
 from trainer.preemption import StopRequest, end_of_time, listen
 from trainer.recipe import load_recipe
@@ -72,7 +75,7 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
     accelerator = build_accelerator(recipe, directory)
     run = build_run(recipe, accelerator, directory)
     if split not in run.splits:
-        raise ConfigError(f"--split {split}: the run has {', '.join(run.splits)}")
+        raise ConfigError(f"--split {excerpt(split)}: the run has {', '.join(run.splits)}")
     newest, passed_over = on_main(accelerator, lambda: run.store.newest(resumable=False))
     if newest is None:
         raise CheckpointError("; ".join(passed_over) or f"{directory} has no checkpoint yet")
@@ -82,10 +85,10 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
         best = state["best_step"]
         step = best if best is not None and recipe.checkpoint.keep_best else step
     elif checkpoint != "last":
-        step = int(checkpoint) if checkpoint.isdigit() else -1
+        step = int(checkpoint) if re.fullmatch("[0-9]{1,12}", checkpoint) else -1
     if step not in steps:
         raise CheckpointError(
-            f"--checkpoint {checkpoint}: kept are the steps {', '.join(map(str, steps))}"
+            f"--checkpoint {excerpt(checkpoint)}: kept are the steps {listed(steps, 20)}"
         )
     on_main(accelerator, lambda: verify(run.store.path(step)))
     load_weights(run.store.path(step), run.objective, run.parameters)

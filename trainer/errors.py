@@ -36,6 +36,19 @@ def listed(values: Iterable[object], most: int = 8) -> str:
     return ", ".join(shown[:most]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
+def together(origin: str, problems: Iterable[str]) -> str:
+    """Returns one message of as many different problems as it has room for, a line each, and how
+    many more there are."""
+    message, found = f"{excerpt(origin, 100)}: " if origin else "", list(dict.fromkeys(problems))
+    for position, problem in enumerate(found):
+        line = "\n  " * (position > 0) + excerpt(problem, LONGEST_MESSAGE // 2)
+        rest = f"\n  and {len(found) - position:,} more problems"
+        if len(message) + len(line) + len(rest) > LONGEST_MESSAGE:
+            return message + rest
+        message += line
+    return message
+
+
 class TrainerError(Exception):
     """Base of every error whose message tells a user what to mend.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import (
     DistributedDataParallelKwargs,
     DistributedType,
@@ -68,6 +69,8 @@ def build_accelerator(
     with meeting() as store:
         if stop is not None and store is not None:
             stop.share(store)
+        # An earlier run in this process had its own precision.
+        AcceleratorState._reset_state()  # pyright: ignore[reportPrivateUsage]
         accelerator = Accelerator(
             cpu=on_cpu and not with_deepspeed,
             mixed_precision="no" if precision == "fp32" else precision,

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from trainer.config import Recipe, smaller_is_better
-from trainer.errors import LONGEST_MESSAGE, ConfigError, excerpt, listed
+from trainer.errors import ConfigError, excerpt, listed, together
 from trainer.recipes import FOLDER, shipped_recipes
 from trainer.yaml12 import read_yaml as read_yaml
 from trainer.yaml12 import write_yaml
@@ -45,19 +45,7 @@ def parse_recipe(values: dict[str, Any], origin: str) -> Recipe:
         return Recipe.model_validate_json(json.dumps(values))
     except ValidationError as error:
         problems = [_sentence(problem, values) for problem in error.errors()]
-        raise ConfigError(_together(origin, list(dict.fromkeys(problems)))) from error
-
-
-def _together(origin: str, problems: list[str]) -> str:
-    """Returns one message of as many problems as it has room for, and how many more there are."""
-    message = f"{excerpt(origin, 100)}: "
-    for position, problem in enumerate(problems):
-        line = "\n  " * (position > 0) + excerpt(problem, LONGEST_MESSAGE // 2)
-        rest = f"\n  and {len(problems) - position:,} more problems"
-        if len(message) + len(line) + len(rest) > LONGEST_MESSAGE:
-            return message + rest
-        message += line
-    return message
+        raise ConfigError(together(origin, problems)) from error
 
 
 def _fill_in_metric(values: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trainer.child import heard_signals, run_child
 from trainer.config import Recipe
-from trainer.errors import DONE, ConfigError, LaunchError, TrainerError
+from trainer.errors import DONE, ConfigError, LaunchError, TrainerError, together
 from trainer.recipe import load_recipe
 from trainer.run_directory import check_recipe
 from trainer.status import read_status
@@ -62,6 +62,10 @@ def sweep(
     if print_only:
         print("\n".join(shlex.join(command) for command in commands.values()))
         return DONE
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--run-dir {directory} cannot be made: {error.strerror}") from error
     return _run(commands, directory)
 
 
@@ -151,7 +155,7 @@ def _check(
         ]
         recipes[name] = recipe
     if problems:
-        raise ConfigError("\n".join(dict.fromkeys(problems)))
+        raise ConfigError(together("", problems))
 
 
 def _begun(directory: Path) -> bool:

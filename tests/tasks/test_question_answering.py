@@ -14,9 +14,11 @@ from transformers import AutoConfig, AutoModelForQuestionAnswering
 from trainer import commands, config
 from trainer.data.builtin import BUILTIN
 from trainer.data.prepare import PreparedSplit, Summary, prepare
+from trainer.inputs import build_inputs
 from trainer.metrics.answers import AT_THRESHOLD, answer_metrics
 from trainer.models.span_head import ensure_span_head
 from trainer.models.tokenizer import load_tokenizer, train_tokenizer
+from trainer.recipe import parse_recipe
 from trainer.tasks.base import Batch, Record
 from trainer.tasks.question_answering import QuestionAnswering
 from trainer.tasks.spans import best_spans, merge, null_probability
@@ -352,6 +354,17 @@ def test_without_answerable_questions_there_are_no_scores_of_texts():
 
 
 # A whole run
+
+
+def test_a_model_that_had_three_classes_gets_a_span_head_of_two_outputs(reviews_recipe):
+    reviews_recipe |= {"task": {"name": "question_answering"}}
+    reviews_recipe["data"] = {"source": {"builtin": "passages", "num_rows": 12}}
+    reviews_recipe["batch"]["max_seq_length"] = 64
+    reviews_recipe["model"]["architecture"]["num_labels"] = 3
+    del reviews_recipe["evaluation"]
+    inputs = build_inputs(parse_recipe(reviews_recipe, "x"), None)
+    model = AutoModelForQuestionAnswering.from_config(inputs.model_config)
+    assert model.qa_outputs.out_features == 2
 
 
 def test_a_whole_run(reviews_recipe, write_recipe, tmp_path, capsys):

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 TEXT_KEYS = ("id", "question", "context", "answers")
 
 
+NUM_OUTPUTS = 2
+"""Of the head: whether a token starts the answer, and whether it ends it."""
+
+
 class QuestionAnswering(Task):
     """Cross-entropy of the first and of the last token of the answer; an example is a window.
 
@@ -57,6 +61,10 @@ class QuestionAnswering(Task):
         self.stride = auto if settings.stride == "auto" else settings.stride
         self.frame = Frame.of(tokenizer, is_decoder=is_decoder)
 
+    def config_values(self) -> dict[str, Any]:
+        # A model that had a classifier counts its classes there, and span heads read it.
+        return {"num_labels": NUM_OUTPUTS}
+
     @classmethod
     def columns(cls, recipe: config.Recipe) -> dict[str, config.Column | None]:
         return {f"data.columns.{key}": getattr(recipe.data.columns, key) for key in TEXT_KEYS}
@@ -76,6 +84,7 @@ class QuestionAnswering(Task):
     @classmethod
     def shape(cls, recipe: config.Recipe, model_config: Any) -> str:
         ensure_span_head(model_config)
+        model_config.num_labels = NUM_OUTPUTS
         return cls.auto_model
 
     @classmethod
