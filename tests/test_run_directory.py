@@ -7,12 +7,15 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from trainer.errors import RunDirectoryError
-from trainer.recipe import parse_recipe
+from trainer.recipe import dump_yaml, parse_recipe, with_values
 from trainer.run_directory import (
+    BEFORE,
     check_recipe,
     claim,
+    continued,
     free_name,
     read_recipe,
     write_json,
@@ -90,6 +93,46 @@ def test_the_recipe_of_a_run_comes_back(tmp_path, reviews_recipe):
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(RunDirectoryError, match=r"holds no run: there is no config\.yaml"):
         read_recipe(tmp_path)
+
+
+def begun_before(directory, recipe):
+    """Leaves a run directory as it was before the keys of BEFORE existed."""
+    values = yaml.safe_load(dump_yaml(recipe))
+    for key in BEFORE:
+        *sections, leaf = key.split(".")
+        section = values
+        for name in sections:
+            section = section[name]
+        section.pop(leaf, None)
+    (directory / "config.yaml").write_text(yaml.safe_dump(values))
+
+
+def test_a_run_goes_on_as_it_began_where_newer_keys_have_other_defaults(tmp_path, reviews_recipe):
+    recipe = parse_recipe(reviews_recipe, "x")
+    begun_before(tmp_path, recipe)
+    assert read_recipe(tmp_path) == with_values(recipe, BEFORE)
+    assert check_recipe(tmp_path, recipe) == []
+    taken = continued(tmp_path, recipe)
+    assert taken == with_values(recipe, BEFORE)
+    write_recipe(tmp_path, taken)
+    assert continued(tmp_path, recipe) == taken  # also the next time
+    assert check_recipe(tmp_path, recipe) == []
+
+
+def test_a_newer_key_that_the_recipe_gives_is_compared(tmp_path, reviews_recipe):
+    begun_before(tmp_path, parse_recipe(reviews_recipe, "x"))
+    reviews_recipe["task"]["pair_separator"] = "auto"
+    with pytest.raises(RunDirectoryError, match=r"task\.pair_separator is None there and 'auto'"):
+        check_recipe(tmp_path, parse_recipe(reviews_recipe, "x"))
+    reviews_recipe["task"]["pair_separator"] = None
+    assert check_recipe(tmp_path, parse_recipe(reviews_recipe, "x")) == []
+
+
+def test_a_run_of_today_keeps_its_defaults(tmp_path, reviews_recipe):
+    recipe = parse_recipe(reviews_recipe, "x")
+    write_recipe(tmp_path, recipe)
+    assert continued(tmp_path, recipe) == recipe == read_recipe(tmp_path)
+    assert recipe.task.pair_separator == "auto"
 
 
 @pytest.mark.parametrize(

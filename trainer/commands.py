@@ -150,12 +150,13 @@ def _train(
     from trainer.timeouts import training_time
 
     accelerator = build_accelerator(recipe, directory, stop)
-    changes = on_main(accelerator, lambda: open_directory(recipe, directory, resume, stack))
-    if changes is None:
+    opened = on_main(accelerator, lambda: open_directory(recipe, directory, resume, stack))
+    if opened is None:
         if accelerator.is_main_process:
             print(f"This run is finished: {directory / 'report.md'}; --run-dir DIR trains anew.")
         stop.settle()
         return _leave(accelerator, DONE)
+    recipe, changes = opened
     status.begin()
     check_shared(accelerator, directory)
     run = build_run(recipe, accelerator, directory, stop)

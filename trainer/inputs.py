@@ -19,6 +19,7 @@ from trainer.data.prepare import (
 from trainer.data.sources import load_splits, rows_digest
 from trainer.errors import ConfigError, DataError
 from trainer.models.architecture import build_model_config, check_length
+from trainer.models.pair_separator import separate_pairs
 from trainer.models.tokenizer import load_tokenizer, tokenizer_digest, train_tokenizer
 from trainer.tasks import task_of
 from trainer.tasks.base import Task
@@ -54,12 +55,16 @@ def build_inputs(recipe: Recipe, directory: Path | None) -> Inputs:
     tokenizer = build_tokenizer(recipe, rows["train"], directory)
     model_config = build_model_config(recipe.model, tokenizer)
     check_length(model_config, recipe.batch.max_seq_length)
+    pair, said = kind.pair(recipe), list[str]()
+    if pair is not None:
+        separator = getattr(recipe.task, "pair_separator", None)
+        said += filter(None, [separate_pairs(tokenizer, separator, pair)])
     task = kind.build(recipe, rows["train"], tokenizer, model_config)
     for name, value in task.config_values().items():
         setattr(model_config, name, value)
     _check_metric(recipe, task, rows)
     splits, notes = prepare_splits(rows, task, recipe, tokenizer)
-    return Inputs(task, tokenizer, model_config, splits, (*left_out, *notes))
+    return Inputs(task, tokenizer, model_config, splits, (*left_out, *said, *notes))
 
 
 def build_tokenizer(recipe: Recipe, train: "Dataset", directory: Path | None) -> Any:

@@ -71,6 +71,34 @@ def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
     }
 
 
+def given_keys(section: BaseModel, prefix: str = "") -> set[str]:
+    """Returns the dotted keys that a recipe was given, rather than left to their defaults."""
+    keys: set[str] = set()
+    for name in section.model_fields_set:
+        value = getattr(section, name)
+        keys |= {prefix + name}
+        if isinstance(value, BaseModel):
+            keys |= given_keys(value, f"{prefix}{name}.")
+    return keys
+
+
+def with_values(recipe: Recipe, values: dict[str, Any]) -> Recipe:
+    """Returns the recipe with these values, by dotted key, for the keys that it has."""
+
+    def changed(section: BaseModel, keys: list[str], value: Any) -> BaseModel:
+        name, *inner = keys
+        if name not in type(section).model_fields:
+            return section
+        new = changed(getattr(section, name), inner, value) if inner else value
+        return section.model_copy(update={name: new})
+
+    made: BaseModel = recipe
+    for key, value in values.items():
+        made = changed(made, key.split("."), value)
+    assert isinstance(made, Recipe)
+    return made
+
+
 def _recipe_text(name_or_path: str) -> str:
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml") or _is_there(path):

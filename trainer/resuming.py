@@ -18,6 +18,7 @@ from trainer.run import Run
 from trainer.run_directory import (
     check_recipe,
     claim,
+    continued,
     free_name,
     leave_token,
     sees_token,
@@ -30,8 +31,11 @@ from trainer.status import read_status
 
 def open_directory(
     recipe: Recipe, directory: Path, resume: str, stack: ExitStack
-) -> list[str] | None:
-    """Claims the run directory; returns what changed in its recipe, None for a finished run."""
+) -> tuple[Recipe, list[str]] | None:
+    """Claims the run directory; returns the recipe to train, and what changed in it.
+
+    Returns None for a finished run.
+    """
     stack.enter_context(claim(directory))
     store = CheckpointStore(directory / "checkpoints")
     store.folder.mkdir(exist_ok=True)  # before other machines look for it, and remember
@@ -46,11 +50,13 @@ def open_directory(
         changes = check_recipe(directory, recipe)
         if done:
             return None
+        recipe = continued(directory, recipe)
     elif resume not in ("auto", "never"):
         source = Path(resume).absolute()
         if not (source / "state.json").is_file():
             raise CheckpointError(f"--resume {resume}: no checkpoint there, such as step-00000120")
         changes = check_recipe(source.parent.parent, recipe)
+        recipe = continued(source.parent.parent, recipe)
         tokenizer = source.parent.parent / "tokenizer"
         if tokenizer.is_dir():
             shutil.copytree(tokenizer, directory / "tokenizer", dirs_exist_ok=True)
@@ -59,7 +65,7 @@ def open_directory(
         shutil.rmtree(directory / "tokenizer", ignore_errors=True)
     write_recipe(directory, recipe)
     write_json(directory / "environment.json", describe_environment())
-    return changes
+    return recipe, changes
 
 
 def check_shared(accelerator: Accelerator, directory: Path) -> None:

@@ -12,10 +12,20 @@ from uuid import uuid4
 
 from trainer.config import Recipe
 from trainer.errors import RunDirectoryError
-from trainer.recipe import differences, dump_yaml, parse_recipe, read_yaml
+from trainer.recipe import (
+    differences,
+    dump_yaml,
+    flatten,
+    given_keys,
+    parse_recipe,
+    read_yaml,
+    with_values,
+)
 
 MAY_DIFFER = ("batch.micro_batch_size", "model.gradient_checkpointing", "checkpoint.", "tracking.")
 """Keys that may change between the start of a run and its continuation."""
+BEFORE: dict[str, Any] = {"task.pair_separator": None}
+"""What runs did that began before a key existed, where the key's default is something else."""
 LAG_SECONDS = 60
 """After which a file of another machine is to be seen on a file system that both share."""
 
@@ -73,11 +83,23 @@ def sees_token(directory: Path, token: str) -> bool:
 
 
 def read_recipe(directory: Path) -> Recipe:
-    """Returns the recipe of a run; raises RunDirectoryError where the directory holds no run."""
+    """Returns the recipe of a run, complete with what it did before newer keys existed.
+
+    Raises RunDirectoryError where the directory holds no run.
+    """
     file = directory / "config.yaml"
     if not file.is_file():
         raise RunDirectoryError(f"{directory} holds no run: there is no config.yaml in it")
-    return parse_recipe(read_yaml(file.read_text("utf-8"), str(file)), str(file))
+    recipe = parse_recipe(read_yaml(file.read_text("utf-8"), str(file)), str(file))
+    return with_values(recipe, {k: v for k, v in BEFORE.items() if k not in given_keys(recipe)})
+
+
+def continued(directory: Path, recipe: Recipe) -> Recipe:
+    """Returns a recipe as it continues a run: with the run's value for each key of BEFORE that the
+    recipe does not give."""
+    started = flatten(read_recipe(directory).model_dump(mode="json"))
+    kept = {key: started[key] for key in BEFORE if key in started}
+    return with_values(recipe, {k: v for k, v in kept.items() if k not in given_keys(recipe)})
 
 
 def check_recipe(directory: Path, recipe: Recipe) -> list[str]:
@@ -85,7 +107,7 @@ def check_recipe(directory: Path, recipe: Recipe) -> list[str]:
 
     Raises RunDirectoryError, with both values, for any other difference.
     """
-    changed = differences(read_recipe(directory), recipe)
+    changed = differences(read_recipe(directory), continued(directory, recipe))
     refused = {key: values for key, values in changed.items() if not key.startswith(MAY_DIFFER)}
     if refused:
         listed = "; ".join(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from string import Formatter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from trainer.section import CountInt, Fraction, PositiveInt, Section
 
@@ -35,6 +35,16 @@ def template_fields(key: str, template: str, possible: Sequence[str] | None = No
     return names
 
 
+def _separator(value: str | None) -> str | None:
+    if value == "":
+        raise ValueError("an empty text separates nothing; use null for that")
+    return value
+
+
+PairSeparator = Annotated[str, AfterValidator(_separator)] | None
+"""auto, null or a text."""
+
+
 class LabelWords(Section):
     """How the pretrained causal model is asked for a label before anything is learned."""
 
@@ -60,6 +70,10 @@ class Classification(Section):
     class_weights: Literal["balanced"] | tuple[Annotated[float, Field(gt=0)], ...] | None = None
     """Weight of each class in the loss; balanced is rows / (classes * rows of the class)."""
     label_smoothing: Fraction = 0.0
+    pair_separator: PairSeparator = "auto"
+    """What stands between the two texts of a pair if the tokenizer puts nothing there, as GPT-2's
+    does: auto is the end token, or a line break without one; a text such as "\\n"; null is
+    nothing."""
     zero_shot: LabelWords | None = None
     """Also measure what the pretrained causal model answers to a prompt, before training."""
 
@@ -160,6 +174,10 @@ class QuestionAnswering(Section):
     """Starts of each window that may begin an answer, and answers that are weighed against none."""
     max_answer_length: PositiveInt = 30
     """Tokens."""
+    pair_separator: PairSeparator = "auto"
+    """What stands between question and context if the tokenizer puts nothing there, as GPT-2's
+    does: auto is the end token, or a line break without one; a text such as "\\n"; null is
+    nothing."""
     zero_shot: GeneratedAnswers | None = None
     """Also measure what the pretrained causal model answers to a prompt, before training."""
 

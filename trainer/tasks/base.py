@@ -95,6 +95,11 @@ class Task(Protocol):
         ...
 
     @classmethod
+    def pair(cls, recipe: Recipe) -> str | None:
+        """Returns which two texts it gives the tokenizer as a pair; None if it reads no pairs."""
+        return None
+
+    @classmethod
     def texts(cls, recipe: Recipe, rows: "Dataset") -> Iterator[str]:
         """Returns the texts of the train rows that a tokenizer can be trained on."""
         ...

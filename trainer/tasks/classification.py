@@ -59,6 +59,10 @@ class Classification(Task):
         }
 
     @classmethod
+    def pair(cls, recipe: config.Recipe) -> str | None:
+        return "the two texts" if recipe.data.columns.text_pair else None
+
+    @classmethod
     def texts(cls, recipe: config.Recipe, rows: "Dataset") -> Iterator[str]:
         given = recipe.data.columns
         names = [column_name(column) for column in (given.text, given.text_pair) if column]

@@ -70,6 +70,10 @@ class QuestionAnswering(Task):
         return {f"data.columns.{key}": getattr(recipe.data.columns, key) for key in TEXT_KEYS}
 
     @classmethod
+    def pair(cls, recipe: config.Recipe) -> str | None:
+        return "question and context"
+
+    @classmethod
     def texts(cls, recipe: config.Recipe, rows: "Dataset") -> Iterator[str]:
         """Returns the questions, and each context once."""
         given, seen = recipe.data.columns, set[str]()
