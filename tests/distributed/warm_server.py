@@ -48,8 +48,6 @@ def _fork(asked: dict[str, Any]) -> int:
         os.environ.update(asked.get("variables", {}))
         sys.argv = ["trainer", *asked["arguments"]]
         Path(asked["begun"]).touch()
-        for name in [name for name in sys.modules if name in ("trainer.__main__", "trainer.signals")]:
-            del sys.modules[name]
         runpy.run_module("trainer", run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as ended:
