@@ -1,14 +1,14 @@
 """status.json says what the last command did, and never speaks over another process."""
 
 import errno
+import fcntl
 import json
 import os
 
 import pytest
 
-from trainer.errors import CheckpointError, ConfigError, LaunchError
+from trainer.errors import ConfigError, FileError, LaunchError
 from trainer.preemption import StopRequest
-from trainer.run_directory import claim
 from trainer.status import Status, read_status
 
 
@@ -41,8 +41,8 @@ def test_only_the_main_process_writes(tmp_path, monkeypatch):
     [
         (ConfigError("mend it"), ConfigError, 2),
         (KeyboardInterrupt(), KeyboardInterrupt, 130),
-        (OSError(errno.ENOSPC, "No space left on device"), CheckpointError, 2),
-        (RuntimeError("I/O error: File too large (os error 27)"), CheckpointError, 2),
+        (OSError(errno.ENOSPC, "No space left on device"), FileError, 2),
+        (RuntimeError("I/O error: File too large (os error 27)"), FileError, 2),
         (ZeroDivisionError("ours"), ZeroDivisionError, 1),
         # Of a single process it is no other rank that went away.
         (RuntimeError("Connection reset by peer"), RuntimeError, 1),
@@ -67,8 +67,10 @@ def test_a_failure_leaves_a_finished_run_alone(tmp_path, state, after):
 
 def test_a_failure_leaves_a_running_process_alone(tmp_path):
     Status(tmp_path, StopRequest()).write("running", None, 5, "")
-    with claim(tmp_path), pytest.raises(ConfigError), Status(tmp_path, StopRequest()).reported():
-        raise ConfigError("mend it")
+    with (tmp_path / ".lock").open("a") as lock:  # as another process holds it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError), Status(tmp_path, StopRequest()).reported():
+            raise ConfigError("mend it")
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "running"
 
 

@@ -10,27 +10,27 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from trainer.errors import DONE, INTERRUPTED, STOPPED, ConfigError
+from trainer.errors import DONE, ConfigError
+from trainer.signals import code_of, stopping_signals, taken_over
 from trainer.status import read_status
-
-HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 @contextmanager
 def heard_signals() -> Generator[list[int]]:
-    """Collects the signals that ask to stop, but for those that nohup and the like ignore."""
+    """Collects the signals that ask to stop, but for a closed terminal that nohup ignores."""
     signals: list[int] = []
 
-    def hear(number: int, _frame: FrameType | None) -> None:
+    def hear(number: int, _frame: FrameType | None = None) -> None:
         signals.append(number)
 
-    heard = [number for number in HEARD if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, hear) for number in heard}
-    try:
-        yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with taken_over(hear) as heard:
+        numbers = [] if heard else stopping_signals()
+        before = {number: signal.signal(number, hear) for number in numbers}
+        try:
+            yield signals
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def run_child(command: list[str], directory: Path, signals: list[int]) -> int:
@@ -41,7 +41,7 @@ def run_child(command: list[str], directory: Path, signals: list[int]) -> int:
     cannot be started.
     """
     if signals:
-        return _stopped(signals)
+        return code_of(signals[0])
     before, num_passed = _last_written(directory), 0
     try:
         # A group of its own: a launcher may die of a signal without passing it on to its rank,
@@ -69,12 +69,8 @@ def run_child(command: list[str], directory: Path, signals: list[int]) -> int:
     if code is not None:
         return code
     if signals:
-        return _stopped(signals)
+        return code_of(signals[0])
     return child.returncode if child.returncode > 0 else 128 - child.returncode
-
-
-def _stopped(signals: list[int]) -> int:
-    return INTERRUPTED if signals[0] == signal.SIGINT else STOPPED
 
 
 def _wait_until_free(directory: Path) -> None:

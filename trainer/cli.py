@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 import click
 
-from trainer.errors import INTERRUPTED, WRONG, Stopped, TrainerError, excerpt
+from trainer import outlets, signals
+from trainer.errors import INTERRUPTED, WRONG, FileError, Stopped, TrainerError, excerpt
 
 
 class DirectoryName(click.Path):
@@ -76,6 +77,7 @@ def train(
     """Train RECIPE, a shipped recipe's name or a YAML file."""
 
     def command() -> int:
+        signals.expect()
         from trainer.commands import train
 
         directory = run_dir or Path("runs") / (_name_of(recipe) + "-smoke" * smoke)
@@ -194,6 +196,7 @@ def sweep(
     """Train RECIPE for every seed and value, one run after the other; again, it goes on."""
 
     def command() -> int:
+        signals.expect()
         from trainer.sweep import sweep
 
         return sweep(
@@ -284,12 +287,9 @@ def _run(command: Callable[[], int], debug: bool) -> None:
     """Runs a command and exits: a TrainerError is one sentence on stderr and code 2."""
     try:
         code = command()
+        _check_output()
     except TrainerError as error:
-        if debug:
-            traceback.print_exc()
-        elif os.environ.get("LOCAL_RANK", "0") == "0":
-            click.echo(f"trainer: {error}", err=True)
-        _end(WRONG)
+        _end(_told(error, debug))
     except Stopped as stopped:
         if os.environ.get("RANK", "0") == "0":
             click.echo(f"trainer: {stopped}", err=True)
@@ -297,11 +297,40 @@ def _run(command: Callable[[], int], debug: bool) -> None:
     except KeyboardInterrupt:
         click.echo("trainer: interrupted", err=True)
         _end(INTERRUPTED)
+    except Exception as error:
+        from trainer.library_errors import in_a_sentence
+
+        told = in_a_sentence(error)
+        if told is None:
+            raise
+        _end(_told(told, debug))
+    signals.settle()
     sys.exit(code)
+
+
+def _told(error: TrainerError, debug: bool) -> int:
+    """Says what is wrong, once on each machine, and returns the exit code."""
+    from trainer.environment_variables import speaks
+
+    if debug:
+        traceback.print_exc()
+    elif speaks():
+        click.echo(f"trainer: {error}", err=True)
+    return WRONG
+
+
+def _check_output() -> None:
+    """Raises FileError where a command's output, other than a run's, is lost on a full disk."""
+    lost = outlets.lost_output()
+    if lost is not None and sys.argv[1:2] != ["train"]:
+        from trainer.file_errors import remedy
+
+        raise FileError(f"standard output cannot be written: {lost.strerror}; {remedy(lost)}")
 
 
 def _end(code: int) -> NoReturn:
     """Ends with an error; in good order a rank of several could wait for others that left."""
+    signals.settle()
     if os.environ.get("WORLD_SIZE", "1") != "1":
         sys.stdout.flush()
         sys.stderr.flush()

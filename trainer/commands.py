@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from trainer.config import Recipe
 from trainer.environment import quiet_libraries
+from trainer.environment_variables import check_variables
 from trainer.errors import (
     DONE,
     CheckpointError,
@@ -18,6 +19,7 @@ from trainer.errors import (
     excerpt,
     listed,
 )
+from trainer.memory_advice import recipe_memory, run_memory
 from trainer.preemption import StopRequest, end_of_time, listen
 from trainer.recipe import load_recipe
 from trainer.run_directory import (
@@ -51,6 +53,7 @@ def train(
         status = Status(directory.absolute(), stop)
         stack.enter_context(listen(stop, status.give_up))
         stack.enter_context(status.reported())
+        check_variables()
         stop.end = end_of_time(time_limit)
         recipe = load_recipe(recipe_name, overrides)
         if in_miniature:
@@ -62,6 +65,7 @@ def train(
 
 def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int:
     """Prints the metrics of a checkpoint on one split."""
+    check_variables()
     recipe = read_recipe(directory.absolute())
     quiet_libraries()
     from trainer.checkpoint import load_weights, read_record, verify
@@ -73,7 +77,8 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
 
     directory = directory.absolute()
     accelerator = build_accelerator(recipe, directory)
-    run = build_run(recipe, accelerator, directory)
+    with recipe_memory(recipe, "loading", "loading the model"):
+        run = build_run(recipe, accelerator, directory)
     if split not in run.splits:
         raise ConfigError(f"--split {excerpt(split)}: the run has {', '.join(run.splits)}")
     newest, passed_over = on_main(accelerator, lambda: run.store.newest(resumable=False))
@@ -110,6 +115,7 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
 
 def params(recipe_name: str, overrides: tuple[str, ...], *, full: bool, as_json: bool) -> int:
     """Prints the parameters of a recipe's model by module, without weights or network."""
+    check_variables()
     recipe = load_recipe(recipe_name, overrides)
     quiet_libraries()
     from trainer.plan.parameters import as_json as values
@@ -122,6 +128,7 @@ def params(recipe_name: str, overrides: tuple[str, ...], *, full: bool, as_json:
 
 def prepare(recipe_name: str, overrides: tuple[str, ...]) -> int:
     """Fetches and tokenises what a recipe needs, and prints what it did, a line each."""
+    check_variables()
     recipe = load_recipe(recipe_name, overrides)
     quiet_libraries()
     from trainer.preparation import prepare
@@ -159,14 +166,17 @@ def _train(
     recipe, changes = opened
     status.begin()
     check_shared(accelerator, directory)
-    run = build_run(recipe, accelerator, directory, stop)
+    with recipe_memory(recipe, "loading", "loading the model"):
+        run = build_run(recipe, accelerator, directory, stop)
     for change in changes:
         run.tracker.say(change)
-    state = resume_run(run, accelerator, resume)
+    with run_memory(run, accelerator, "loading", "reading the checkpoint"):
+        state = resume_run(run, accelerator, resume)
     _describe(run, accelerator)
     run.tracker.say(f"  {on_main(accelerator, lambda: _disk_space(run))}")
     if state.step == 0:
-        _zero_shot(run, accelerator, state)
+        with run_memory(run, accelerator, "loading", "answering without training (zero-shot)"):
+            _zero_shot(run, accelerator, state)
     if state.step == 0 and recipe.evaluation.baseline:
         _baseline(run, accelerator, state)
     with training_time(), stop.at_boundaries(), run.saver.closing(run):
@@ -179,9 +189,11 @@ def _train(
     run.tracker.close()
     if not finished(run, state):
         return _leave(accelerator, stop.code)
-    finish(run, accelerator, state)
+    with run_memory(run, accelerator, "saving", "measuring and writing the model"):
+        finish(run, accelerator, state)
     stop.settle()
     status.write("done", DONE, state.step, "done")
+    stop.code = DONE  # also of who insists now
     return _leave(accelerator, DONE)
 
 

@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from trainer import config
 from trainer.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MOMENTS_8BIT_FROM = 4096
 """Weights of the smallest tensor whose moments bitsandbytes keeps in 8 bits."""
@@ -29,7 +31,7 @@ class CheckpointSize:
 
 
 def checkpoint_size(
-    parameters: Iterable[nn.Parameter], optimizer: config.Optimizer
+    parameters: Iterable["nn.Parameter"], optimizer: config.Optimizer
 ) -> CheckpointSize:
     """Returns what a checkpoint of the parameters that learn takes, before an engine shards them.
 

@@ -9,6 +9,8 @@ import warnings
 from importlib.metadata import version
 from typing import Any
 
+from trainer.environment_variables import whole_number
+
 PACKAGES = "torch accelerate deepspeed transformers datasets peft bitsandbytes".split()
 
 
@@ -26,7 +28,7 @@ def describe_environment() -> dict[str, Any]:
         "num_cpus": os.cpu_count(),
         "num_threads": torch.get_num_threads(),
         "gpus": gpus,
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": whole_number("WORLD_SIZE", 1),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 

@@ -6,6 +6,8 @@ TrainerError
 ├── LaunchError        the processes that started are not the ones that were promised
 ├── RunDirectoryError  the run directory is in use, or belongs to another run
 ├── CheckpointError    a checkpoint cannot be written, found, verified or continued
+├── FileError          a file or folder that the system does not let be written or read
+├── OutOfMemoryError   the memory of the machine or of its GPU does not hold what a run needs
 └── DivergedError      the loss or the gradient is no finite number any more
 """
 
@@ -77,6 +79,14 @@ class RunDirectoryError(TrainerError):
 
 class CheckpointError(TrainerError):
     """A checkpoint cannot be written, found, verified or continued from."""
+
+
+class FileError(TrainerError):
+    """The system does not let a file or a folder be written or read."""
+
+
+class OutOfMemoryError(TrainerError):
+    """The memory of the machine or of its GPU does not hold what is needed."""
 
 
 class DivergedError(TrainerError):

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from trainer.errors import Stopped
+from trainer.memory_advice import run_memory
 from trainer.ranks import any_rank, sum_over_ranks
 from trainer.sharding import whole_model
 from trainer.tasks.base import Record
@@ -51,14 +52,15 @@ def evaluate(
             leave_if_asked(run, accelerator)
         # A rank without examples left still takes part: an engine may gather weights in forward.
         batch = task.collate(rows, ids if len(ids) else np.zeros(1, int), epoch=0)
-        batch = batch.to(device)
-        with torch.no_grad():
-            losses, outputs = run.objective(batch.inputs, batch.targets)
-        if len(ids):
-            found = task.statistics(outputs, batch.targets)
-            sums += torch.cat([losses.double(), batch.counts, found])
-            if predictions is not None or task.reads_records:
-                records += task.records(outputs, batch.targets, rows, ids)
+        with run_memory(run, accelerator, "evaluation", f"evaluating {split}", batch):
+            batch = batch.to(device)
+            with torch.no_grad():
+                losses, outputs = run.objective(batch.inputs, batch.targets)
+            if len(ids):
+                found = task.statistics(outputs, batch.targets)
+                sums += torch.cat([losses.double(), batch.counts, found])
+                if predictions is not None or task.reads_records:
+                    records += task.records(outputs, batch.targets, rows, ids)
     asked, together = task.sample(rows), ANSWERS_BETWEEN_LOOKS * accelerator.num_processes
     if len(asked):
         with whole_model(run.objective), accelerator.autocast():  # as the objective has it inside
@@ -66,7 +68,8 @@ def evaluate(
                 if until_stopped:
                     leave_if_asked(run, accelerator)
                 mine = slice(accelerator.process_index, together, accelerator.num_processes)
-                records += task.generate(run.model, rows, asked[first:][mine])
+                with run_memory(run, accelerator, "evaluation", f"generating answers to {split}"):
+                    records += task.generate(run.model, rows, asked[first:][mine])
     run.objective.train()
     totals = sum_over_ranks(accelerator, sums).cpu().numpy()
     answers = task.answers(gather_object(records), rows)

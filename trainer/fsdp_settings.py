@@ -10,6 +10,7 @@ from torch import nn
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
 
 from trainer.config import Recipe
+from trainer.environment_variables import whole_number
 from trainer.errors import ConfigError, LaunchError
 from trainer.models.load import QUANTISED
 from trainer.precision import Precision
@@ -22,10 +23,10 @@ def check_mesh() -> None:
     that are split over ranks would make several ranks see the same examples.
     """
     sizes = {
-        name: int(os.environ.get(f"PARALLELISM_CONFIG_{name.upper()}_SIZE", "1"))
+        name: whole_number(f"PARALLELISM_CONFIG_{name.upper()}_SIZE", 1)
         for name in ("dp_replicate", "dp_shard", "tp", "cp", "sp")
     }
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = whole_number("WORLD_SIZE", 1)
     for name in ("tp", "cp", "sp"):
         if sizes[name] > 1:
             raise LaunchError(f"parallelism_config_{name}_size: only data is parallel here; use 1")
@@ -42,7 +43,7 @@ def check_mesh() -> None:
 
 def promised_mesh(processes: int) -> tuple[int, ...]:
     """Returns the mesh that the launch asked for: shards, or copies and their shards."""
-    copies = int(os.environ.get("PARALLELISM_CONFIG_DP_REPLICATE_SIZE", "1"))
+    copies = whole_number("PARALLELISM_CONFIG_DP_REPLICATE_SIZE", 1)
     return (processes,) if copies == 1 else (copies, processes // copies)
 
 

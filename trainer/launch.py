@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainer.config import Recipe
 from trainer.engine import base_optimizer
+from trainer.environment_variables import whole_number
 from trainer.errors import ConfigError, LaunchError
 from trainer.extension_locks import remove_stale_locks, use_own_folder
 from trainer.fsdp_settings import check_mesh, fill_in_fsdp, layer_classes, promised_mesh
@@ -84,7 +85,7 @@ def build_accelerator(
             ],
         )
     wait_at_most(PREPARATION)
-    promised = int(os.environ.get("WORLD_SIZE", "1"))
+    promised = whole_number("WORLD_SIZE", 1)
     if accelerator.num_processes != promised:
         raise LaunchError(
             f"the launch promised {promised} processes and {accelerator.num_processes} came up; "
@@ -199,7 +200,7 @@ def check_promise() -> None:
     On CPUs `accelerate launch --num_processes 2` does so without a word: it sets an address for
     them to meet at, and no rank.
     """
-    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    here, gpus = whole_number("LOCAL_WORLD_SIZE", 1), torch.cuda.device_count()
     if gpus and here > gpus:  # Accelerate would give several ranks the same one
         raise LaunchError(
             f"the launch asks for {here} processes on {gpus} GPUs; set --num_processes"

@@ -1,13 +1,15 @@
-"""What errors of libraries mean to a user: a full disk, a rank that is gone or that hangs."""
+"""What errors of libraries mean to a user: no memory, a full disk, a rank that is gone or hangs."""
 
 import os
 import re
 from datetime import timedelta
+from pathlib import Path
 
-from trainer.errors import CheckpointError, LaunchError, TrainerError
+from trainer.environment_variables import value_error
+from trainer.errors import LaunchError, TrainerError
+from trainer.file_errors import file_error
+from trainer.out_of_memory import is_out_of_memory, out_of_memory
 
-FULL = ("os error 28", "os error 27", "os error 122", "Errno 28", "Errno 27", "Errno 122")
-"""How Python and Rust libraries spell ENOSPC, EFBIG and EDQUOT."""
 GONE = (
     *("Connection closed by peer", "Connection reset by peer", "remote process exited"),
     "Connection was likely closed",
@@ -17,13 +19,18 @@ HUNG = re.compile(r"Timed out waiting (\d+)ms|timeout caused pair closure")
 """How gloo says that another rank is there and does not answer; NCCL ends the process itself."""
 
 
-def in_a_sentence(error: str) -> TrainerError | None:
-    """Returns what an error of a library means to a user, None where it is our defect."""
-    if any(spelling in error for spelling in FULL):
-        return CheckpointError(f"the disk is full ({error}); free space and run the same command")
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return None
-    if found := HUNG.search(error):
+def in_a_sentence(error: BaseException, place: Path | None = None) -> TrainerError | None:
+    """Returns what an error of a library means to a user, None where it is our defect.
+
+    `place` is where the command writes.
+    """
+    if is_out_of_memory(error):
+        return out_of_memory(error)
+    told = file_error(error, place) or value_error(error)
+    if told is not None or os.environ.get("WORLD_SIZE", "1") == "1":
+        return told
+    text = str(error)
+    if found := HUNG.search(text):
         from trainer.timeouts import spoken
 
         time = found[1] and f"for {spoken(timedelta(milliseconds=int(found[1])))}"
@@ -31,7 +38,7 @@ def in_a_sentence(error: str) -> TrainerError | None:
             f"a rank has not answered {time or 'in time'}: it hangs, or its machine or the network "
             f"does; end what is left of it, and the same command goes on from the last checkpoint"
         )
-    if any(spelling in error for spelling in GONE):
+    if any(spelling in text for spelling in GONE):
         return LaunchError(
             "another rank ended or was killed, perhaps for lack of memory; the same command goes "
             "on from the last checkpoint"

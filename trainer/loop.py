@@ -14,6 +14,7 @@ from trainer.engine import accumulating, global_grad_norm, zero_grad_norm
 from trainer.errors import DivergedError, Stopped
 from trainer.evaluation import evaluate, loss_by_term
 from trainer.loss_scale import loss_scale
+from trainer.memory_advice import run_memory
 from trainer.ranks import any_rank, any_rank_of_each, sum_over_ranks
 from trainer.run import Run
 from trainer.schedule import learning_rate
@@ -57,8 +58,10 @@ def train(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
             seed_step(recipe.seed, state.step, accelerator.process_index)
 
             ids = order.examples(state.step)
-            window = step_window(run, accelerator, state.step)
-            result = optimizer_step(run, accelerator, window, step=state.step + 1)
+            doing = f"in the optimizer's part of step {state.step + 1}"
+            with run_memory(run, accelerator, "training", doing):
+                window = step_window(run, accelerator, state.step)
+                result = optimizer_step(run, accelerator, window, step=state.step + 1)
             tokens = int(run.splits["train"].lengths[ids].sum())
             state = state.after(
                 samples=len(ids), tokens=tokens, loss=result.losses["loss"], skipped=result.skipped
@@ -99,7 +102,9 @@ def train(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
             or (ends_epoch(run, state) and recipe.checkpoint.every_epoch)
             or (every_steps is not None and state.step % every_steps == 0)
         ):
-            run.saver.save(run, state)
+            doing = f"saving the checkpoint of step {state.step}"
+            with run_memory(run, accelerator, "saving", doing):
+                run.saver.save(run, state)
             stopping = stopping or any_rank(accelerator, run.stop.requested)
         clock += time.monotonic() - pause  # evaluating and saving are no training time
         if stopping:
@@ -125,7 +130,8 @@ def optimizer_step(
     sums = torch.zeros_like(counts)
     for position, batch in enumerate(window):
         last = position == len(window) - 1
-        with accumulating(accelerator, run.objective, last=last):
+        memory = run_memory(run, accelerator, "training", f"in step {step}", batch)
+        with memory, accumulating(accelerator, run.objective, last=last):
             with run.rank_times.forward():
                 losses, _ = run.objective(batch.inputs, batch.targets)
             losses = losses * batch.counts.bool()  # a dummy, or a term without targets, counts 0

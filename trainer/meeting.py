@@ -1,6 +1,7 @@
 """Ranks meet before anything waits for them, so that one that does not come is named in minutes."""
 
 import os
+import re
 import socket
 import time
 from collections.abc import Generator
@@ -13,7 +14,8 @@ from torch.distributed import (
     TCPStore,  # pyright: ignore[reportPrivateImportUsage]
 )
 
-from trainer.errors import LaunchError
+from trainer.environment_variables import whole_number
+from trainer.errors import LaunchError, excerpt
 from trainer.timeouts import meeting_time, spoken
 
 ALL_THERE = "all there"
@@ -31,7 +33,7 @@ def meeting() -> Generator[PrefixStore | None]:
     every rank that is there, with the ranks that did not come, or with the address where this rank
     does not reach the others.
     """
-    num_ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    num_ranks = whole_number("WORLD_SIZE", 1)
     if num_ranks == 1:
         yield None
         return
@@ -56,13 +58,13 @@ def meeting() -> Generator[PrefixStore | None]:
 def _place() -> tuple[int, str, int]:
     """Returns the rank, and the host and port where ranks meet."""
     wanted = ("RANK", "MASTER_ADDR", "MASTER_PORT")
-    missing = [name for name in wanted if not os.environ.get(name)]
     rank, host, port = (os.environ.get(name, "") for name in wanted)
-    if missing or not (rank.isdigit() and port.isdigit()):
+    numbers = (rank, port)
+    if not host or not all(re.fullmatch("[0-9]{1,9}", number) for number in numbers):
         raise LaunchError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']} and RANK={rank} MASTER_ADDR={host} "
-            f"MASTER_PORT={port}; set them to the number of the process, and to the address and a "
-            f"free port of the machine of rank 0"
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']} and RANK={excerpt(rank)} "
+            f"MASTER_ADDR={excerpt(host)} MASTER_PORT={excerpt(port)}; set them to the number of "
+            f"the process, and to the address and a free port of the machine of rank 0"
         )
     return int(rank), host, int(port)
 

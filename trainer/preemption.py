@@ -16,19 +16,16 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from trainer.errors import INTERRUPTED, STOPPED, ConfigError, LaunchError, Stopped
+from trainer import signals
+from trainer.errors import INTERRUPTED, STOPPED, ConfigError, LaunchError, excerpt
+from trainer.signals import STOPPING
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]
 
-STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-WAKING = signal.SIGUSR2
-"""Sent by this process to itself: Python code is left at once, and a system call interrupted."""
 SAME_SECONDS = 2.0
 """Launchers pass on a signal that ranks heard themselves: so long it is one and the same."""
 POLL_SECONDS = 0.5
-GRACE_SECONDS = 8.0
-"""Time that Python code has to end by itself, before the process is ended."""
 MARGIN_SECONDS = 10.0
 """Of a time limit, left for the end of processes."""
 LAUNCHED = "ACCELERATE_MIXED_PRECISION"
@@ -130,40 +127,41 @@ class StopRequest:
 
 @contextmanager
 def listen(stop: StopRequest, give_up: Callable[[], None]) -> Generator[None]:
-    """Notes what asks to stop, also while a library computes or waits, and raises Stopped here.
+    """Notes what asks to stop, also while a library computes, imports or waits.
 
     A thread does: signal handlers in Python wait for the main thread, which may be in a collective.
-    Where that does not come back to Python in time, the thread calls `give_up`.
+    Where there is nothing to wait for, the thread itself calls `give_up`, which is to end the
+    process: an exception raised in the midst of a library is lost there, or becomes another.
     """
     ears, mouth = socket.socketpair()
     ears.setblocking(False)
     mouth.setblocking(False)
-    left, ended = threading.Event(), threading.Event()
-    thread = threading.Thread(target=_watch, args=(stop, ears, left, ended, give_up), daemon=True)
+    ended = threading.Event()
+    thread = threading.Thread(target=_watch, args=(stop, ears, ended, give_up), daemon=True)
     others = threading.Thread(target=_hear_others, args=(stop, ended), daemon=True)
 
-    def leave(_number: int, _frame: FrameType | None) -> None:
-        if stop.leaving and not left.is_set():
-            left.set()
-            raise Stopped(stop.code, f"asked to stop ({stop.reason})")
+    def hear(number: int) -> None:
+        with suppress(OSError):  # which is full of signals, or closed
+            mouth.send(bytes([number]))
 
-    woken_before = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
-    before = {number: signal.signal(number, _do_nothing) for number in STOPPING}
-    before[WAKING] = signal.signal(WAKING, leave)
-    thread.start()
-    others.start()
-    try:
-        yield
-    finally:
-        stop.settle()
-        ended.set()
-        mouth.send(b"\0")
-        thread.join()  # while its last signal still finds a handler
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(woken_before)
-        ears.close()
-        mouth.close()
+    numbers = signals.stopping_signals()
+    with signals.taken_over(hear):
+        woken_before = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
+        before = {number: signal.signal(number, _do_nothing) for number in numbers}
+        thread.start()
+        others.start()
+        try:
+            yield
+        finally:
+            stop.settle()
+            ended.set()
+            hear(0)
+            thread.join()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(woken_before)
+            ears.close()
+            mouth.close()
 
 
 def end_of_time(duration: str | None) -> float | None:
@@ -174,33 +172,32 @@ def end_of_time(duration: str | None) -> float | None:
     """
     ends: list[float] = []
     if duration is not None:
-        units = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", duration)
-        clock = re.fullmatch(r"(\d+):([0-5]\d):([0-5]\d)", duration)
+        units = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)([smh])", duration)
+        clock = re.fullmatch(r"([0-9]{1,9}):([0-5][0-9]):([0-5][0-9])", duration)
         if units:
             seconds = float(units[1]) * {"s": 1, "m": 60, "h": 3600}[units[2]]
         elif clock:
             seconds = int(clock[1]) * 3600 + int(clock[2]) * 60 + int(clock[3])
         else:
-            raise ConfigError(f"--time-limit {duration}: give it such as 90s, 45m, 2h or 1:30:00")
+            raise ConfigError(
+                f"--time-limit {excerpt(duration)}: give it such as 90s, 45m, 2h or 1:30:00"
+            )
         ends.append(time.time() + seconds)
     end = os.environ.get("SLURM_JOB_END_TIME")
     if end is not None:
-        if not end.isdigit():
-            raise LaunchError(f"SLURM_JOB_END_TIME={end} is no number of seconds since the epoch")
+        if not re.fullmatch("[0-9]{1,15}", end):
+            raise LaunchError(
+                f"SLURM_JOB_END_TIME={excerpt(end)} is no number of seconds since the epoch; "
+                f"unset it"
+            )
         ends.append(float(end))
     return min(ends, default=None)
 
 
 def _watch(
-    stop: StopRequest,
-    ears: socket.socket,
-    left: threading.Event,
-    ended: threading.Event,
-    give_up: Callable[[], None],
+    stop: StopRequest, ears: socket.socket, ended: threading.Event, give_up: Callable[[], None]
 ) -> None:
-    main = threading.main_thread().ident
-    assert main is not None
-    launched, woken = LAUNCHED in os.environ, None
+    launched = LAUNCHED in os.environ
     while not ended.is_set():
         heard = ears.recv(64) if select.select([ears], [], [], POLL_SECONDS)[0] else b""
         for number in heard:
@@ -212,19 +209,13 @@ def _watch(
             stop.ask("its launcher is gone")
         if stop.insisted_at_the_end:
             os._exit(stop.code)
-        if not stop.leaving:
-            continue
-        if woken is None:
-            woken = time.monotonic()
+        if stop.leaving:
             if os.environ.get("WORLD_SIZE", "1") != "1":
                 # This process may serve the store: the others get time to look.
                 threading.Thread(target=stop.tell_others, daemon=True).start()
                 time.sleep(2 * POLL_SECONDS)
-        if time.monotonic() - woken > GRACE_SECONDS:
             give_up()
-        if not left.is_set():  # a signal is lost that comes just before a system call: again
-            signal.pthread_kill(main, WAKING)
-            ended.wait(POLL_SECONDS)
+            stop.settle()  # it was too late: the process is ending by itself
 
 
 def _hear_others(stop: StopRequest, ended: threading.Event) -> None:

@@ -9,6 +9,7 @@ import torch
 from trainer.config import Model, Recipe, TrainedTokenizer
 from trainer.data.prepare import PreparedSplit, cache_folder
 from trainer.inputs import Inputs, build_inputs
+from trainer.memory_advice import recipe_memory
 from trainer.models.load import load_model
 
 
@@ -18,7 +19,8 @@ def prepare(recipe: Recipe) -> Iterator[str]:
     Neither a device nor a weight in memory is needed. Raises ConfigError and DataError as the run
     would that reads the caches.
     """
-    inputs = build_inputs(recipe, None)
+    with recipe_memory(recipe, "data", "preparing the data"):
+        inputs = build_inputs(recipe, None)
     yield _line("tokenizer", _tokenizer(recipe.model, len(inputs.tokenizer)))
     for name, split in inputs.splits.items():
         yield _line(name, _split(split))

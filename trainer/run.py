@@ -19,6 +19,7 @@ from trainer.disk_space import CheckpointSize, checkpoint_size
 from trainer.errors import ConfigError, LaunchError
 from trainer.inputs import build_inputs, digest_of_rows
 from trainer.launch import check_engine, prepare
+from trainer.memory_advice import recipe_memory
 from trainer.micro_batch import resolve_micro_batch_size
 from trainer.models.dropout import speed_up_dropout
 from trainer.models.export import dense_weight, packed_layer
@@ -99,7 +100,8 @@ def build_run(
             f"tuning.bias: {recipe.tuning.bias} with {recipe.tuning.mode}: in {precision} "
             f"bitsandbytes rounds trained biases; use none, or precision: fp32"
         )
-    inputs = build_inputs(recipe, directory)
+    with recipe_memory(recipe, "data", "preparing the data"):
+        inputs = build_inputs(recipe, directory)
     task, tokenizer, splits = inputs.task, inputs.tokenizer, inputs.splits
     notes = [*inputs.notes]
 

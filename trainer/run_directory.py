@@ -26,8 +26,13 @@ MAY_DIFFER = ("batch.micro_batch_size", "model.gradient_checkpointing", "checkpo
 """Keys that may change between the start of a run and its continuation."""
 BEFORE: dict[str, Any] = {"task.pair_separator": None}
 """What runs did that began before a key existed, where the key's default is something else."""
+RESERVE_BYTES = 4096
+"""Of a file that has to be written also on a full disk: blanks at its end, to be written over."""
 LAG_SECONDS = 60
 """After which a file of another machine is to be seen on a file system that both share."""
+
+
+_claimed: list[Path] = []
 
 
 @contextmanager
@@ -57,10 +62,19 @@ def claim(directory: Path) -> Generator[None]:
                 f"the file system of {directory} does not lock files ({error.strerror}); choose a "
                 f"--run-dir on one that does, or mount it so (Lustre: -o flock)"
             ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
+        with suppress(OSError):  # a full disk, on which a run may well end
+            os.ftruncate(lock.fileno(), 0)
+            os.write(lock.fileno(), str(os.getpid()).encode())
+        _claimed.append(directory)
+        try:
+            yield
+        finally:
+            _claimed.remove(directory)
+
+
+def claimed(directory: Path) -> bool:
+    """Returns whether it is this process that holds a run directory."""
+    return directory in _claimed
 
 
 def leave_token(directory: Path) -> str:
@@ -140,3 +154,22 @@ def write_text(file: Path, text: str) -> None:
     staging = file.with_name(f".{file.name}.staging")
     staging.write_text(text, "utf-8")
     staging.replace(file)
+
+
+def write_with_reserve(file: Path, value: Any) -> None:
+    """Writes JSON as `write_json` does, or where nothing new fits on the disk over the old file."""
+    text = json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    text = text.ljust(RESERVE_BYTES - 1) + b"\n"
+    staging = file.with_name(f".{file.name}.staging")
+    try:
+        staging.write_bytes(text)
+        staging.replace(file)
+    except OSError:
+        with suppress(OSError):
+            staging.unlink()  # whose inode and bytes are the last ones, perhaps
+        try:
+            with file.open("rb+", buffering=0) as opened:
+                opened.write(text)
+                opened.truncate(len(text))
+        except FileNotFoundError:
+            file.write_bytes(text)

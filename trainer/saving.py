@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from trainer.checkpoint import RECORD, CheckpointStore, write_record
 from trainer.disk_space import CheckpointSize
 from trainer.engine import full_moments, full_weights
-from trainer.errors import CheckpointError, DivergedError
+from trainer.errors import CheckpointError, DivergedError, excerpt
+from trainer.file_errors import remedy
 from trainer.loss_scale import loss_scale
 from trainer.ranks import on_main
 from trainer.shards import Fingerprint, ShardWriter, fingerprint
@@ -150,8 +151,8 @@ class Saver:
                 resumed = f"resumes from step {kept[-1]}" if kept else "starts anew"
                 raise CheckpointError(
                     f"the checkpoint of step {step} cannot be written to "
-                    f"{self._store.folder} ({error}); free space there and run the same command, "
-                    f"which {resumed}"
+                    f"{excerpt(self._store.folder, 150)} ({excerpt(error, 120)}): "
+                    f"{remedy(error, self._store.folder)}; a later command {resumed}"
                 ) from error
 
         return told

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from trainer.child import heard_signals, run_child
 from trainer.config import Recipe
+from trainer.environment_variables import check_variables
 from trainer.errors import DONE, ConfigError, LaunchError, TrainerError, together
 from trainer.recipe import load_recipe
 from trainer.run_directory import check_recipe
@@ -38,6 +39,7 @@ def sweep(
     --num_processes 2", starts each run. With `print_only` the commands are printed, one a line, and
     nothing runs. Raises ConfigError with the problems of all cells, before the first one starts.
     """
+    check_variables()
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise LaunchError("a sweep starts the ranks itself: run it alone and give it --launcher")
     cells = grid(seeds, vary)

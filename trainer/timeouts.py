@@ -5,6 +5,7 @@ TRAINER_STEP_TIMEOUT_SECONDS for what is done while training.
 """
 
 import os
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -12,7 +13,7 @@ from datetime import timedelta
 from torch import distributed as dist
 from torch.distributed import distributed_c10d
 
-from trainer.errors import LaunchError
+from trainer.errors import LaunchError, excerpt
 
 MEETING = timedelta(minutes=10)
 """From the first rank that is there to the last."""
@@ -20,6 +21,8 @@ PREPARATION = timedelta(hours=4)
 """Before the first step and after the last, where the main process tokenizes or exports alone."""
 TRAINING = timedelta(minutes=30)
 """In steps, evaluations and checkpoints, where no rank has more to do than the others."""
+
+MOST_SECONDS = 365 * 24 * 3600
 
 
 def meeting_time() -> timedelta:
@@ -68,12 +71,11 @@ def _from_environment(name: str, otherwise: timedelta) -> timedelta:
     value = os.environ.get(name)
     if value is None:
         return otherwise
-    try:
-        time = timedelta(seconds=float(value))
-    except (ValueError, OverflowError):
-        time = timedelta(0)
-    if time <= timedelta(0):
+    # Not what float() also takes: digits of other scripts, nan, and more than libraries count to.
+    number = float(value) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value) else 0
+    if not 0 < number <= MOST_SECONDS:
         raise LaunchError(
-            f"{name}={value} is no number of seconds above 0; unset it for {spoken(otherwise)}"
+            f"{name}={excerpt(value)} is no number of seconds up to {MOST_SECONDS} and above 0; "
+            f"unset it for {spoken(otherwise)}"
         )
-    return time
+    return timedelta(seconds=number)

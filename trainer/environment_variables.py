@@ -1,0 +1,104 @@
+"""Environment variables that launchers and users set: those that are to be numbers are."""
+
+import os
+import re
+
+from trainer.errors import LaunchError, TrainerError, excerpt
+
+LARGEST = 10**6
+WHOLE_NUMBERS: dict[str, tuple[int, int]] = {
+    **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), (1, LARGEST)),
+    **dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK"), (0, LARGEST)),
+    **dict.fromkeys(("TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS"), (0, LARGEST)),
+    "MASTER_PORT": (1, 65535),
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (1, LARGEST),
+    "ACCELERATE_DEEPSPEED_ZERO_STAGE": (0, 3),
+    "FSDP_VERSION": (1, 2),
+    **{
+        f"PARALLELISM_CONFIG_{name}_SIZE": (1, LARGEST)
+        for name in ("DP_REPLICATE", "DP_SHARD", "TP", "CP", "SP")
+    },
+    **{
+        f"{kind}_{what}": (least, LARGEST)
+        for kind in ("PMI", "OMPI_COMM_WORLD", "MV2_COMM_WORLD")
+        for what, least in (("SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0))
+    },
+}
+"""The smallest and the largest number of each."""
+TRUTHS = {
+    f"ACCELERATE_{name}"
+    for name in "USE_CPU USE_DEEPSPEED USE_FSDP USE_MEGATRON_LM DEBUG_MODE USE_MPS_DEVICE".split()
+}
+TRUTH_VALUES = ("", "0", "1", "true", "false", "yes", "no", "on", "off", "y", "n", "t", "f")
+_LIBRARIES = (
+    *("ACCELERATE_", "BNB_", "CUDA_", "DATASETS_", "DEEPSPEED_", "DS_", "FSDP_", "GLOO_", "HF_"),
+    *("HUGGINGFACE_", "MKL_", "MLFLOW_", "NCCL_", "OMP_", "PARALLELISM_", "PET_", "PYTORCH_"),
+    *("SAFETENSORS_", "TENSORBOARD_", "TOKENIZERS_", "TORCH", "TQDM_", "TRANSFORMERS_", "TRITON_"),
+    *("WANDB_", "XLA_"),
+)
+"""How variables begin that libraries read."""
+
+
+def whole_number(name: str, otherwise: int) -> int:
+    """Returns the number that a variable holds; raises LaunchError for anything else."""
+    value = os.environ.get(name)
+    if value is None:
+        return otherwise
+    least, most = WHOLE_NUMBERS[name]
+    # Python would also take digits of other scripts, blanks and underscores, which C does not.
+    if not re.fullmatch(r"-?[0-9]{1,18}", value) or not least <= int(value) <= most:
+        raise LaunchError(
+            f"{name}={excerpt(value)} is no whole number from {least} to {most}; unset it, or have "
+            f"the launcher set it"
+        )
+    return int(value)
+
+
+def check_variables() -> None:
+    """Raises LaunchError for a variable that holds no number where one belongs, or an impossible
+    one; what is one is left as libraries in C read it."""
+    for name in WHOLE_NUMBERS:
+        if name in os.environ:
+            os.environ[name] = str(whole_number(name, 0))
+    for name in TRUTHS:
+        value = os.environ.get(name, "")
+        if value.lower() not in TRUTH_VALUES:
+            raise LaunchError(f"{name}={excerpt(value)} is neither true nor false; unset it")
+        if value == "" and name in os.environ:
+            del os.environ[name]
+    size = whole_number("WORLD_SIZE", 1)
+    here = min(whole_number("LOCAL_WORLD_SIZE", size), size)
+    for name, number in (("RANK", size), ("LOCAL_RANK", here)):
+        if whole_number(name, 0) >= number:
+            value = os.environ.pop(name)  # as the rank that it is not, this process would be silent
+            raise LaunchError(
+                f"{name}={value} is no rank of {number} process(es), as WORLD_SIZE={size} and "
+                f"LOCAL_WORLD_SIZE={here} have it; unset it, or have the launcher set it"
+            )
+
+
+def speaks() -> bool:
+    """Returns whether this process says what is wrong: one of each machine, and whoever is not
+    told which one it is."""
+    return re.fullmatch("[1-9][0-9]*", os.environ.get("LOCAL_RANK", "0")) is None
+
+
+def is_main() -> bool:
+    """Returns whether this is the main process, or one that is not told which one it is."""
+    return re.fullmatch("[1-9][0-9]*", os.environ.get("RANK", "0")) is None
+
+
+def value_error(error: BaseException) -> TrainerError | None:
+    """Returns the sentence for a library that could not read a variable, None for another error.
+
+    Libraries read them when they are imported, and name only the value.
+    """
+    if not isinstance(error, ValueError | TypeError | KeyError):
+        return None
+    text = str(error)
+    for name, value in sorted(os.environ.items()):
+        if name.startswith(_LIBRARIES) and (f"{value!r}" in text or f" {value} " in f" {text} "):
+            return LaunchError(
+                f"{name}={excerpt(value)} is not understood ({excerpt(text)}); unset it"
+            )
+    return None

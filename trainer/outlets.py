@@ -1,0 +1,64 @@
+"""Standard output and errors that may go away: a run does not end because nobody reads it."""
+
+import errno
+import io
+import os
+import sys
+from contextlib import suppress
+
+
+class _Outlet(io.FileIO):
+    """A file descriptor whose bytes are lost without an error once it cannot be written."""
+
+    problem: OSError | None = None
+
+    def write(self, data: "io.ReadableBuffer", /) -> int | None:  # pyright: ignore
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.problem = error
+            # Also what libraries in C and processes started later write has to go somewhere.
+            with suppress(OSError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self.fileno())
+                os.close(nowhere)
+            return memoryview(data).nbytes
+
+
+_outlets: list[_Outlet] = []
+
+
+def open_outlets() -> None:
+    """Opens what the process was started without, and lets output go away without an error.
+
+    A descriptor that is closed would be given to the next file, and a library's line be written
+    into it. What an encoding has no character for is escaped.
+    """
+    _outlets.clear()
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        old = getattr(sys, name)
+        outlet = _Outlet(descriptor, "w", closefd=False)
+        _outlets.append(outlet)
+        stream = io.TextIOWrapper(
+            io.BufferedWriter(outlet),
+            encoding=getattr(old, "encoding", None) or "utf-8",
+            errors="backslashreplace",
+            line_buffering=outlet.isatty() or descriptor == 2,
+        )
+        if old is not None:
+            old.flush()
+        setattr(sys, name, stream)
+
+
+def lost_output() -> OSError | None:
+    """Returns why standard output could not be written, None where it was or its reader left."""
+    if not _outlets:
+        return None
+    sys.stdout.flush()
+    problem = _outlets[0].problem
+    return None if problem is None or problem.errno in (errno.EPIPE, errno.EIO) else problem
