@@ -102,16 +102,17 @@ class Table:
         if self.dialect.header:
             next(records)
         swallowed: list[int] = []
-        quoted, literal = list[int](), 0
+        doubled, literal = list[int](), False
         for record in records:
             if len(record.cells) != len(self.columns):
                 raise DataError(self._wrong_size(record))
             if len(record.lines) > 1 and len(self.columns) > 1 and self._are_rows(record.lines):
                 swallowed.append(record.number)
             elif self.dialect.quotechar is None and '"' in record.lines[0]:
-                if any(map(_is_quoted, record.cells)):
-                    quoted.append(record.number)
-                literal += any('"' in cell and not _is_quoted(cell) for cell in record.cells)
+                cells = [cell for cell in record.cells if '"' in cell]
+                literal = literal or not all(map(_is_enclosed, cells))
+                if any('""' in cell[1:-1] for cell in cells):
+                    doubled.append(record.number)
             yield record.cells
         if swallowed:
             self.notes.append(
@@ -119,10 +120,10 @@ class Table:
                 f"may be rows of their own, the first in line {swallowed[0]}; if quotes are "
                 f"characters, set data.source.csv: {{quotechar: null}}"
             )
-        if quoted and not literal:
+        if doubled and not literal:
             self.notes.append(
-                f"{shown(self.file)}: {len(quoted)} rows have cells in double quotes, which are "
-                f"read as characters, the first in line {quoted[0]}; if they enclose cells, set "
+                f"{shown(self.file)}: {len(doubled)} rows have cells in double quotes, which are "
+                f"read as characters, the first in line {doubled[0]}; if they enclose cells, set "
                 f"data.source.csv: {{quotechar: '\"'}}"
             )
 
@@ -257,15 +258,9 @@ def check_table(file: Path, dialect: Dialect) -> None:
             pass
 
 
-def _is_quoted(cell: str) -> bool:
+def _is_enclosed(cell: str) -> bool:
     """Returns whether a cell is one in quotes, with each quote inside written twice."""
-    inside = cell[1:-1]
-    return (
-        len(cell) > 2
-        and cell[0] == cell[-1] == '"'
-        and '""' in inside
-        and '"' not in inside.replace('""', "")
-    )
+    return len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1].replace('""', "")
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def lines_of(file: Path, encoding: str = "utf-8") -> Iterator[str]:
         if unicode and stream.read(2) in UTF16:
             raise DataError(f"{shown(file)} is UTF-16, not UTF-8; save it as UTF-8")
         stream.seek(0)
-        text = TextIOWrapper(stream, "utf-8-sig" if unicode else encoding, newline="")
+        text = TextIOWrapper(stream, "utf-8" if unicode else encoding, newline="")
         try:
             while line := text.readline(LONGEST_LINE):
                 number += 1
