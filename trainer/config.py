@@ -1,5 +1,6 @@
 """What a recipe may say: frozen, strict models, one for each of its sections."""
 
+import codecs
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -68,6 +69,35 @@ class Tuning(Section):
     bias: Literal["none", "all", "lora_only"] = "none"
 
 
+class Csv(Section):
+    delimiter: str | None = None
+    """The character between cells; null is a comma in .csv and a tab, "\\t", in .tsv."""
+    quotechar: str | None = "auto"
+    """The character that encloses cells; null takes quotes for characters of the text. auto is " in
+    .csv and null in .tsv."""
+    encoding: str = "utf-8"
+    """Of the text, such as latin-1 or utf-16."""
+    header: bool = True
+    """Whether the first line names the columns; otherwise they are called "0", "1" and so on."""
+
+    @model_validator(mode="after")
+    def _can_be_read(self) -> Self:
+        for name, value in (("delimiter", self.delimiter), ("quotechar", self.quotechar)):
+            if value not in (None, "auto") and (len(value) != 1 or value in "\r\n\0"):
+                raise ValueError(
+                    f'{name} {value[:20]!r} is not one character; a tab is "\\t" in double quotes'
+                )
+        if self.delimiter is not None and self.delimiter == self.quotechar:
+            raise ValueError("delimiter and quotechar are the same")
+        try:
+            known = codecs.lookup(self.encoding)
+        except (LookupError, ValueError):  # ValueError: a NUL in the name
+            known = None
+        if known is None or not getattr(known, "_is_text_encoding", True):
+            raise ValueError(f"encoding {self.encoding[:40]!r} is unknown; use utf-8 or latin-1")
+        return self
+
+
 class Source(Section):
     hub: str | None = None
     """Name of a hub data set, or a folder that holds one."""
@@ -75,6 +105,8 @@ class Source(Section):
     revision: str | None = None
     files: dict[str, str | tuple[str, ...]] | None = None
     """Split name to a file, a folder or several of them."""
+    csv: Csv | None = None
+    """How .csv and .tsv files are read, where it is not as usual."""
     builtin: str | None = None
     """Name of a generator that comes with the package."""
     num_rows: Annotated[int, Field(gt=0, le=10_000_000)] = 6000
@@ -90,6 +122,14 @@ class Source(Section):
             raise ValueError("files needs a train entry")
         if self.hub is None and (self.config or self.revision):
             raise ValueError("config and revision go with hub only")
+        if self.files is None and self.csv is not None:
+            raise ValueError("csv goes with files only")
+        if self.hub is not None and not self.hub.strip():
+            raise ValueError("hub is empty; name a data set or a folder")
+        for split, paths in (self.files or {}).items():
+            several = [paths] if isinstance(paths, str) else paths
+            if not several or not all(path.strip() for path in several):
+                raise ValueError(f"files.{split[:40]} is empty; name a file or a folder")
         return self
 
 

@@ -169,7 +169,7 @@ SIZES = {"train": 30, "validation": 20, "test": 10}
         ("noname", "x", "noname is of no known kind"),
         ("a.jsonl", '{"text": \n', r"a\.jsonl, line 1 is not valid JSON "),
         ("a.parquet", "text", r"a\.parquet cannot be read as parquet: "),
-        ("a.csv", 'text,label\n"x', r"a\.csv cannot be read as csv: .*row 1"),
+        ("a.csv", 'text,label\n"x', r"a\.csv, line 2: a quote is not closed"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path, name, content, sentence):
@@ -228,7 +228,7 @@ def test_bytes_that_are_no_text_are_named_by_line(tmp_path):
 def test_a_zipped_file_that_was_cut_is_one_sentence(tmp_path):
     file = zipped(jsonl(tmp_path / "a.jsonl"))
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(DataError, match=r"a\.jsonl\.gz cannot be read as jsonl: ") as caught:
+    with pytest.raises(DataError, match=r"a\.jsonl\.gz cannot be read \(") as caught:
         load(file)
     assert "\n" not in str(caught.value)
 

@@ -139,7 +139,6 @@ def test_a_title_may_be_absent_and_an_id_a_number(tmp_path):
         '{"data": "a", "text": "b"}\n{"data": "c", "text": "\\"paragraphs\\": ["}\n',
         '{"data": [1, 2]}\n{"data": [3]}\n',
         '[{"data": [{"paragraphs": []}]}]',
-        '{"data": [{"story": "coqa", "questions": []}]}',
     ],
 )
 def test_other_json_is_read_as_before(tmp_path, content):

@@ -1,14 +1,23 @@
 """Rows from local files and folders of one kind, plain or with .gz."""
 
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from trainer.data.json_files import problem_in
+from trainer.config import Csv
+from trainer.data.csv_files import dialect_of, read_tables
+from trainer.data.json_files import json_rows_of
+from trainer.data.json_tables import own_tables, reads_the_same
+from trainer.data.kept_rows import kept_rows, rows_of_library, tables_of
+from trainer.data.reading import Tables, file_size, is_folder, shown
+from trainer.data.saved import is_saved, is_saved_dict, saved_files
 from trainer.data.squad_json import is_squad_json, read_squad_json
-from trainer.errors import DataError
+from trainer.data.text_files import read_lines
+from trainer.errors import DataError, excerpt, listed
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, Features
 
 READERS = {
     ".json": "json",
@@ -16,111 +25,154 @@ READERS = {
     ".csv": "csv",
     ".tsv": "csv",
     ".parquet": "parquet",
+    ".arrow": "arrow",
     ".txt": "text",
     ".raw": "text",
     ".tokens": "text",
 }
 
 
-def read_files(split: str, paths: str | tuple[str, ...]) -> "Dataset":
-    """Returns the rows of a split from its files, one below the other, those of folders by name.
+def read_files(
+    split: str, paths: str | Sequence[str], csv: Csv | None = None
+) -> "tuple[Dataset, list[str]]":
+    """Returns the rows of a split from its files, one below the other, those of folders by name;
+    and notes on them.
 
     Raises DataError that names the file, and where it can the line, that cannot be used.
     """
-    import datasets
-
-    files = [
-        file
-        for path in ([paths] if isinstance(paths, str) else paths)
-        for file in _files_under(split, Path(path))
-    ]
-    kinds = sorted({_suffix(file) for file in files})
-    if len(kinds) > 1:
-        raise DataError(f"data.source.files.{split}: files of several kinds: {', '.join(kinds)}")
-    kind = kinds.pop()
-    squad = [file for file in files if kind == ".json" and is_squad_json(file)]
-    if squad:
-        return _read_squad(split, files, squad)
     try:
-        rows = datasets.load_dataset(
-            READERS[kind],
-            data_files=[str(file) for file in files],
-            split="train",
-            **(_csv_options(files[0], kind) if READERS[kind] == "csv" else {}),
-        )
-        if READERS[kind] == "json":  # the only reader that lets bytes pass that are no text
-            for table in cast(Any, rows).with_format("arrow").iter(batch_size=10_000):
-                table.validate(full=True)
-        return cast("Dataset", rows)
+        notes: list[str] = []
+        files = [
+            file
+            for path in ([paths] if isinstance(paths, str) else paths)
+            for file in _files_under(Path(path), notes)
+        ]
+        kinds = sorted({kind_of(file) for file in files})
+        if len(kinds) > 1:
+            raise DataError(f"files of several kinds: {', '.join(kinds)}")
+        rows, more = _rows(files, kinds[0], csv)
+        if len(rows) == 0:
+            raise DataError(f"no rows in {_names(files)}")
+    except DataError as error:
+        raise DataError(f"data.source.files.{excerpt(split, 40)}: {error}") from error
+    return rows, [*notes, *more]
+
+
+def read_arrow(files: list[Path]) -> "Dataset":
+    """Returns the rows of .arrow files, of the stream or the file format."""
+    return _rows(files, ".arrow", None)[0]
+
+
+def kind_of(path: Path) -> str:
+    """Returns the ending that says how a file is read."""
+    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
+
+
+def _rows(files: list[Path], kind: str, csv: Csv | None) -> "tuple[Dataset, list[str]]":
+    if kind == ".json" and (squad := [file for file in files if is_squad_json(file)]):
+        if others := [file for file in files if file not in squad]:
+            raise DataError(
+                f"{_names(squad)} in the format of SQuAD, and {_names(others)} not; give files of "
+                f"one format"
+            )
+        return read_squad_json(files), []
+    if READERS[kind] == "csv":
+        dialect = dialect_of(kind, csv)
+        settings = {"kind": kind, **vars(dialect)}
+        return kept_rows(files, settings, lambda _, notes: read_tables(files, dialect, notes))
+    if READERS[kind] == "text":
+        return kept_rows(files, {"kind": "text"}, lambda _, notes: read_lines(files, notes))
+    if READERS[kind] == "json":
+        return kept_rows(files, {"kind": kind}, lambda scratch, _: _json(files, scratch))
+    return kept_rows(files, {"kind": kind}, lambda scratch, _: _by_library(files, kind, scratch))
+
+
+def _json(files: list[Path], scratch: Path) -> "tuple[Features, Tables]":
+    def rows() -> Iterator[dict[str, Any]]:
+        return json_rows_of(files)
+
+    if sum(map(len, rows())) == 0:  # all are read: no library sees a file that is not sound
+        raise DataError(f"no rows in {_names(files)}")
+    try:
+        read = rows_of_library("json", files, scratch, parse_agent_traces=False)
+        if reads_the_same(read, rows):
+            return read.features, tables_of(read)
+    except Exception as error:  # whatever it cannot read, the rows are known to be sound
+        if isinstance(error.__cause__ or error, OSError | MemoryError):
+            raise
+    return own_tables(rows)
+
+
+def _by_library(files: list[Path], kind: str, scratch: Path) -> "tuple[Features, Tables]":
+    try:
+        read = rows_of_library(READERS[kind], files, scratch)
     except Exception as error:  # whatever the reader raises, the file is what to mend
         if "corresponds to no data" in str(error):
-            raise DataError(f"data.source.files.{split}: no rows in {_names(files)}") from error
-        if READERS[kind] == "json":
-            for file in files:
-                if problem := problem_in(file, lines=kind == ".jsonl"):
-                    raise DataError(f"data.source.files.{split}: {file}, {problem}") from error
+            raise DataError(f"no rows in {_names(files)}") from error
         raise DataError(
-            f"data.source.files.{split}: {_names(files)} cannot be read as {kind[1:]}: "
-            f"{first_line(error.__cause__ or error)}"
+            f"{_names(files)} cannot be read as {kind[1:]}: "
+            f"{excerpt(first_line(error.__cause__ or error), 200)}"
         ) from error
+    return read.features, tables_of(read)
 
 
-def _read_squad(split: str, files: list[Path], squad: list[Path]) -> "Dataset":
-    others = [file for file in files if file not in squad]
-    if others:
+def _files_under(path: Path, notes: list[str]) -> list[Path]:
+    if is_folder(path):
+        return _files_in(path, notes)
+    size = file_size(path)
+    if kind_of(path) not in READERS:
         raise DataError(
-            f"data.source.files.{split}: {_names(squad)} in the format of SQuAD, and "
-            f"{_names(others)} not; give files of one format"
+            f"{shown(path)} is of no known kind; use {', '.join(READERS)}, plain or with .gz"
         )
-    try:
-        rows = read_squad_json(files)
-    except DataError as error:
-        raise DataError(f"data.source.files.{split}: {error}") from error
-    if len(rows) == 0:
-        raise DataError(f"data.source.files.{split}: no rows in {_names(files)}")
-    return rows
-
-
-def _csv_options(file: Path, kind: str) -> dict[str, Any]:
-    """Returns how a table is read: every column as the text that stands there.
-
-    Guessed types would make 01 a 1 and the word null a gap.
-    """
-    import csv
-
-    import datasets
-    import pandas as pd
-
-    tabs: dict[str, Any] = {"sep": "\t", "quoting": csv.QUOTE_NONE} if kind == ".tsv" else {}
-    names = pd.read_csv(file, nrows=0, **tabs).columns
-    features = datasets.Features({name: datasets.Value("string") for name in names})
-    return {"keep_default_na": False, "na_values": [], "features": features, **tabs}
-
-
-def _files_under(split: str, path: Path) -> list[Path]:
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if _suffix(file) in READERS)
-        if not files:
-            raise DataError(f"data.source.files.{split}: no data files in the folder {path}")
-        return files
-    if not path.is_file():
-        raise DataError(f"data.source.files.{split}: there is no file {path}")
-    if _suffix(path) not in READERS:
-        raise DataError(
-            f"data.source.files.{split}: {path.name} is of no known kind; use "
-            f"{', '.join(READERS)}, plain or with .gz"
-        )
-    if path.stat().st_size == 0:
-        raise DataError(f"data.source.files.{split}: {path} is empty")
+    if size == 0:
+        raise DataError(f"{shown(path)} is empty")
     return [path]
 
 
+def _files_in(folder: Path, notes: list[str]) -> list[Path]:
+    if is_saved_dict(folder):
+        raise DataError(
+            f"{shown(folder)} is a DatasetDict that save_to_disk wrote; set data.source.hub to it, "
+            f"or name the folder of one split in it"
+        )
+    if is_saved(folder):
+        return saved_files(folder)
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{shown(folder)} cannot be read ({error.strerror})") from error
+    files = [
+        file
+        for file in inside
+        if kind_of(file) in READERS and file.name[0] != "." and not file.is_dir()
+    ]
+    deeper = [
+        below
+        for below in inside
+        if below.is_dir()
+        and below.name[0] != "."
+        and any(kind_of(file) in READERS for file in islice(below.rglob("*"), 10_000))
+    ]
+    if deeper and files:
+        notes.append(
+            f"{shown(folder)}: data files in its folders {listed(one.name for one in deeper)} are "
+            f"not read; name them to read them too"
+        )
+    if deeper and not files:
+        raise DataError(
+            f"no data files in the folder {shown(folder)} itself, only in its folders "
+            f"{listed(one.name for one in deeper)}; name these"
+        )
+    if not files:
+        raise DataError(f"no data files in the folder {shown(folder)}")
+    for file in files:
+        file_size(file)
+    return files
+
+
 def _names(files: list[Path]) -> str:
-    return ", ".join(map(str, files))
-
-
-def _suffix(path: Path) -> str:
-    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
+    rest = f" and {len(files) - 3} more" if len(files) > 3 else ""
+    return ", ".join(map(shown, files[:3])) + rest
 
 
 def first_line(error: BaseException) -> str:

@@ -11,8 +11,10 @@ from trainer.data.builtin import BUILTIN
 from trainer.data.columns import ROW, check_columns, column_name, resolve_columns
 from trainer.data.documents import group_documents
 from trainer.data.exclusion import exclude
-from trainer.data.files import first_line, read_files
-from trainer.errors import ConfigError, DataError
+from trainer.data.files import read_files
+from trainer.data.hub import load_hub
+from trainer.data.repeated_rows import repeated_rows
+from trainer.errors import ConfigError, DataError, excerpt, listed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -26,9 +28,9 @@ def load_splits(data: Data) -> "tuple[dict[str, Dataset], list[str]]":
     a recipe excludes goes before max_rows, and both before a part of the train rows becomes another
     split. Raises DataError for what cannot be read, and for a split without rows.
     """
-    source = _load_source(data.source)
+    source, notes = _load_source(data.source)
     if "train" not in source:
-        raise DataError(f"the source has no train split; it has {', '.join(source)}")
+        raise DataError(f"the source has no train split; it has {listed(source)}")
     origins: dict[str, SplitOrigin] = {"train": "train"}
     for name, origin in (("validation", data.split.validation), ("test", data.split.test)):
         if origin == "auto":
@@ -36,11 +38,12 @@ def load_splits(data: Data) -> "tuple[dict[str, Dataset], list[str]]":
             origin = name if name in source else tenth
         if isinstance(origin, str) and origin not in source:
             raise ConfigError(
-                f"data.split.{name}: the source has no split {origin}; it has {', '.join(source)}"
+                f"data.split.{name}: the source has no split {excerpt(origin)}; it has "
+                f"{listed(source)}"
             )
         origins[name] = origin
     named = {origin for origin in origins.values() if isinstance(origin, str)}
-    taken, notes = _take({name: rows for name, rows in source.items() if name in named}, data)
+    taken, left_out = _take({name: rows for name, rows in source.items() if name in named}, data)
     splits = {"train": taken["train"]}
     for name, origin in origins.items():
         if isinstance(origin, Ratio):
@@ -51,7 +54,7 @@ def load_splits(data: Data) -> "tuple[dict[str, Dataset], list[str]]":
     for name, rows in splits.items():
         if len(rows) == 0:
             raise DataError(f"the {name} split has no rows; check data.source and data.split")
-    return splits, notes
+    return splits, [*notes, *left_out, *repeated_rows(splits, data.columns)]
 
 
 def row_number(rows: "Dataset", index: int) -> int:
@@ -83,6 +86,8 @@ def _take(source: "dict[str, Dataset]", data: Data) -> "tuple[dict[str, Dataset]
     taken: dict[str, Dataset] = {}
     notes: list[str] = []
     for name, rows in source.items():
+        if ROW in rows.column_names:
+            raise DataError(f"the {name} split has a column {ROW!r}, which is kept for our own use")
         rows = rows.add_column(ROW, cast(Any, np.arange(1, len(rows) + 1)))
         if not data.exclude and data.documents == "rows":
             rows = _first(rows, data.max_rows)
@@ -98,7 +103,7 @@ def _first(rows: "Dataset", most: int | None) -> "Dataset":
     return rows if most is None or most >= len(rows) else rows.select(range(most))
 
 
-def _load_source(source: Source) -> "dict[str, Dataset]":
+def _load_source(source: Source) -> "tuple[dict[str, Dataset], list[str]]":
     import datasets
 
     datasets.disable_progress_bars()
@@ -109,20 +114,14 @@ def _load_source(source: Source) -> "dict[str, Dataset]":
                 f"data.source.builtin: there is no {source.builtin}; did you mean {near}?"
             )
         generated = BUILTIN[source.builtin](source.num_rows, source.seed)
-        return {name: datasets.Dataset.from_list(rows) for name, rows in generated.items()}
+        return {name: datasets.Dataset.from_list(rows) for name, rows in generated.items()}, []
     if source.files is not None:
-        return {split: read_files(split, paths) for split, paths in source.files.items()}
-    assert source.hub is not None
-    try:
-        loaded = datasets.load_dataset(source.hub, source.config, revision=source.revision)
-    except Exception as error:  # the library raises a dozen kinds for what a user can mend
-        named = f"{source.hub}/{source.config}" if source.config else source.hub
-        raise DataError(
-            f"data.source.hub: {named} cannot be loaded from a folder, the cache or the hub "
-            f"({first_line(error)}); check the name and the access to it, or run `trainer prepare "
-            f"RECIPE` where the hub can be reached"
-        ) from error
-    return {str(name): rows for name, rows in cast(Any, loaded).items()}
+        read = {
+            split: read_files(split, paths, source.csv) for split, paths in source.files.items()
+        }
+        notes = [note for _, several in read.values() for note in several]
+        return {split: rows for split, (rows, _) in read.items()}, list(dict.fromkeys(notes))
+    return load_hub(source)
 
 
 def _divide(rows: "Dataset", ratio: Ratio, name: str) -> "dict[str, Dataset]":

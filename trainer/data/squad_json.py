@@ -4,14 +4,14 @@ Rajpurkar et al. 2016 (https://arxiv.org/abs/1606.05250) and 2018 (1806.03822). 
 of squad and squad_v2 on the hub.
 """
 
-import json
 import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.data.json_files import opened
+from trainer.data.json_files import whole_value
+from trainer.data.reading import opened, shown
 from trainer.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,6 +23,12 @@ HEAD = 64 * 1024
 # Numbers and texts may stand before the list of articles, and nothing else.
 ARTICLES = re.compile(r'\s*\{[^\[{]*"data"\s*:\s*\[\s*\{.*?"(?:paragraphs|qas)"\s*:', re.DOTALL)
 
+# Lists of articles or of paragraphs, as simpletransformers and tools for annotation write them.
+BARE = re.compile(
+    r'\s*\[\s*\{\s*"(?:context|title|qas|paragraphs)"\s*:.*?(?<!\\)"(?:paragraphs|qas)"\s*:\s*\[',
+    re.DOTALL,
+)
+
 
 def is_squad_json(file: Path) -> bool:
     """Returns whether a JSON file begins as those of SQuAD do; reads its beginning only."""
@@ -31,7 +37,7 @@ def is_squad_json(file: Path) -> bool:
             head = stream.read(HEAD).decode("utf-8-sig", errors="ignore")
     except (OSError, EOFError, zlib.error):
         return False
-    return ARTICLES.match(head) is not None
+    return ARTICLES.match(head) is not None or BARE.match(head) is not None
 
 
 def read_squad_json(files: Sequence[Path]) -> "Dataset":
@@ -56,22 +62,17 @@ def read_squad_json(files: Sequence[Path]) -> "Dataset":
     tables = [schema.empty_table()]
     for file in files:
         for number, article in enumerate(_articles(file), 1):
-            rows = list(_rows(article, f"{file}, article {number}"))
+            rows = list(_rows(article, f"{shown(file)}, article {number}"))
             tables.append(pa.Table.from_pylist(rows, schema=schema))
     return datasets.Dataset(pa.concat_tables(tables), info=datasets.DatasetInfo(features=features))
 
 
 def _articles(file: Path) -> list[Any]:
-    try:
-        with opened(file) as stream:
-            content = json.load(stream)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{file}, line {error.lineno} is not valid JSON ({error.msg}); mend the file there"
-        ) from error
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read ({error}); fetch it again") from error
-    return _part(content, "data", list, str(file))
+    content = whole_value(file)
+    if isinstance(content, list):
+        bare = bool(content) and isinstance(content[0], dict) and "paragraphs" not in content[0]
+        return [{"paragraphs": content}] if bare else content
+    return _part(content, "data", list, shown(file))
 
 
 def _rows(article: Any, place: str) -> Iterator[dict[str, Any]]:
@@ -81,9 +82,13 @@ def _rows(article: Any, place: str) -> Iterator[dict[str, Any]]:
         for count, question in enumerate(_part(paragraph, "qas", list, here), 1):
             name = str(_part(question, "id", str | int, f"{here}, question {count}"))
             there = f"{here}, question {name}"
-            impossible = question.get("is_impossible", False)
+            impossible = "is_impossible" in question and _part(
+                question, "is_impossible", bool, there
+            )
             answers = [] if impossible else _part(question, "answers", list, there)
             starts = [_part(answer, "answer_start", int, there) for answer in answers]
+            if any(isinstance(start, bool) or not 0 <= start < 2**31 for start in starts):
+                raise DataError(f"{there} has a wrong answer_start; mend it there")
             yield {
                 "id": name,
                 "title": str(article.get("title", "")),

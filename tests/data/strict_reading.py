@@ -1,0 +1,156 @@
+"""What stands in a file, read by hand: the reference for tests of hostile files.
+
+Each function returns rows, or None for a file that has no single meaning and is to be refused.
+"""
+
+import gzip
+import json
+import math
+import zlib
+from typing import Any
+
+Rows = list[dict[str, Any]]
+
+
+def strictly(name: str, content: bytes) -> Rows | None:
+    """Returns the rows of a file by its name: .csv, .tsv, .json, .jsonl or .txt, also with .gz."""
+    if content[:2] == b"\x1f\x8b":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error):
+            return None
+    kind = name.removesuffix(".gz").rpartition(".")[2]
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None
+    if kind in ("json", "jsonl"):
+        return _json(text, lines=kind == "jsonl")
+    if "\0" in text:
+        return None
+    if kind == "txt":
+        return [{"text": line} for line in _lines(text)]
+    return _table(_cells(text, *{"csv": (",", '"'), "tsv": ("\t", None)}[kind]))
+
+
+def same_values(one: Any, other: Any) -> bool:
+    """Returns whether two values are of one type and equal, floats up to their last digits.
+
+    A whole number is equal to the float of the same value, and what an object lacks is null.
+    """
+    if isinstance(one, dict) and isinstance(other, dict):
+        return all(same_values(one.get(key), other.get(key)) for key in {**one, **other})
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same_values, one, other))
+    if type(one) in (int, float) and type(other) in (int, float):
+        close = math.isclose(one, other, rel_tol=1e-9)
+        return one == other or (float in (type(one), type(other)) and close) or one != one != other
+    return type(one) is type(other) and one == other
+
+
+def _lines(text: str) -> list[str]:
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def _cells(text: str, delimiter: str, quote: str | None) -> list[list[str]] | None:
+    """Returns the cells of each line that is not blank, by RFC 4180, character by character."""
+    rows: list[list[str]] = []
+    row: list[str] = []
+    cell, place, quoted, bare = "", 0, False, True
+    while place < len(text):
+        character = text[place]
+        if quoted:
+            if character != quote:
+                cell += character
+            elif text[place + 1 : place + 2] == quote:
+                cell += character
+                place += 1
+            elif text[place + 1 : place + 2] not in ("", delimiter, "\n", "\r"):
+                return None
+            else:
+                quoted = False
+        elif (
+            character == quote
+            and cell == ""
+            and text[place - 1 : place] in ("", "\n", "\r", delimiter)
+        ):
+            quoted, bare = True, False
+        elif character == delimiter:
+            row, cell = [*row, cell], ""
+        elif character in "\r\n":
+            if row or cell.strip(" \t") or not bare:
+                rows.append([*row, cell])
+            row, cell, bare = [], "", True
+            place += text[place : place + 2] == "\r\n"
+        else:
+            cell += character
+        place += 1
+    if quoted:
+        return None
+    if row or cell.strip(" \t") or not bare:
+        rows.append([*row, cell])
+    return rows
+
+
+def _table(cells: list[list[str]] | None) -> Rows | None:
+    if not cells or len(cells) < 2:
+        return None
+    names = [name or f"Unnamed: {place}" for place, name in enumerate(cells[0])]
+    if len(set(names)) < len(names) or any(len(row) != len(names) for row in cells):
+        return None
+    return [dict(zip(names, row, strict=True)) for row in cells[1:]]
+
+
+class _WrongError(Exception):
+    pass
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise _WrongError
+    return dict(pairs)
+
+
+def _value(text: str) -> Any:
+    try:
+        value = json.loads(text, object_pairs_hook=_object)
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise _WrongError from error
+    return value
+
+
+def _json(text: str, *, lines: bool) -> Rows | None:
+    try:
+        if lines:
+            rows: Any = [
+                _value(line) for line in text.replace("\r", "\n").split("\n") if line.strip()
+            ]
+        else:
+            rows = _rows_of_one_file(text)
+    except _WrongError:
+        return None
+    if rows and all(isinstance(row, str) for row in rows) and not lines:
+        rows = [{"text": row} for row in rows]
+    if not rows or not all(isinstance(row, dict) for row in rows) or not any(rows):
+        return None
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [{name: row.get(name) for name in names} for row in rows]
+
+
+def _rows_of_one_file(text: str) -> Any:
+    parts = [line for line in text.replace("\r", "\n").split("\n") if line.strip()]
+    if len(parts) > 1:
+        try:
+            values = [_value(part) for part in parts]
+            if all(isinstance(value, dict) for value in values):
+                return values
+        except _WrongError:
+            pass
+    value = _value(text)
+    if isinstance(value, list):
+        return value
+    if isinstance(value, dict):
+        return value["data"] if isinstance(value.get("data"), list) else [value]
+    return None

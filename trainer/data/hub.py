@@ -1,0 +1,162 @@
+"""Data sets of the hub, from its cache, or from a folder that is like one."""
+
+import csv
+import os
+import re
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from trainer.config import Source
+from trainer.data.csv_files import Dialect, check_table
+from trainer.data.files import first_line, read_arrow
+from trainer.data.json_files import json_rows_of
+from trainer.data.json_tables import reads_the_same
+from trainer.data.kept_rows import checked_once, quiet
+from trainer.data.reading import file_size, is_file, is_folder, shown
+from trainer.data.saved import is_saved, is_saved_dict, saved_files, saved_splits
+from trainer.errors import DataError, excerpt, listed
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+NAME = re.compile(r"[\w.-]+(/[\w.-]+){0,2}")
+PATTERN = re.compile(r"[*?\[\]]|::")
+"""What the library takes for a pattern or a chain of protocols."""
+
+
+def load_hub(source: Source) -> "tuple[dict[str, Dataset], list[str]]":
+    """Returns the splits of a hub data set or of a folder in its place, and notes on them.
+
+    Raises DataError that says what cannot be loaded, and what may be meant.
+    """
+    assert source.hub is not None
+    folder = Path(source.hub)
+    try:
+        if is_folder(folder):
+            return _splits_of_folder(folder, source), []
+        return _splits_of_hub(source.hub, source)
+    except DataError as error:
+        raise DataError(f"data.source.hub: {error}") from error
+
+
+def _splits_of_hub(name: str, source: Source) -> "tuple[dict[str, Dataset], list[str]]":
+    from datasets import packaged_modules
+
+    if is_file(Path(name)):
+        raise DataError(
+            f"{shown(Path(name))} is a file; set data.source: {{files: {{train: {excerpt(name)}}}}}"
+        )
+    if not NAME.fullmatch(name):
+        raise DataError(f"{excerpt(name)} is neither a folder nor the name of a hub data set")
+    if (Path(packaged_modules.__file__).parent / name).is_dir():
+        raise DataError(
+            f"{name} names a kind of file, for which the working directory would be read; name the "
+            f"files in data.source.files"
+        )
+    base, _, subset = name.rpartition("/")
+    if "/" in base and source.config is None:  # the hub has names of two parts at most
+        note = f"data.source.hub: {name} is read as hub: {base}, config: {subset}"
+        return _loaded(base, source.model_copy(update={"config": subset})), [note]
+    try:
+        return _loaded(name, source), []
+    except DataError as error:
+        if not base or source.config is not None:
+            raise
+        hint = f"if {subset} is a subset of {base}, set hub: {base} and config: {subset}"
+        raise DataError(f"{excerpt(error, 300)}; {hint}") from error
+
+
+def _loaded(name: str, source: Source) -> "dict[str, Dataset]":
+    import datasets
+
+    try:
+        with quiet():
+            loaded = datasets.load_dataset(name, source.config, revision=source.revision)
+    except Exception as error:  # the library raises a dozen kinds for what a user can mend
+        named = f"{name}/{source.config}" if source.config else name
+        raise DataError(
+            f"{excerpt(named, 150)} cannot be loaded from a folder, the cache or the hub "
+            f"({excerpt(first_line(error), 150)}); check the name and the access to it, or run "
+            f"`trainer prepare RECIPE` where the hub can be reached"
+        ) from error
+    return {str(split): rows for split, rows in cast(Any, loaded).items()}
+
+
+def _splits_of_folder(folder: Path, source: Source) -> "dict[str, Dataset]":
+    saved: dict[str, Path] = {}
+    if is_saved_dict(folder):
+        saved = saved_splits(folder)
+    elif is_saved(folder):
+        saved = {"train": folder}
+    if saved and source.config is not None:
+        raise DataError(
+            f"{shown(folder)} was saved by save_to_disk and has no config; leave it out"
+        )
+    if saved:
+        return {name: read_arrow(saved_files(part)) for name, part in saved.items()}
+    if PATTERN.search(str(folder)):
+        raise DataError(
+            f"{shown(folder)}: a folder with *, ?, [, ] or :: in its path is taken for a pattern; "
+            f"rename it, or name its files in data.source.files"
+        )
+    for below in folder.rglob("*"):
+        if below.exists() and not below.is_dir():
+            file_size(below)
+    return _checked(folder, source)
+
+
+def _checked(folder: Path, source: Source) -> "dict[str, Dataset]":
+    """Returns the splits of a folder; raises DataError if the library would read other rows than
+    those that stand in its files."""
+    import datasets
+
+    try:
+        with quiet():
+            builder: Any = datasets.load_dataset_builder(str(folder), source.config)
+    except Exception:  # it says the same when it loads
+        return _loaded(str(folder), source)
+    files: dict[str, list[Path]] = {
+        str(split): [Path(os.path.normpath(file)) for file in names]
+        for split, names in (builder.config.data_files or {}).items()
+    }
+    for file in chain.from_iterable(files.values()):
+        if not file.is_relative_to(folder.absolute()):
+            raise DataError(f"{shown(folder)}: its README.md names {shown(file)} outside of it")
+        if PATTERN.search(str(file)):
+            raise DataError(
+                f"{shown(file)}: a name with *, ?, [, ] or :: is taken for a pattern; rename it, "
+                f"or name it in data.source.files"
+            )
+        _check_file(file, builder)
+    loaded = _loaded(str(folder), source)
+    typed = builder.config.features is not None or builder.info.features is not None
+    if builder.name == "json" and builder.config.field is None and not typed:
+        for split, several in files.items():
+            if split in loaded:
+                _compare(loaded[split], several)
+    return loaded
+
+
+def _check_file(file: Path, builder: Any) -> None:
+    settings = builder.config
+    if builder.name == "json" and settings.field is None:
+        checked_once([file], {}, lambda: any(json_rows_of([file])))
+    elif builder.name == "csv" and settings.header in ("infer", 0):
+        dialect = Dialect(
+            settings.delimiter or settings.sep,
+            None if settings.quoting == csv.QUOTE_NONE else settings.quotechar,
+            settings.encoding or "utf-8",
+        )
+        checked_once([file], vars(dialect), lambda: check_table(file, dialect))
+
+
+def _compare(rows: "Dataset", files: list[Path]) -> None:
+    def compare() -> None:
+        if not reads_the_same(rows, lambda: json_rows_of(files)):
+            raise DataError(
+                f"the library reads other values than stand in {listed(map(shown, files), 2)}; "
+                f"name the files in data.source.files"
+            )
+
+    checked_once(files, {"library": True}, compare)

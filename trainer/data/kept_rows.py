@@ -1,0 +1,120 @@
+"""Rows of files, read once and kept under a hash of what the files hold."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, cast
+
+from trainer.data.prepare import cache_folder, content_key, write_once
+from trainer.data.reading import Tables, faults_named, shown
+from trainer.errors import DataError, excerpt
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
+FORMAT = 1
+"""Raised when the rows of the same files change, so that no older ones are reused."""
+
+Read = Callable[[Path, list[str]], "tuple[Features, Tables]"]
+"""Gives the kinds of columns and the rows, given a folder for its own use and notes to add to."""
+
+
+def kept_rows(
+    files: Sequence[Path], settings: dict[str, Any], read: Read
+) -> "tuple[Dataset, list[str]]":
+    """Returns the rows of files, and notes on them, which `read` gives unless they are there."""
+    import datasets
+
+    key = _key(files, settings)
+
+    def write(folder: Path) -> None:
+        notes: list[str] = []
+        scratch = folder / "scratch"
+        features, tables = read(scratch, notes)
+        _write(folder / "rows.arrow", features, tables)
+        (folder / "notes.json").write_text(json.dumps(notes))
+        shutil.rmtree(scratch, ignore_errors=True)
+
+    folder = write_once(cache_folder() / "rows" / key, write)
+    try:
+        rows = datasets.Dataset.from_file(str(folder / "rows.arrow"))
+        notes = json.loads((folder / "notes.json").read_text())
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise DataError(f"{folder} cannot be read ({excerpt(error)}); delete it") from error
+    return rows, notes
+
+
+def checked_once(
+    files: Sequence[Path], settings: dict[str, Any], check: Callable[[], object]
+) -> None:
+    """Calls `check` unless it has passed for files of this content before."""
+    key = _key(files, {"check": settings})
+
+    def write(folder: Path) -> None:
+        check()
+        (folder / "passed").touch()
+
+    write_once(cache_folder() / "rows" / key, write)
+
+
+def rows_of_library(kind: str, files: Sequence[Path], scratch: Path, **options: Any) -> "Dataset":
+    """Returns the rows as the `datasets` library reads files of a kind.
+
+    It takes names for patterns and chains of protocols, and gets others for that reason.
+    """
+    import datasets
+
+    with TemporaryDirectory(prefix="trainer-") as folder, quiet():
+        names = [str(Path(folder) / f"{place}.{kind}") for place in range(len(files))]
+        for name, file in zip(names, files, strict=True):
+            Path(name).symlink_to(file.absolute())
+        rows = datasets.load_dataset(
+            kind, data_files=names, split="train", cache_dir=str(scratch), **options
+        )
+    return cast("Dataset", rows)
+
+
+def tables_of(rows: "Dataset") -> Tables:
+    return cast(Any, rows).with_format("arrow").iter(batch_size=1000)
+
+
+def _write(file: Path, features: "Features", tables: Tables) -> None:
+    import pyarrow as pa
+
+    schema = features.arrow_schema
+    with file.open("wb") as stream, pa.ipc.new_stream(stream, schema) as writer:
+        for table in tables:
+            writer.write_table(table.cast(schema))
+
+
+def _key(files: Sequence[Path], settings: dict[str, Any]) -> str:
+    import datasets
+
+    return content_key(
+        rows_format=FORMAT,
+        files=[(shown(file), _digest(file)) for file in files],
+        settings=settings,
+        library=datasets.__version__,
+    )
+
+
+def _digest(file: Path) -> str:
+    with faults_named(file), file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """Keeps the library from printing the errors that it also raises."""
+    import datasets
+
+    before = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(before)
