@@ -22,6 +22,7 @@ from trainer.models.architecture import build_model_config, check_length
 from trainer.models.tokenizer import load_tokenizer, tokenizer_digest, train_tokenizer
 from trainer.tasks import task_of
 from trainer.tasks.base import Task
+from trainer.tasks.unlabelled import lacks_column, lacks_targets
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -49,6 +50,7 @@ def build_inputs(recipe: Recipe, directory: Path | None) -> Inputs:
     kind = task_of(recipe)
     columns = kind.columns(recipe)
     rows, left_out = load_splits(recipe.data)
+    rows, unlabelled = lacks_column(kind.target, columns, rows)
     check_columns(rows, columns, section="")
     rows = {name: resolve_columns(part, columns) for name, part in rows.items()}
     tokenizer = build_tokenizer(recipe, rows["train"], directory)
@@ -58,8 +60,10 @@ def build_inputs(recipe: Recipe, directory: Path | None) -> Inputs:
     for name, value in task.config_values().items():
         setattr(model_config, name, value)
     _check_metric(recipe, task, rows)
+    rows, without_targets = lacks_targets(task, rows)
     splits, notes = prepare_splits(rows, task, recipe, tokenizer)
-    return Inputs(task, tokenizer, model_config, splits, (*left_out, *notes))
+    found = (*left_out, *unlabelled, *without_targets, *notes)
+    return Inputs(task, tokenizer, model_config, splits, found)
 
 
 def build_tokenizer(recipe: Recipe, train: "Dataset", directory: Path | None) -> Any:
@@ -127,6 +131,7 @@ def prepare_splits(
                 f"{counted.num_skipped} bad {name} examples were skipped; the first: "
                 f"{counted.first_skipped}"
             )
+        notes += task.notes(name, splits[name])
     return splits, notes
 
 
