@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.config import Recipe, TrainedTokenizer, smaller_is_better
+from trainer.config import OtherTask, Recipe, TrainedTokenizer, smaller_is_better
 from trainer.data.columns import check_columns, column_name, resolve_columns
 from trainer.data.prepare import (
     PreparedSplit,
@@ -62,6 +62,9 @@ def build_inputs(recipe: Recipe, directory: Path | None) -> Inputs:
     _check_metric(recipe, task, rows)
     rows, without_targets = lacks_targets(task, rows)
     splits, notes = prepare_splits(rows, task, recipe, tokenizer)
+    keeps_worst = _keeps_worst(recipe)
+    if keeps_worst is not None:  # a run that was begun before this was refused
+        notes.append(f"{keeps_worst}, as this run was begun")
     found = (*left_out, *unlabelled, *without_targets, *notes)
     return Inputs(task, tokenizer, model_config, splits, found)
 
@@ -144,6 +147,24 @@ def digest_of_rows(rows: "Dataset", recipe: Recipe) -> str:
 
 def _copy(source: Path, folder: Path) -> None:
     shutil.copytree(source, folder, dirs_exist_ok=True)
+
+
+def check_mode(recipe: Recipe) -> None:
+    """Raises ConfigError for a new run that would keep its worst step."""
+    wrong = _keeps_worst(recipe)
+    if wrong is not None:
+        raise ConfigError(f"evaluation.mode: {wrong}; set mode: max")
+
+
+def _keeps_worst(recipe: Recipe) -> str | None:
+    """Returns a clause where the smallest value of a metric decides of which more is better.
+
+    The metrics of other tasks than our own may be errors.
+    """
+    metric, mode = recipe.evaluation.metric, recipe.evaluation.mode
+    if mode == "max" or smaller_is_better(metric) or isinstance(recipe.task, OtherTask):
+        return None
+    return f"min takes the step with the smallest {metric}, which is the worst, for the best"
 
 
 def _check_metric(recipe: Recipe, task: Task, rows: "dict[str, Dataset]") -> None:

@@ -8,7 +8,7 @@ import torch
 
 from trainer.config import Model, Recipe, TrainedTokenizer
 from trainer.data.prepare import PreparedSplit, cache_folder
-from trainer.inputs import Inputs, build_inputs
+from trainer.inputs import Inputs, build_inputs, check_mode
 from trainer.models.load import load_model
 
 
@@ -18,6 +18,7 @@ def prepare(recipe: Recipe) -> Iterator[str]:
     Neither a device nor a weight in memory is needed. Raises ConfigError and DataError as the run
     would that reads the caches.
     """
+    check_mode(recipe)
     inputs = build_inputs(recipe, None)
     yield _line("tokenizer", _tokenizer(recipe.model, len(inputs.tokenizer)))
     for name, split in inputs.splits.items():

@@ -13,6 +13,7 @@ from trainer.checkpoint import CheckpointStore, load_checkpoint, read_record, ve
 from trainer.config import Recipe
 from trainer.environment import describe_environment
 from trainer.errors import CheckpointError, RunDirectoryError
+from trainer.inputs import check_mode
 from trainer.ranks import on_main
 from trainer.run import Run
 from trainer.run_directory import (
@@ -55,6 +56,7 @@ def open_directory(
         if tokenizer.is_dir():
             shutil.copytree(tokenizer, directory / "tokenizer", dirs_exist_ok=True)
     else:
+        check_mode(recipe)
         # Without a checkpoint there is nothing to continue; a tokenizer left there may be another.
         shutil.rmtree(directory / "tokenizer", ignore_errors=True)
     write_recipe(directory, recipe)
