@@ -14,6 +14,7 @@ from trainer.config import Recipe
 from trainer.environment import describe_environment
 from trainer.errors import CheckpointError, RunDirectoryError
 from trainer.inputs import check_mode
+from trainer.metrics.averages import with_macro_averages
 from trainer.ranks import on_main
 from trainer.run import Run
 from trainer.run_directory import (
@@ -27,6 +28,7 @@ from trainer.run_directory import (
 )
 from trainer.state import TrainState
 from trainer.status import read_status
+from trainer.tracking import metrics_at, read_lines
 
 
 def open_directory(
@@ -113,9 +115,26 @@ def resume_run(run: Run, accelerator: Accelerator, resume: str) -> TrainState:
             order_digest=run.order_digest,
         )
         run.tracker.say(f"resuming from {checkpoint}")
+        state = _as_measured_today(run, accelerator, state)
         state = _with_best_at_hand(run, accelerator, state)
     run.tracker.start(state)
     return state
+
+
+def _as_measured_today(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
+    """Returns the state with the best value as it is measured now, so that later ones compare.
+
+    Earlier versions counted classes that never occur in macro averages.
+    """
+    metric, best = run.recipe.evaluation.metric, state.best_step
+    if best is None or not metric.endswith("_macro"):
+        return state
+    lines = on_main(accelerator, lambda: read_lines(run.directory / "metrics.jsonl"))
+    measured = metrics_at(lines, best).get("validation", {})
+    value = with_macro_averages(measured).get(metric, state.best_value)
+    if value != state.best_value:
+        run.tracker.say(f"the best {metric} so far was {state.best_value} and is now {value}")
+    return replace(state, best_value=value)
 
 
 def _with_best_at_hand(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:

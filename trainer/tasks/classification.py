@@ -12,7 +12,7 @@ from trainer import config
 from trainer.data.columns import column_name
 from trainer.data.prepare import Columns, PreparedSplit, Summary
 from trainer.errors import ConfigError, DataError, excerpt, listed
-from trainer.metrics.classification import from_confusion
+from trainer.metrics.classification import from_counts
 from trainer.tasks.base import Batch, LossTerm, Record, Task, attention_mask, numbered, pad
 from trainer.tasks.labels import (
     class_names,
@@ -56,7 +56,7 @@ class Classification(Task):
         self.max_seq_length = max_seq_length
         self.label_smoothing = label_smoothing
         self.class_weights = torch.tensor(class_weights or [1.0] * len(self.labels))
-        self.num_statistics = len(self.labels) ** 2
+        self.num_statistics = 3 * len(self.labels)
         binary = ["precision", "recall", "f1"] if len(self.labels) == 2 else []
         shares: list[str] = ["accuracy", *binary, "precision_macro", "recall_macro", "f1_macro"]
         self.metrics_offered = (*shares, "loss")
@@ -262,8 +262,11 @@ class Classification(Task):
         return loss[None], logits.detach()
 
     def statistics(self, outputs: Any, targets: dict[str, Tensor]) -> Tensor:
-        pairs = targets["labels"] * len(self.labels) + outputs.argmax(-1)
-        return torch.bincount(pairs, minlength=self.num_statistics).double()
+        """Returns, for each class, how many were answered rightly, answered so, and are of it."""
+        labels, predicted = targets["labels"], outputs.argmax(-1)
+        of_each = (labels[predicted == labels], predicted, labels)
+        size = len(self.labels)
+        return torch.cat([torch.bincount(one, minlength=size) for one in of_each]).double()
 
     def metrics(
         self,
@@ -271,8 +274,7 @@ class Classification(Task):
         answers: list[Record],
         validation: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        size = len(self.labels)
-        return from_confusion(statistics.reshape(size, size).astype(np.int64), self.labels)
+        return from_counts(*statistics.astype(np.int64).reshape(3, -1), labels=self.labels)
 
     def records(
         self, outputs: Any, targets: dict[str, Tensor], split: PreparedSplit, ids: np.ndarray
