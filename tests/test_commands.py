@@ -224,6 +224,31 @@ def test_a_best_step_that_was_not_kept_is_looked_for_anew(reviews_recipe, write_
     assert results["final"]["step"] == 20
 
 
+def test_a_new_run_may_not_keep_its_worst_step(reviews_recipe, write_recipe, tmp_path):
+    for metric in ("accuracy", "f1_macro"):
+        reviews_recipe["evaluation"] = {"metric": metric, "mode": "min"}
+        recipe = str(write_recipe(reviews_recipe))
+        for command in (["train", recipe, "--run-dir", str(tmp_path / "run")], ["prepare", recipe]):
+            done = CliRunner().invoke(main, command)
+            assert done.exit_code == 2
+            assert f"evaluation.mode: min takes the step with the smallest {metric}" in done.output
+
+
+def test_a_run_that_was_begun_so_goes_on_and_says_it(reviews_recipe, write_recipe, tmp_path):
+    reviews_recipe["checkpoint"] = {"every_steps": 6, "keep_last": 9}
+    recipe, directory = write_recipe(reviews_recipe), tmp_path / "run"
+    run("train", recipe, "--run-dir", directory)
+    shutil.rmtree(directory / "checkpoints" / "step-00000020")
+    (directory / "status.json").unlink()
+    config = directory / "config.yaml"
+    config.write_text(config.read_text().replace("mode: max", "mode: min"))
+    assert "accuracy" in run("evaluate", directory)
+    output = run("train", recipe, "--run-dir", directory, "--set", "evaluation.mode=min")
+    assert "note: min takes the step with the smallest accuracy" in output
+    results = json.loads((directory / "results.json").read_text())
+    assert results["final"]["step"] == 20
+
+
 def test_seconds_of_training_leave_out_evaluation(finished):
     directory, _ = finished
     results = json.loads((directory / "results.json").read_text())

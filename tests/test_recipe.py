@@ -157,7 +157,7 @@ def test_an_unknown_key_names_the_nearest(reviews_recipe, key, value, sentence):
         ("model.tokenizer", 3),
         ("model.tokenizer", {"train": "wordpiece", "vocab_size": 10}),
         ("task.labels", ["a"]),
-        ("task.labels", [0, 1]),
+        ("task.labels", [0.5, 1]),
         ("task.class_weights", [1.0, 0.0]),
     ],
 )

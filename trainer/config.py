@@ -12,6 +12,7 @@ from trainer.task_settings import GeneratedAnswers as GeneratedAnswers
 from trainer.task_settings import Generation as Generation
 from trainer.task_settings import LabelWords as LabelWords
 from trainer.task_settings import MaskedLM as MaskedLM
+from trainer.task_settings import OtherTask as OtherTask
 from trainer.task_settings import QuestionAnswering as QuestionAnswering
 from trainer.task_settings import TaskSettings as TaskSettings
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.config import Recipe, TrainedTokenizer, smaller_is_better
+from trainer.config import OtherTask, Recipe, TrainedTokenizer, smaller_is_better
 from trainer.data.columns import check_columns, column_name, resolve_columns
 from trainer.data.prepare import (
     PreparedSplit,
@@ -23,6 +23,7 @@ from trainer.models.pair_separator import separate_pairs
 from trainer.models.tokenizer import load_tokenizer, tokenizer_digest, train_tokenizer
 from trainer.tasks import task_of
 from trainer.tasks.base import Task
+from trainer.tasks.unlabelled import lacks_column, lacks_targets
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -50,6 +51,7 @@ def build_inputs(recipe: Recipe, directory: Path | None) -> Inputs:
     kind = task_of(recipe)
     columns = kind.columns(recipe)
     rows, left_out = load_splits(recipe.data)
+    rows, unlabelled = lacks_column(kind.target, columns, rows)
     check_columns(rows, columns, section="")
     rows = {name: resolve_columns(part, columns) for name, part in rows.items()}
     tokenizer = build_tokenizer(recipe, rows["train"], directory)
@@ -63,8 +65,13 @@ def build_inputs(recipe: Recipe, directory: Path | None) -> Inputs:
     for name, value in task.config_values().items():
         setattr(model_config, name, value)
     _check_metric(recipe, task, rows)
+    rows, without_targets = lacks_targets(task, rows)
     splits, notes = prepare_splits(rows, task, recipe, tokenizer)
-    return Inputs(task, tokenizer, model_config, splits, (*left_out, *said, *notes))
+    keeps_worst = _keeps_worst(recipe)
+    if keeps_worst is not None:  # a run that was begun before this was refused
+        notes.append(f"{keeps_worst}, as this run was begun")
+    found = (*left_out, *unlabelled, *without_targets, *said, *notes)
+    return Inputs(task, tokenizer, model_config, splits, found)
 
 
 def build_tokenizer(recipe: Recipe, train: "Dataset", directory: Path | None) -> Any:
@@ -132,6 +139,7 @@ def prepare_splits(
                 f"{counted.num_skipped} bad {name} examples were skipped; the first: "
                 f"{counted.first_skipped}"
             )
+        notes += task.notes(name, splits[name])
     return splits, notes
 
 
@@ -144,6 +152,24 @@ def digest_of_rows(rows: "Dataset", recipe: Recipe) -> str:
 
 def _copy(source: Path, folder: Path) -> None:
     shutil.copytree(source, folder, dirs_exist_ok=True)
+
+
+def check_mode(recipe: Recipe) -> None:
+    """Raises ConfigError for a new run that would keep its worst step."""
+    wrong = _keeps_worst(recipe)
+    if wrong is not None:
+        raise ConfigError(f"evaluation.mode: {wrong}; set mode: max")
+
+
+def _keeps_worst(recipe: Recipe) -> str | None:
+    """Returns a clause where the smallest value of a metric decides of which more is better.
+
+    The metrics of other tasks than our own may be errors.
+    """
+    metric, mode = recipe.evaluation.metric, recipe.evaluation.mode
+    if mode == "max" or smaller_is_better(metric) or isinstance(recipe.task, OtherTask):
+        return None
+    return f"min takes the step with the smallest {metric}, which is the worst, for the best"
 
 
 def _check_metric(recipe: Recipe, task: Task, rows: "dict[str, Dataset]") -> None:

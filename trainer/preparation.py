@@ -8,7 +8,7 @@ import torch
 
 from trainer.config import Model, Recipe, TrainedTokenizer
 from trainer.data.prepare import PreparedSplit, cache_folder
-from trainer.inputs import Inputs, build_inputs
+from trainer.inputs import Inputs, build_inputs, check_mode
 from trainer.memory_advice import recipe_memory
 from trainer.models.load import load_model
 
@@ -19,6 +19,7 @@ def prepare(recipe: Recipe) -> Iterator[str]:
     Neither a device nor a weight in memory is needed. Raises ConfigError and DataError as the run
     would that reads the caches.
     """
+    check_mode(recipe)
     with recipe_memory(recipe, "data", "preparing the data"):
         inputs = build_inputs(recipe, None)
     yield _line("tokenizer", _tokenizer(recipe.model, len(inputs.tokenizer)))

@@ -13,6 +13,8 @@ from trainer.checkpoint import CheckpointStore, load_checkpoint, read_record, ve
 from trainer.config import Recipe
 from trainer.environment import describe_environment
 from trainer.errors import CheckpointError, RunDirectoryError
+from trainer.inputs import check_mode
+from trainer.metrics.averages import with_macro_averages
 from trainer.ranks import on_main
 from trainer.run import Run
 from trainer.run_directory import (
@@ -27,6 +29,7 @@ from trainer.run_directory import (
 )
 from trainer.state import TrainState
 from trainer.status import read_status
+from trainer.tracking import metrics_at, read_lines
 
 
 def open_directory(
@@ -61,6 +64,7 @@ def open_directory(
         if tokenizer.is_dir():
             shutil.copytree(tokenizer, directory / "tokenizer", dirs_exist_ok=True)
     else:
+        check_mode(recipe)
         # Without a checkpoint there is nothing to continue; a tokenizer left there may be another.
         shutil.rmtree(directory / "tokenizer", ignore_errors=True)
     write_recipe(directory, recipe)
@@ -117,9 +121,26 @@ def resume_run(run: Run, accelerator: Accelerator, resume: str) -> TrainState:
             order_digest=run.order_digest,
         )
         run.tracker.say(f"resuming from {checkpoint}")
+        state = _as_measured_today(run, accelerator, state)
         state = _with_best_at_hand(run, accelerator, state)
     run.tracker.start(state)
     return state
+
+
+def _as_measured_today(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
+    """Returns the state with the best value as it is measured now, so that later ones compare.
+
+    Earlier versions counted classes that never occur in macro averages.
+    """
+    metric, best = run.recipe.evaluation.metric, state.best_step
+    if best is None or not metric.endswith("_macro"):
+        return state
+    lines = on_main(accelerator, lambda: read_lines(run.directory / "metrics.jsonl"))
+    measured = metrics_at(lines, best).get("validation", {})
+    value = with_macro_averages(measured).get(metric, state.best_value)
+    if value != state.best_value:
+        run.tracker.say(f"the best {metric} so far was {state.best_value} and is now {value}")
+    return replace(state, best_value=value)
 
 
 def _with_best_at_hand(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from string import Formatter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from trainer.section import CountInt, Fraction, PositiveInt, Section
 
@@ -63,10 +63,26 @@ class LabelWords(Section):
         return self
 
 
+def _label_text(value: Any) -> Any:
+    """Returns a label as text: YAML has 1 and true without quotes."""
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError("a label is a name, a whole number, or true or false; quote other numbers")
+    if isinstance(value, float):
+        value = int(value)
+    return str(value) if isinstance(value, int) else value
+
+
+Label = Annotated[str, BeforeValidator(_label_text)]
+
+
 class Classification(Section):
     name: Literal["classification"]
-    labels: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    labels: Annotated[tuple[Label, ...], Field(min_length=2)] | None = None
     """Names in the order of their indices; null takes what the train split holds."""
+    check_labels: bool = True
+    """Without task.labels: refuse a label column of scores, of several labels a row, of more labels
+    than half the rows or than 1,000, or of labels that differ only in case, spaces or form. false
+    takes each value as a class."""
     class_weights: Literal["balanced"] | tuple[Annotated[float, Field(gt=0)], ...] | None = None
     """Weight of each class in the loss; balanced is rows / (classes * rows of the class)."""
     label_smoothing: Fraction = 0.0

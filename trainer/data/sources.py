@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from trainer.config import Data, Ratio, Source, SplitOrigin
+from trainer.config import Column, Data, Ratio, Source, SplitOrigin
 from trainer.data.builtin import BUILTIN
 from trainer.data.columns import ROW, check_columns, column_name, resolve_columns
 from trainer.data.documents import group_documents
@@ -18,6 +18,9 @@ from trainer.errors import ConfigError, DataError, excerpt, listed
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+TARGETS = ("label", "answers")
+"""Roles of columns that the rows of a test may lack; who reads them sees to the other splits."""
 
 
 def load_splits(data: Data) -> "tuple[dict[str, Dataset], list[str]]":
@@ -43,13 +46,15 @@ def load_splits(data: Data) -> "tuple[dict[str, Dataset], list[str]]":
             )
         origins[name] = origin
     named = {origin for origin in origins.values() if isinstance(origin, str)}
-    taken, left_out = _take({name: rows for name, rows in source.items() if name in named}, data)
+    used = {name: rows for name, rows in source.items() if name in named}
+    only_test = origins["test"] not in (origins["train"], origins["validation"])
+    taken, left_out = _take(used, data, spare=origins["test"] if only_test else None)
     splits = {"train": taken["train"]}
     for name, origin in origins.items():
         if isinstance(origin, Ratio):
             parts = _divide(splits["train"], origin, name)
             splits["train"], splits[name] = parts["train"], parts["test"]
-        elif name != "train" and origin is not None:
+        elif name != "train" and origin in taken:
             splits[name] = taken[origin]
     for name, rows in splits.items():
         if len(rows) == 0:
@@ -72,8 +77,13 @@ def rows_digest(rows: "Dataset", columns: list[str]) -> str:
     return digest.hexdigest()
 
 
-def _take(source: "dict[str, Dataset]", data: Data) -> "tuple[dict[str, Dataset], list[str]]":
-    """Returns the rows or documents of each split without those excluded, max_rows, and notes."""
+def _take(
+    source: "dict[str, Dataset]", data: Data, spare: SplitOrigin = None
+) -> "tuple[dict[str, Dataset], list[str]]":
+    """Returns the rows or documents of each split without those excluded, max_rows, and notes.
+
+    Of the split `spare`, the test, nothing may be left: it is set aside.
+    """
     columns = {name: getattr(data.columns, name) for name in type(data.columns).model_fields}
     # Added while the rows are in the order of the disk, which is many times faster than later.
     made = {
@@ -82,7 +92,9 @@ def _take(source: "dict[str, Dataset]", data: Data) -> "tuple[dict[str, Dataset]
         if isinstance(name, tuple) or (name is not None and "." in name)
     }
     check_columns(source, {column: column for column in data.exclude}, "data.exclude")
-    check_columns(source, made if data.documents == "rows" else {**made, "text": columns["text"]})
+    needed = {key: name for key, name in made.items() if key not in TARGETS}
+    needed |= {} if data.documents == "rows" else {"text": columns["text"]}
+    check_columns(source, needed)
     taken: dict[str, Dataset] = {}
     notes: list[str] = []
     for name, rows in source.items():
@@ -91,12 +103,27 @@ def _take(source: "dict[str, Dataset]", data: Data) -> "tuple[dict[str, Dataset]
         rows = rows.add_column(ROW, cast(Any, np.arange(1, len(rows) + 1)))
         if not data.exclude and data.documents == "rows":
             rows = _first(rows, data.max_rows)
-        kept, note = exclude(resolve_columns(rows, made), data.exclude, name)
+        here = {key: column for key, column in made.items() if _is_in(rows, column)}
+        try:
+            kept, note = exclude(resolve_columns(rows, here), data.exclude, name)
+        except DataError as error:
+            if name != spare:
+                raise
+            notes.append(f"the test split is set aside: {error}; data.split.test names another")
+            continue
         if data.documents != "rows":
             kept = group_documents(kept, column_name(data.columns.text), data.documents, ROW)
         taken[name] = _first(kept, data.max_rows)
         notes += [note] if note else []
     return taken, notes
+
+
+def _is_in(rows: "Dataset", column: Column) -> bool:
+    try:
+        check_columns({"": rows}, {"": column})
+    except DataError:
+        return False
+    return True
 
 
 def _first(rows: "Dataset", most: int | None) -> "Dataset":

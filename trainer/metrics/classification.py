@@ -8,6 +8,8 @@ import evaluate
 import numpy as np
 from sklearn import metrics
 
+from trainer.metrics.averages import OF_CLASSES, macro_averages
+
 
 class ClassificationMetrics(evaluate.Metric):
     """Accuracy, precision, recall and F1 of label indices, between 0 and 1 as scikit-learn's.
@@ -42,46 +44,62 @@ class ClassificationMetrics(evaluate.Metric):
         by_class: Any = metrics.precision_recall_fscore_support(
             references, predictions, labels=indices, **settings
         )
-        macro: Any = metrics.precision_recall_fscore_support(
-            references, predictions, labels=indices, average="macro", **settings
-        )
         result: dict[str, Any] = {
             "accuracy": float(
                 metrics.accuracy_score(references, predictions, sample_weight=sample_weight)
             )
         }
-        if len(labels) == 2:
-            result |= dict(zip(("precision", "recall", "f1"), (float(v[1]) for v in by_class)))  # noqa: B905
-        names = ("precision_macro", "recall_macro", "f1_macro")
-        result |= {name: float(value) for name, value in zip(names, macro[:3], strict=True)}
         predicted = np.bincount(predictions, weights=sample_weight, minlength=len(labels))
-        result["per_class"] = {
-            label: {
-                "precision": float(by_class[0][index]),
-                "recall": float(by_class[1][index]),
-                "f1": float(by_class[2][index]),
-                "support": int(by_class[3][index]),
-                "predicted": int(predicted[index]),
-            }
-            for index, label in enumerate(labels)
-        }
-        return result
+        return result | _of_classes(*by_class[:4], predicted=predicted, labels=labels)
 
 
-def from_confusion(confusion: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
-    """Returns the metrics of a confusion matrix [reference, prediction] of counts.
+def from_counts(
+    correct: np.ndarray, predicted: np.ndarray, support: np.ndarray, labels: Sequence[str]
+) -> dict[str, Any]:
+    """Returns the metrics of what was counted for each class: examples that were answered rightly,
+    answers, and examples. They grow with the number of classes, where a matrix grows with its
+    square.
 
     Without examples there are none: an empty dict.
     """
-    references, predictions = np.nonzero(confusion)
-    if len(references) == 0:
+    total = support.sum()
+    if total == 0:
         return {}
-    module = ClassificationMetrics(keep_in_memory=True)
-    result = module.compute(
-        predictions=predictions,
-        references=references,
-        labels=labels,
-        sample_weight=confusion[references, predictions],
-    )
-    assert result is not None
-    return result
+    precision, recall = _share(correct, predicted), _share(correct, support)
+    f1 = _share(2 * correct, predicted + support)
+    accuracy = {"accuracy": float(correct.sum() / total)}
+    return accuracy | _of_classes(precision, recall, f1, support, predicted, labels)
+
+
+def from_confusion(confusion: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+    """Returns the metrics of a confusion matrix [reference, prediction] of counts."""
+    return from_counts(confusion.diagonal(), confusion.sum(0), confusion.sum(1), labels)
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Returns part / whole, 0 of nothing, as scikit-learn's zero_division."""
+    return part / np.maximum(whole, 1)
+
+
+def _of_classes(
+    precision: np.ndarray,
+    recall: np.ndarray,
+    f1: np.ndarray,
+    support: np.ndarray,
+    predicted: np.ndarray,
+    labels: Sequence[str],
+) -> dict[str, Any]:
+    """Returns the figures of the second of two classes, the macro averages, and those by class."""
+    per_class = {
+        label: {
+            "precision": float(precision[index]),
+            "recall": float(recall[index]),
+            "f1": float(f1[index]),
+            "support": int(support[index]),
+            "predicted": int(predicted[index]),
+        }
+        for index, label in enumerate(labels)
+    }
+    second = per_class[labels[1]] if len(labels) == 2 else {}
+    binary = {name: second[name] for name in OF_CLASSES if name in second}
+    return {**binary, **macro_averages(per_class), "per_class": per_class}

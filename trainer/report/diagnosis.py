@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from trainer.errors import listed
+
 
 def diagnose(metrics: dict[str, Any], split: str) -> list[str]:
     """Returns what is suspicious about the metrics of a trained model on one split."""
@@ -27,6 +29,13 @@ def _of_classes(metrics: dict[str, Any]) -> list[str]:
     answered = [label for label, one in classes.items() if one["predicted"]]
     if len(answered) == 1 and len(classes) > 1:
         findings.append(f"every example is answered {answered[0]!r}; no other class ever is")
+    absent = [label for label, one in classes.items() if not one["support"]]
+    if absent:
+        never = sum(not classes[label]["predicted"] for label in absent)
+        findings.append(
+            f"no example is of {listed(absent)}; macro averages are over the classes that occur or "
+            f"are answered, {len(classes) - never} of {len(classes)}"
+        )
     majority, share = max(
         ((label, one["support"] / total) for label, one in classes.items()), key=lambda one: one[1]
     )

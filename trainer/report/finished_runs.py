@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import ConfigError, RunDirectoryError
+from trainer.metrics.averages import with_macro_averages
 from trainer.recipe import flatten
 from trainer.status import read_status
 
@@ -115,4 +116,5 @@ def _read(directory: Path) -> FinishedRun:
     missing = [key for key in NEEDED if not isinstance(results, dict) or key not in results]
     if missing:
         raise RunDirectoryError(f"{file} has no {missing[0]}; leave this run out or train it anew")
+    results = with_macro_averages(results)  # which earlier versions took over absent classes, too
     return FinishedRun(directory=directory, results=results, recipe=flatten(results["recipe"]))

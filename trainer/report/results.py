@@ -9,6 +9,7 @@ from accelerate import Accelerator
 
 from trainer.checkpoint import load_weights, verify
 from trainer.evaluation import evaluate
+from trainer.metrics.averages import with_macro_averages
 from trainer.models.export import export_adapter, export_model
 from trainer.models.span_head import how_to_load
 from trainer.ranks import on_main
@@ -25,6 +26,7 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
     """Measures the last and the best step, exports the better one, and writes the results."""
     directory = run.directory
     lines = read_lines(directory / "metrics.jsonl") if accelerator.is_main_process else []
+    lines = with_macro_averages(lines)  # a run may have been begun with an earlier version
     final: dict[str, Any] = {"step": state.step, "epoch": run.order.epoch_of(state.step - 1) + 1}
     final["metrics"] = metrics_at(lines, state.step)
 

@@ -86,6 +86,9 @@ class Task(Protocol):
     """Whether `metrics` needs the records of all examples."""
     fits_on_validation: bool = False
     """Whether `metrics` finds a threshold on the validation split, for use on the others."""
+    target: str | None = None
+    """Key, of those of `columns`, of the column with what is to be answered; None where there is
+    no such column. Rows of a test split may lack it, or have nothing in it."""
     zero_shot: ZeroShot | None = None
     """How the pretrained model is asked; None where it is not to be, or nothing is pretrained."""
 
@@ -128,6 +131,14 @@ class Task(Protocol):
     def encoding_settings(self) -> dict[str, Any]:
         """Returns what changes the encoded rows, beside the rows and the tokenizer."""
         ...
+
+    def without_targets(self, rows: "Dataset") -> str | None:
+        """Returns, as a clause, what rows have in place of targets, None where a row has one."""
+        return None
+
+    def notes(self, split: str, prepared: PreparedSplit) -> list[str]:
+        """Returns what a reader of the results should know of the targets of a split."""
+        return []
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
         """Returns columns with an entry for each example, `input_ids` among them, in parts.

@@ -11,10 +11,18 @@ from torch.nn import functional
 from trainer import config
 from trainer.data.columns import column_name
 from trainer.data.prepare import Columns, PreparedSplit, Summary
-from trainer.errors import ConfigError, DataError
-from trainer.metrics.classification import from_confusion
+from trainer.errors import ConfigError, DataError, excerpt, listed
+from trainer.metrics.classification import from_counts
 from trainer.tasks.base import Batch, LossTerm, Record, Task, attention_mask, numbered, pad
-from trainer.tasks.labels import index_of, label_indices, label_names
+from trainer.tasks.labels import (
+    class_names,
+    index_of,
+    is_label,
+    label_indices,
+    label_names,
+    what_stands,
+    what_stands_for_none,
+)
 from trainer.tasks.zero_shot import LabelLikelihood
 
 if TYPE_CHECKING:
@@ -27,6 +35,7 @@ class Classification(Task):
     auto_model = "AutoModelForSequenceClassification"
     reads_logits_alone = True
     loss_terms = (LossTerm("cross_entropy"),)
+    target = "data.columns.label"
 
     def __init__(
         self,
@@ -37,15 +46,17 @@ class Classification(Task):
         max_seq_length: int,
         class_weights: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
+        check_labels: bool = True,
     ) -> None:
         self.labels = tuple(labels)
+        self.check_labels = check_labels
         self.text, self.label = column_name(columns.text), column_name(columns.label)
         self.text_pair = column_name(columns.text_pair) if columns.text_pair else None
         self.tokenizer = tokenizer
         self.max_seq_length = max_seq_length
         self.label_smoothing = label_smoothing
         self.class_weights = torch.tensor(class_weights or [1.0] * len(self.labels))
-        self.num_statistics = len(self.labels) ** 2
+        self.num_statistics = 3 * len(self.labels)
         binary = ["precision", "recall", "f1"] if len(self.labels) == 2 else []
         shares: list[str] = ["accuracy", *binary, "precision_macro", "recall_macro", "f1_macro"]
         self.metrics_offered = (*shares, "loss")
@@ -87,16 +98,17 @@ class Classification(Task):
         settings, column = recipe.task, column_name(recipe.data.columns.label)
         assert isinstance(settings, config.Classification)
         skip_bad = recipe.data.on_bad_example == "skip"
-        labels = settings.labels or label_names(train, column, skip_bad=skip_bad)
+        checked = settings.check_labels
+        labels = settings.labels or label_names(train, column, skip_bad=skip_bad, checked=checked)
         if len(labels) < 2:
             raise DataError(
-                f"the train split has one label only, {', '.join(labels)}; at least 2 differ"
+                f"the train split has one label only, {listed(labels)}; at least 2 differ"
             )
         weights = None if settings.class_weights == "balanced" else settings.class_weights
         if weights is not None and len(weights) != len(labels):
             raise ConfigError(
                 f"task.class_weights has {len(weights)} numbers for the {len(labels)} labels "
-                f"{', '.join(labels)}"
+                f"{listed(labels)}"
             )
         made = cls(
             labels=labels,
@@ -105,14 +117,17 @@ class Classification(Task):
             max_seq_length=recipe.batch.max_seq_length,
             class_weights=weights,
             label_smoothing=settings.label_smoothing,
+            check_labels=checked,
         )
         if settings.class_weights == "balanced":
-            known = label_indices(train, column, labels)
-            found = [index_of(value, known) for value in train[column]]
+            known = label_indices(train, column, labels, checked=checked)
+            found = [index_of(value, known, checked=checked) for value in train[column]]
             counts = np.bincount([index for index in found if index >= 0], minlength=len(labels))
             if not counts.all():
                 absent = labels[int(np.argmin(counts))]
-                raise ConfigError(f"task.class_weights: balanced, but no train row is {absent}")
+                raise ConfigError(
+                    f"task.class_weights: balanced, but no train row is {excerpt(absent)}"
+                )
             made.class_weights = torch.tensor(
                 counts.sum() / (len(labels) * counts), dtype=torch.float32
             )
@@ -141,29 +156,57 @@ class Classification(Task):
             "labels": self.labels,
             "length": self.max_seq_length,
             "numbered": True,  # examples say which row they were; older ones on disk do not
+            **({"check_labels": True} if self.check_labels else {}),  # it finds more of them
         }
+
+    def without_targets(self, rows: "Dataset") -> str | None:
+        known = label_indices(rows, self.label, self.labels, checked=self.check_labels)
+        found = what_stands_for_none(rows, self.label, known)
+        return found and f"the column {self.label} has {found} in every row"
+
+    def notes(self, split: str, prepared: PreparedSplit) -> list[str]:
+        counts = np.bincount(prepared.array("label"), minlength=len(self.labels))
+        present = [label for label, count in zip(self.labels, counts, strict=True) if count]
+        absent = [label for label, count in zip(self.labels, counts, strict=True) if not count]
+        notes: list[str] = []
+        if len(present) == 1:
+            notes.append(f"every {split} row has the label {excerpt(present[0])!r}")
+        elif absent and split == "train":
+            notes.append(f"no train row has the label {listed(absent)}")
+        names = class_names(prepared.rows, self.label)
+        if names is not None and not set(names) & set(self.labels):
+            notes.append(
+                f"the classes {listed(names)} of the {split} split are taken by position for "
+                f"{listed(self.labels)}"
+            )
+        if split == "train" and "-1" in self.labels and len(self.labels) > 2:
+            notes.append(
+                f"-1 is a label of {counts[self.labels.index('-1')]:,} train rows; where it means "
+                f"that there is none, set data.exclude: {{{self.label}: [-1]}}"
+            )
+        return notes
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
         """Returns columns input_ids, label, the index of the row and, for pairs, token_type_ids."""
         names = [name for name in (self.text, self.text_pair) if name is not None]
-        known, first = label_indices(rows, self.label, self.labels), 0
+        known = label_indices(rows, self.label, self.labels, checked=self.check_labels)
+        first = 0
         for numbers, chunk in numbered(rows, [*names, self.label]):
             kept: list[int] = []
-            labels = [index_of(value, known) for value in chunk[self.label]]
+            labels = [
+                index_of(value, known, checked=self.check_labels) for value in chunk[self.label]
+            ]
             for index, number in enumerate(numbers):
                 wrong = [name for name in names if not _is_text(chunk[name][index])]
                 if wrong:
                     value = chunk[wrong[0]][index]
-                    shown = "empty" if value is None or isinstance(value, str) else repr(value)
+                    shown = "empty" if value is None or isinstance(value, str) else excerpt(value)
                     summary.reject(
                         f"row {number}: the column {wrong[0]} is {shown}, not text; mend or remove "
                         f"the row"
                     )
                 elif labels[index] == -1:
-                    summary.reject(
-                        f"row {number}: the label {chunk[self.label][index]!r} is none of "
-                        f"{', '.join(self.labels)}; set task.labels or mend the row"
-                    )
+                    summary.reject(f"row {number}: {self._wrong(chunk[self.label][index])}")
                 else:
                     kept.append(index)
             if kept:
@@ -174,6 +217,14 @@ class Classification(Task):
                     "row": [first + index for index in kept],
                 }
             first += len(numbers)
+
+    def _wrong(self, value: Any) -> str:
+        if not is_label(value):
+            return f"the column {self.label} {what_stands(value)}"
+        return (
+            f"the label {excerpt(repr(value))} is none of {listed(self.labels)}; set task.labels "
+            f"or mend the row"
+        )
 
     def _tokens(self, *texts: list[str], summary: Summary) -> dict[str, list[Any]]:
         encoded = self.tokenizer(*texts, return_attention_mask=False)
@@ -215,8 +266,11 @@ class Classification(Task):
         return loss[None], logits.detach()
 
     def statistics(self, outputs: Any, targets: dict[str, Tensor]) -> Tensor:
-        pairs = targets["labels"] * len(self.labels) + outputs.argmax(-1)
-        return torch.bincount(pairs, minlength=self.num_statistics).double()
+        """Returns, for each class, how many were answered rightly, answered so, and are of it."""
+        labels, predicted = targets["labels"], outputs.argmax(-1)
+        of_each = (labels[predicted == labels], predicted, labels)
+        size = len(self.labels)
+        return torch.cat([torch.bincount(one, minlength=size) for one in of_each]).double()
 
     def metrics(
         self,
@@ -224,8 +278,7 @@ class Classification(Task):
         answers: list[Record],
         validation: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        size = len(self.labels)
-        return from_confusion(statistics.reshape(size, size).astype(np.int64), self.labels)
+        return from_counts(*statistics.astype(np.int64).reshape(3, -1), labels=self.labels)
 
     def records(
         self, outputs: Any, targets: dict[str, Tensor], split: PreparedSplit, ids: np.ndarray

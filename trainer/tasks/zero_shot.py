@@ -1,5 +1,6 @@
 """Zero-shot: what a pretrained causal language model answers to a prompt, before it is tuned."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from trainer import config
 from trainer.data.prepare import PreparedSplit
 from trainer.errors import ConfigError
 from trainer.metrics.answers import answer_metrics
-from trainer.metrics.classification import from_confusion
+from trainer.metrics.classification import from_counts
 from trainer.tasks.base import Record, ZeroShot, attention_mask, stack
 from trainer.tasks.fitted_prompt import Asked, FittedPrompt
 from trainer.tasks.generation import BATCH, Generator
@@ -93,12 +94,16 @@ class LabelLikelihood(ZeroShot):
         ]
 
     def metrics(self, records: list[Record]) -> dict[str, Any]:
-        confusion = np.zeros((len(self.labels), len(self.labels)), np.int64)
-        for record in records:
-            pair = (self.labels.index(record[name]) for name in ("label", "prediction"))
-            confusion[*pair] += 1
+        right = [one["label"] for one in records if one["label"] == one["prediction"]]
+        predicted = [one["prediction"] for one in records]
+        labels = [one["label"] for one in records]
+        counts = [self._counted(names) for names in (right, predicted, labels)]
         truncated = sum(record["truncated"] for record in records)
-        return {**from_confusion(confusion, self.labels), "num_truncated": truncated}
+        return {**from_counts(*counts, labels=self.labels), "num_truncated": truncated}
+
+    def _counted(self, names: Sequence[str]) -> np.ndarray:
+        found = Counter(names)
+        return np.array([found[label] for label in self.labels])
 
 
 class GeneratedAnswer(ZeroShot):

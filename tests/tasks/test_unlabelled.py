@@ -1,0 +1,130 @@
+"""A test split without labels or answers is set aside with a note; a validation is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainer.config import Recipe
+from trainer.errors import DataError, TrainerError
+from trainer.inputs import Inputs, build_inputs
+from trainer.recipe import parse_recipe
+
+BERT = {
+    "model_type": "bert",
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+}
+LABELLED = [{"text": f"text number {n}", "label": n % 2} for n in range(8)]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAINER_CACHE", str(tmp_path / "cache"))
+
+
+def recipe_of(folder: Path, splits: dict[str, list[Any]], **data: Any) -> Recipe:
+    files = {name: str(folder / f"{name}.jsonl") for name in splits}
+    for name, rows in splits.items():
+        Path(files[name]).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = data.pop("task", {"name": "classification"})
+    values = {
+        "model": {
+            "architecture": BERT,
+            "initialization": "random",
+            "tokenizer": {"train": "wordpiece", "vocab_size": 64},
+        },
+        "task": task,
+        "data": {"source": {"files": files}, **data},
+        "batch": {"global_batch_size": 2, "max_seq_length": 16},
+    }
+    return parse_recipe(values, "recipe")
+
+
+def inputs_of(folder: Path, splits: dict[str, list[Any]], **data: Any) -> Inputs:
+    return build_inputs(recipe_of(folder, splits, **data), None)
+
+
+def without(rows: list[dict[str, Any]], *keys: str, **instead: Any) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k not in keys} | instead for row in rows]
+
+
+UNLABELLED = {
+    "-1": without(LABELLED, label=-1),
+    "-1.0": without(LABELLED, label=-1.0),
+    "-100": without(LABELLED, label=-100),
+    "text -1": without(LABELLED, label="-1"),
+    "empty": without(LABELLED, label=""),
+    "null": without(LABELLED, label=None),
+    "question mark": without(LABELLED, label="?"),
+    "some -1, some null": [*without(LABELLED, label=-1), *without(LABELLED, label=None)],
+    "no column": without(LABELLED, "label"),
+}
+
+
+@pytest.mark.parametrize("rows", UNLABELLED.values(), ids=UNLABELLED)
+@pytest.mark.parametrize("named", [{}, {"split": {"test": "test"}}], ids=["auto", "named"])
+def test_a_test_split_without_labels_is_set_aside(tmp_path, rows, named):
+    found = inputs_of(tmp_path, {"train": LABELLED, "validation": LABELLED, "test": rows}, **named)
+    assert list(found.splits) == ["train", "validation"]
+    note = next(note for note in found.notes if "set aside" in note)
+    assert f"the test split of {len(rows)} rows" in note
+    assert "data.split.test" in note
+
+
+@pytest.mark.parametrize("rows", UNLABELLED.values(), ids=UNLABELLED)
+def test_a_validation_split_without_labels_is_refused(tmp_path, rows):
+    with pytest.raises(DataError, match=r"data\.split\.validation: |no column label; it has text"):
+        inputs_of(tmp_path, {"train": LABELLED, "validation": rows})
+
+
+def test_rows_without_a_label_among_others_are_bad_rows(tmp_path):
+    splits = {"train": LABELLED, "test": [*LABELLED, *without(LABELLED[:3], label=-1)]}
+    with pytest.raises(DataError, match="the test split, row 9: the label -1 is none of 0, 1"):
+        inputs_of(tmp_path, splits)
+    found = inputs_of(tmp_path, splits, on_bad_example="skip")
+    assert len(found.splits["test"]) == 8
+    assert any(note.startswith("3 bad test examples were skipped") for note in found.notes)
+
+
+def test_minus_1_is_a_label_where_train_has_it(tmp_path):
+    train = [{**row, "label": row["label"] or -1} for row in LABELLED]
+    splits = {"train": train, "test": without(LABELLED, label=-1)}
+    found = inputs_of(tmp_path, splits)
+    assert len(found.splits["test"]) == 8
+    assert "every test row has the label '-1'" in found.notes
+    three = [*train, *without(LABELLED, label=0)]
+    assert any(
+        note.startswith("-1 is a label of ") for note in inputs_of(tmp_path, {"train": three}).notes
+    )
+
+
+def test_a_test_split_that_exclusion_empties_is_set_aside(tmp_path):
+    splits = {"train": LABELLED, "test": UNLABELLED["-1"]}
+    found = inputs_of(tmp_path, splits, exclude={"label": [-1]})
+    assert "test" not in found.splits
+    assert any("test split is set aside: data.exclude" in note for note in found.notes)
+    with pytest.raises(TrainerError, match="no row of the test split is left"):
+        inputs_of(tmp_path, splits, exclude={"label": [-1]}, split={"validation": "test"})
+
+
+def test_a_nested_label_may_be_absent_from_a_test_split(tmp_path):
+    nested = [{"text": row["text"], "meta": {"label": row["label"]}} for row in LABELLED]
+    splits = {"train": nested, "test": [{"text": "a", "meta": {"source": "b"}}] * 2}
+    found = inputs_of(tmp_path, splits, columns={"label": "meta.label"})
+    assert "test" not in found.splits
+    with pytest.raises(DataError, match=r"the validation split has no column meta\.label"):
+        inputs_of(
+            tmp_path,
+            {"train": nested, "validation": splits["test"]},
+            columns={"label": "meta.label"},
+        )
+
+
+def test_labels_without_a_train_row_are_said(tmp_path):
+    task = {"name": "classification", "labels": [0, 1, 2]}
+    found = inputs_of(tmp_path, {"train": LABELLED}, task=task)
+    assert "no train row has the label 2" in found.notes
