@@ -18,8 +18,9 @@ from trainer.data.prepare import (
 )
 from trainer.data.sources import load_splits, rows_digest
 from trainer.errors import ConfigError, DataError
-from trainer.models.architecture import build_model_config, check_length
+from trainer.models.architecture import build_model_config
 from trainer.models.pair_separator import separate_pairs
+from trainer.models.positions import check_length
 from trainer.models.tokenizer import load_tokenizer, tokenizer_digest, train_tokenizer
 from trainer.tasks import task_of
 from trainer.tasks.base import Task

@@ -14,8 +14,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from trainer import config
 from trainer.errors import ConfigError
-from trainer.models.architecture import check_length
 from trainer.models.load import LoadedModel
+from trainer.models.positions import check_length
 from trainer.models.tokenizer import load_tokenizer, train_tokenizer
 
 VALUES = {"num_labels": 2}

@@ -69,20 +69,6 @@ def recipe_of_run(model: config.Model) -> str | None:
     return path.parent.name if made and path.parent.name in shipped_recipes() else None
 
 
-def check_length(model_config: Any, max_seq_length: int) -> None:
-    """Raises ConfigError where the sequences are longer than the model has positions."""
-    positions = getattr(model_config, "max_position_embeddings", None)
-    if positions is None:
-        return
-    if model_config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        positions -= model_config.pad_token_id + 1  # positions start after the padding index
-    if max_seq_length > positions:
-        raise ConfigError(
-            f"batch.max_seq_length: {max_seq_length} is more than the {positions} positions of the "
-            f"model; use {positions} or less"
-        )
-
-
 def _published(model: config.Model) -> dict[str, Any] | None:
     name = str(model.name_or_path)
     file = FOLDER / f"{name.replace('/', '--')}.json"

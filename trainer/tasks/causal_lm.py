@@ -13,6 +13,7 @@ from trainer.data.packing import pack
 from trainer.data.prepare import Columns, PreparedSplit, Summary
 from trainer.errors import ConfigError, DataError
 from trainer.metrics.generation import TEXT_SCORES, generation_scores
+from trainer.models.positions import num_positions
 from trainer.tasks.base import (
     Batch,
     LossTerm,
@@ -112,7 +113,7 @@ class CausalLM(Task):
             tokenizer=tokenizer,
             max_seq_length=recipe.batch.max_seq_length,
             seed=recipe.seed,
-            num_positions=getattr(model_config, "max_position_embeddings", None),
+            num_positions=num_positions(model_config),
         )
 
     def encoding_settings(self) -> dict[str, Any]:

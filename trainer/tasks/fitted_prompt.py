@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trainer.errors import ConfigError
+from trainer.models.positions import num_positions
 from trainer.task_settings import template_fields
 from trainer.tasks.prompts import boundaries
 from trainer.tasks.windows import sees_only_the_past
@@ -47,7 +48,7 @@ class FittedPrompt:
         self.tokenizer = tokenizer
         self.answers = answers
         self.max_new_tokens = max_new_tokens
-        self.num_positions: int | None = getattr(model_config, "max_position_embeddings", None)
+        self.num_positions = num_positions(model_config)
         empty = dict.fromkeys(self.fields, "")
         if not self._fits(empty):
             raise ConfigError(

@@ -1,0 +1,49 @@
+"""How long a sequence a model takes: families count their positions differently."""
+
+from typing import Any
+
+from trainer.errors import ConfigError
+
+NUMBERED_AFTER_PADDING = (
+    *("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "xmod"),
+    *("data2vec-text", "ibert", "longformer", "luke", "markuplm", "lilt", "esm"),
+)
+"""Model types whose first position is pad_token_id + 1, so that RoBERTa's 514 are 512."""
+RELATIVE = ("funnel", "xlnet")
+"""Model types without positions of their own, whatever their configuration says."""
+
+
+def num_positions(model_config: Any) -> int | None:
+    """Returns the longest sequence of a model, None for models without a limit.
+
+    A limit of rotary embeddings is that of the sequences the model has seen. None where tokens know
+    only their distances (T5, XLNet, DeBERTa-v3, ALiBi), or a state is carried along (Mamba).
+    """
+    text = model_config.get_text_config()
+    kind = text.model_type
+    absolute = getattr(text, "position_biased_input", True)  # of DeBERTa
+    if kind in RELATIVE or not absolute or (kind == "falcon" and text.alibi):
+        return None
+    positions = getattr(text, "max_position_embeddings", None)
+    if kind == "led":
+        positions = min(text.max_encoder_position_embeddings, text.max_decoder_position_embeddings)
+    if kind == "mpt":  # whose ALiBi biases are made for so many
+        positions = text.max_seq_len
+    if not isinstance(positions, int) or positions < 1:
+        return None
+    if kind == "mpnet":
+        return positions - 2  # its padding token is always 1
+    rotary = getattr(text, "position_embedding_type", None) == "rotary"  # of ESM
+    if kind in NUMBERED_AFTER_PADDING and not rotary:
+        return positions - (text.pad_token_id or 0) - 1
+    return positions
+
+
+def check_length(model_config: Any, max_seq_length: int) -> None:
+    """Raises ConfigError where the sequences are longer than the model has positions."""
+    positions = num_positions(model_config)
+    if positions is not None and max_seq_length > positions:
+        raise ConfigError(
+            f"batch.max_seq_length: {max_seq_length} is more than the {positions} positions of the "
+            f"model; use {positions} or less"
+        )
