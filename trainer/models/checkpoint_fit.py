@@ -8,6 +8,7 @@ from trainer import config
 from trainer.errors import ConfigError, excerpt
 from trainer.models import head_labels
 from trainer.models.architecture import stored_config
+from trainer.models.model_folder import shown
 from trainer.models.pretrained_weights import (
     Backbone,
     Names,
@@ -67,14 +68,14 @@ def look_at_checkpoint(
         mapping = {**wrappers, **same}
         made, names = look()
         backbone = replace(backbone, model=made)
-        notes.append(f"the weights of {excerpt(name)} were saved with {taken_off} in their names")
+        notes.append(f"the weights of {shown(name)} were saved with {taken_off} in their names")
     check_backbone(backbone, names, name)
 
     of_head = {key for key, _ in made.named_parameters() if not backbone.holds(key)}
     stored = stored_config(model)
     if hasattr(stored, "auto_map"):
         notes.append(
-            f"{excerpt(name)} brings its own code (auto_map), which is never run: its classes are "
+            f"{shown(name)} brings its own code (auto_map), which is never run: its classes are "
             f"those of transformers"
         )
     classifies = auto.__name__ == "AutoModelForSequenceClassification"
@@ -83,7 +84,7 @@ def look_at_checkpoint(
     if has_head and not renewed and classifies and head_labels.is_of_another_task(stored):
         renewed = True
         kind = excerpt(stored.architectures[0])
-        notes.append(f"the head of {excerpt(name)}, a {kind}, has another task; this one is new")
+        notes.append(f"the head of {shown(name)}, a {kind}, has another task; this one is new")
     rows = None
     if has_head and not renewed:
         _check_head_sizes(names, name, classifies=classifies)
@@ -103,6 +104,6 @@ def _check_head_sizes(names: Names, name: str, *, classifies: bool) -> None:
     for key, stored, needed in names.mismatched:
         what = "give as many labels" if classifies else "name a model without this head"
         raise ConfigError(
-            f"model.name_or_path: {key} of {excerpt(name)} is {list(stored)} and this task needs "
+            f"model.name_or_path: {key} of {shown(name)} is {list(stored)} and this task needs "
             f"{list(needed)}; {what}, or set model.fresh_head: true for a new head"
         )

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from trainer.errors import ConfigError, excerpt, listed
+from trainer.errors import ConfigError, listed
+from trainer.models.model_folder import shown
 
 OTHER_TASKS = ("ForTokenClassification", "ForMultipleChoice")
 """Classes of transformers whose head has the name of a text classifier's."""
@@ -44,7 +45,7 @@ def order_of_rows(
     known, notes = stored_labels(stored), list[str]()
     if getattr(stored, "problem_type", None) in ("regression", "multi_label_classification"):
         notes.append(
-            f"the head of {excerpt(name)} was trained for {stored.problem_type}; it goes on as one "
+            f"the head of {shown(name)} was trained for {stored.problem_type}; it goes on as one "
             f"that tells labels apart"
         )
     if by_position:
@@ -57,20 +58,21 @@ def order_of_rows(
             if order == list(range(len(order))):
                 return None, notes
             notes.append(
-                f"the head of {excerpt(name)} knows the labels as {listed(known)}; its rows were "
+                f"the head of {shown(name)} knows the labels as {listed(known)}; its rows were "
                 f"put into the order {listed(labels)}"
             )
             return order, notes
     if _say_nothing(known) or _say_nothing(labels):
         notes.append(
-            f"labels by position: the head of {excerpt(name)} calls them {listed(known)}, the task "
+            f"labels by position: the head of {shown(name)} calls them {listed(known)}, the task "
             f"{listed(labels)}"
         )
         return None, notes
+    theirs = listed(known) or "an id2label that does not number them from 0"
     raise ConfigError(
-        f"task.labels: {listed(labels)} are not those of the head of {excerpt(name)}: "
-        f"{listed(known)}; set task.labels to these, model.fresh_head: true for a new head, or "
-        f"model.head_labels: position if only the names differ"
+        f"task.labels: {listed(labels)} are not those of the head of {shown(name)}: {theirs}; "
+        f"set task.labels to these, model.fresh_head: true for a new head, or model.head_labels: "
+        f"position if only the names differ"
     )
 
 
@@ -107,7 +109,7 @@ def renew(model: Any, head: Sequence[str], seed: int) -> None:
 
 def _say_nothing(labels: Sequence[str]) -> bool:
     """Returns whether names are those of nobody: LABEL_0, LABEL_1 or 0, 1, in this order."""
-    return all(
+    return bool(labels) and all(
         re.fullmatch(rf"(?:label|class)?[ _-]?0*{row}", label.strip(), re.IGNORECASE)
         for row, label in enumerate(labels)
     )

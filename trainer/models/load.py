@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_model
 
 from trainer import config
-from trainer.errors import ConfigError, excerpt
+from trainer.errors import ConfigError
 from trainer.models import head_labels
 from trainer.models.checkpoint_fit import Checkpoint, look_at_checkpoint
-from trainer.models.model_folder import check_hub_adapter, check_quantisation
+from trainer.models.model_folder import check_hub_adapter, check_quantisation, shown
 from trainer.models.pretrained_weights import Names, check_values
 from trainer.models.pretrained_weights import head_modules as head_modules
 from trainer.models.tokenizer import missing
@@ -138,7 +138,7 @@ def _load_checkpoint(
     lost = sorted(Names.of(info).missing - found.names.missing)
     if lost:
         raise ConfigError(
-            f"model.name_or_path: {len(lost):,} weights of {excerpt(name)} did not arrive, such as "
+            f"model.name_or_path: {len(lost):,} weights of {shown(name)} did not arrive, such as "
             f"{lost[0]}; download it again"
         )
     if found.renewed:

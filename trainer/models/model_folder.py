@@ -35,6 +35,11 @@ WEIGHTS = (
 )
 
 
+def shown(name: object) -> str:
+    """Returns a hub name or path for a message, in which it is to be read in full."""
+    return excerpt(name, 150)
+
+
 def check_origin(model: Model) -> None:
     """Raises ConfigError where model.name_or_path names something that cannot be a model.
 
@@ -43,7 +48,7 @@ def check_origin(model: Model) -> None:
     if model.name_or_path is None:
         return
     path = Path(model.name_or_path)
-    name = excerpt(model.name_or_path)
+    name = shown(model.name_or_path)
     if not model.name_or_path.strip():
         raise ConfigError(f"{KEY} is empty; give a hub name or a folder")
     try:
@@ -69,7 +74,7 @@ def check_hub_adapter(name: str, revision: str | None) -> None:
         return
     if found is not None:
         raise ConfigError(
-            f"{KEY}: {excerpt(name)} is an adapter of PEFT; load it on its base, merge it by "
+            f"{KEY}: {shown(name)} is an adapter of PEFT; load it on its base, merge it by "
             f"merge_and_unload, and give the folder that save_pretrained writes"
         )
 
@@ -134,19 +139,19 @@ def check_weight_files(folder: Path) -> None:
             outside = [one for one in files if not _lies_in(index.parent / one, homes)]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(
-                f"{KEY}: {excerpt(index)} is no list of the files of a model ({excerpt(error)}); "
+                f"{KEY}: {shown(index)} is no list of the files of a model ({excerpt(error)}); "
                 f"download it again"
             ) from error
         if outside:
             raise ConfigError(
-                f"{KEY}: {excerpt(index)} names files outside of its folder, which are not read: "
+                f"{KEY}: {shown(index)} names files outside of its folder, which are not read: "
                 f"{listed(outside, 2)}"
             )
         absent = sorted(one for one in files if not (index.parent / one).is_file())
         if absent or not files:
             what = f"lacks {listed(absent, 3)}, {len(absent)} of its {len(files)} files"
             raise ConfigError(
-                f"{KEY}: {excerpt(folder)} {what if files else 'has no file in ' + name}; download "
+                f"{KEY}: {shown(folder)} {what if files else 'has no file in ' + name}; download "
                 f"it again"
             )
 
@@ -166,7 +171,7 @@ def _check_folder(folder: Path, name: str) -> None:
     if (folder / "adapter_config.json").exists():
         whole = folder.parent / "model"
         if (whole / "config.json").is_file():
-            raise ConfigError(f"{KEY}: {name} holds adapters alone; give {excerpt(whole)}")
+            raise ConfigError(f"{KEY}: {name} holds adapters alone; give {shown(whole)}")
         raise ConfigError(
             f"{KEY}: {name} holds adapters of PEFT (adapter_config.json); load them on their base, "
             f"merge them by merge_and_unload, and give the folder that save_pretrained writes"
@@ -175,12 +180,12 @@ def _check_folder(folder: Path, name: str) -> None:
         return
     run = _run_of(folder)
     if run is not None:
-        what = "a run directory" if run == folder else f"part of the run {excerpt(run)}"
+        what = "a run directory" if run == folder else f"part of the run {shown(run)}"
         if (run / "model").is_dir():
-            raise ConfigError(f"{KEY}: {name} is {what}; give {excerpt(run / 'model')}")
+            raise ConfigError(f"{KEY}: {name} is {what}; give {shown(run / 'model')}")
         raise ConfigError(
             f"{KEY}: {name} is {what}, which has no model/ yet: train it to its end, then give "
-            f"{excerpt(run / 'model')}"
+            f"{shown(run / 'model')}"
         )
     inside = sorted(file.parent.name for file in folder.glob("*/config.json"))
     if inside:

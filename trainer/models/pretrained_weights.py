@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from trainer.errors import ConfigError, excerpt
+from trainer.models.model_folder import shown
 
 KEY = "model.name_or_path"
 INSIDE = (
@@ -49,7 +50,11 @@ class Names:
         """Returns the names of what `output_loading_info` gives."""
         shapes = [(key, tuple(old), tuple(new)) for key, old, new in info["mismatched_keys"]]
         missing = frozenset(info["missing_keys"]) - {key for key, _, _ in shapes}
-        return cls(missing, frozenset(info["unexpected_keys"]), tuple(sorted(shapes)))
+        return cls(
+            missing,
+            frozenset(info["unexpected_keys"]),
+            tuple(sorted(shapes, key=lambda one: (-len(one[1]), one[0]))),
+        )
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,7 @@ def check_backbone(backbone: Backbone, names: Names, name: str) -> None:
 
     Poolers may be absent as a whole, as they are from language models.
     """
-    name, kind = excerpt(name), backbone.model.config.model_type
+    name, kind = shown(name), backbone.model.config.model_type
     wrong = [one for one in names.mismatched if backbone.holds(one[0])]
     if wrong:
         key, stored, needed = wrong[0]
@@ -192,7 +197,7 @@ def check_head(backbone: Backbone, names: Names, name: str) -> None:
         lost = [key for key in own if key in names.missing]
         if path and not backbone.holds(path) and lost and len(lost) < len(own):
             raise ConfigError(
-                f"{KEY}: {excerpt(name)} lacks {lost[0]} and has the rest of that layer; name a "
+                f"{KEY}: {shown(name)} lacks {lost[0]} and has the rest of that layer; name a "
                 f"complete checkpoint, or set model.fresh_head: true for a new head"
             )
 
@@ -214,7 +219,7 @@ def check_values(model: nn.Module, name: str, fresh: Iterable[str]) -> list[str]
             if not (torch.isfinite(least) and torch.isfinite(most)):
                 kind = str(tensor.dtype).removeprefix("torch.")
                 raise ConfigError(
-                    f"{KEY}: {key} of {excerpt(name)} is not finite in {kind}; download the model "
+                    f"{KEY}: {key} of {shown(name)} is not finite in {kind}; download the model "
                     f"again, or name another"
                 )
             learned = weight.ndim > 1 and not key.endswith("bias") and "token_type" not in key
@@ -222,10 +227,10 @@ def check_values(model: nn.Module, name: str, fresh: Iterable[str]) -> list[str]
                 num_matrices += 1
                 zero += [key] if least == most == 0 else []
     if zero and len(zero) == num_matrices:
-        raise ConfigError(f"{KEY}: every weight of {excerpt(name)} is zero; name a trained model")
+        raise ConfigError(f"{KEY}: every weight of {shown(name)} is zero; name a trained model")
     if zero:
         many = f"{len(zero):,} of the {num_matrices:,} weight matrices"
-        return [f"{many} of {excerpt(name)} are all zeros, such as {zero[0]}"]
+        return [f"{many} of {shown(name)} are all zeros, such as {zero[0]}"]
     return []
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from trainer.config import Model, TrainedTokenizer
 from trainer.errors import ConfigError, excerpt
-from trainer.models.model_folder import other_format
+from trainer.models.model_folder import other_format, shown
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -71,13 +71,13 @@ def missing(key: str, name: str, what: str, error: Exception) -> str:
     """Returns the sentence for a hub name or folder that gave no tokenizer or weights."""
     if "trust_remote_code" in str(error):
         return (
-            f"{key}: {excerpt(name)} brings its own code for its {what} (auto_map), which is never "
+            f"{key}: {shown(name)} brings its own code for its {what} (auto_map), which is never "
             f"run here, and transformers has no class for it; name a model whose type it has"
         )
     if Path(name).is_dir():
         clause = other_format(Path(name)) if what == "weights" else ""
         clause = clause or f": {_reason(error)}"
-        return f"{key}: the folder {excerpt(name)} holds no {what} that can be loaded{clause}"
+        return f"{key}: the folder {shown(name)} holds no {what} that can be loaded{clause}"
     if Path(name).name == "model":
         run = Path(name).parent
         return f"{key}: there is no {name}, which the run {run} leaves when it ends; train it first"
