@@ -43,6 +43,12 @@ class Model(Section):
         | None
     ) = None
     """null is the model's own; a hub name or folder; or one trained here."""
+    fresh_head: bool = False
+    """Draw the head of a classification or question answering anew, whatever the model has, also
+    for another number of labels; its backbone is kept."""
+    head_labels: Literal["name", "position"] = "name"
+    """How rows of a pretrained classification head are matched with the task's labels: by the names
+    in the model's id2label, or as they stand."""
     gradient_checkpointing: bool = False
 
     @model_validator(mode="after")

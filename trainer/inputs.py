@@ -19,6 +19,7 @@ from trainer.data.prepare import (
 from trainer.data.sources import load_splits, rows_digest
 from trainer.errors import ConfigError, DataError
 from trainer.models.architecture import build_model_config
+from trainer.models.model_folder import check_origin
 from trainer.models.pair_separator import separate_pairs
 from trainer.models.positions import check_length
 from trainer.models.tokenizer import load_tokenizer, tokenizer_digest, train_tokenizer
@@ -49,6 +50,7 @@ def build_inputs(recipe: Recipe, directory: Path | None) -> Inputs:
     A tokenizer that is trained here is also kept in the run directory, where there is one. Raises
     ConfigError and DataError for whatever in recipe and data cannot go together.
     """
+    check_origin(recipe.model)
     kind = task_of(recipe)
     columns = kind.columns(recipe)
     rows, left_out = load_splits(recipe.data)

@@ -27,18 +27,20 @@ def prepare(recipe: Recipe) -> Iterator[str]:
         yield _line(name, _split(split))
     yield from (_line("note", note) for note in inputs.notes)
     if recipe.model.initialization == "pretrained":
-        fetch_weights(recipe, inputs)
+        yield from (_line("note", note) for note in fetch_weights(recipe, inputs))
     yield _line("model", _model(recipe.model))
     yield from (_line("cache", place) for place in _caches())
 
 
-def fetch_weights(recipe: Recipe, inputs: Inputs) -> None:
-    """Fetches the files of each model that the run will load, and compares their shapes with it."""
+def fetch_weights(recipe: Recipe, inputs: Inputs) -> list[str]:
+    """Fetches the files of each model that the run will load, compares their names and shapes with
+    it, and returns notes on them."""
+    notes: list[str] = []
     kinds = [inputs.task.auto_model]
     if inputs.task.zero_shot is not None:
         kinds.append("AutoModelForCausalLM")  # which also reads generation_config.json
     for kind in kinds:
-        load_model(
+        loaded = load_model(
             recipe.model,
             inputs.model_config,
             auto_model=kind,
@@ -48,6 +50,8 @@ def fetch_weights(recipe: Recipe, inputs: Inputs) -> None:
             seed=recipe.seed,
             fetch_only=True,
         )
+        notes += loaded.notes
+    return notes
 
 
 def _line(name: str, text: str) -> str:

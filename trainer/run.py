@@ -119,6 +119,7 @@ def build_run(
 
     sharded = starts_sharded(accelerator, recipe)
     loaded = load_on_main(accelerator, load) if sharded else load()
+    notes += loaded.notes
     if recipe.tuning.mode != "full" and recipe.model.initialization == "random":
         notes.append("the frozen backbone is random: little can be learned on top of it")
     if getattr(recipe.task, "zero_shot", None) is not None and task.zero_shot is None:

@@ -35,10 +35,11 @@ def load_on_main(accelerator: Accelerator, load: Callable[..., LoadedModel]) -> 
     def on_rank_0() -> tuple[Any, ...]:
         own.append(load())
         model = own[0].model
-        return own[0].fresh, getattr(model, "generation_config", None), _layout(model)
+        told = {"fresh": own[0].fresh, "notes": own[0].notes}
+        return told, getattr(model, "generation_config", None), _layout(model)
 
-    fresh, generation_config, layout = on_main(accelerator, on_rank_0)
-    loaded = own[0] if own else replace(load(shape_only=True), fresh=fresh)
+    told, generation_config, layout = on_main(accelerator, on_rank_0)
+    loaded = own[0] if own else replace(load(shape_only=True), **told)
     if any_rank(accelerator, _layout(loaded.model) != layout):
         return own[0] if own else load()
     if generation_config is not None:  # which is stored beside the weights

@@ -7,6 +7,7 @@ from typing import Any
 
 from trainer import config
 from trainer.errors import ConfigError, excerpt
+from trainer.models.model_folder import check_config, check_origin
 from trainer.models.tokenizer import ensure_pad_token, load_tokenizer, missing
 from trainer.recipe import load_recipe
 from trainer.recipes import shipped_recipes
@@ -28,7 +29,8 @@ def build_model_config(model: config.Model, tokenizer: Any) -> Any:
         made = _from_numbers(model.architecture, {"vocab_size": len(tokenizer), **ids})
     else:
         published = _published(model) if model.initialization == "random" else None
-        made = _from_name(model) if published is None else _from_numbers(published)
+        made = stored_config(model) if published is None else _from_numbers(published)
+    vars(made).pop("auto_map", None)  # else the exported model would ask for code that is not run
     ensure_pad_token(tokenizer, made.vocab_size)
     made.pad_token_id = tokenizer.pad_token_id
     types = ["token_type_ids"] if getattr(made, "type_vocab_size", 0) > 1 else []
@@ -58,8 +60,9 @@ def shape_config(model: config.Model) -> Any:
     published = _published(model)
     if published is not None:
         return _from_numbers(published)
+    check_origin(model)
     recipe = recipe_of_run(model)
-    return _from_name(model) if recipe is None else shape_config(load_recipe(recipe).model)
+    return stored_config(model) if recipe is None else shape_config(load_recipe(recipe).model)
 
 
 def recipe_of_run(model: config.Model) -> str | None:
@@ -77,14 +80,19 @@ def _published(model: config.Model) -> dict[str, Any] | None:
     return json.loads(file.read_text("utf-8"))
 
 
-def _from_name(model: config.Model) -> Any:
+def stored_config(model: config.Model) -> Any:
+    """Returns the configuration that stands under model.name_or_path, as it was written."""
     from transformers import AutoConfig
 
+    name = str(model.name_or_path)
     try:
-        return AutoConfig.from_pretrained(str(model.name_or_path), revision=model.revision)
-    except (OSError, ValueError) as error:
-        name = str(model.name_or_path)
+        made = AutoConfig.from_pretrained(name, revision=model.revision, trust_remote_code=False)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a damaged file makes a class of transformers stumble over
         raise ConfigError(missing("model.name_or_path", name, "configuration", error)) from error
+    check_config(made, "model.name_or_path")
+    return made
 
 
 def _from_numbers(numbers: dict[str, Any], others: dict[str, Any] | None = None) -> Any:
@@ -109,7 +117,9 @@ def _from_numbers(numbers: dict[str, Any], others: dict[str, Any] | None = None)
         if isinstance(value, int) and abs(value) > most:
             raise ConfigError(f"model.architecture.{name}: {excerpt(value)} is more than {most:,}")
     try:
-        return CONFIG_MAPPING[kind](**{**(others or {}), **numbers})
+        made = CONFIG_MAPPING[kind](**{**(others or {}), **numbers})
     except Exception as error:  # each family checks its numbers in its own way, or not at all
         reason = excerpt(" ".join(str(error).split()), 200)
         raise ConfigError(f"model.architecture: {reason or type(error).__name__}") from error
+    check_config(made, "model.architecture")
+    return made

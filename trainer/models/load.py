@@ -9,6 +9,11 @@ from safetensors.torch import save_model
 
 from trainer import config
 from trainer.errors import ConfigError, excerpt
+from trainer.models import head_labels
+from trainer.models.checkpoint_fit import Checkpoint, look_at_checkpoint
+from trainer.models.model_folder import check_hub_adapter, check_quantisation, shown
+from trainer.models.pretrained_weights import Names, check_values
+from trainer.models.pretrained_weights import head_modules as head_modules
 from trainer.models.tokenizer import missing
 
 QUANTISED = ("qlora", "int8_lora")
@@ -22,6 +27,8 @@ class LoadedModel:
     """Names of its modules outside the backbone."""
     fresh: tuple[str, ...]
     """Names of modules without pretrained weights, which frozen would stay random."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the results should know of the pretrained weights."""
 
 
 def load_model(
@@ -61,6 +68,7 @@ def load_model(
     dtype = torch.float32 if mode == "full" else frozen_dtype
     torch.manual_seed(seed)
     fresh: list[str] = []
+    notes: list[str] = []
     if shape_only or (fetch_only and model.initialization == "random"):
         with torch.device("meta"):
             built = from_numbers(auto, model, model_config).to(dtype)
@@ -74,33 +82,35 @@ def load_model(
                 built.config.save_pretrained(folder)
                 built, _ = _from_pretrained(auto, folder, None, built.config, dtype, mode)
     else:
-        name, revision = str(model.name_or_path), model.revision
-        device = "meta" if fetch_only else None
-        built, absent = _from_pretrained(auto, name, revision, model_config, dtype, mode, device)
-        fresh = sorted({key.rpartition(".")[0] for key in absent})
+        name = str(model.name_or_path)
+        check_hub_adapter(name, model.revision)
+        prefixes = _other_prefixes(auto, model_config)
+
+        def read(key_mapping: dict[str, str] | None) -> tuple[Any, dict[str, Any]]:
+            kind, at = torch.float32, model.revision
+            return _from_pretrained(
+                auto, name, at, model_config, kind, "full", device="meta", key_mapping=key_mapping
+            )
+
+        found = look_at_checkpoint(auto, model, model_config, read, prefixes)
+        built, fresh, notes = found.model, [*found.fresh], [*found.notes]
+        if not fetch_only:
+            built = _load_checkpoint(auto, model, model_config, found, dtype, mode, seed)
+            notes += check_values(built, name, fresh)
     if grows:
         built.resize_token_embeddings(tokenizer_size, mean_resizing=not (shape_only or fetch_only))
         built.config.pad_token_id = pad
-    return LoadedModel(built, head_modules(built), tuple(fresh))
+    return LoadedModel(built, head_modules(built), tuple(fresh), tuple(notes))
 
 
 def from_numbers(auto: Any, model: config.Model, model_config: Any) -> Any:
     """Returns the random model of a transformers class; raises ConfigError where none can be."""
     try:
-        return auto.from_config(model_config)
+        return auto.from_config(model_config, trust_remote_code=False)
     except Exception as error:  # each family fails in its own way, as where heads do not divide
         key = "architecture" if model.architecture is not None else "name_or_path"
         reason = excerpt(" ".join(str(error).split()), 200)
         raise ConfigError(f"model.{key}: no model has such numbers: {reason}") from error
-
-
-def head_modules(model: Any) -> tuple[str, ...]:
-    """Returns the names of a transformers model's modules outside its backbone."""
-    return tuple(
-        name
-        for name, module in model.named_children()
-        if name != model.base_model_prefix and any(True for _ in module.parameters())
-    )
 
 
 def unquantised_modules(model: Any) -> list[str]:
@@ -108,6 +118,35 @@ def unquantised_modules(model: Any) -> list[str]:
     # Names are compared in full: "pooler" alone would miss the layer in bert.pooler.dense.
     poolers = [name for name, _ in model.named_modules() if name.rpartition(".")[2] == "pooler"]
     return [*head_modules(model), *poolers]
+
+
+def _load_checkpoint(
+    auto: Any,
+    model: config.Model,
+    model_config: Any,
+    found: Checkpoint,
+    dtype: torch.dtype,
+    mode: str,
+    seed: int,
+) -> Any:
+    """Returns the model with its weights, and what is fresh in it drawn from `seed`."""
+    name = str(model.name_or_path)
+    check_quantisation(model_config, mode)
+    torch.manual_seed(seed)
+    built, info = _from_pretrained(
+        auto, name, model.revision, model_config, dtype, mode, None, found.key_mapping
+    )
+    lost = sorted(Names.of(info).missing - found.names.missing)
+    if lost:
+        raise ConfigError(
+            f"model.name_or_path: {len(lost):,} weights of {shown(name)} did not arrive, such as "
+            f"{lost[0]}; download it again"
+        )
+    if found.renewed:
+        head_labels.renew(built, found.head, seed)
+    if found.rows is not None:
+        head_labels.arrange_rows(built, auto, found.rows)
+    return built
 
 
 def _from_pretrained(
@@ -118,9 +157,8 @@ def _from_pretrained(
     dtype: torch.dtype,
     mode: str,
     device: str | None = None,
-) -> tuple[Any, list[str]]:
-    from safetensors import SafetensorError
-
+    key_mapping: dict[str, str] | None = None,
+) -> tuple[Any, dict[str, Any]]:
     try:
         built, info = auto.from_pretrained(
             name,
@@ -130,38 +168,30 @@ def _from_pretrained(
             device_map=device,
             quantization_config=_quantisation(auto, model_config, dtype, mode),
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused below
-            key_mapping=_other_names(auto, model_config),
+            ignore_mismatched_sizes=True,  # they are refused, or the head is new
+            key_mapping=key_mapping,
+            trust_remote_code=False,
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a damaged or hostile file: whatever its reader stumbles over
         raise ConfigError(missing("model.name_or_path", name, "weights", error)) from error
-    for key, stored, needed in sorted(info["mismatched_keys"]):
-        raise ConfigError(
-            f"model.name_or_path: {key} of {name} is {list(stored)} and this task needs "
-            f"{list(needed)}; give as many labels, or name a model without this head"
-        )
     # Else the names of what was loaded would be written, and transformers alone not find them.
     vars(built).pop("_weight_conversions", None)
     for module in built.modules():
         # Repacked for AVX512-BF16, an evaluation fails where a width is no multiple of its block.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-    return built, sorted(info["missing_keys"])
+    return built, info
 
 
-def _other_names(auto: Any, model_config: Any) -> dict[str, str] | None:
-    """Returns patterns of names that a backbone has in some of its models, and its name in this.
-
-    Span heads of Llama and others call it `transformer`, and all their other models `model`; loaded
-    without a word, it would be random.
-    """
+def _other_prefixes(auto: Any, model_config: Any) -> list[str]:
+    """Returns what a class, the backbone itself and the span head call a backbone."""
     from transformers import MODEL_FOR_QUESTION_ANSWERING_MAPPING, MODEL_MAPPING
 
     mappings: tuple[Any, ...] = (MODEL_MAPPING, MODEL_FOR_QUESTION_ANSWERING_MAPPING)
     kinds = [known.get(type(model_config), None) for known in (auto._model_mapping, *mappings)]
-    own, *others = [getattr(kind, "base_model_prefix", "") for kind in kinds]
-    names = {rf"^{other}\.": f"{own}." for other in others if own and other and other != own}
-    return names or None
+    return [getattr(kind, "base_model_prefix", "") for kind in kinds]
 
 
 def _quantisation(auto: Any, model_config: Any, dtype: torch.dtype, mode: str) -> Any:
@@ -171,7 +201,7 @@ def _quantisation(auto: Any, model_config: Any, dtype: torch.dtype, mode: str) -
     from transformers import BitsAndBytesConfig
 
     with torch.device("meta"):
-        kept = unquantised_modules(auto.from_config(model_config))
+        kept = unquantised_modules(auto.from_config(model_config, trust_remote_code=False))
     if mode == "int8_lora":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
     return BitsAndBytesConfig(

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from trainer.config import Model, TrainedTokenizer
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, excerpt
+from trainer.models.model_folder import other_format, shown
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -38,10 +40,14 @@ def load_tokenizer(model: Model) -> Any:
     revision = model.revision if name == model.name_or_path else None
     try:
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+            tokenizer = AutoTokenizer.from_pretrained(
+                name, revision=revision, trust_remote_code=False
+            )
         except TypeError:  # the class of its model type expects another kind of tokenizer.json
             tokenizer = _as_it_stands(name, revision)
-    except (OSError, ValueError, ImportError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a damaged file makes its class stumble over
         key = "tokenizer" if model.tokenizer else "name_or_path"
         raise ConfigError(missing(f"model.{key}", name, "tokenizer", error)) from error
     tokenizer.padding_side = "right"
@@ -63,8 +69,15 @@ def _as_it_stands(name: str, revision: str | None) -> Any:
 
 def missing(key: str, name: str, what: str, error: Exception) -> str:
     """Returns the sentence for a hub name or folder that gave no tokenizer or weights."""
+    if "trust_remote_code" in str(error):
+        return (
+            f"{key}: {shown(name)} brings its own code for its {what} (auto_map), which is never "
+            f"run here, and transformers has no class for it; name a model whose type it has"
+        )
     if Path(name).is_dir():
-        return f"{key}: the folder {name} holds no {what} that can be loaded"
+        clause = other_format(Path(name)) if what == "weights" else ""
+        clause = clause or f": {_reason(error)}"
+        return f"{key}: the folder {shown(name)} holds no {what} that can be loaded{clause}"
     if Path(name).name == "model":
         run = Path(name).parent
         return f"{key}: there is no {name}, which the run {run} leaves when it ends; train it first"
@@ -78,6 +91,14 @@ def missing(key: str, name: str, what: str, error: Exception) -> str:
         f"not give it; check the name and the access to it, or run `trainer prepare RECIPE` where "
         f"the hub can be reached"
     )
+
+
+def _reason(error: Exception) -> str:
+    """Returns what a library says of a file that it cannot read, in short."""
+    if isinstance(error, UnpicklingError):  # whose advice is to run what the file holds
+        return "its file is no list of tensors, and nothing else is run"
+    text = " ".join(str(error).split())
+    return excerpt(text or type(error).__name__, 160)
 
 
 def train_tokenizer(settings: TrainedTokenizer, texts: Iterable[str], folder: Path) -> None:

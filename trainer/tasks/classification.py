@@ -147,6 +147,7 @@ class Classification(Task):
             "num_labels": len(self.labels),
             "id2label": dict(enumerate(self.labels)),
             "label2id": {label: index for index, label in enumerate(self.labels)},
+            "problem_type": None,  # whatever the model was trained for before: here one label
         }
 
     def encoding_settings(self) -> dict[str, Any]:

@@ -1,0 +1,296 @@
+"""Folders that are no model, or whose files would fetch, run or read more than they should."""
+
+import io
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+import torch
+from click.testing import CliRunner
+from tiny_models import SIZES
+from transformers import AutoTokenizer
+
+from trainer import config
+from trainer.cli import main
+from trainer.errors import ConfigError
+from trainer.models.architecture import build_model_config, shape_config, stored_config
+from trainer.models.model_folder import check_origin
+from trainer.models.tokenizer import load_tokenizer
+
+TEXTS = ["a few words", "that a tokenizer can learn from"]
+CODE = """
+from pathlib import Path
+Path(__file__).with_name("ran").touch()
+from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
+class Config(LlamaConfig):
+    model_type = "somebodys"
+class Model(LlamaForSequenceClassification):
+    config_class = Config
+class Tokenizer(PreTrainedTokenizerFast):
+    pass
+"""
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Llama classifier with its tokenizer; tests copy it before they spoil it."""
+    root = tmp_path_factory.mktemp("models")
+    settings = tiny_models.random_model("llama", SIZES, TEXTS, root / "tokenizer")
+    loaded, tokenizer = tiny_models.load(settings, {"num_labels": 2})
+    loaded.model.save_pretrained(root / "sound")
+    tokenizer.save_pretrained(root / "sound")
+    return root / "sound"
+
+
+@pytest.fixture
+def folder(sound: Path, tmp_path: Path) -> Path:
+    shutil.copytree(sound, tmp_path / "folder")
+    return tmp_path / "folder"
+
+
+def edit(file: Path, **values: Any) -> None:
+    before = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    file.write_text(json.dumps(before | values), "utf-8")
+
+
+def load(folder: Path, **settings: Any) -> Any:
+    model = config.Model(name_or_path=str(folder), **settings)
+    check_origin(model)
+    return tiny_models.load(model, {"num_labels": 2})[0]
+
+
+def refused(folder: Path, sentence: str) -> str:
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        load(folder)
+    assert len(str(caught.value)) < 500
+    return str(caught.value)
+
+
+def test_a_sound_folder_loads(folder: Path) -> None:
+    assert load(folder).fresh == ()
+
+
+def test_adapters_given_as_a_model(folder: Path, tmp_path: Path) -> None:
+    edit(folder / "adapter_config.json", peft_type="LORA", base_model_name_or_path="who/ever")
+    refused(folder, "holds adapters of PEFT .* merge_and_unload")
+    (folder / "config.json").unlink()
+    refused(folder, "holds adapters of PEFT")
+    run = tmp_path / "run"
+    (run / "model").mkdir(parents=True)
+    (run / "model" / "config.json").write_text("{}")
+    folder.rename(run / "adapter")
+    refused(run / "adapter", r"adapters alone; give .*run/model")
+
+
+def test_a_run_directory_names_its_model(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    checkpoint = run / "checkpoints" / "step-00000004"
+    checkpoint.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    refused(run, r"is a run directory, which has no model/ yet")
+    folder.rename(run / "model")
+    refused(run, r"is a run directory; give .*run/model$")
+    refused(checkpoint, r"part of the run .*; give .*run/model$")
+    refused(run / "checkpoints", r"part of the run .*; give .*run/model$")
+    assert load(run / "model").fresh == ()
+
+
+def test_other_formats_are_named(folder: Path, tmp_path: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model.Q4_K_M.gguf")
+    refused(folder, r"no weights that can be loaded: model\.Q4_K_M\.gguf is GGUF")
+    (folder / "config.json").unlink()
+    refused(folder, r"no config\.json: model\.Q4_K_M\.gguf is GGUF")
+    (tmp_path / "many" / "checkpoint-500").mkdir(parents=True)
+    (tmp_path / "many" / "checkpoint-500" / "config.json").touch()
+    refused(tmp_path / "many", r"one of checkpoint-500")
+    refused(folder / "model.Q4_K_M.gguf", "is a file; give the folder")
+    for name in ("", " "):
+        with pytest.raises(ConfigError, match="is empty"):
+            check_origin(config.Model(name_or_path=name))
+
+
+def test_an_index_reads_its_own_folder_only(folder: Path, tmp_path: Path) -> None:
+    inside, outside = folder / "model-1.safetensors", tmp_path / "outside.safetensors"
+    (folder / "model.safetensors").rename(inside)
+    index = folder / "model.safetensors.index.json"
+    edit(index, metadata={}, weight_map={"model.norm.weight": inside.name})
+    assert load(folder).fresh == ()
+    shutil.copy(inside, outside)
+    (folder / "link.safetensors").symlink_to(outside)
+    for name in ("../outside.safetensors", str(outside), "link.safetensors", "a/../../outside.s"):
+        edit(index, weight_map={"model.norm.weight": name})
+        refused(folder, "names files outside of its folder")
+    edit(index, weight_map={"a": inside.name, "b": "model-2.safetensors"})
+    refused(folder, r"lacks model-2\.safetensors, 1 of its 2 files")
+    for wrong in ([], {}, {"a": 3}, {"a": [1]}, None):
+        edit(index, weight_map=wrong)
+        refused(folder, r"no list of the files|has no file in")
+    for text in ("[]", "null", "{", "[" * 99999, "\x00"):
+        index.write_text(text)
+        refused(folder, "no list of the files")
+    index.write_text(json.dumps({"weight_map": {"a": inside.name}}))
+    refused(folder, "no weights that can be loaded: 'metadata'")
+
+
+def test_shards_in_the_store_of_a_hub_cache_are_its_own(folder: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "0123"
+    blobs = tmp_path / "models--a--b" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+    index = folder / "model.safetensors.index.json"
+    edit(index, metadata={}, weight_map={"model.norm.weight": "model-1.safetensors"})
+    for file in folder.iterdir():
+        file.rename(blobs / f"blob-{file.name}")
+        (snapshot / file.name).symlink_to(Path("../../blobs") / f"blob-{file.name}")
+    assert load(snapshot).fresh == ()
+
+
+class _Touch:
+    def __init__(self, file: Path) -> None:
+        self.file = str(file)
+
+    def __reduce__(self) -> Any:
+        return (os.mkdir, (self.file,))
+
+
+def test_hostile_and_damaged_files_of_torch_are_a_sentence(folder: Path, tmp_path: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    file, ran = folder / "pytorch_model.bin", tmp_path / "ran"
+    torch.save({"model.norm.weight": _Touch(ran)}, file)
+    refused(folder, "its file is no list of tensors, and nothing else is run")
+    whole = io.BytesIO()
+    torch.save({"model.norm.weight": torch.ones(32)}, whole)
+    for content in (
+        *(b"", b"rubbish", pickle.dumps(_Touch(ran)), whole.getvalue()[:400]),
+        *(_saved([1, 2]), _saved({"model.norm.weight": 3}), _saved({3: torch.ones(2)})),
+    ):
+        file.write_bytes(content)
+        refused(folder, r"^model\.name_or_path: ")
+    assert not ran.exists()
+
+
+def _saved(value: Any) -> bytes:
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"attn_implementation": "someone/kernel"},
+        {"_attn_implementation": "someone/kernel"},
+        {"attn_implementation": {"": "someone/kernel"}},
+        {"attn_implementation": 3},
+        {"attn_implementation": "paged|someone/kernel"},
+        {"attn_implementation": "flash_attention_2"},
+        {"experts_implementation": "someone/kernel"},
+        {"fusion_config": {"patch_embeddings": True}},
+        {"transformers_weights": "../other.safetensors"},
+        {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+        {"quantization_config": {"quant_method": "mxfp4"}},
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+        {"quantization_config": "4bit"},
+        {"model_type": "zzz"},
+        {"model_type": None},
+        {"num_hidden_layers": "two"},
+        {"hidden_act": "someone/kernel"},
+        {"dtype": "load"},
+        {"id2label": ["a", "b"]},
+        {"id2label": {"x": "a"}},
+    ],
+)
+def test_values_that_would_fetch_or_stumble_are_a_sentence(
+    values: dict[str, Any], folder: Path
+) -> None:
+    edit(folder / "config.json", **values)
+    # The tokenizer reads the configuration too.
+    tokenizer = str(folder.parent / "tokenizer")
+    AutoTokenizer.from_pretrained(_without_config(folder)).save_pretrained(tokenizer)
+    with pytest.raises(ConfigError, match=r"^model\.name_or_path: ") as caught:
+        load(folder, tokenizer=tokenizer)
+    assert len(str(caught.value)) < 500
+
+
+def _without_config(folder: Path) -> Path:
+    other = folder.parent / "bare"
+    shutil.copytree(folder, other)
+    (other / "config.json").unlink()
+    return other
+
+
+@pytest.mark.parametrize("text", ["null", "[1]", "", "{", "[" * 99999, '"x"', "\udcff"])
+def test_a_configuration_that_is_none_is_a_sentence(text: str, folder: Path) -> None:
+    (folder / "config.json").write_text(text, "utf-8", errors="surrogateescape")
+    for read in (stored_config, shape_config):
+        with pytest.raises(ConfigError, match=r"holds no configuration that can be loaded: "):
+            read(config.Model(name_or_path=str(folder)))
+
+
+def test_kernels_are_refused_in_an_architecture_too(sound: Path) -> None:
+    numbers = {"model_type": "llama", **SIZES, "_attn_implementation": "someone/kernel"}
+    settings = config.Model(
+        architecture=numbers, initialization="random", tokenizer=str(sound.parent / "tokenizer")
+    )
+    with pytest.raises(ConfigError, match=r"^model\.architecture: attn_implementation 'someone/"):
+        build_model_config(settings, load_tokenizer(settings))
+
+
+def with_code(folder: Path, *, known: bool) -> Path:
+    """Adds code to a folder, beside a model type that transformers knows or one it does not."""
+    (folder / "code.py").write_text(CODE)
+    maps = {"AutoConfig": "code.Config", "AutoModelForSequenceClassification": "code.Model"}
+    kind = "llama" if known else "somebodys"
+    edit(folder / "config.json", model_type=kind, auto_map=maps)
+    edit(
+        folder / "tokenizer_config.json",
+        tokenizer_class="Tokenizer",
+        auto_map={"AutoTokenizer": [None, "code.Tokenizer"]},
+    )
+    return folder / "ran"
+
+
+def test_code_beside_a_known_type_is_not_run_and_said(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 99))
+    ran = with_code(folder, known=True)
+    edit(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
+    loaded = load(folder)
+    assert ["never run" in note for note in loaded.notes] == [True]
+    loaded.model.save_pretrained(tmp_path / "out")
+    assert "auto_map" not in (tmp_path / "out" / "config.json").read_text()
+    assert not ran.exists()
+
+
+def test_commands_never_run_the_code_of_a_folder(
+    sound: Path,
+    folder: Path,
+    tmp_path: Path,
+    reviews_recipe: dict[str, Any],
+    write_recipe: Any,
+) -> None:
+    ran = with_code(folder, known=False)
+    (tmp_path / "tokenizer").mkdir()
+    shutil.copy(sound / "tokenizer.json", tmp_path / "tokenizer")
+    shutil.copy(sound / "tokenizer_config.json", tmp_path / "tokenizer")
+    for name in (None, str(tmp_path / "tokenizer")):
+        reviews_recipe["model"] = {"name_or_path": str(folder), "tokenizer": name}
+        recipe = str(write_recipe(reviews_recipe))
+        for command in (
+            ("train", recipe, "--run-dir", str(tmp_path / "run")),
+            ("train", recipe, "--smoke", "--run-dir", str(tmp_path / "smoke")),
+            ("prepare", recipe),
+            ("params", recipe),
+        ):
+            done = CliRunner().invoke(main, command, input="y\n" * 99)
+            assert done.exit_code == 2, done.output
+            assert "brings its own code" in done.output
+    assert not list(tmp_path.rglob("ran"))
+    assert not ran.exists()
