@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 from trainer.data.prepare import cache_folder, content_key, write_once
-from trainer.data.reading import Tables, faults_named, shown
+from trainer.data.reading import Tables, faults_named, is_zipped, opened, shown
 from trainer.errors import DataError, excerpt
 
 if TYPE_CHECKING:
@@ -71,11 +71,23 @@ def rows_of_library(kind: str, files: Sequence[Path], scratch: Path, **options: 
     with TemporaryDirectory(prefix="trainer-") as folder, quiet():
         names = [str(Path(folder) / f"{place}.{kind}") for place in range(len(files))]
         for name, file in zip(names, files, strict=True):
-            Path(name).symlink_to(file.absolute())
+            plain = _unzipped(file, scratch) if is_zipped(file) else file.absolute()
+            Path(name).symlink_to(plain)
         rows = datasets.load_dataset(
             kind, data_files=names, split="train", cache_dir=str(scratch), **options
         )
     return cast("Dataset", rows)
+
+
+def _unzipped(file: Path, scratch: Path) -> Path:
+    scratch.mkdir(exist_ok=True)
+    with (
+        faults_named(file),
+        opened(file) as content,
+        NamedTemporaryFile(dir=scratch, delete=False) as plain,
+    ):
+        shutil.copyfileobj(content, plain)
+    return Path(plain.name).absolute()
 
 
 def tables_of(rows: "Dataset") -> Tables:

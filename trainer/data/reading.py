@@ -1,7 +1,6 @@
 """Files opened and decoded: plain or zipped, one line after the other, each fault one sentence."""
 
 import gzip
-import os
 import stat
 import zlib
 from collections.abc import Generator, Iterable, Iterator
@@ -31,7 +30,7 @@ KINDS = {
 
 def shown(path: Path) -> str:
     """Returns a path as a message has it: printable, and without the beginning of a long one."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    text = str(path).encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= 200 else f"…{text[-199:]}"
 
 
@@ -78,14 +77,15 @@ def faults_named(file: Path) -> Generator[None]:
         raise DataError(f"{shown(file)} does not fit into memory; divide it") from error
 
 
+def is_zipped(file: Path) -> bool:
+    """Returns whether the first bytes of a file are those of gzip."""
+    with faults_named(file), file.open("rb") as stream:
+        return stream.read(2) == GZIP
+
+
 def opened(file: Path) -> IO[bytes]:
     """Returns the content of a file as a stream; what is zipped is known by its first bytes."""
-    stream = file.open("rb")
-    if stream.read(2) == GZIP:
-        stream.close()
-        return cast(IO[bytes], gzip.open(file))
-    stream.seek(0)
-    return stream
+    return cast(IO[bytes], gzip.open(file)) if is_zipped(file) else file.open("rb")
 
 
 def lines_of(file: Path, encoding: str = "utf-8") -> Iterator[str]:
