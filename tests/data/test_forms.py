@@ -128,11 +128,11 @@ def test_the_format_of_simpletransformers_and_bare_articles(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("wrong", ["false", 0, None])
-def test_an_impossible_question_is_true_or_false(tmp_path, wrong):
-    asked = {"id": "0", "question": "?", "is_impossible": wrong, "answers": []}
+@pytest.mark.parametrize("start", [2**31, -(2**40), 2**62])
+def test_the_start_of_an_answer_is_a_place_in_a_text(tmp_path, start):
+    asked = {"id": "0", "question": "?", "answers": [{"text": "c", "answer_start": start}]}
     article = {"paragraphs": [{"context": "c", "qas": [asked]}]}
-    with pytest.raises(DataError, match="question 0 has a wrong is_impossible"):
+    with pytest.raises(DataError, match=r"a\.json.*answer_start is beyond 32 bits"):
         rows_of(write(tmp_path / "a.json", {"data": [article]}))
 
 

@@ -1,5 +1,6 @@
 """Files opened and decoded: plain or zipped, one line after the other, each fault one sentence."""
 
+import errno
 import gzip
 import stat
 import zlib
@@ -17,6 +18,7 @@ Tables = Iterable[Any]
 LONGEST_LINE = 256 * 2**20
 """Characters or bytes of the longest line that is read."""
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 GZIP = b"\x1f\x8b"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 KINDS = {
@@ -66,10 +68,15 @@ def is_file(path: Path) -> bool:
 
 @contextmanager
 def faults_named(file: Path) -> Generator[None]:
-    """Makes a DataError that names the file of an error of the disk, of zip or of memory."""
+    """Makes a DataError that names the file of an error of the disk, of zip or of memory.
+
+    That a disk is full is about another file.
+    """
     try:
         yield
     except (OSError, EOFError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
         raise DataError(
             f"{shown(file)} cannot be read ({_reason(error)}); fetch it again"
         ) from error
