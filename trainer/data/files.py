@@ -69,13 +69,18 @@ def kind_of(path: Path) -> str:
 
 
 def _rows(files: list[Path], kind: str, csv: Csv | None) -> "tuple[Dataset, list[str]]":
+    import pyarrow as pa
+
     if kind == ".json" and (squad := [file for file in files if is_squad_json(file)]):
         if others := [file for file in files if file not in squad]:
             raise DataError(
                 f"{_names(squad)} in the format of SQuAD, and {_names(others)} not; give files of "
                 f"one format"
             )
-        return read_squad_json(files), []
+        try:
+            return read_squad_json(files), []
+        except (pa.ArrowInvalid, OverflowError) as error:
+            raise DataError(f"{_names(files)}: an answer_start is beyond 32 bits") from error
     if READERS[kind] == "csv":
         dialect = dialect_of(kind, csv)
         settings = {"kind": kind, **vars(dialect)}
@@ -99,7 +104,7 @@ def _json(files: list[Path], scratch: Path) -> "tuple[Features, Tables]":
             return read.features, tables_of(read)
     except Exception as error:  # whatever it cannot read, the rows are known to be sound
         if isinstance(error.__cause__ or error, OSError | MemoryError):
-            raise
+            raise error.__cause__ or error from None
     return own_tables(rows)
 
 

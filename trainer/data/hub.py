@@ -45,11 +45,11 @@ def _splits_of_hub(name: str, source: Source) -> "tuple[dict[str, Dataset], list
 
     if is_file(Path(name)):
         raise DataError(
-            f"{shown(Path(name))} is a file; set data.source: {{files: {{train: {excerpt(name)}}}}}"
+            f"{shown(Path(name))} is a file; name it in data.source.files, as {{train: FILE}}"
         )
     if not NAME.fullmatch(name):
-        raise DataError(f"{excerpt(name)} is neither a folder nor the name of a hub data set")
-    if (Path(packaged_modules.__file__).parent / name).is_dir():
+        raise DataError(f"{shown(Path(name))} is neither a folder nor the name of a hub data set")
+    if is_folder(Path(packaged_modules.__file__).parent / name):
         raise DataError(
             f"{name} names a kind of file, for which the working directory would be read; name the "
             f"files in data.source.files"

@@ -6,11 +6,12 @@ import shutil
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
 
 from trainer.data.prepare import cache_folder, content_key, write_once
-from trainer.data.reading import Tables, faults_named, shown
+from trainer.data.reading import Tables, faults_named, is_zipped, opened, shown
 from trainer.errors import DataError, excerpt
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def kept_rows(
 
     folder = write_once(cache_folder() / "rows" / key, write)
     try:
-        rows = datasets.Dataset.from_file(str(folder / "rows.arrow"))
+        rows = datasets.Dataset.from_file(str(_linked(folder / "rows.arrow")))
         notes = json.loads((folder / "notes.json").read_text())
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise DataError(f"{folder} cannot be read ({excerpt(error)}); delete it") from error
@@ -71,15 +72,46 @@ def rows_of_library(kind: str, files: Sequence[Path], scratch: Path, **options: 
     with TemporaryDirectory(prefix="trainer-") as folder, quiet():
         names = [str(Path(folder) / f"{place}.{kind}") for place in range(len(files))]
         for name, file in zip(names, files, strict=True):
-            Path(name).symlink_to(file.absolute())
+            plain = _unzipped(file, scratch) if is_zipped(file) else file.absolute()
+            Path(name).symlink_to(plain)
         rows = datasets.load_dataset(
             kind, data_files=names, split="train", cache_dir=str(scratch), **options
         )
     return cast("Dataset", rows)
 
 
+def _unzipped(file: Path, scratch: Path) -> Path:
+    scratch.mkdir(exist_ok=True)
+    with (
+        faults_named(file),
+        opened(file) as content,
+        NamedTemporaryFile(dir=scratch, delete=False) as plain,
+    ):
+        shutil.copyfileobj(content, plain)
+    return Path(plain.name).absolute()
+
+
 def tables_of(rows: "Dataset") -> Tables:
     return cast(Any, rows).with_format("arrow").iter(batch_size=1000)
+
+
+def _linked(file: Path) -> Path:
+    """Returns a link to kept rows in the library's cache: what it derives of them goes beside it,
+    and nothing that is kept here changes."""
+    from datasets.config import HF_DATASETS_CACHE
+
+    link = Path(HF_DATASETS_CACHE) / "trainer-rows" / file.parent.name / file.name
+    try:
+        if not link.exists() or not link.samefile(file):
+            link.parent.mkdir(parents=True, exist_ok=True)
+            new = link.with_name(f"{link.name}-{uuid4().hex[:8]}")
+            new.symlink_to(file.absolute())
+            new.replace(link)
+    except OSError as error:
+        raise DataError(
+            f"{link.parent} cannot be written ({error.strerror}); HF_HOME moves it"
+        ) from error
+    return link
 
 
 def _write(file: Path, features: "Features", tables: Tables) -> None:

@@ -1,7 +1,7 @@
 """Files opened and decoded: plain or zipped, one line after the other, each fault one sentence."""
 
+import errno
 import gzip
-import os
 import stat
 import zlib
 from collections.abc import Generator, Iterable, Iterator
@@ -18,6 +18,7 @@ Tables = Iterable[Any]
 LONGEST_LINE = 256 * 2**20
 """Characters or bytes of the longest line that is read."""
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 GZIP = b"\x1f\x8b"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 KINDS = {
@@ -31,7 +32,7 @@ KINDS = {
 
 def shown(path: Path) -> str:
     """Returns a path as a message has it: printable, and without the beginning of a long one."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    text = str(path).encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= 200 else f"…{text[-199:]}"
 
 
@@ -67,10 +68,15 @@ def is_file(path: Path) -> bool:
 
 @contextmanager
 def faults_named(file: Path) -> Generator[None]:
-    """Makes a DataError that names the file of an error of the disk, of zip or of memory."""
+    """Makes a DataError that names the file of an error of the disk, of zip or of memory.
+
+    That a disk is full is about another file.
+    """
     try:
         yield
     except (OSError, EOFError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
         raise DataError(
             f"{shown(file)} cannot be read ({_reason(error)}); fetch it again"
         ) from error
@@ -78,14 +84,15 @@ def faults_named(file: Path) -> Generator[None]:
         raise DataError(f"{shown(file)} does not fit into memory; divide it") from error
 
 
+def is_zipped(file: Path) -> bool:
+    """Returns whether the first bytes of a file are those of gzip."""
+    with faults_named(file), file.open("rb") as stream:
+        return stream.read(2) == GZIP
+
+
 def opened(file: Path) -> IO[bytes]:
     """Returns the content of a file as a stream; what is zipped is known by its first bytes."""
-    stream = file.open("rb")
-    if stream.read(2) == GZIP:
-        stream.close()
-        return cast(IO[bytes], gzip.open(file))
-    stream.seek(0)
-    return stream
+    return cast(IO[bytes], gzip.open(file)) if is_zipped(file) else file.open("rb")
 
 
 def lines_of(file: Path, encoding: str = "utf-8") -> Iterator[str]:

@@ -40,7 +40,7 @@ def saved_splits(folder: Path) -> dict[str, Path]:
     names = _content(folder / "dataset_dict.json", "splits", list)
     splits: dict[str, Path] = {}
     for name in names:
-        if not isinstance(name, str) or Path(name).name != name:
+        if not isinstance(name, str) or Path(name).name != name or name == "..":
             raise DataError(f"{shown(folder)}: {excerpt(name)} cannot be the name of a split")
         if not is_saved(folder / name):
             raise DataError(

@@ -82,13 +82,9 @@ def _rows(article: Any, place: str) -> Iterator[dict[str, Any]]:
         for count, question in enumerate(_part(paragraph, "qas", list, here), 1):
             name = str(_part(question, "id", str | int, f"{here}, question {count}"))
             there = f"{here}, question {name}"
-            impossible = "is_impossible" in question and _part(
-                question, "is_impossible", bool, there
-            )
+            impossible = question.get("is_impossible", False)
             answers = [] if impossible else _part(question, "answers", list, there)
             starts = [_part(answer, "answer_start", int, there) for answer in answers]
-            if any(isinstance(start, bool) or not 0 <= start < 2**31 for start in starts):
-                raise DataError(f"{there} has a wrong answer_start; mend it there")
             yield {
                 "id": name,
                 "title": str(article.get("title", "")),

@@ -1,0 +1,98 @@
+"""Folders in place of a hub data set, and names that are not quite those of one."""
+
+import os
+
+import pytest
+from rows_of import splits_of
+
+from trainer.errors import DataError
+
+
+def corpus(folder, **files):
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text)
+    return {"hub": str(folder)}
+
+
+def refused(source, *parts):
+    with pytest.raises(DataError, match=r"data\.source\.hub: ") as caught:
+        splits_of(source)
+    message = str(caught.value)
+    assert len(message) <= 500
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+GOOD = '{"text": "a", "label": 1}\n'
+
+
+def test_plain_files_are_read(tmp_path):
+    source = corpus(tmp_path / "c", train__jsonl=GOOD * 3, test__jsonl=GOOD)
+    splits, _ = splits_of(source, test="auto")
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 3, "test": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "parts"),
+    [
+        ("train__json", "null", ["train.json holds null"]),
+        ("train__jsonl", "null\n", ["line 1 is not a JSON object"]),
+        ("train__json", '{"version": 1, "data": [{"text": "a"}]}', ["data.source.files"]),
+        ("train__jsonl", '{"a": "2020-01-01"}\n', ["reads other values", "data.source.files"]),
+        ("train__jsonl", '{"a": 1}\n{"a": "1"}\n', ["reads other values"]),
+        ("train__jsonl", '{"a": 1, "a": 2}\n', ["occurs twice"]),
+        ("train__csv", "text,label\na,1\nb, c,0\n", ["line 3 has 3 cells"]),
+        ("train__csv", "text,label\na\n", ["line 2 has 1 cells"]),
+        ("train__tsv", 'text\tlabel\n"a\t1\nb\t0\n', ["line 2: a quote is not closed"]),
+        ("train__parquet", "text", ["cannot be loaded"]),
+        ("code__py", "import datasets\n", ["cannot be loaded"]),
+        (
+            "README__md",
+            "---\nconfigs:\n- config_name: a\n  data_files: ../outside.jsonl\n---\n",
+            ["outside"],
+        ),
+        ("train[1]__jsonl", GOOD, ["is taken for a pattern"]),
+    ],
+)
+def test_what_the_library_would_read_wrongly_is_refused(tmp_path, name, text, parts):
+    (tmp_path / "outside.jsonl").write_text(GOOD)
+    refused(corpus(tmp_path / "c", **{name: text}), *parts)
+
+
+@pytest.mark.parametrize("name", ["c[1]", "c*", "c?", "c::d"])
+def test_a_folder_whose_name_is_a_pattern(tmp_path, name):
+    corpus(tmp_path / "c1", train__jsonl=GOOD)
+    refused(corpus(tmp_path / name, train__jsonl=GOOD), "is taken for a pattern; rename it")
+
+
+def test_pipes_and_files_in_place_of_a_folder(tmp_path):
+    source = corpus(tmp_path / "c", train__jsonl=GOOD)
+    refused({"hub": str(tmp_path / "c" / "train.jsonl")}, "is a file; name it in data.source.files")
+    os.mkfifo(tmp_path / "c" / "README.md")
+    refused(source, "README.md is a named pipe")
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("glue/sst2", ["if sst2 is a subset of glue, set hub: glue and config: sst2"]),
+        ("nyu-mll/glue/sst2", ["nyu-mll/glue/sst2 cannot be loaded"]),
+        ("a/b/c/d", ["neither a folder nor the name of a hub data set"]),
+        ("hf://datasets/a", ["neither a folder"]),
+        ("https://example.org/a.csv", ["neither a folder"]),
+        ("zip://a::b", ["neither a folder"]),
+        ("x" * 3000, ["cannot be loaded"]),
+        ("../up", ["cannot be loaded"]),
+    ],
+)
+def test_names(name, parts):
+    refused({"hub": name}, *parts)
+
+
+def test_a_config_goes_with_no_saved_data_set(tmp_path):
+    import datasets
+
+    datasets.Dataset.from_list([{"text": "a"}]).save_to_disk(str(tmp_path / "s"))
+    refused({"hub": str(tmp_path / "s"), "config": "b"}, "has no config; leave it out")
