@@ -59,8 +59,8 @@ def build_inputs(recipe: Recipe, directory: Path | None) -> Inputs:
     task = kind.build(recipe, rows["train"], tokenizer, model_config)
     for name, value in task.config_values().items():
         setattr(model_config, name, value)
+    rows, without_targets = lacks_targets(task, rows, test_named=recipe.data.split.test != "auto")
     _check_metric(recipe, task, rows)
-    rows, without_targets = lacks_targets(task, rows)
     splits, notes = prepare_splits(rows, task, recipe, tokenizer)
     keeps_worst = _keeps_worst(recipe)
     if keeps_worst is not None:  # a run that was begun before this was refused
@@ -112,10 +112,12 @@ def prepare_splits(
     bad = recipe.data.on_bad_example
     splits: dict[str, PreparedSplit] = {}
     for name, part in rows.items():
+        also = [column for column in task.reads_if_there if column in part.column_names]
         key = content_key(
             rows=digest_of_rows(part, recipe),
             tokenizer=digest,
             on_bad_example=bad,
+            **({"also": rows_digest(part, also)} if also else {}),
             **task.encoding_settings(),
         )
         try:
@@ -176,6 +178,13 @@ def _check_metric(recipe: Recipe, task: Task, rows: "dict[str, Dataset]") -> Non
     if smaller_is_better(recipe.evaluation.metric) and recipe.evaluation.mode == "max":
         raise ConfigError(
             f"evaluation.mode: the best {recipe.evaluation.metric} is the smallest; set mode: min"
+        )
+    metric = recipe.evaluation.metric
+    lacks = task.lacks_metric(metric, rows["validation"]) if "validation" in rows else None
+    if lacks is not None:
+        raise ConfigError(
+            f"evaluation.metric: {metric} cannot be measured on the validation split, for {lacks}; "
+            f"choose another, or another data.split.validation"
         )
     if recipe.evaluation.patience is not None and "validation" not in rows:
         raise ConfigError("evaluation.patience needs a validation split; set data.split.validation")

@@ -155,7 +155,7 @@ class Classification(Task):
             **({"check_labels": True} if self.check_labels else {}),  # it finds more of them
         }
 
-    def without_targets(self, rows: "Dataset") -> str | None:
+    def without_targets(self, rows: "Dataset", *, named: bool) -> str | None:
         known = label_indices(rows, self.label, self.labels, checked=self.check_labels)
         found = what_stands_for_none(rows, self.label, known)
         return found and f"the column {self.label} has {found} in every row"
