@@ -1,13 +1,14 @@
 """What a run begins with: task, tokenizer, shape of the model and encoded splits of a recipe."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.config import OtherTask, Recipe, TrainedTokenizer, smaller_is_better
+from trainer.config import Column, OtherTask, Recipe, TrainedTokenizer, smaller_is_better
 from trainer.data.columns import check_columns, column_name, resolve_columns
+from trainer.data.overlap import notes_on_overlap
 from trainer.data.prepare import (
     PreparedSplit,
     Summary,
@@ -61,12 +62,21 @@ def build_inputs(recipe: Recipe, directory: Path | None) -> Inputs:
         setattr(model_config, name, value)
     rows, without_targets = lacks_targets(task, rows, test_named=recipe.data.split.test != "auto")
     _check_metric(recipe, task, rows)
+    overlap = notes_on_overlap(rows, _told_apart_by(kind, columns))
     splits, notes = prepare_splits(rows, task, recipe, tokenizer)
     keeps_worst = _keeps_worst(recipe)
     if keeps_worst is not None:  # a run that was begun before this was refused
         notes.append(f"{keeps_worst}, as this run was begun")
-    found = (*left_out, *unlabelled, *without_targets, *notes)
+    found = (*left_out, *unlabelled, *without_targets, *overlap, *notes)
     return Inputs(task, tokenizer, model_config, splits, found)
+
+
+def _told_apart_by(kind: type[Task], columns: Mapping[str, Column | None]) -> list[str]:
+    """Returns the columns of what a task reads of a row, without its name and its target."""
+    left_out = ("data.columns.id", kind.target)
+    return [
+        column_name(column) for key, column in columns.items() if column and key not in left_out
+    ]
 
 
 def build_tokenizer(recipe: Recipe, train: "Dataset", directory: Path | None) -> Any:

@@ -1,4 +1,4 @@
-"""A test split without labels or answers is set aside with a note; a validation is refused."""
+"""What is said of splits: without labels or answers, in contradiction, or with rows in common."""
 
 import json
 from pathlib import Path
@@ -210,3 +210,36 @@ def test_the_same_rows_with_another_is_impossible_are_prepared_anew(tmp_path):
     splits["train"][0]["is_impossible"] = splits["train"][1]["is_impossible"] = True
     found = inputs_of(tmp_path, splits, on_bad_example="skip", **QUESTIONS).splits
     assert sum(len(part) for part in found.values()) == 4
+
+
+# Rows in common
+
+
+def test_rows_in_two_splits_and_texts_with_two_labels_are_said(tmp_path):
+    other = [{"text": f"other {n}", "label": n % 2} for n in range(5)]
+    train = [*LABELLED, {"text": LABELLED[0]["text"], "label": 1}]
+    splits = {"train": train, "validation": [*other, *LABELLED[:3]], "test": other}
+    assert inputs_of(tmp_path, splits).notes == (
+        "3 of 8 validation rows also stand in train",
+        "all 5 test rows also stand in validation",
+        "2 train rows have the text of another one and not its label",
+    )
+    found = inputs_of(tmp_path, {"train": LABELLED}, split={"validation": "train"})
+    assert found.notes == ("all 8 validation rows also stand in train",)
+    split = {"validation": None, "test": "test"}
+    assert inputs_of(tmp_path, {"train": LABELLED, "test": other}, split=split).notes == ()
+
+
+def test_the_same_questions_in_two_splits_are_said_whatever_their_ids(tmp_path):
+    again = [{**row, "id": f"other {row['id']}"} for row in ANSWERED]
+    found = inputs_of(tmp_path, {"train": ANSWERED, "validation": again}, **QUESTIONS)
+    assert "all 6 validation rows also stand in train" in found.notes
+
+
+def test_the_same_instructions_in_two_splits_are_said(tmp_path):
+    gpt2 = {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2}
+    task = {"name": "causal_lm", "prompt": "{text}: ", "completion": "{label}"}
+    recipe = recipe_of(tmp_path, {"train": LABELLED, "test": LABELLED[2:4]}, task=task)
+    model = recipe.model.model_copy(update={"architecture": gpt2})
+    found = build_inputs(recipe.model_copy(update={"model": model}), None)
+    assert any(note.endswith("test rows also stand in train") for note in found.notes)
