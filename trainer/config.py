@@ -162,7 +162,8 @@ class Columns(Section):
     question: str = "question"
     context: str = "context"
     answers: str = "answers"
-    """Objects of text and answer_start, a list each, as in SQuAD on the hub."""
+    """Objects of text and answer_start, a list each, as in SQuAD on the hub; also one value each, a
+    list of such objects, or JSON text."""
     messages: str = "messages"
     """Lists of objects of role and content."""
 

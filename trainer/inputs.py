@@ -1,13 +1,14 @@
 """What a run begins with: task, tokenizer, shape of the model and encoded splits of a recipe."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.config import OtherTask, Recipe, TrainedTokenizer, smaller_is_better
+from trainer.config import Column, OtherTask, Recipe, TrainedTokenizer, smaller_is_better
 from trainer.data.columns import check_columns, column_name, resolve_columns
+from trainer.data.overlap import notes_on_overlap
 from trainer.data.prepare import (
     PreparedSplit,
     Summary,
@@ -67,14 +68,23 @@ def build_inputs(recipe: Recipe, directory: Path | None) -> Inputs:
     task = kind.build(recipe, rows["train"], tokenizer, model_config)
     for name, value in task.config_values().items():
         setattr(model_config, name, value)
+    rows, without_targets = lacks_targets(task, rows, test_named=recipe.data.split.test != "auto")
     _check_metric(recipe, task, rows)
-    rows, without_targets = lacks_targets(task, rows)
+    overlap = notes_on_overlap(rows, _told_apart_by(kind, columns))
     splits, notes = prepare_splits(rows, task, recipe, tokenizer)
     keeps_worst = _keeps_worst(recipe)
     if keeps_worst is not None:  # a run that was begun before this was refused
         notes.append(f"{keeps_worst}, as this run was begun")
-    found = (*left_out, *unlabelled, *without_targets, *said, *notes)
+    found = (*left_out, *unlabelled, *without_targets, *overlap, *said, *notes)
     return Inputs(task, tokenizer, model_config, splits, found)
+
+
+def _told_apart_by(kind: type[Task], columns: Mapping[str, Column | None]) -> list[str]:
+    """Returns the columns of what a task reads of a row, without its name and its target."""
+    left_out = ("data.columns.id", kind.target)
+    return [
+        column_name(column) for key, column in columns.items() if column and key not in left_out
+    ]
 
 
 def build_tokenizer(recipe: Recipe, train: "Dataset", directory: Path | None) -> Any:
@@ -120,10 +130,12 @@ def prepare_splits(
     bad = recipe.data.on_bad_example
     splits: dict[str, PreparedSplit] = {}
     for name, part in rows.items():
+        also = [column for column in task.reads_if_there if column in part.column_names]
         key = content_key(
             rows=digest_of_rows(part, recipe),
             tokenizer=digest,
             on_bad_example=bad,
+            **({"also": rows_digest(part, also)} if also else {}),
             **task.encoding_settings(),
         )
         try:
@@ -184,6 +196,13 @@ def _check_metric(recipe: Recipe, task: Task, rows: "dict[str, Dataset]") -> Non
     if smaller_is_better(recipe.evaluation.metric) and recipe.evaluation.mode == "max":
         raise ConfigError(
             f"evaluation.mode: the best {recipe.evaluation.metric} is the smallest; set mode: min"
+        )
+    metric = recipe.evaluation.metric
+    lacks = task.lacks_metric(metric, rows["validation"]) if "validation" in rows else None
+    if lacks is not None:
+        raise ConfigError(
+            f"evaluation.metric: {metric} cannot be measured on the validation split, for {lacks}; "
+            f"choose another, or another data.split.validation"
         )
     if recipe.evaluation.patience is not None and "validation" not in rows:
         raise ConfigError("evaluation.patience needs a validation split; set data.split.validation")

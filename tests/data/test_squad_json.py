@@ -118,6 +118,26 @@ def test_version_2_0_has_questions_without_an_answer(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("no", [False, "false", "False", 0, "0", 0.0, None, "", " FALSE "])
+def test_false_is_false_however_it_is_written(tmp_path, no):
+    made = broken((1, "paragraphs", 0, "qas", 0, "is_impossible"), "")
+    made["data"][1]["paragraphs"][0]["qas"][0]["is_impossible"] = no
+    assert read(write(tmp_path / "a.json", made)) == ROWS
+
+
+@pytest.mark.parametrize("yes", [True, "true", "True", 1, "1"])
+def test_answers_to_an_impossible_question_are_left_to_the_task(tmp_path, yes):
+    made = broken((1, "paragraphs", 0, "qas", 0, "is_impossible"), yes)
+    found = read(write(tmp_path / "a.json", made))
+    assert [row["is_impossible"] for row in found] == [None, None, None, True]
+    assert [row["answers"] for row in found] == [row["answers"] for row in ROWS]
+
+
+def test_a_question_that_says_nothing_of_answers_has_none_that_are_known(tmp_path):
+    made = broken((0, "paragraphs", 0, "qas", 1, "answers"))
+    assert read(write(tmp_path / "a.json", made))[1]["answers"] is None
+
+
 def test_several_files_and_files_with_a_byte_order_mark(tmp_path):
     first = write(tmp_path / "a.json", "\ufeff" + json.dumps({"data": [BEYONCE]}))
     second = write(tmp_path / "b.json.gz", {"data": [NOTRE_DAME]})
@@ -170,7 +190,15 @@ def broken(path: tuple[Any, ...], value: Any = None) -> dict[str, Any]:
         (broken((1, "paragraphs", 1, "qas")), "article 2, paragraph 2 has no qas"),
         (broken((0, "paragraphs", 0, "qas", 1, "id")), "paragraph 1, question 2 has no id"),
         (broken((0, "paragraphs", 0, "qas", 1, "question")), "question a2 has no question"),
-        (broken((0, "paragraphs", 0, "qas", 1, "answers")), "question a2 has no answers"),
+        (broken((0, "paragraphs", 0, "qas", 1, "answers"), 3), "question a2 has a wrong answers"),
+        (
+            broken((0, "paragraphs", 0, "qas", 1, "is_impossible"), "perhaps"),
+            "question a2: is_impossible is 'perhaps'; write true or false",
+        ),
+        (
+            broken((0, "paragraphs", 1, "qas", 0, "answers", 1, "answer_start"), True),
+            "question b1 has a wrong answer_start",
+        ),
         (broken((0, "paragraphs", 1, "qas", 0, "answers", 1, "text")), "question b1 has no text"),
         (
             broken((0, "paragraphs", 1, "qas", 0, "answers", 1, "answer_start"), "3"),

@@ -1,4 +1,4 @@
-"""A test split without labels or answers is set aside with a note; a validation is refused."""
+"""What is said of splits: without labels or answers, in contradiction, or with rows in common."""
 
 import json
 from pathlib import Path
@@ -128,3 +128,118 @@ def test_labels_without_a_train_row_are_said(tmp_path):
     task = {"name": "classification", "labels": [0, 1, 2]}
     found = inputs_of(tmp_path, {"train": LABELLED}, task=task)
     assert "no train row has the label 2" in found.notes
+
+
+# Questions
+
+CONTEXT = "Oslo lies in Norway."
+
+
+def asked(number: int, *texts: str, **other: Any) -> dict[str, Any]:
+    answers = {"text": [*texts], "answer_start": [CONTEXT.index(text) for text in texts]}
+    question = {"id": f"q{number}", "question": "Which one?", "context": CONTEXT}
+    return {**question, "answers": answers, **other}
+
+
+ANSWERED = [asked(number, "Oslo" if number % 2 else "Norway") for number in range(6)]
+QUESTIONS = {"task": {"name": "question_answering"}}
+
+
+@pytest.mark.parametrize("form", ["no column", "null", "nothing in it", "empty text"])
+@pytest.mark.parametrize("named", [{}, {"split": {"test": "test"}}], ids=["auto", "named"])
+def test_a_test_split_that_says_nothing_of_answers_is_set_aside(tmp_path, form, named):
+    nothing = {"no column": {}, "null": {"answers": None}, "empty text": {"answers": ""}}
+    other = nothing.get(form, {"answers": {"text": None, "answer_start": None}})
+    test = without(ANSWERED, "answers", **other)
+    splits = {"train": ANSWERED, "validation": ANSWERED, "test": test}
+    found = inputs_of(tmp_path, splits, **QUESTIONS, **named)
+    assert list(found.splits) == ["train", "validation"]
+    assert any("the test split of 6 rows is set aside" in note for note in found.notes)
+
+
+def test_questions_without_any_answer_are_measured_where_the_recipe_names_them(tmp_path):
+    nothing = [asked(number) for number in range(4)]
+    splits = {"train": [*ANSWERED, asked(9)], "validation": ANSWERED, "test": nothing}
+    found = inputs_of(tmp_path, splits, **QUESTIONS)
+    assert "test" not in found.splits
+    assert any("the column answers has no answer in every row" in note for note in found.notes)
+    found = inputs_of(tmp_path, splits, split={"test": "test"}, **QUESTIONS)
+    assert len(found.splits["test"]) == 4
+    assert "no test question has an answer" in found.notes
+
+
+def test_a_validation_split_that_says_nothing_of_answers_is_refused(tmp_path):
+    splits = {"train": ANSWERED, "validation": without(ANSWERED, answers=None)}
+    with pytest.raises(DataError, match=r"data\.split\.validation: the column answers has nothing"):
+        inputs_of(tmp_path, splits, **QUESTIONS)
+
+
+@pytest.mark.parametrize("metric", ["HasAns_f1", "bleu", "meteor"])
+def test_a_metric_that_validation_does_not_have_is_refused(tmp_path, metric):
+    splits = {"train": ANSWERED, "validation": [asked(1), asked(2)]}
+    recipe = recipe_of(tmp_path, splits, **QUESTIONS)
+    evaluation = recipe.evaluation.model_copy(update={"metric": metric})
+    with pytest.raises(TrainerError, match=rf"evaluation\.metric: {metric} cannot be measured"):
+        build_inputs(recipe.model_copy(update={"evaluation": evaluation}), None)
+    assert len(build_inputs(recipe, None).splits["validation"]) == 2
+
+
+CONTRADICTIONS = [
+    (asked(7, "Oslo", is_impossible=True), "is_impossible is true, and there is an answer, 'Oslo'"),
+    (asked(7, is_impossible=False), "is_impossible is false, and there is no answer"),
+    (asked(7, "Oslo", is_impossible="perhaps"), "is_impossible is 'perhaps'; write true or false"),
+]
+
+
+@pytest.mark.parametrize(("bad", "sentence"), CONTRADICTIONS, ids=["yes", "no", "neither"])
+def test_is_impossible_agrees_with_the_answers(tmp_path, bad, sentence):
+    kind = type(bad["is_impossible"])
+    fine = [{**row, "is_impossible": kind(0) if kind is bool else "false"} for row in ANSWERED]
+    none = asked(8, is_impossible=True if kind is bool else "TRUE")
+    splits = {"train": [*fine, none, bad], "validation": fine}
+    with pytest.raises(DataError, match=f"the train split, row 8 \\(id q7\\): {sentence}"):
+        inputs_of(tmp_path, splits, **QUESTIONS)
+    found = inputs_of(tmp_path, splits, on_bad_example="skip", **QUESTIONS)
+    assert len(found.splits["train"]) == 7
+    assert any(note.startswith("1 bad train examples were skipped") for note in found.notes)
+
+
+def test_the_same_rows_with_another_is_impossible_are_prepared_anew(tmp_path):
+    splits = {"train": [{**row, "is_impossible": False} for row in ANSWERED]}
+    assert len(inputs_of(tmp_path, splits, on_bad_example="skip", **QUESTIONS).splits["train"]) == 5
+    splits["train"][0]["is_impossible"] = splits["train"][1]["is_impossible"] = True
+    found = inputs_of(tmp_path, splits, on_bad_example="skip", **QUESTIONS).splits
+    assert sum(len(part) for part in found.values()) == 4
+
+
+# Rows in common
+
+
+def test_rows_in_two_splits_and_texts_with_two_labels_are_said(tmp_path):
+    other = [{"text": f"other {n}", "label": n % 2} for n in range(5)]
+    train = [*LABELLED, {"text": LABELLED[0]["text"], "label": 1}]
+    splits = {"train": train, "validation": [*other, *LABELLED[:3]], "test": other}
+    assert inputs_of(tmp_path, splits).notes == (
+        "3 of 8 validation rows also stand in train",
+        "all 5 test rows also stand in validation",
+        "2 train rows have the text of another one and not its label",
+    )
+    found = inputs_of(tmp_path, {"train": LABELLED}, split={"validation": "train"})
+    assert found.notes == ("all 8 validation rows also stand in train",)
+    split = {"validation": None, "test": "test"}
+    assert inputs_of(tmp_path, {"train": LABELLED, "test": other}, split=split).notes == ()
+
+
+def test_the_same_questions_in_two_splits_are_said_whatever_their_ids(tmp_path):
+    again = [{**row, "id": f"other {row['id']}"} for row in ANSWERED]
+    found = inputs_of(tmp_path, {"train": ANSWERED, "validation": again}, **QUESTIONS)
+    assert "all 6 validation rows also stand in train" in found.notes
+
+
+def test_the_same_instructions_in_two_splits_are_said(tmp_path):
+    gpt2 = {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2}
+    task = {"name": "causal_lm", "prompt": "{text}: ", "completion": "{label}"}
+    recipe = recipe_of(tmp_path, {"train": LABELLED, "test": LABELLED[2:4]}, task=task)
+    model = recipe.model.model_copy(update={"architecture": gpt2})
+    found = build_inputs(recipe.model_copy(update={"model": model}), None)
+    assert any(note.endswith("test rows also stand in train") for note in found.notes)

@@ -13,7 +13,6 @@ from trainer.data.documents import group_documents
 from trainer.data.exclusion import exclude
 from trainer.data.files import read_files
 from trainer.data.hub import load_hub
-from trainer.data.repeated_rows import repeated_rows
 from trainer.errors import ConfigError, DataError, excerpt, listed
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def load_splits(data: Data) -> "tuple[dict[str, Dataset], list[str]]":
     for name, rows in splits.items():
         if len(rows) == 0:
             raise DataError(f"the {name} split has no rows; check data.source and data.split")
-    return splits, [*notes, *left_out, *repeated_rows(splits, data.columns)]
+    return splits, [*notes, *left_out]
 
 
 def row_number(rows: "Dataset", index: int) -> int:

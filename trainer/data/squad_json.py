@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.data.answers import is_impossible
 from trainer.data.json_files import whole_value
 from trainer.data.reading import opened, shown
 from trainer.errors import DataError
@@ -41,7 +42,8 @@ def is_squad_json(file: Path) -> bool:
 
 
 def read_squad_json(files: Sequence[Path]) -> "Dataset":
-    """Returns rows of id, title, context, question and answers, a list of text and answer_start.
+    """Returns rows of id, title, context, question and answers, a list of text and answer_start,
+    null where a question says nothing of them; also of is_impossible where it contradicts answers.
 
     Raises DataError that names the file and the article, paragraph or question at fault. A file is
     one JSON value, and so read into memory.
@@ -58,13 +60,24 @@ def read_squad_json(files: Sequence[Path]) -> "Dataset":
             },
         }
     )
-    schema = features.arrow_schema
-    tables = [schema.empty_table()]
+    judged = datasets.Features({**features, "is_impossible": datasets.Value("bool")})
+    tables = [judged.arrow_schema.empty_table()]
+    contradicted = False
     for file in files:
         for number, article in enumerate(_articles(file), 1):
             rows = list(_rows(article, f"{shown(file)}, article {number}"))
-            tables.append(pa.Table.from_pylist(rows, schema=schema))
-    return datasets.Dataset(pa.concat_tables(tables), info=datasets.DatasetInfo(features=features))
+            contradicted = contradicted or any(map(_contradicts, rows))
+            tables.append(pa.Table.from_pylist(rows, schema=judged.arrow_schema))
+    table = pa.concat_tables(tables)
+    if contradicted:  # who reads them says which row
+        return datasets.Dataset(table, info=datasets.DatasetInfo(features=judged))
+    table = table.drop_columns(["is_impossible"]).cast(features.arrow_schema)
+    return datasets.Dataset(table, info=datasets.DatasetInfo(features=features))
+
+
+def _contradicts(row: dict[str, Any]) -> bool:
+    said, answers = row["is_impossible"], row["answers"]
+    return said is not None and answers is not None and said == bool(answers["text"])
 
 
 def _articles(file: Path) -> list[Any]:
@@ -82,24 +95,28 @@ def _rows(article: Any, place: str) -> Iterator[dict[str, Any]]:
         for count, question in enumerate(_part(paragraph, "qas", list, here), 1):
             name = str(_part(question, "id", str | int, f"{here}, question {count}"))
             there = f"{here}, question {name}"
-            impossible = question.get("is_impossible", False)
-            answers = [] if impossible else _part(question, "answers", list, there)
+            try:
+                impossible = is_impossible(question.get("is_impossible"))
+            except ValueError as error:
+                raise DataError(f"{there}: {error}") from error
+            given = question.get("answers") is not None
+            answers = _part(question, "answers", list, there) if given else []
+            texts = [_part(answer, "text", str, there) for answer in answers]
             starts = [_part(answer, "answer_start", int, there) for answer in answers]
+            said = given or impossible
             yield {
                 "id": name,
                 "title": str(article.get("title", "")),
                 "context": context,
                 "question": _part(question, "question", str, there),
-                "answers": {
-                    "text": [_part(answer, "text", str, there) for answer in answers],
-                    "answer_start": starts,
-                },
+                "answers": {"text": texts, "answer_start": starts} if said else None,
+                "is_impossible": impossible,
             }
 
 
 def _part(of: Any, key: str, kind: Any, place: str) -> Any:
     """Returns a value of an object, of a kind, or raises DataError that names the place."""
-    if not isinstance(of, dict) or not isinstance(of.get(key), kind):
+    if not isinstance(of, dict) or not isinstance(of.get(key), kind) or isinstance(of[key], bool):
         wrong = "has no" if not isinstance(of, dict) or key not in of else "has a wrong"
         raise DataError(f"{place} {wrong} {key}; mend it there, as SQuAD's format has it")
     return of[key]

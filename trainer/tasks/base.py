@@ -89,6 +89,8 @@ class Task(Protocol):
     target: str | None = None
     """Key, of those of `columns`, of the column with what is to be answered; None where there is
     no such column. Rows of a test split may lack it, or have nothing in it."""
+    reads_if_there: tuple[str, ...] = ()
+    """Columns that `encode` reads beside those of `columns`, where rows have them."""
     zero_shot: ZeroShot | None = None
     """How the pretrained model is asked; None where it is not to be, or nothing is pretrained."""
 
@@ -132,8 +134,16 @@ class Task(Protocol):
         """Returns what changes the encoded rows, beside the rows and the tokenizer."""
         ...
 
-    def without_targets(self, rows: "Dataset") -> str | None:
-        """Returns, as a clause, what rows have in place of targets, None where a row has one."""
+    def without_targets(self, rows: "Dataset", *, named: bool) -> str | None:
+        """Returns, as a clause, what rows have in place of targets, None where a row has one.
+
+        Of a split that the recipe has `named`, what may be meant is taken as it is, such as
+        questions none of which has an answer.
+        """
+        return None
+
+    def lacks_metric(self, metric: str, rows: "Dataset") -> str | None:
+        """Returns, as a clause, why a metric cannot be measured on some rows; None where it can."""
         return None
 
     def notes(self, split: str, prepared: PreparedSplit) -> list[str]:

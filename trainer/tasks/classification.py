@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from trainer import config
 from trainer.data.columns import column_name
+from trainer.data.overlap import num_contradictory, row_hashes
 from trainer.data.prepare import Columns, PreparedSplit, Summary
 from trainer.errors import ConfigError, DataError, excerpt, listed
 from trainer.metrics.classification import from_counts
@@ -160,7 +161,7 @@ class Classification(Task):
             **({"check_labels": True} if self.check_labels else {}),  # it finds more of them
         }
 
-    def without_targets(self, rows: "Dataset") -> str | None:
+    def without_targets(self, rows: "Dataset", *, named: bool) -> str | None:
         known = label_indices(rows, self.label, self.labels, checked=self.check_labels)
         found = what_stands_for_none(rows, self.label, known)
         return found and f"the column {self.label} has {found} in every row"
@@ -174,6 +175,12 @@ class Classification(Task):
             notes.append(f"every {split} row has the label {excerpt(present[0])!r}")
         elif absent and split == "train":
             notes.append(f"no train row has the label {listed(absent)}")
+        if split == "train":
+            read = [name for name in (self.text, self.text_pair) if name is not None]
+            texts = row_hashes(prepared.rows, read)[prepared.array("row")]
+            twice = num_contradictory(texts, prepared.array("label"))
+            if twice:
+                notes.append(f"{twice:,} train rows have the text of another one and not its label")
         names = class_names(prepared.rows, self.label)
         if names is not None and not set(names) & set(self.labels):
             notes.append(

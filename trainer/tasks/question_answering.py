@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer import config
+from trainer.data.answers import answer_texts, answers_of
 from trainer.data.columns import column_name
 from trainer.data.prepare import Columns, PreparedSplit, Summary
-from trainer.metrics.answers import METRICS, SCALES, answer_metrics
+from trainer.metrics.answers import BESIDE_SQUAD, METRICS, SCALES, answer_metrics
 from trainer.models.span_head import ensure_span_head
 from trainer.tasks.base import Batch, LossTerm, Record, Task, attention_mask, numbered, pad
 from trainer.tasks.questions import Question, question_of
@@ -43,6 +44,8 @@ class QuestionAnswering(Task):
     scales = SCALES
     reads_records = True
     fits_on_validation = True
+    target = "data.columns.answers"
+    reads_if_there = ("is_impossible",)
 
     def __init__(
         self,
@@ -121,6 +124,38 @@ class QuestionAnswering(Task):
             "null_is_last": self.frame.null_is_last,
         }
 
+    def without_targets(self, rows: "Dataset", *, named: bool) -> str | None:
+        states = self._answered(rows)
+        if True in states or (named and False in states):
+            return None
+        found = "no answer" if False in states else "nothing"
+        return f"the column {self.names['answers']} has {found} in every row"
+
+    def lacks_metric(self, metric: str, rows: "Dataset") -> str | None:
+        if metric.startswith("HasAns_") or metric in BESIDE_SQUAD:
+            return None if True in self._answered(rows) else "none of its questions has an answer"
+        return None
+
+    def notes(self, split: str, prepared: PreparedSplit) -> list[str]:
+        if True in self._answered(prepared.rows):
+            return []
+        return [f"no {split} question has an answer"]
+
+    def _answered(self, rows: "Dataset") -> set[bool | None]:
+        """Returns whether rows have an answer, with None for those that say nothing; looks no
+        further than the first that has one."""
+        name, found = self.names["answers"], set[bool | None]()
+        for _, chunk in numbered(rows, [name]):
+            for value in chunk[name]:
+                try:
+                    answers = answers_of(value)
+                except ValueError:  # which encoding refuses, with its row
+                    return {True}
+                if answers:
+                    return {True}
+                found.add(None if answers is None else False)
+        return found
+
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
         """Returns columns of windows: their tokens and what belongs to them.
 
@@ -130,10 +165,12 @@ class QuestionAnswering(Task):
         """
         known: dict[str, int] = {}
         first = 0
-        for numbers, chunk in numbered(rows, list(self.names.values())):
+        also = {key: key for key in self.reads_if_there if key in rows.column_names}
+        names = {**also, **self.names}
+        for numbers, chunk in numbered(rows, list(names.values())):
             questions: dict[int, Question] = {}
             for index, number in enumerate(numbers):
-                row = {key: chunk[name][index] for key, name in self.names.items()}
+                row = {key: chunk[name][index] for key, name in names.items()}
                 made = question_of(row, number, known)
                 if isinstance(made, str):
                     summary.reject(made)
@@ -262,7 +299,7 @@ class QuestionAnswering(Task):
                     "question": row["question"],
                     "prediction": next((text for text in texts if text), ""),
                     "no_answer_probability": null_probability(null_score, spans.values()),
-                    "answers": list(row["answers"]["text"]),
+                    "answers": answer_texts(row["answers"]),
                 }
             )
         return made

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, cast
 
+from trainer.data.answers import Answers, answers_of, is_impossible
+from trainer.errors import excerpt
+
 
 @dataclass(frozen=True)
 class Question:
@@ -10,31 +13,38 @@ class Question:
     """Names the row in sentences."""
     question: str
     context: str
-    answers: tuple[tuple[str, int], ...]
-    """Texts and the characters of the context at which they start; none if there is no answer."""
+    answers: Answers
+    """None of them if there is no answer."""
 
 
 def question_of(row: dict[str, Any], number: int, known: dict[str, int]) -> Question | str:
     """Returns the question of a row, or a sentence that says what is wrong with it.
 
-    `known` holds the number of the row of each id so far; the row's is added.
+    `known` holds the number of the row of each id so far; the row's is added. A row may also have
+    `is_impossible`, which then agrees with its answers.
     """
     if row["id"] is None or not str(row["id"]).strip():
         return f"row {number} has no id; give each question its own"
     name = str(row["id"])
-    place = f"row {number} (id {name})"
+    place = f"row {number} (id {excerpt(name)})"
     if name in known:
         return f"{place}: row {known[name]} has the same id; give each question its own"
     known[name] = number
     for key in ("question", "context"):
         if not isinstance(row[key], str) or not row[key].strip():
             return f"{place}: the {key} is empty; mend or remove the row"
-    answers = _answers(row["answers"])
+    try:
+        answers = answers_of(row["answers"])
+        impossible = is_impossible(row.get("is_impossible"))
+    except ValueError as error:
+        return f"{place}: {error}"
+    if impossible and not any(text.strip() for text, _ in answers or ()):
+        answers = ()
     if answers is None:
-        return (
-            f"{place}: the answers are no texts with an answer_start each, such as "
-            f'{{"text": ["Oslo"], "answer_start": [17]}}; mend the row'
-        )
+        return f"{place}: it has no answers; give them, or an empty list where there is none"
+    if impossible is not None and impossible == bool(answers):
+        found = f"an answer, {excerpt(answers[0][0])!r}" if answers else "no answer"
+        return f"{place}: is_impossible is {str(impossible).lower()}, and there is {found}; mend it"
     context = cast(str, row["context"])
     for text, start in answers:
         if not text.strip():
@@ -44,21 +54,7 @@ def question_of(row: dict[str, Any], number: int, known: dict[str, int]) -> Ques
         ):
             near = context[max(start, 0) : max(start, 0) + len(text)]
             return (
-                f"{place}: the answer {text!r} is not at character {start} of the context, where "
-                f"{near!r} stands; mend its answer_start"
+                f"{place}: the answer {excerpt(text)!r} is not at character {start} of the "
+                f"context, where {excerpt(near)!r} stands; mend its answer_start"
             )
     return Question(place, row["question"].strip(), context, answers)
-
-
-def _answers(value: Any) -> tuple[tuple[str, int], ...] | None:
-    """Returns texts with their starts, None for anything else."""
-    if not isinstance(value, dict):
-        return None
-    given = cast(dict[str, Any], value)
-    texts, starts = given.get("text"), given.get("answer_start")
-    if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
-        return None
-    pairs = tuple(zip(cast(list[Any], texts), cast(list[Any], starts), strict=True))
-    if not all(isinstance(text, str) and isinstance(start, int) for text, start in pairs):
-        return None
-    return pairs

@@ -30,13 +30,16 @@ def lacks_column(
     return splits, []
 
 
-def lacks_targets(task: Task, splits: "Splits") -> tuple["Splits", list[str]]:
+def lacks_targets(task: Task, splits: "Splits", *, test_named: bool) -> tuple["Splits", list[str]]:
     """Returns the splits without a test none of whose rows has a target, and a note on it.
 
     Raises DataError for a validation split without any.
     """
     for name in ("validation", "test"):
-        found = task.without_targets(splits[name]) if name in splits else None
+        if name not in splits:
+            continue
+        named = name == "validation" or test_named
+        found = task.without_targets(splits[name], named=named)
         if found is None:
             continue
         if name == "test":

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from trainer import config
+from trainer.data.answers import answer_texts
 from trainer.data.prepare import PreparedSplit
 from trainer.errors import ConfigError
 from trainer.metrics.answers import answer_metrics
@@ -154,7 +155,7 @@ class GeneratedAnswer(ZeroShot):
                     "question": one["question"],
                     "prediction": "" if refused else answer,
                     "no_answer_probability": float(refused),
-                    "answers": list(one["answers"]["text"]),
+                    "answers": answer_texts(one["answers"]),
                     "truncated": was_cut,
                 }
             )
