@@ -18,6 +18,13 @@ if (($# == 0)) || [[ $1 == -* ]]; then
     say "the first argument is the recipe: sbatch [options of sbatch] slurm/TEMPLATE RECIPE [--set …]"
     exit 2
 fi
+for name in TRAINER_RANKS_PER_NODE TRAINER_MAX_REQUEUES TRAINER_SEED; do
+    # bash would count a word as 0, and take digits that begin with 0 for octal.
+    if [[ -n ${!name:-} && ! ${!name} =~ ^(0|[1-9][0-9]{0,8})$ ]]; then
+        say "$name=${!name} is no whole number; unset it or give it one"
+        exit 2
+    fi
+done
 here=$(dirname "$(readlink -f "$0")")
 # Of an array, the plain number of the task that starts first would mean all tasks.
 job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
@@ -119,10 +126,11 @@ if begun; then
         state="in use by another job" exit_code=$code
     elif [[ $state == running ]]; then # nobody is left to write how it ended
         state=failed exit_code=1
-        sed -e 's/"state": .*/"state": "failed",/' -e 's/"exit_code": .*/"exit_code": 1,/' \
+        { sed -e 's/"state": .*/"state": "failed",/' -e 's/"exit_code": .*/"exit_code": 1,/' \
             -e "s/\"message\": .*/\"message\": \"the ranks of job $job were killed; the same command goes on from the last checkpoint\"/" \
-            "$run_dir/status.json" >"$run_dir/.status.json.launch"
-        mv "$run_dir/.status.json.launch" "$run_dir/status.json"
+            "$run_dir/status.json" >"$run_dir/.status.json.launch" &&
+            mv "$run_dir/.status.json.launch" "$run_dir/status.json"; } || # on a full disk, say
+            say "status.json cannot be written, and still says running"
     fi
 elif [[ -n $asked && $code != 0 ]]; then
     state=stopped exit_code=85 # before anything had begun

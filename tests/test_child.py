@@ -95,8 +95,17 @@ sys.exit(3)
 
 
 def test_a_command_that_was_killed_has_the_code_of_a_shell(tmp_path):
-    kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    kill = f"""
+import os, signal
+from pathlib import Path
+from trainer.status import Status
+Status(Path({str(tmp_path)!r})).write("running", None, 3, "starting")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
     assert run_child(python(kill), tmp_path, []) == 137
+    status = read_status(tmp_path)
+    assert (status["state"], status["exit_code"]) == ("failed", 137)
+    assert "killed by SIGKILL, most often by the system for lack of memory" in status["message"]
 
 
 def test_what_cannot_be_started_is_one_sentence(tmp_path):

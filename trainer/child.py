@@ -10,9 +10,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from trainer.errors import DONE, ConfigError
+from trainer.errors import DONE, ConfigError, TrainerError
+from trainer.run_directory import claim
 from trainer.signals import code_of, stopping_signals, taken_over
-from trainer.status import read_status
+from trainer.status import Status, read_status
 
 
 @contextmanager
@@ -70,7 +71,25 @@ def run_child(command: list[str], directory: Path, signals: list[int]) -> int:
         return code
     if signals:
         return code_of(signals[0])
-    return child.returncode if child.returncode > 0 else 128 - child.returncode
+    if child.returncode > 0:
+        return child.returncode
+    _note_kill(directory, -child.returncode)
+    return 128 - child.returncode
+
+
+def _note_kill(directory: Path, number: int) -> None:
+    """Writes that a run was killed, which could not do so itself."""
+    if read_status(directory).get("state") != "running":
+        return
+    name = signal.Signals(number).name
+    memory = ", most often by the system for lack of memory" * (number == signal.SIGKILL)
+    with suppress(TrainerError, OSError), claim(directory):
+        Status(directory).write(
+            "failed",
+            128 + number,
+            read_status(directory).get("step"),
+            f"killed by {name}{memory}; the same command goes on from the last checkpoint",
+        )
 
 
 def _wait_until_free(directory: Path) -> None:

@@ -108,11 +108,16 @@ def evaluate(run_dir: Path, checkpoint: str, split: str, as_json: bool, debug: b
 @main.command()
 def recipes() -> None:
     """List the shipped recipes."""
-    from trainer.recipes import shipped_recipes
 
-    names = shipped_recipes()
-    for name, purpose in names.items():
-        click.echo(f"{name:<{max(map(len, names))}}  {purpose}")
+    def command() -> int:
+        from trainer.recipes import shipped_recipes
+
+        names = shipped_recipes()
+        for name, purpose in names.items():
+            click.echo(f"{name:<{max(map(len, names))}}  {purpose}")
+        return 0
+
+    _run(command, debug=False)
 
 
 @main.command()

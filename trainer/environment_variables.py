@@ -25,6 +25,12 @@ WHOLE_NUMBERS: dict[str, tuple[int, int]] = {
     },
 }
 """The smallest and the largest number of each."""
+SECONDS = {
+    "TRAINER_MEETING_SECONDS": "10 minutes",
+    "TRAINER_STEP_TIMEOUT_SECONDS": "30 minutes",
+}
+"""How long ranks wait, and for how long where the variable is not set; see trainer.timeouts."""
+MOST_SECONDS = 365 * 24 * 3600
 TRUTHS = {
     f"ACCELERATE_{name}"
     for name in "USE_CPU USE_DEEPSPEED USE_FSDP USE_MEGATRON_LM DEBUG_MODE USE_MPS_DEVICE".split()
@@ -48,7 +54,7 @@ def whole_number(name: str, otherwise: int) -> int:
     # Python would also take digits of other scripts, blanks and underscores, which C does not.
     if not re.fullmatch(r"-?[0-9]{1,18}", value) or not least <= int(value) <= most:
         raise LaunchError(
-            f"{name}={excerpt(value)} is no whole number from {least} to {most}; unset it, or have "
+            f"{name}={shown(value)} is no whole number from {least} to {most}; unset it, or have "
             f"the launcher set it"
         )
     return int(value)
@@ -58,23 +64,58 @@ def check_variables() -> None:
     """Raises LaunchError for a variable that holds no number where one belongs, or an impossible
     one; what is one is left as libraries in C read it."""
     for name in WHOLE_NUMBERS:
-        if name in os.environ:
+        if name not in os.environ:
+            continue
+        try:
             os.environ[name] = str(whole_number(name, 0))
+        except LaunchError:
+            os.environ.pop(name)  # as a rank that does not exist, this process would be silent
+            raise
+    for name in SECONDS:
+        seconds(name)
     for name in TRUTHS:
         value = os.environ.get(name, "")
         if value.lower() not in TRUTH_VALUES:
-            raise LaunchError(f"{name}={excerpt(value)} is neither true nor false; unset it")
-        if value == "" and name in os.environ:
+            raise LaunchError(f"{name}={shown(value)} is neither true nor false; unset it")
+    for name in (*TRUTHS, "ACCELERATE_TORCH_DEVICE", "ACCELERATE_DYNAMO_BACKEND"):
+        if os.environ.get(name, "set").strip() == "":
             del os.environ[name]
     size = whole_number("WORLD_SIZE", 1)
     here = min(whole_number("LOCAL_WORLD_SIZE", size), size)
     for name, number in (("RANK", size), ("LOCAL_RANK", here)):
         if whole_number(name, 0) >= number:
-            value = os.environ.pop(name)  # as the rank that it is not, this process would be silent
+            value = os.environ.pop(name)
             raise LaunchError(
                 f"{name}={value} is no rank of {number} process(es), as WORLD_SIZE={size} and "
                 f"LOCAL_WORLD_SIZE={here} have it; unset it, or have the launcher set it"
             )
+
+    if size == 1 and "MASTER_ADDR" not in os.environ:
+        os.environ.pop("LOCAL_RANK", None)  # with which Accelerate would look for other processes
+
+
+def seconds(name: str) -> float | None:
+    """Returns the seconds that a variable holds, None where it is not set.
+
+    Raises LaunchError for what is no time that can be waited.
+    """
+    value = os.environ.get(name)
+    if value is None:
+        return None
+    # Not what float() also takes: digits of other scripts, nan, and more than libraries count to.
+    number = float(value) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value) else 0
+    if not 0 < number <= MOST_SECONDS:
+        raise LaunchError(
+            f"{name}={shown(value)} is no number of seconds up to {MOST_SECONDS} and above 0; "
+            f"unset it for {SECONDS[name]}"
+        )
+    return number
+
+
+def shown(value: str) -> str:
+    """Returns a value as a sentence has it, in quotes where it would not be seen without."""
+    seen = value != "" and value.isprintable() and value == value.strip()
+    return excerpt(value if seen else repr(value))
 
 
 def speaks() -> bool:
@@ -93,12 +134,14 @@ def value_error(error: BaseException) -> TrainerError | None:
 
     Libraries read them when they are imported, and name only the value.
     """
-    if not isinstance(error, ValueError | TypeError | KeyError):
+    if not isinstance(error, ValueError | TypeError | KeyError | RuntimeError):
         return None
-    text = str(error)
+    text = str(error).lower()
     for name, value in sorted(os.environ.items()):
-        if name.startswith(_LIBRARIES) and (f"{value!r}" in text or f" {value} " in f" {text} "):
+        low = value.lower()
+        named = bool(low.strip()) and (f"'{low}'" in text or text.endswith(f" {low}"))
+        if name.startswith(_LIBRARIES) and named:
             return LaunchError(
-                f"{name}={excerpt(value)} is not understood ({excerpt(text)}); unset it"
+                f"{name}={shown(value)} is not understood ({excerpt(error)}); unset it"
             )
     return None

@@ -62,29 +62,33 @@ def settings_that_help(
     elif on_gpu and shards and phase != "data":
         held.append("accelerate_configs/zero3-offload.yaml")
     if phase == "data":
-        rows = recipe.data.max_rows
-        fewer = f"data.max_rows={rows // 2}" if rows and rows > 1 else "data.max_rows=10000"
-        return [fewer, "data.source.files in several smaller files", *computed[-1:]][:3]
+        source, rows = recipe.data.source, recipe.data.max_rows
+        fewer = f"data.max_rows={max(1, (rows or 20_000) // 2)}"
+        if source.builtin is not None:
+            fewer = f"data.source.num_rows={max(1, source.num_rows // 2)}"
+        return [fewer, "TOKENIZERS_PARALLELISM=false", "more memory for `trainer prepare` alone"]
     if phase == "saving" and recipe.checkpoint.in_background:
         return ["checkpoint.async=false", *held, *computed][:3]
-    if phase in ("loading", "saving"):
-        return [*held, *computed][:3]
+    last = ["a smaller model", "more memory for the process"]
+    if phase == "loading":
+        return [*held, *last][:3]
+    if phase == "saving":
+        return [*held, *computed, *last][:3]
     if state_is_most and held:
-        return [*held[:2], *computed, *held[2:]][:3]
-    return [*computed, *held][:3]
+        return [*held[:2], *computed, *held[2:], *last][:3]
+    return [*computed, *held, *last][:3]
 
 
 def advice(settings: list[str], *, resumes: bool) -> str:
     """Returns settings as the end of a sentence; `resumes`: whether the run has a checkpoint."""
-    settings = settings or ["a smaller model", "a machine with more memory"]
     if not resumes:
-        return f"set {_or(settings)}"
+        return f"use {_or(settings)}"
     here = [setting for setting in settings if setting.startswith(MAY_CHANGE)]
     elsewhere = [setting for setting in settings if setting not in here]
     if not here:
-        return f"set, in a new --run-dir, {_or(elsewhere)}"
+        return f"use, in a new --run-dir, {_or(elsewhere)}"
     anew = f"; or, in a new --run-dir, {_or(elsewhere)}" if elsewhere else ""
-    return f"set {_or(here)} and the same run goes on{anew}"
+    return f"use {_or(here)} and the same run goes on{anew}"
 
 
 def run_memory(

@@ -16,8 +16,10 @@ SPELLED = re.compile(
     r"|[Mm]emory allocation (?:of \d+ bytes )?failed|Failed to (?:CUDA )?[cm]alloc"
     r"|unable to mmap|failed to map segment|Errno 12\b|os error 12\b|can't start new thread"
     r"|could not create a (?:primitive|memory object)|insufficient memory"
+    r"|error return without exception set|returned NULL without setting an exception"
 )
-"""How torch, CUDA, cuBLAS, NCCL, bitsandbytes, oneDNN, NumPy, pyarrow and the system say it."""
+"""How torch, CUDA, cuBLAS, NCCL, bitsandbytes, oneDNN, NumPy, pyarrow and the system say it, and
+Python where it has no memory to say it."""
 _ASKED = re.compile(
     r"(?:allocate|size|of) (\d+(?:\.\d+)?) ?(bytes|[KMGT]i?B)?(?: |\.|,|$)", re.IGNORECASE
 )

@@ -17,7 +17,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from trainer import signals
-from trainer.errors import INTERRUPTED, STOPPED, ConfigError, LaunchError, excerpt
+from trainer.environment_variables import shown
+from trainer.errors import INTERRUPTED, STOPPED, ConfigError, LaunchError
 from trainer.signals import STOPPING
 
 if TYPE_CHECKING:
@@ -180,15 +181,14 @@ def end_of_time(duration: str | None) -> float | None:
             seconds = int(clock[1]) * 3600 + int(clock[2]) * 60 + int(clock[3])
         else:
             raise ConfigError(
-                f"--time-limit {excerpt(duration)}: give it such as 90s, 45m, 2h or 1:30:00"
+                f"--time-limit {shown(duration)}: give it such as 90s, 45m, 2h or 1:30:00"
             )
         ends.append(time.time() + seconds)
     end = os.environ.get("SLURM_JOB_END_TIME")
     if end is not None:
         if not re.fullmatch("[0-9]{1,15}", end):
             raise LaunchError(
-                f"SLURM_JOB_END_TIME={excerpt(end)} is no number of seconds since the epoch; "
-                f"unset it"
+                f"SLURM_JOB_END_TIME={shown(end)} is no number of seconds since the epoch; unset it"
             )
         ends.append(float(end))
     return min(ends, default=None)

@@ -4,8 +4,6 @@ Two environment variables change them, in seconds: TRAINER_MEETING_SECONDS, and
 TRAINER_STEP_TIMEOUT_SECONDS for what is done while training.
 """
 
-import os
-import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -13,7 +11,7 @@ from datetime import timedelta
 from torch import distributed as dist
 from torch.distributed import distributed_c10d
 
-from trainer.errors import LaunchError, excerpt
+from trainer.environment_variables import seconds
 
 MEETING = timedelta(minutes=10)
 """From the first rank that is there to the last."""
@@ -21,8 +19,6 @@ PREPARATION = timedelta(hours=4)
 """Before the first step and after the last, where the main process tokenizes or exports alone."""
 TRAINING = timedelta(minutes=30)
 """In steps, evaluations and checkpoints, where no rank has more to do than the others."""
-
-MOST_SECONDS = 365 * 24 * 3600
 
 
 def meeting_time() -> timedelta:
@@ -60,22 +56,13 @@ def wait_at_most(time: timedelta) -> None:
 
 def spoken(time: timedelta) -> str:
     """Returns a time as a sentence has it, such as 30 minutes."""
-    seconds = time.total_seconds()
+    length = time.total_seconds()
     units = {"hour": 3600, "minute": 60}
-    unit = next((name for name, size in units.items() if seconds % size == 0), "second")
-    number = seconds / units.get(unit, 1)
+    unit = next((name for name, size in units.items() if length % size == 0), "second")
+    number = length / units.get(unit, 1)
     return f"{number:g} {unit}{'s' * (number != 1)}"
 
 
 def _from_environment(name: str, otherwise: timedelta) -> timedelta:
-    value = os.environ.get(name)
-    if value is None:
-        return otherwise
-    # Not what float() also takes: digits of other scripts, nan, and more than libraries count to.
-    number = float(value) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value) else 0
-    if not 0 < number <= MOST_SECONDS:
-        raise LaunchError(
-            f"{name}={excerpt(value)} is no number of seconds up to {MOST_SECONDS} and above 0; "
-            f"unset it for {spoken(otherwise)}"
-        )
-    return timedelta(seconds=number)
+    found = seconds(name)
+    return otherwise if found is None else timedelta(seconds=found)

@@ -1,5 +1,5 @@
 """Forks the real command from a process that has imported the libraries, which takes most of its
-time: lines of JSON in, `{"arguments": …, "output": …, "directory": …}`, and pids and codes out.
+time: lines of JSON in, `{"arguments": …, "output": …, …}`, and pids and codes out.
 
 A forked command runs `trainer/__main__.py` from its first line on, with signal handlers as a new
 process has them.
@@ -8,6 +8,7 @@ process has them.
 import contextlib
 import json
 import os
+import resource
 import runpy
 import signal
 import sys
@@ -45,6 +46,8 @@ def _fork(asked: dict[str, Any]) -> int:
         for descriptor, target in ((nothing, 0), (output, 1), (output, 2)):
             os.dup2(descriptor, target)
         os.chdir(asked["directory"])
+        for name, most in asked.get("limits", {}).items():
+            resource.setrlimit(getattr(resource, name), (most, most))
         os.environ.update(asked.get("variables", {}))
         sys.argv = ["trainer", *asked["arguments"]]
         Path(asked["begun"]).touch()
