@@ -20,8 +20,10 @@ if (($# == 0)) || [[ $1 == -* ]]; then
 fi
 for name in TRAINER_RANKS_PER_NODE TRAINER_MAX_REQUEUES TRAINER_SEED; do
     # bash would count a word as 0, and take digits that begin with 0 for octal.
-    if [[ -n ${!name:-} && ! ${!name} =~ ^(0|[1-9][0-9]{0,8})$ ]]; then
-        say "$name=${!name} is no whole number; unset it or give it one"
+    least=0
+    if [[ $name == TRAINER_RANKS_PER_NODE ]]; then least=1; fi
+    if [[ -n ${!name:-} ]] && { [[ ! ${!name} =~ ^(0|[1-9][0-9]{0,8})$ ]] || ((${!name} < least)); }; then
+        say "$name=${!name} is no whole number from $least on; unset it or give it one"
         exit 2
     fi
 done

@@ -89,3 +89,13 @@ def write_recipe(tmp_path: Path) -> Callable[[Values], Path]:
         return file
 
     return write
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory) -> Generator[Any]:
+    """Real processes of the command line, started in a moment."""
+    from warm_commands import Commands
+
+    found = Commands(tmp_path_factory.mktemp("commands"))
+    yield found
+    found.close()

@@ -15,8 +15,8 @@ from trainer import outlets, signals  # noqa: E402
 
 def main() -> None:
     """Runs the command line in a process of its own, which hears signals from here to its end."""
+    outlets.open_outlets()  # first: a descriptor that is closed would be the listener's
     signals.start()
-    outlets.open_outlets()
     from trainer.cli import main as command_line
 
     try:

@@ -21,9 +21,9 @@ SPELLED = re.compile(
 """How torch, CUDA, cuBLAS, NCCL, bitsandbytes, oneDNN, NumPy, pyarrow and the system say it, and
 Python where it has no memory to say it."""
 _ASKED = re.compile(
-    r"(?:allocate|size|of) (\d+(?:\.\d+)?) ?(bytes|[KMGT]i?B)?(?: |\.|,|$)", re.IGNORECASE
+    r"(?:allocate|size|of) (\d+(?:\.\d*)?) ?(bytes|[KMGTPE]i?B)?(?: |\.|,|$)", re.IGNORECASE
 )
-_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "p": 2**50, "e": 2**60}
 ADVICE = (
     "set batch.micro_batch_size=1, model.gradient_checkpointing=true or tuning.mode=qlora where "
     "they are not, or give the process more memory"
