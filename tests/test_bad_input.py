@@ -123,7 +123,7 @@ def test_full_disk_keeps_earlier_checkpoints(reviews_recipe, write_recipe, tmp_p
         done = train(recipe, directory)
     finally:
         limit_files_to(resource.RLIM_INFINITY)
-    refused(done, directory, "free space there and run the same command, which resumes from step")
+    refused(done, directory, "ulimit -f", "a later command resumes from step 4")
     assert train(recipe, directory).exit_code == 0
 
 
