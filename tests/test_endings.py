@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from trainer.environment_variables import check_variables, value_error
-from trainer.errors import FileError, LaunchError, OutOfMemoryError, TrainerError
+from trainer.errors import ConfigError, FileError, LaunchError, OutOfMemoryError, TrainerError
 from trainer.file_errors import file_error
 from trainer.library_errors import in_a_sentence
 from trainer.memory_advice import settings_that_help
-from trainer.out_of_memory import asked_for, is_out_of_memory
+from trainer.out_of_memory import asked_for, is_out_of_memory, memory_told
 from trainer.recipe import load_recipe
 from trainer.run_directory import claim
 from trainer.status import Status, read_status
@@ -59,6 +59,15 @@ def test_memory_that_is_exhausted_is_code_2_however_a_library_says_it(error, ask
     assert "batch.micro_batch_size" in str(told)
 
 
+def test_a_reader_that_takes_it_for_a_damaged_file_is_seen_through():
+    told = ConfigError("model.architecture: no model has such numbers")
+    told.__cause__ = raised(lambda: torch.empty(2**55))
+    with pytest.raises(OutOfMemoryError, match="loading"), memory_told("loading", str, str):
+        raise told
+    with pytest.raises(ConfigError), memory_told("loading", str, str):
+        raise ConfigError("another")
+
+
 @pytest.mark.parametrize(
     "error", [RuntimeError("size mismatch"), ValueError("out of memory"), KeyError("memory")]
 )
@@ -87,7 +96,7 @@ def test_a_run_without_memory_says_where_and_what_helps(
     commands, reviews_recipe, write_recipe, tmp_path
 ):
     """A real limit: activations of 128 examples do not fit, and in the other run the weights."""
-    reviews_recipe["model"]["architecture"] |= {"num_hidden_layers": 2, "intermediate_size": 500000}
+    reviews_recipe["model"]["architecture"] |= {"num_hidden_layers": 2, "intermediate_size": 200000}
     reviews_recipe["batch"] |= {"global_batch_size": 128, "micro_batch_size": 128}
     reviews_recipe["evaluation"]["baseline"] = False
     recipe, run = write_recipe(reviews_recipe), tmp_path / "run"
@@ -97,7 +106,7 @@ def test_a_run_without_memory_says_where_and_what_helps(
         ("model.architecture.intermediate_size=40000000", ("loading the model", "GB more")),
     ):
         code, output, _, _ = commands.run(
-            *train, "--set", override, limits={"RLIMIT_AS": 9 * GIB // 2}
+            *train, "--set", override, limits={"RLIMIT_AS": 7 * GIB // 2}
         )
         assert code == 2, output
         assert "Traceback" not in output

@@ -34,8 +34,8 @@ ADVICE = (
 def is_out_of_memory(error: BaseException) -> bool:
     """Returns whether an error, or one that it was raised from, says that memory is exhausted."""
     for one in _chain(error):
-        if isinstance(one, TrainerError):
-            return isinstance(one, OutOfMemoryError)
+        if isinstance(one, TrainerError) and not isinstance(one, OutOfMemoryError):
+            continue  # a reader that takes whatever fails for a damaged file
         names = {kind.__name__ for kind in type(one).__mro__}
         if names & {"MemoryError", "OutOfMemoryError", "ArrowMemoryError"}:
             return True
@@ -69,7 +69,7 @@ def memory_told(
     try:
         yield
     except Exception as error:
-        if isinstance(error, TrainerError) or not is_out_of_memory(error):
+        if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
             raise
         said = doing if isinstance(doing, str) else doing()
         raise out_of_memory(error, said, taken(), advice()) from error
@@ -101,4 +101,5 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while following is not None and id(following) not in seen:
         seen.add(id(following))
         yield following
-        following = following.__cause__ or following.__context__
+        implicit = None if isinstance(following, TrainerError) else following.__context__
+        following = following.__cause__ or implicit
