@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from trainer import config
-from trainer.models.export import export_adapter, export_model, merged_weights
+from trainer.models.export import export_adapter, export_model, merged
 from trainer.models.load import load_model
 from trainer.models.parameters import trainable_parameters
 from trainer.models.tokenizer import load_tokenizer
@@ -58,7 +58,7 @@ class Trained:
             return (model or self.model).eval()(**self.inputs).logits
 
     def export(self, folder: Path) -> Any:
-        export_model(self.model, self.tokenizer, folder, auto_model=TASK.auto_model)
+        export_model(self.model, self.tokenizer, folder)
         return AutoModelForSequenceClassification.from_pretrained(folder)
 
 
@@ -93,7 +93,7 @@ def trained(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Trained
 @pytest.fixture(scope="module")
 def folder(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("export")
-    export_model(trained.model, trained.tokenizer, folder, auto_model=TASK.auto_model)
+    export_model(trained.model, trained.tokenizer, folder)
     yield folder
     shutil.rmtree(folder)
 
@@ -162,10 +162,10 @@ def test_an_int8_export_holds_the_dequantised_weights(folders: dict[str, Path]) 
     trained = train(folders["llama"], "int8_lora")
     name = "model.layers.1.mlp.down_proj"
     layer = trained.model.get_submodule(f"base_model.model.{name}")
-    merged = merged_weights(trained.model.base_model.model)[f"{name}.weight"]
+    found = merged(trained.model).get_submodule(name).weight
     dense = layer.base_layer.weight.data.float() * layer.base_layer.state.SCB[:, None] / 127
     adapter = layer.lora_B["default"].weight @ layer.lora_A["default"].weight * 2  # alpha / r
-    torch.testing.assert_close(merged, dense + adapter, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, dense + adapter, rtol=0, atol=1e-6)
     original = AutoModel.from_pretrained(folders["llama"]).layers[1].mlp.down_proj.weight
     half_a_step = original.abs().amax(1, keepdim=True) / 127 / 2
     assert ((dense - original).abs() < 1.2 * half_a_step).all()  # it rounds to fp16 first
