@@ -9,17 +9,20 @@ from typing import Any
 
 import pytest
 import torch
+from export_families import save_base
 from peft import PeftModel
 from tiny_models import MODES, architectures, build_config, load, save_backbones
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertForMaskedLM,
 )
 
 from trainer import config
+from trainer.models.architecture import build_model_config
 from trainer.models.export import export_adapter, export_model, merged
 from trainer.models.load import load_model
 from trainer.models.parameters import trainable_parameters
@@ -203,3 +206,37 @@ def test_the_export_of_a_bf16_run_answers_alike(
         found = trained.logits(exported).float()
     # bf16 keeps 8 bits: about 1/256 of numbers around 1, over a few layers.
     torch.testing.assert_close(found, expected, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("mode", ["full", "lora", "qlora"])
+def test_generation_keeps_its_settings_and_stops_where_it_stopped_here(
+    mode: str, tmp_path: Path
+) -> None:
+    base = save_base("llama", tmp_path / "base", "AutoModelForCausalLM")
+    own = {"eos_token_id": [1, 13], "repetition_penalty": 1.2, "max_new_tokens": 50}
+    own |= {"temperature": 0.5, "do_sample": False}  # which GenerationConfig itself does not save
+    (base / "generation_config.json").write_text(json.dumps(own))
+    settings = config.Model(name_or_path=str(base))
+    tokenizer = load_tokenizer(settings)
+    loaded = load_model(
+        settings,
+        build_model_config(settings, tokenizer),
+        auto_model="AutoModelForCausalLM",
+        tokenizer_size=len(tokenizer),
+        mode=mode,
+        frozen_dtype=torch.float32,
+        seed=1,
+    )
+    tuned = apply_tuning(
+        loaded, config.Tuning(mode=mode), trains_head=False, gradient_checkpointing=False
+    )
+
+    def exported(*ends: int) -> dict[str, Any]:
+        export_model(tuned, tokenizer, tmp_path / "model", ends=ends)
+        return json.loads((tmp_path / "model" / "generation_config.json").read_text())
+
+    for name, value in own.items():
+        assert exported(1, 13).get(name, False) == value
+    assert exported(1, 13, 7)["eos_token_id"] == [1, 13, 7]  # the end of a turn
+    assert exported()["eos_token_id"] == [1, 13]  # a task that generates nothing
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "model").generation_config.eos_token_id

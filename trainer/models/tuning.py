@@ -15,6 +15,8 @@ from trainer.models.vocabulary_size import is_tied, output_layer
 
 ZEROED_PADDING = ("funnel",)
 """Families whose padding row does not survive from_pretrained."""
+NEVER_CALLED = {"mobilebert": "cls.predictions.dense"}
+"""Layers of families that read the weight by itself, so that an adapter on it would do nothing."""
 
 
 def apply_tuning(
@@ -159,6 +161,7 @@ def _targets(model: Any, tuning: config.Tuning, learned: list[str]) -> list[str]
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D)
         and module is not output
+        and name != NEVER_CALLED.get(model.config.model_type)
         and name not in learned
         and not _is_inside(name, learned)
     ]
