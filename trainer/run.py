@@ -25,10 +25,11 @@ from trainer.models.dropout import speed_up_dropout
 from trainer.models.export import dense_weight, packed_layer
 from trainer.models.first_token import compute_first_token_alone
 from trainer.models.load import QUANTISED, LoadedModel, load_model
+from trainer.models.own_tokens import new_tokens
 from trainer.models.parameters import ParameterCounts, count_parameters, trainable_parameters
 from trainer.models.positions import num_positions
 from trainer.models.row_gradients import use_row_gradients
-from trainer.models.tokenizer import new_tokens, num_rows, pads_with_a_word
+from trainer.models.tokenizer import num_rows, pads_with_a_word
 from trainer.models.tuning import apply_tuning
 from trainer.optim import build_optimizer
 from trainer.order import DataOrder

@@ -17,8 +17,9 @@ from trainer.errors import TrainerError
 from trainer.models.architecture import build_model_config
 from trainer.models.export import export_adapter, export_model
 from trainer.models.load import load_model
+from trainer.models.own_tokens import new_tokens
 from trainer.models.positions import num_positions
-from trainer.models.tokenizer import load_tokenizer, new_tokens, num_rows
+from trainer.models.tokenizer import load_tokenizer, num_rows
 from trainer.models.tuning import apply_tuning
 from trainer.report.adapter_card import adapter_card
 

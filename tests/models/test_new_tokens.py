@@ -14,7 +14,8 @@ from trainer import config
 from trainer.errors import ConfigError
 from trainer.models.architecture import build_model_config
 from trainer.models.load import load_model
-from trainer.models.tokenizer import load_tokenizer, new_tokens, num_rows
+from trainer.models.own_tokens import new_tokens
+from trainer.models.tokenizer import load_tokenizer, num_rows, train_tokenizer
 from trainer.models.tuning import apply_tuning
 
 OWN = ["film that", "<pause>"]  # the first is in the texts
@@ -116,6 +117,15 @@ def test_tokens_in_unused_rows_learn_beside_adapters(tmp_path: Path) -> None:
     assert tuned.config.vocab_size == 320
     learned = [one for name, one in tuned.named_parameters() if "trainable_tokens" in name]
     assert [tuple(one.shape) for one in learned] == [(2, 32), (2, 32)]  # input and output
+
+
+def test_a_larger_vocabulary_of_another_model_is_refused(tmp_path: Path) -> None:
+    base = save_base("llama", tmp_path / "base", "AutoModelForCausalLM")
+    words = [f"{letter}{number}" for letter in "abcdefgh" for number in range(60)]
+    train_tokenizer(config.TrainedTokenizer(train="bpe", vocab_size=400), words, tmp_path / "other")
+    settings = config.Model(name_or_path=str(base), tokenizer=str(tmp_path / "other"))
+    with pytest.raises(ConfigError, match=r"model.tokenizer has \d+ tokens .* are others in it"):
+        load(settings, "AutoModelForCausalLM")
 
 
 def test_a_model_that_cannot_grow_is_refused(tmp_path: Path) -> None:

@@ -230,24 +230,6 @@ def num_rows(tokenizer: Any) -> int:
     return max(tokenizer.get_vocab().values()) + 1
 
 
-def new_tokens(model: Model, tokenizer: Any, vocab_size: int) -> list[int]:
-    """Returns the tokens for which pretrained weights of `vocab_size` rows have learned nothing.
-
-    They lie beyond its rows, or in rows that the model's own tokenizer leaves unused. The padding
-    token is none of them: nothing is to be learned of it.
-    """
-    tokens = {index: token for token, index in tokenizer.get_vocab().items()}
-    new = {index for index in tokens if index >= vocab_size}
-    if isinstance(model.tokenizer, str) and model.initialization == "pretrained":
-        try:
-            own = load_tokenizer(model.model_copy(update={"tokenizer": None}))
-        except ConfigError:  # there are only weights
-            own = tokenizer
-        used = set(own.get_vocab().values())
-        new |= {index for index in tokens if index not in used}
-    return sorted(new - {tokenizer.pad_token_id})
-
-
 def save_tokenizer(tokenizer: Any, folder: Path, num_positions: int | None = None) -> None:
     """Writes a tokenizer as it is before its first use, for a model with so many positions.
 

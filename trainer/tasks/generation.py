@@ -3,7 +3,7 @@
 from collections import abc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby, takewhile
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ class Generator:
         self.num_positions = num_positions
         self.ends = [*boundaries(tokenizer)[1], *turn_end]
         self.own_tokenizer = own_tokenizer
+        known = tokenizer.added_tokens_decoder
+        self.silent = {token for token in turn_end if token in known and not known[token].special}
 
     def generate(self, model: Any, prompts: list[np.ndarray]) -> list[str]:
         """Returns a text for each prompt; empty where the model has no position left for it.
@@ -55,8 +57,8 @@ class Generator:
         return texts
 
     def decode(self, tokens: Any) -> str:
-        """Returns the text of an answer, without the token that ends it, special or not."""
-        kept = list(takewhile(lambda token: token not in self.ends, map(int, tokens)))
+        """Returns a text without special tokens and ends of turns."""
+        kept = [int(token) for token in tokens if int(token) not in self.silent]
         return self.tokenizer.decode(kept, skip_special_tokens=True).strip()
 
     def _room(self, prompt: np.ndarray) -> int:
