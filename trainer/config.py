@@ -49,6 +49,9 @@ class Model(Section):
     head_labels: Literal["name", "position"] = "name"
     """How rows of a pretrained classification head are matched with the task's labels: by the names
     in the model's id2label, or as they stand."""
+    pad_token: Literal["existing", "added"] = "existing"
+    """Of tokenizers without one, or with the end token as one: `existing` takes a token that the
+    model has, so that no row is added to it; `added` adds a token and its row."""
     gradient_checkpointing: bool = False
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from trainer.data.prepare import PreparedSplit, cache_folder
 from trainer.inputs import Inputs, build_inputs, check_mode
 from trainer.memory_advice import recipe_memory
 from trainer.models.load import load_model
+from trainer.models.tokenizer import num_rows
 
 
 def prepare(recipe: Recipe) -> Iterator[str]:
@@ -44,7 +45,7 @@ def fetch_weights(recipe: Recipe, inputs: Inputs) -> list[str]:
             recipe.model,
             inputs.model_config,
             auto_model=kind,
-            tokenizer_size=len(inputs.tokenizer),
+            tokenizer_size=num_rows(inputs.tokenizer),
             mode="full",  # 4-bit and 8-bit weights are made of the same files
             frozen_dtype=torch.float32,
             seed=recipe.seed,

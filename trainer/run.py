@@ -25,8 +25,11 @@ from trainer.models.dropout import speed_up_dropout
 from trainer.models.export import dense_weight, packed_layer
 from trainer.models.first_token import compute_first_token_alone
 from trainer.models.load import QUANTISED, LoadedModel, load_model
+from trainer.models.own_tokens import new_tokens
 from trainer.models.parameters import ParameterCounts, count_parameters, trainable_parameters
+from trainer.models.positions import num_positions
 from trainer.models.row_gradients import use_row_gradients
+from trainer.models.tokenizer import num_rows, pads_with_a_word
 from trainer.models.tuning import apply_tuning
 from trainer.optim import build_optimizer
 from trainer.order import DataOrder
@@ -52,6 +55,10 @@ class Run:
     directory: Path
     task: Task
     tokenizer: Any
+    base_rows: int
+    """Of the vocabulary before new tokens."""
+    num_positions: int | None
+    """Which the model has, where it counts them."""
     splits: dict[str, PreparedSplit]
     order: DataOrder
     order_digest: str
@@ -110,7 +117,7 @@ def build_run(
             recipe.model,
             inputs.model_config,
             auto_model=task.auto_model,
-            tokenizer_size=len(tokenizer),
+            tokenizer_size=num_rows(tokenizer),
             mode=recipe.tuning.mode,
             frozen_dtype=COMPUTE_DTYPES[precision],
             seed=recipe.seed,
@@ -124,11 +131,18 @@ def build_run(
         notes.append("the frozen backbone is random: little can be learned on top of it")
     if getattr(recipe.task, "zero_shot", None) is not None and task.zero_shot is None:
         notes.append("no zero-shot: random weights have learned nothing")
+    base_rows: int = inputs.model_config.vocab_size
+    new = new_tokens(recipe.model, tokenizer, base_rows)
+    notes += _notes_on_tokens(recipe, new, accelerator)
+    if pads_with_a_word(tokenizer):
+        loaded.model.get_input_embeddings().padding_idx = None  # else that word would not learn
     model = apply_tuning(
         loaded,
         recipe.tuning,
         trains_head=task.trains_head,
         gradient_checkpointing=recipe.model.gradient_checkpointing,
+        new_tokens=new,
+        revision=recipe.model.revision,
     )
     if accelerator.device.type == "cpu":
         speed_up_dropout(model)
@@ -183,6 +197,8 @@ def build_run(
         directory=directory,
         task=task,
         tokenizer=tokenizer,
+        base_rows=base_rows,
+        num_positions=num_positions(inputs.model_config),
         splits=splits,
         order=order,
         order_digest=content_key(order=order.digest(), rows=digest_of_rows(train.rows, recipe)),
@@ -211,6 +227,24 @@ def build_run(
         scaler=accelerator.scaler,
         notes=tuple(notes),
     )
+
+
+def _notes_on_tokens(recipe: Recipe, new: list[int], accelerator: Accelerator) -> list[str]:
+    """Returns what is to be said of tokens that the model has not seen; refuses what fails."""
+    mode = recipe.tuning.mode
+    if not new or mode == "full":
+        return []
+    if mode == "head_only":
+        return [f"{len(new)} new tokens keep the mean of the others: head_only learns none of them"]
+    plugin: Any = accelerator.deepspeed_plugin
+    in_shards = plugin is not None and plugin.zero_stage == 3
+    if in_shards or accelerator.distributed_type == DistributedType.FSDP:
+        raise LaunchError(
+            f"model.tokenizer: {len(new)} new tokens with tuning.mode: {mode} are learned row by "
+            f"row, which a sharded vocabulary is not; launch with accelerate_configs/ddp.yaml or "
+            f"zero2.yaml"
+        )
+    return [f"{len(new)} new tokens learn beside the adapters"]
 
 
 def _baseline_of(loaded: LoadedModel) -> Baseline:

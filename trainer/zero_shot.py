@@ -13,6 +13,7 @@ from trainer.errors import ConfigError
 from trainer.evaluation import write_records
 from trainer.models.architecture import build_model_config
 from trainer.models.load import load_model
+from trainer.models.tokenizer import num_rows
 from trainer.precision import COMPUTE_DTYPES
 from trainer.tasks.base import Objective, Record
 
@@ -58,7 +59,7 @@ def _language_model(run: "Run", accelerator: Accelerator) -> Any:
         settings,
         build_model_config(settings, run.tokenizer),
         auto_model="AutoModelForCausalLM",
-        tokenizer_size=len(run.tokenizer),
+        tokenizer_size=num_rows(run.tokenizer),
         mode="head_only" if mode == "full" else mode,  # nothing of it learns in fp32
         frozen_dtype=COMPUTE_DTYPES[run.precision],
         seed=run.recipe.seed,

@@ -9,18 +9,21 @@ from typing import Any
 
 import pytest
 import torch
+from export_families import save_base
 from peft import PeftModel
 from tiny_models import MODES, architectures, build_config, load, save_backbones
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertForMaskedLM,
 )
 
 from trainer import config
-from trainer.models.export import export_adapter, export_model, merged_weights
+from trainer.models.architecture import build_model_config
+from trainer.models.export import export_adapter, export_model, merged
 from trainer.models.load import load_model
 from trainer.models.parameters import trainable_parameters
 from trainer.models.tokenizer import load_tokenizer
@@ -58,7 +61,7 @@ class Trained:
             return (model or self.model).eval()(**self.inputs).logits
 
     def export(self, folder: Path) -> Any:
-        export_model(self.model, self.tokenizer, folder, auto_model=TASK.auto_model)
+        export_model(self.model, self.tokenizer, folder)
         return AutoModelForSequenceClassification.from_pretrained(folder)
 
 
@@ -93,7 +96,7 @@ def trained(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Trained
 @pytest.fixture(scope="module")
 def folder(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("export")
-    export_model(trained.model, trained.tokenizer, folder, auto_model=TASK.auto_model)
+    export_model(trained.model, trained.tokenizer, folder)
     yield folder
     shutil.rmtree(folder)
 
@@ -162,10 +165,10 @@ def test_an_int8_export_holds_the_dequantised_weights(folders: dict[str, Path]) 
     trained = train(folders["llama"], "int8_lora")
     name = "model.layers.1.mlp.down_proj"
     layer = trained.model.get_submodule(f"base_model.model.{name}")
-    merged = merged_weights(trained.model.base_model.model)[f"{name}.weight"]
+    found = merged(trained.model).get_submodule(name).weight
     dense = layer.base_layer.weight.data.float() * layer.base_layer.state.SCB[:, None] / 127
     adapter = layer.lora_B["default"].weight @ layer.lora_A["default"].weight * 2  # alpha / r
-    torch.testing.assert_close(merged, dense + adapter, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, dense + adapter, rtol=0, atol=1e-6)
     original = AutoModel.from_pretrained(folders["llama"]).layers[1].mlp.down_proj.weight
     half_a_step = original.abs().amax(1, keepdim=True) / 127 / 2
     assert ((dense - original).abs() < 1.2 * half_a_step).all()  # it rounds to fp16 first
@@ -203,3 +206,37 @@ def test_the_export_of_a_bf16_run_answers_alike(
         found = trained.logits(exported).float()
     # bf16 keeps 8 bits: about 1/256 of numbers around 1, over a few layers.
     torch.testing.assert_close(found, expected, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("mode", ["full", "lora", "qlora"])
+def test_generation_keeps_its_settings_and_stops_where_it_stopped_here(
+    mode: str, tmp_path: Path
+) -> None:
+    base = save_base("llama", tmp_path / "base", "AutoModelForCausalLM")
+    own = {"eos_token_id": [1, 13], "repetition_penalty": 1.2, "max_new_tokens": 50}
+    own |= {"temperature": 0.5, "do_sample": False}  # which GenerationConfig itself does not save
+    (base / "generation_config.json").write_text(json.dumps(own))
+    settings = config.Model(name_or_path=str(base))
+    tokenizer = load_tokenizer(settings)
+    loaded = load_model(
+        settings,
+        build_model_config(settings, tokenizer),
+        auto_model="AutoModelForCausalLM",
+        tokenizer_size=len(tokenizer),
+        mode=mode,
+        frozen_dtype=torch.float32,
+        seed=1,
+    )
+    tuned = apply_tuning(
+        loaded, config.Tuning(mode=mode), trains_head=False, gradient_checkpointing=False
+    )
+
+    def exported(*ends: int) -> dict[str, Any]:
+        export_model(tuned, tokenizer, tmp_path / "model", ends=ends)
+        return json.loads((tmp_path / "model" / "generation_config.json").read_text())
+
+    for name, value in own.items():
+        assert exported(1, 13).get(name, False) == value
+    assert exported(1, 13, 7)["eos_token_id"] == [1, 13, 7]  # the end of a turn
+    assert exported()["eos_token_id"] == [1, 13]  # a task that generates nothing
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "model").generation_config.eos_token_id

@@ -1,4 +1,4 @@
-"""Padding changes no answer, and no padding token is an end token."""
+"""Padding changes no answer, and the padding token is another than the end where one is there."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,12 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PhiConfig, PreTraine
 from trainer import config
 from trainer.data.prepare import PreparedSplit, content_key, prepare
 from trainer.models.export import export_model
-from trainer.models.tokenizer import load_tokenizer, tokenizer_digest
+from trainer.models.tokenizer import (
+    ensure_pad_token,
+    load_tokenizer,
+    pads_with_a_word,
+    tokenizer_digest,
+)
 from trainer.models.tuning import apply_tuning
 from trainer.tasks.classification import Classification
 
@@ -107,6 +112,7 @@ def test_an_added_padding_token_grows_the_embedding_only_where_it_must(
     tmp_path: Path, pad: str | None, spare_rows: int, kind: str
 ) -> None:
     settings = save_base(tmp_path, pad=pad, reserved=False, spare_rows=spare_rows, kind=kind)
+    settings = settings.model_copy(update={"pad_token": "added"})
     before = AutoModelForCausalLM.from_pretrained(tmp_path).get_input_embeddings().weight
     model, tokenizer = load(settings)
     assert tokenizer.pad_token == "[PAD]"
@@ -116,6 +122,65 @@ def test_an_added_padding_token_grows_the_embedding_only_where_it_must(
     assert len(after) == model.config.vocab_size == len(before) + (spare_rows == 0)
     assert torch.equal(after[: len(before)], before)
     assert_padding_changes_nothing(model, tokenizer, TEXTS)
+
+
+@pytest.mark.parametrize("pad", [None, "</s>"], ids=["no-pad", "pad-is-eos"])
+@pytest.mark.parametrize("spare_rows", [0, 1])
+@pytest.mark.parametrize("kind", ["llama", "phi"])
+def test_an_existing_padding_token_adds_no_row(
+    tmp_path: Path, pad: str | None, spare_rows: int, kind: str
+) -> None:
+    settings = save_base(tmp_path, pad=pad, reserved=False, spare_rows=spare_rows, kind=kind)
+    before = AutoModelForCausalLM.from_pretrained(tmp_path).get_input_embeddings().weight
+    model, tokenizer = load(settings)
+    assert tokenizer.pad_token == ("[PAD]" if spare_rows else "<s>")
+    assert tokenizer.pad_token_id == model.config.pad_token_id
+    after = model.get_input_embeddings().weight
+    assert torch.equal(after, before)
+    assert model.config.vocab_size == len(before)
+    assert_padding_changes_nothing(model, tokenizer, TEXTS)
+
+
+def test_of_texts_without_another_token_the_end_pads_and_is_told_from_padding(
+    tmp_path: Path,
+) -> None:
+    """GPT-2 has but one special token: its texts are told from padding by their length."""
+    settings = save_base(tmp_path, pad=None, reserved=False, spare_rows=0)
+    tokenizer = load_tokenizer(settings)
+    tokenizer.bos_token = "</s>"
+    ensure_pad_token(tokenizer, len(tokenizer))
+    assert tokenizer.pad_token == "</s>"
+    assert pads_with_a_word(tokenizer)
+    model, _ = load(settings)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    ends = [*TEXTS, "dull</s>", "a lovely one</s></s>"]
+    assert_padding_changes_nothing(model, tokenizer, ends)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "known", "expected"),
+    [
+        (["<|im_start|>", "<|endoftext|>", "<|reserved_special_token_0|>"], None, 2),
+        (["<|im_start|>", "<|endoftext|>"], 1, 1),  # what the model's configuration says
+        (["<|im_start|>", "<|endoftext|>"], 77, 1),  # which is none: the unknown token
+        (["<|im_start|>", "<|im_sep|>"], None, 3),  # turns are no padding: the end of texts
+    ],
+)
+def test_which_token_pads(tokens: list[str], known: int | None, expected: int) -> None:
+    words = {token: index for index, token in enumerate([*tokens, "w", "<|im_end|>"])}
+    words |= {"x": len(words)}
+    backend = Tokenizer(models.WordLevel(words, unk_token="w"))
+    backend.add_special_tokens([*tokens, "<|im_end|>"])
+    unknown = "<|endoftext|>" if "<|endoftext|>" in tokens else None
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        unk_token=unknown,
+    )
+    ensure_pad_token(tokenizer, len(tokenizer), known_pad=known)
+    assert tokenizer.pad_token_id == expected
+    assert len(tokenizer) == len(words)
 
 
 @pytest.mark.parametrize("pad", [None, "</s>"], ids=["no-pad", "pad-is-eos"])
@@ -138,10 +203,11 @@ def test_a_padding_token_of_its_own_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["full", "lora", "qlora"])
 def test_a_grown_model_is_exported_and_continued(tmp_path: Path, mode: str) -> None:
     settings = save_base(tmp_path / "base", pad="</s>", reserved=False, spare_rows=0)
+    settings = settings.model_copy(update={"pad_token": "added"})
     model, tokenizer = load(settings, mode)
     split, ids = encode(tokenizer, TEXTS), list(range(len(TEXTS)))
     expected = logits(model, tokenizer, split, ids)
-    export_model(model, tokenizer, tmp_path / "export", auto_model=Classification.auto_model)
+    export_model(model, tokenizer, tmp_path / "export")
     again, tokenizer_again = load(config.Model(name_or_path=str(tmp_path / "export")))
     assert tokenizer_again.pad_token_id == tokenizer.pad_token_id
     found = logits(again, tokenizer_again, encode(tokenizer_again, TEXTS), ids)

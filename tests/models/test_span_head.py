@@ -106,7 +106,7 @@ def test_each_mode_learns_and_the_export_answers_the_same(folders, tmp_path, nam
         losses.append(sums.sum().item())
     assert losses[-1] < 0.6 * losses[0]
 
-    export_model(model, tokenizer, tmp_path, auto_model=task.auto_model)
+    export_model(model, tokenizer, tmp_path)
     exported, info = AutoModelForQuestionAnswering.from_pretrained(
         tmp_path, output_loading_info=True
     )
@@ -149,7 +149,7 @@ def test_what_a_llama_with_a_span_head_saves_is_found_by_transformers_alone(
     language_model, tmp_path
 ):
     loaded, tokenizer = load(language_model)
-    export_model(loaded.model, tokenizer, tmp_path, auto_model="AutoModelForQuestionAnswering")
+    export_model(loaded.model, tokenizer, tmp_path)
     alone, info = LlamaForQuestionAnswering.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info.values())
     assert same(alone, loaded.model)
@@ -161,7 +161,7 @@ def test_what_a_llama_with_a_span_head_saves_is_found_by_transformers_alone(
 @pytest.mark.parametrize("auto", ["AutoModelForCausalLM", "AutoModelForSequenceClassification"])
 def test_another_task_can_start_from_a_llama_with_a_span_head(language_model, tmp_path, auto):
     loaded, tokenizer = load(language_model)
-    export_model(loaded.model, tokenizer, tmp_path, auto_model="AutoModelForQuestionAnswering")
+    export_model(loaded.model, tokenizer, tmp_path)
     other, _ = load(tmp_path, auto_model=auto)
     assert other.fresh in (("lm_head",), ("score",))
     assert same(other.model.model, loaded.model.transformer)
@@ -194,7 +194,7 @@ def test_the_model_card_of_a_class_of_ours_says_how_to_load_it_elsewhere(folders
         code = how_to_load(model).partition("```python\n")[2].partition("```")[0]
         assert bool(code) == (name == "phi")
         if code:
-            export_model(model, tokenizer, tmp_path, auto_model="AutoModelForQuestionAnswering")
+            export_model(model, tokenizer, tmp_path)
             check = "print(type(model).__name__)"
             program = f"folder = {str(tmp_path)!r}\n{code}\n{check}"
             done = subprocess.run(

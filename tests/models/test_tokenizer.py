@@ -8,7 +8,12 @@ import pytest
 from trainer import config
 from trainer.errors import ConfigError
 from trainer.models.architecture import build_model_config
-from trainer.models.tokenizer import load_tokenizer, tokenizer_digest, train_tokenizer
+from trainer.models.tokenizer import (
+    load_tokenizer,
+    save_tokenizer,
+    tokenizer_digest,
+    train_tokenizer,
+)
 
 KINDS = ("wordpiece", "bpe")
 WORDS = [f"{one}{two}{three}" for one in "pqrstv" for two in "aeiou" for three in "lmn"]
@@ -160,3 +165,35 @@ def test_a_file_that_the_class_of_its_model_type_refuses_is_loaded_as_it_stands(
     assert (ids[0], ids[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
     assert tokenizer.decode(ids, skip_special_tokens=True).strip() == "one two"
     assert (tokenizer.pad_token, tokenizer.mask_token) == ("[PAD]", "[MASK]")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_tokenizer_does_not_tell_how_it_was_used(tmp_path: Path, kind: str) -> None:
+    """Nor where it was: the bytes depend on the tokenizer and the model alone."""
+
+    def saved(name: str, length: int, *, moved: bool) -> dict[str, bytes]:
+        folder = trained(tmp_path / name / "source", kind)
+        tokenizer = load_tokenizer(settings_of(folder, "bert"))
+        if moved:
+            tokenizer.save_pretrained(tmp_path / name / "moved")
+            tokenizer = load_tokenizer(settings_of(tmp_path / name / "moved", "bert"))
+        tokenizer(TEXTS[:3], truncation=True, max_length=length, padding="max_length")
+        save_tokenizer(tokenizer, tmp_path / name / "saved", 64)
+        assert len(tokenizer(TEXTS[0], truncation=True, max_length=3)["input_ids"]) == 3
+        return {file.name: file.read_bytes() for file in (tmp_path / name / "saved").iterdir()}
+
+    first = saved("one", 8, moved=False)
+    assert first == saved("two", 32, moved=True)
+    again = load_tokenizer(settings_of(tmp_path / "one" / "saved", "bert"))
+    assert again.model_max_length == 64
+    assert again.backend_tokenizer.truncation is again.backend_tokenizer.padding is None
+    longer = again(" ".join(TEXTS[0] for _ in range(30)), verbose=False)["input_ids"]
+    assert len(longer) > 64
+    assert len(again(" ".join(TEXTS), truncation=True)["input_ids"]) == 64
+
+
+def test_a_tokenizer_keeps_a_limit_that_is_smaller_than_the_model(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(settings_of(trained(tmp_path / "source", "bpe"), "bert"))
+    tokenizer.model_max_length = 40
+    save_tokenizer(tokenizer, tmp_path / "saved", 64)
+    assert load_tokenizer(settings_of(tmp_path / "saved", "bert")).model_max_length == 40

@@ -1,12 +1,13 @@
 """Prompts: which tokens an example has, and which of them are learned."""
 
+import copy
 from typing import Any
 
 import datasets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from trainer import config
@@ -362,6 +363,22 @@ def test_bad_messages_of_a_split_are_named(llama):
     assert (len(columns["input_ids"]), summary.num_skipped) == (1, 2)
     with pytest.raises(DataError, match="row 1: its messages are no list of role and content"):
         encode(made, rows[2:] + rows[:1])
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_the_token_after_an_answer_ends_it(llama, special):
+    """Also one that is not marked as special, which no other text of a template would be."""
+    tokenizer = copy.deepcopy(llama)
+    tokenizer.add_tokens([AddedToken("<|end|>", special=special)], special_tokens=special)
+    turn_end = tokenizer.convert_tokens_to_ids("<|end|>")
+    tokenizer.chat_template = CHAT.replace("</s>", "\n<|end|>\n")
+    made = task(tokenizer, 64, chat=True)
+    assert made.prompts.turn_end() == [turn_end]
+    assert made.generator.ends == [tokenizer.eos_token_id, turn_end]
+    ids = [*tokenizer("Paris", add_special_tokens=False)["input_ids"], turn_end]
+    assert made.generator.decode(ids) == "Paris"
+    tokenizer.chat_template = CHAT.replace("</s>", "\n### ")
+    assert task(tokenizer, 64, chat=True).prompts.turn_end() == []
 
 
 def test_chat_needs_a_template(gpt2):

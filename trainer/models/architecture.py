@@ -8,6 +8,7 @@ from typing import Any
 from trainer import config
 from trainer.errors import ConfigError, excerpt
 from trainer.models.model_folder import check_config, check_origin
+from trainer.models.own_tokens import check_vocabulary
 from trainer.models.tokenizer import ensure_pad_token, load_tokenizer, missing
 from trainer.recipe import load_recipe
 from trainer.recipes import shipped_recipes
@@ -31,7 +32,9 @@ def build_model_config(model: config.Model, tokenizer: Any) -> Any:
         published = _published(model) if model.initialization == "random" else None
         made = stored_config(model) if published is None else _from_numbers(published)
     vars(made).pop("auto_map", None)  # else the exported model would ask for code that is not run
-    ensure_pad_token(tokenizer, made.vocab_size)
+    rows, known_pad = made.vocab_size, made.pad_token_id
+    ensure_pad_token(tokenizer, rows, known_pad=known_pad, kind=model.pad_token)
+    check_vocabulary(model, tokenizer, rows)
     made.pad_token_id = tokenizer.pad_token_id
     types = ["token_type_ids"] if getattr(made, "type_vocab_size", 0) > 1 else []
     tokenizer.model_input_names = ["input_ids", *types, "attention_mask"]

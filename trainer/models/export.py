@@ -1,79 +1,111 @@
-"""Writes a trained model as one folder that `from_pretrained` loads."""
+"""Writes a trained model as a folder that `from_pretrained` loads, and adapters as another."""
 
+import copy
+import re
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from trainer.models.tokenizer import save_tokenizer
 
-def export_model(model: Any, tokenizer: Any, folder: Path, *, auto_model: str) -> None:
-    """Writes weights, configuration and tokenizer into `folder`.
+
+def export_model(
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    *,
+    ends: Sequence[int] = (),
+    num_positions: int | None = None,
+) -> None:
+    """Writes weights, configurations and tokenizer into `folder`.
 
     Adapters are merged. A quantised base is dequantised first: merged into quantised weights they
-    would be rounded again, and the model would be another than the one that was trained.
+    would be rounded again, and the model would be another than the one that was trained. Generation
+    stops at the tokens `ends`, where any are given; the tokenizer knows the model's positions.
     """
-    import transformers
-
-    plain = model.base_model.model if hasattr(model, "peft_config") else model
-    plain.config.use_cache = True
-    if plain is model:
-        model.save_pretrained(folder)
-    else:
-        settings = type(plain.config).from_dict(_without_quantisation(plain.config))
-        with torch.device("meta"):
-            empty = getattr(transformers, auto_model).from_config(settings)
-        empty.save_pretrained(folder, state_dict=merged_weights(plain))
-    tokenizer.save_pretrained(folder)
+    plain = model.get_base_model() if hasattr(model, "peft_config") else model
+    exported = plain if plain is model else merged(model)
+    exported.config.use_cache = True
+    own = getattr(plain, "generation_config", None)
+    if own is not None:
+        exported.generation_config = type(own)()  # a published one may not pass what checks it
+    exported.save_pretrained(folder)
+    if own is not None:
+        exported.generation_config = own
+        if exported.can_generate():
+            _ending_at(own, ends).to_json_file(folder / "generation_config.json")
+    save_tokenizer(tokenizer, folder, num_positions)
     plain.config.use_cache = False
 
 
 def export_adapter(model: Any, folder: Path) -> None:
-    """Writes the adapters and the trained head alone, as PEFT loads them."""
-    model.save_pretrained(folder)
+    """Writes the adapters and what else has changed, as PEFT loads them onto the base."""
+    model.save_pretrained(folder, save_embedding_layers=False)
 
 
-def merged_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Returns the weights of a model with adapters, under the names they have without them."""
-    from peft.tuners.lora import LoraLayer
-    from peft.utils import ModulesToSaveWrapper
+def merged(model: Any) -> Any:
+    """Returns a plain copy of a model with adapters, into which PEFT has merged them."""
+    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
+    base = model.get_base_model()
+    settings = {key: v for key, v in base.config.to_dict().items() if key != "quantization_config"}
+    with torch.device("meta"):
+        plain = type(base)(type(base.config).from_dict(settings))
+    _put(plain, dense_weights(base))
+    with warnings.catch_warnings(), torch.random.fork_rng():
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        adapted = get_peft_model(plain, copy.deepcopy(model.peft_config["default"]))
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    set_peft_model_state_dict(adapted, {name: value.cpu() for name, value in state.items()})
+    return adapted.merge_and_unload()
+
+
+def dense_weights(base: nn.Module) -> dict[str, Tensor]:
+    """Returns copies of the weights under the adapters, on the CPU, by their names without them.
+
+    Tied ones are the same tensor.
+    """
     weights: dict[str, Tensor] = {}
-    done: list[str] = []
-    for name, module in model.named_modules():
-        if any(name == other or name.startswith(f"{other}.") for other in done):
+    made: dict[int, Tensor] = {}
+    module: Any  # torch has no public name for the buffers that it does not save
+    for path, module in base.named_modules(remove_duplicate=False):
+        if _OWN.search(f".{path}."):
             continue
-        if isinstance(module, ModulesToSaveWrapper):
-            trained: Any = module.modules_to_save["default"]
-            weights |= {f"{name}.{key}": value for key, value in trained.state_dict().items()}
-            done.append(name)
-        elif isinstance(module, nn.Linear | LoraLayer):
-            base: Any = module.get_base_layer() if isinstance(module, LoraLayer) else module
-            weight = dense_weight(base)
-            if isinstance(module, LoraLayer):
-                delta: Any = module
-                merged = weight.float() + delta.get_delta_weight("default").float()
-                weight = merged.to(weight.dtype)
-            weights[f"{name}.weight"] = weight
-            if base.bias is not None:
-                weights[f"{name}.bias"] = base.bias.detach()
-            done.append(name)
-        else:
-            own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-            whole: Any = module  # torch has no public name for the buffers it does not save
-            transient = whole._non_persistent_buffers_set
-            prefix = f"{name}." if name else ""
-            weights |= {prefix + key: value.detach() for key, value in own if key not in transient}
-    return {name: value.cpu().contiguous() for name, value in weights.items()}
+        for leaf, value in (*module._parameters.items(), *module._buffers.items()):
+            if value is None or leaf in module._non_persistent_buffers_set:
+                continue
+            if id(value) not in made:
+                dense = dense_weight(module) if leaf == "weight" else value.detach()
+                dense = dense.cpu().contiguous()
+                own = dense.data_ptr() != value.data_ptr()
+                made[id(value)] = dense if own else dense.clone()
+            prefix = _WRAPPING.sub(".", f".{path}.")[1:] if path else ""
+            weights[f"{prefix}{leaf}"] = made[id(value)]
+    return weights
+
+
+_OWN = re.compile(r"\.(lora_[^.]+|modules_to_save|trainable_tokens_[^.]+)\.")
+"""Modules that adapters add to a model."""
+_WRAPPING = re.compile(r"\.(base_layer|original_module|token_adapter\.base_layer)(?=\.)\.?")
+"""Names that they put around a module of it."""
 
 
 def dense_weight(layer: Any) -> Tensor:
-    """Returns the weight of a linear layer, dequantised where bitsandbytes packed it."""
+    """Returns the weight of a layer, dequantised where bitsandbytes packed it.
+
+    A layer that was a Conv1D has it as Conv1D does, [in, out].
+    """
     weight = layer.weight
     if type(weight).__name__ in ("Params4bit", "Int8Params"):
         from peft.utils.integrations import dequantize_bnb_weight
+        from transformers.pytorch_utils import Conv1D
 
-        return dequantize_bnb_weight(weight, state=getattr(layer, "state", None)).detach()
+        dense = dequantize_bnb_weight(weight, state=getattr(layer, "state", None)).detach()
+        return dense.T if getattr(layer, "source_cls", None) is Conv1D else dense
     return weight.detach()
 
 
@@ -85,5 +117,27 @@ def packed_layer(model: nn.Module) -> Any:
     return None
 
 
-def _without_quantisation(settings: Any) -> dict[str, Any]:
-    return {key: v for key, v in settings.to_dict().items() if key != "quantization_config"}
+def _put(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Puts tensors in the place of the parameters and buffers of the same names, tied ones tied."""
+    made: dict[int, nn.Parameter] = {}
+    for name, value in weights.items():
+        path, _, leaf = name.rpartition(".")
+        module: Any = model.get_submodule(path)
+        if leaf in module._buffers:
+            module._buffers[leaf] = value
+            continue
+        assert module._parameters[leaf].shape == value.shape, name
+        made.setdefault(id(value), nn.Parameter(value, requires_grad=False))
+        module._parameters[leaf] = made[id(value)]
+    absent = [name for name, one in model.named_parameters() if one.is_meta]
+    assert not absent, absent
+
+
+def _ending_at(own: Any, ends: Sequence[int]) -> Any:
+    """Returns settings of generation that stop at `ends`; unchanged where they do, or none is."""
+    known = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
+    if not ends or set(ends) == set(known):
+        return own
+    settings = copy.deepcopy(own)
+    settings.eos_token_id = list(ends)
+    return settings

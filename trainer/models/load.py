@@ -1,5 +1,6 @@
 """Models: pretrained, random from a name's shape, or from architecture numbers."""
 
+import copy
 import tempfile
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from trainer.models.model_folder import check_hub_adapter, check_quantisation, s
 from trainer.models.pretrained_weights import Names, check_values
 from trainer.models.pretrained_weights import head_modules as head_modules
 from trainer.models.tokenizer import missing
+from trainer.models.vocabulary_size import grow_vocabulary
 
 QUANTISED = ("qlora", "int8_lora")
 
@@ -48,18 +50,14 @@ def load_model(
     Weights that learn are fp32; the others of adapter and head-only modes are `frozen_dtype`.
     What is not pretrained is drawn from `seed`. With `shape_only` it is on the meta device, without
     weights, and what is fresh is not known. With `fetch_only` it is there, too, but all files of
-    pretrained weights are in the cache and were compared with it.
+    pretrained weights are in the cache and were compared with it. The vocabulary grows to
+    `tokenizer_size` rows where it has fewer; the new ones are the mean of the others.
     """
     import transformers
 
+    model_config = copy.deepcopy(model_config)
     pad, rows = model_config.pad_token_id, model_config.vocab_size
-    grows = pad == rows == tokenizer_size - 1  # by one row, for the padding token that was added
-    if tokenizer_size > rows and not grows:
-        raise ConfigError(
-            f"model.tokenizer has {tokenizer_size} tokens and the model {rows}; use the model's "
-            f"tokenizer"
-        )
-    if grows:
+    if pad is not None and pad >= rows:
         model_config.pad_token_id = None  # an embedding without that row would refuse it
     transformers.logging.set_verbosity_error()
     if not fetch_only:  # which may take long
@@ -97,9 +95,9 @@ def load_model(
         if not fetch_only:
             built = _load_checkpoint(auto, model, model_config, found, dtype, mode, seed)
             notes += check_values(built, name, fresh)
-    if grows:
-        built.resize_token_embeddings(tokenizer_size, mean_resizing=not (shape_only or fetch_only))
-        built.config.pad_token_id = pad
+    if tokenizer_size > rows:
+        grow_vocabulary(built, tokenizer_size)
+    built.config.pad_token_id = pad
     return LoadedModel(built, head_modules(built), tuple(fresh), tuple(notes))
 
 

@@ -1,5 +1,7 @@
 """Tokenizers: a model's, one from a path, or one trained on the train split."""
 
+import copy
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from pickle import UnpicklingError
@@ -26,6 +28,17 @@ USUAL = {
     "mask_token": ("[MASK]", "<mask>"),
 }
 """Names by which a tokenizer.json without a configuration tells the roles of its tokens."""
+TRACES = (
+    "is_local",
+    "local_files_only",
+    "max_length",
+    "name_or_path",
+    "pad_to_multiple_of",
+    "stride",
+    "truncation_strategy",
+)
+"""Entries of a tokenizer's settings that tell where it came from and how it was used."""
+_UNUSED = re.compile(r"unused|reserved|placeholder", re.IGNORECASE)
 
 
 def load_tokenizer(model: Model) -> Any:
@@ -170,23 +183,68 @@ def _continuing_characters(tokenizer: Any, texts: Iterable[str]) -> list[str]:
     return sorted({f"##{character}" for word in words for character in word[1:]})
 
 
-def ensure_pad_token(tokenizer: Any, vocab_size: int) -> None:
-    """Gives a tokenizer without one a padding token of its own, and never the end token.
+def ensure_pad_token(
+    tokenizer: Any, vocab_size: int, *, known_pad: int | None = None, kind: str = "existing"
+) -> None:
+    """Gives a tokenizer without a padding token of its own one; the end token is none.
 
-    It takes a token that is reserved for it, such as Llama 3's, otherwise it adds one. A real end
-    of text would be masked as padding if the two were the same.
+    The `existing` kind needs no new row in a model of `vocab_size` rows: a token reserved for it,
+    such as Llama 3's, an unused row, the model's `known_pad`, a reserved token, the beginning of
+    texts, the unknown token; at last the end token itself. Batches are masked by length, so only
+    classifiers of decoders look for it: they read the last token that is another. The `added` kind
+    takes a token reserved for it, or adds one beyond the model's rows.
     """
     if tokenizer.pad_token is not None and tokenizer.pad_token != tokenizer.eos_token:
         return
-    reserved = [
-        str(token)
+    special = {
+        index: str(token)
         for index, token in sorted(tokenizer.added_tokens_decoder.items())
-        if token.special and "pad" in str(token).lower() and index < vocab_size
-    ]
-    if reserved:
-        tokenizer.pad_token = reserved[0]
+        if token.special and index < vocab_size and str(token) != tokenizer.eos_token
+    }
+    named = [token for token in special.values() if "pad" in token.lower()]
+    unused = [token for token in special.values() if _UNUSED.search(token)]
+    roles = (tokenizer.bos_token, tokenizer.unk_token)
+    roles = [role for role in roles if role in special.values()]
+    if named:
+        tokenizer.pad_token = named[0]
+    elif kind == "added" or num_rows(tokenizer) < vocab_size:
+        tokenizer.add_special_tokens({"pad_token": SPECIAL["pad_token"]})
+    elif known_pad in special:
+        tokenizer.pad_token = special[known_pad]
+    elif unused or roles:
+        tokenizer.pad_token = [*unused, *roles][0]
+    elif tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token
     else:
         tokenizer.add_special_tokens({"pad_token": SPECIAL["pad_token"]})
+
+
+def pads_with_a_word(tokenizer: Any) -> bool:
+    """Returns whether the padding token also has a meaning in texts."""
+    roles = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
+    return tokenizer.pad_token_id in roles
+
+
+def num_rows(tokenizer: Any) -> int:
+    """Returns how many rows an embedding needs for all tokens; their numbers may have gaps."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def save_tokenizer(tokenizer: Any, folder: Path, num_positions: int | None = None) -> None:
+    """Writes a tokenizer as it is before its first use, for a model with so many positions.
+
+    What was padded or cut with it, and where it was read from, leaves no trace.
+    """
+    saved = copy.deepcopy(tokenizer)
+    backend = getattr(saved, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    if num_positions is not None:
+        saved.model_max_length = min(saved.model_max_length, num_positions)
+    for name in TRACES:
+        saved.init_kwargs.pop(name, None)
+    saved.save_pretrained(folder)
 
 
 def tokenizer_digest(tokenizer: Any) -> str:

@@ -1,6 +1,8 @@
 """Tuning modes: which weights learn, and through what."""
 
 import difflib
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +11,12 @@ from torch import nn
 from trainer import config
 from trainer.errors import ConfigError
 from trainer.models.load import LoadedModel
+from trainer.models.vocabulary_size import is_tied, output_layer
+
+ZEROED_PADDING = ("funnel",)
+"""Families whose padding row does not survive from_pretrained."""
+NEVER_CALLED = {"mobilebert": "cls.predictions.dense"}
+"""Layers of families that read the weight by itself, so that an adapter on it would do nothing."""
 
 
 def apply_tuning(
@@ -17,12 +25,15 @@ def apply_tuning(
     *,
     trains_head: bool,
     gradient_checkpointing: bool,
+    new_tokens: Sequence[int] = (),
+    revision: str | None = None,
 ) -> nn.Module:
     """Returns the model with exactly the weights trainable that `tuning` says, in fp32.
 
     head_only and the adapter modes train the head where it is the task's own (`trains_head`), and
-    modules that have no pretrained weights, such as a new pooler. Raises ConfigError for target
-    modules that the model does not have.
+    modules that have no pretrained weights, such as a new pooler; the adapter modes also the rows
+    of `new_tokens` in the vocabulary. `revision` is that of the base. Raises ConfigError for target
+    modules that the model does not have, and for what would not be exported as it was trained.
     """
     model = loaded.model
     model.config.use_cache = False
@@ -36,8 +47,15 @@ def apply_tuning(
         model.requires_grad_(False)
         for name in learned:
             model.get_submodule(name).requires_grad_(True)
-    elif tuning.mode != "full":
-        model = _with_adapters(model, tuning, learned, gradient_checkpointing)
+    elif tuning.mode == "full":
+        if model.config.model_type in ZEROED_PADDING and is_tied(model):
+            raise ConfigError(
+                f"tuning.mode: full moves the padding row of the vocabulary, which transformers "
+                f"sets to 0 whenever it loads a {model.config.model_type}; use lora"
+            )
+    else:
+        adapters = _adapters(model, tuning, learned, new_tokens, revision)
+        model = _with_adapters(model, adapters, gradient_checkpointing)
     if gradient_checkpointing:
         loaded.model.activation_checkpointing_enable({"use_reentrant": False})
     for parameter in model.parameters():
@@ -47,42 +65,106 @@ def apply_tuning(
 
 
 def _learned_modules(loaded: LoadedModel, trains_head: bool) -> list[str]:
-    """Returns the head, if it is the task's, and modules without pretrained weights beside it."""
-    names = set(loaded.head) if trains_head else set[str]()
+    """Returns the head, if it is the task's, and modules without pretrained weights beside it.
+
+    None lies in another. An output layer that is the embedding is none of them: what it has of its
+    own is a bias, which stays 0.
+    """
+    model, names = loaded.model, set(loaded.head) if trains_head else set[str]()
     if "*" not in loaded.fresh:
-        inside = tuple(f"{name}." for name in names)
-        names |= {name for name in loaded.fresh if not f"{name}.".startswith(inside)}
-    return sorted(names)
+        output = output_layer(model) if is_tied(model) else None
+        names |= {
+            name
+            for name in loaded.fresh
+            if output is None
+            or all(one is not output for one in model.get_submodule(name).modules())
+        }
+    return sorted(name for name in names if not _is_inside(name, names - {name}))
 
 
-def _with_adapters(
-    model: Any, tuning: config.Tuning, learned: list[str], gradient_checkpointing: bool
-) -> nn.Module:
-    from peft import LoraConfig, get_peft_model
+def _is_inside(name: str, others: Iterable[str]) -> bool:
+    return name.startswith(tuple(f"{other}." for other in others))
 
-    adapters = LoraConfig(
+
+def _adapters(
+    model: Any,
+    tuning: config.Tuning,
+    learned: list[str],
+    new_tokens: Sequence[int],
+    revision: str | None,
+) -> Any:
+    from peft import LoraConfig
+    from transformers.pytorch_utils import Conv1D
+
+    targets = _targets(model, tuning, learned)
+    sources = [getattr(one, "source_cls", type(one)) for one in map(model.get_submodule, targets)]
+    return LoraConfig(
         r=tuning.r,
         lora_alpha=tuning.alpha,
         lora_dropout=tuning.dropout,
-        target_modules=_targets(model, tuning, learned),
+        target_modules=targets,
         bias=tuning.bias,
+        fan_in_fan_out=all(source is Conv1D for source in sources),
         modules_to_save=learned or None,
+        trainable_token_indices=_rows_to_learn(model, new_tokens, learned),
+        revision=revision,
     )
+
+
+def _rows_to_learn(
+    model: Any, new_tokens: Sequence[int], learned: list[str]
+) -> dict[str, list[int]] | None:
+    """Returns the rows of new tokens, by the layer that holds them, as PEFT wants them."""
+    if not new_tokens:
+        return None
+    output, tied = output_layer(model), is_tied(model)
+    if output is not None and tied != bool(model.config.get_text_config().tie_word_embeddings):
+        raise ConfigError(
+            f"model.tokenizer: new tokens of a {model.config.model_type} whose configuration says "
+            f"otherwise than its weights whether the vocabulary is tied; use tuning.mode: full"
+        )
+    layers = [model.get_input_embeddings(), *([] if output is None or tied else [output])]
+    names = {id(module): name for name, module in model.named_modules()}
+    rows = {names[id(layer)]: list(new_tokens) for layer in layers}
+    return {name: one for name, one in rows.items() if name not in learned}
+
+
+def _with_adapters(model: Any, adapters: Any, gradient_checkpointing: bool) -> nn.Module:
+    from peft import get_peft_model
+
     model.requires_grad_(False)
     if gradient_checkpointing:
         model.enable_input_require_grads()
-    return get_peft_model(model, adapters)
+    with warnings.catch_warnings():
+        # PEFT says which way round it reads the weights of each layer; either is right.
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        tuned = get_peft_model(model, adapters)
+    for module in tuned.modules():
+        if type(module).__name__ == "TrainableTokensLayer":
+            module.register_forward_hook(_add_bias)
+    return tuned
+
+
+def _add_bias(layer: Any, _: Any, output: Any) -> Any:
+    """Adds the bias of an output layer, which PEFT's layer for new tokens leaves out."""
+    bias = getattr(layer.get_base_layer(), "bias", None)
+    return output if bias is None or layer.merged else output + bias.to(output.dtype)
 
 
 def _targets(model: Any, tuning: config.Tuning, learned: list[str]) -> list[str]:
     """Returns the full names of the linear layers that get an adapter."""
+    from transformers.pytorch_utils import Conv1D
+
+    output = output_layer(model)
     linear = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and not any(name == other or name.startswith(f"{other}.") for other in learned)
+        if isinstance(module, nn.Linear | Conv1D)
+        and module is not output
+        and name != NEVER_CALLED.get(model.config.model_type)
+        and name not in learned
+        and not _is_inside(name, learned)
     ]
-    linear = [name for name in linear if model.get_submodule(name) is not _output_layer(model)]
     if not linear:
         raise ConfigError("tuning.mode: the model has no linear layer for an adapter; use full")
     if tuning.target_modules == "all-linear":
@@ -101,10 +183,3 @@ def _targets(model: Any, tuning: config.Tuning, learned: list[str]) -> list[str]
 
 def _is_named(name: str, target: str) -> bool:
     return name == target or name.endswith(f".{target}")
-
-
-def _output_layer(model: Any) -> nn.Module | None:
-    try:
-        return model.get_output_embeddings()
-    except (AttributeError, NotImplementedError):
-        return None

@@ -160,12 +160,14 @@ def _packed(model: Any, mode: str) -> dict[str, torch.dtype]:
     """Returns the storage of the weights that bitsandbytes packs, by name."""
     if mode not in QUANTISED:
         return {}
+    from transformers.pytorch_utils import Conv1D
+
     storage = torch.uint8 if mode == "qlora" else torch.int8
     kept = unquantised_modules(model)
     return {
         f"{name}.weight": storage
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
+        if isinstance(module, nn.Linear | Conv1D)
         and not any(name == other or name.startswith(f"{other}.") for other in kept)
     }
 

@@ -13,6 +13,7 @@ from trainer.metrics.averages import with_macro_averages
 from trainer.models.export import export_adapter, export_model
 from trainer.models.span_head import how_to_load
 from trainer.ranks import on_main
+from trainer.report.adapter_card import adapter_card
 from trainer.report.diagnosis import diagnose
 from trainer.report.document import model_card, write_report
 from trainer.run import Run
@@ -85,7 +86,13 @@ def _write(run: Run, results: dict[str, Any]) -> None:
     staging = directory / ".model.staging"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
-    export_model(run.model, run.tokenizer, staging, auto_model=run.task.auto_model)
+    export_model(
+        run.model,
+        run.tokenizer,
+        staging,
+        ends=run.task.generation_ends(run.model),
+        num_positions=run.num_positions,
+    )
     card = model_card(directory.name, results, how_to_load(run.model))
     (staging / "README.md").write_text(card, "utf-8")
     _replace(staging, directory / "model")
@@ -93,6 +100,10 @@ def _write(run: Run, results: dict[str, Any]) -> None:
         staging = directory / ".adapter.staging"
         shutil.rmtree(staging, ignore_errors=True)
         export_adapter(run.model, staging)
+        text = adapter_card(
+            directory.name, run.recipe, run.model, run.task.auto_model, run.base_rows
+        )
+        (staging / "README.md").write_text(text, "utf-8")
         _replace(staging, directory / "adapter")
     write_report(directory, results)
     write_json(directory / "results.json", results)

@@ -191,6 +191,10 @@ class Task(Protocol):
         """Returns a record with the generated text for each of some ids of `sample`."""
         return []
 
+    def generation_ends(self, model: nn.Module) -> list[int]:
+        """Returns the tokens at which generated text ends; none where a task says nothing of it."""
+        return []
+
     def answers(self, records: list[Record], split: PreparedSplit) -> list[Record]:
         """Returns what is kept of the records of all ranks: one for each question asked."""
         return sorted(records, key=lambda record: record["id"])

@@ -52,6 +52,7 @@ class CausalLM(Task):
         max_seq_length: int,
         seed: int,
         num_positions: int | None,
+        own_tokenizer: bool = False,
     ) -> None:
         self.settings = settings
         self.text = column_name(columns.text)
@@ -60,7 +61,9 @@ class CausalLM(Task):
         self.seed = seed
         self.prompts = Prompts(settings, columns, tokenizer) if settings.instructs else None
         turn_end = self.prompts.turn_end() if self.prompts is not None else []
-        self.generator = Generator(settings.generation, tokenizer, num_positions, turn_end)
+        self.generator = Generator(
+            settings.generation, tokenizer, num_positions, turn_end, own_tokenizer=own_tokenizer
+        )
         generates = settings.instructs and settings.generation.num_examples > 0
         self.scales = {"token_accuracy": "0-1", **dict.fromkeys(TEXT_SCORES * generates, "0-100")}
         self.metrics_offered = ("loss", "perplexity", *self.scales)
@@ -114,6 +117,7 @@ class CausalLM(Task):
             max_seq_length=recipe.batch.max_seq_length,
             seed=recipe.seed,
             num_positions=num_positions(model_config),
+            own_tokenizer=recipe.model.name_or_path is not None and recipe.model.tokenizer is None,
         )
 
     def encoding_settings(self) -> dict[str, Any]:
@@ -222,6 +226,9 @@ class CausalLM(Task):
             {"id": index, "prompt": decode(prompt), "prediction": text, "reference": decode(answer)}
             for (index, prompt, answer), text in zip(given, texts, strict=True)
         ]
+
+    def generation_ends(self, model: nn.Module) -> list[int]:
+        return self.generator.ends_of(model)
 
     def metrics(
         self,

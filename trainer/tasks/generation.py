@@ -25,12 +25,20 @@ class Generator:
         tokenizer: Any,
         num_positions: int | None,
         turn_end: Sequence[int] = (),
+        *,
+        own_tokenizer: bool = False,
     ) -> None:
-        """`turn_end` ends an answer as well as the tokenizer's end of a text does."""
+        """`turn_end` ends an answer as well as the tokenizer's end of a text does.
+
+        So do the model's ends, all of them where it has its `own_tokenizer`.
+        """
         self.max_new_tokens = settings.max_new_tokens
         self.tokenizer = tokenizer
         self.num_positions = num_positions
         self.ends = [*boundaries(tokenizer)[1], *turn_end]
+        self.own_tokenizer = own_tokenizer
+        known = tokenizer.added_tokens_decoder
+        self.silent = {token for token in turn_end if token in known and not known[token].special}
 
     def generate(self, model: Any, prompts: list[np.ndarray]) -> list[str]:
         """Returns a text for each prompt; empty where the model has no position left for it.
@@ -49,7 +57,9 @@ class Generator:
         return texts
 
     def decode(self, tokens: Any) -> str:
-        return self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        """Returns a text without special tokens and ends of turns."""
+        kept = [int(token) for token in tokens if int(token) not in self.silent]
+        return self.tokenizer.decode(kept, skip_special_tokens=True).strip()
 
     def _room(self, prompt: np.ndarray) -> int:
         if self.num_positions is None:
@@ -65,38 +75,49 @@ class Generator:
             ids[row, width - len(prompt) :] = prompt
             mask[row, width - len(prompt) :] = 1
         device = next(model.parameters()).device
-        with _plain_generation(model) as own:
+        ends = self.ends_of(model)
+        with _plain_generation(model):
             made = model.generate(
                 input_ids=torch.from_numpy(ids).to(device),
                 attention_mask=torch.from_numpy(mask).to(device),
                 max_new_tokens=room,
                 do_sample=False,
                 use_cache=True,
-                eos_token_id=[*self.ends, *self._known(own.eos_token_id)] or None,
+                eos_token_id=ends or None,
                 pad_token_id=self.tokenizer.pad_token_id,
             )
         return made[:, width:].tolist()
 
-    def _known(self, ends: int | list[int] | None) -> list[int]:
-        """Returns the ends of a model that are none of the words of another tokenizer."""
-        given = [ends] if isinstance(ends, int) else ends or []
-        return [index for index in given if index in self.tokenizer.added_tokens_decoder]
+    def ends_of(self, model: Any) -> list[int]:
+        """Returns the tokens at which a model's answers end: its own, and those of the texts.
+
+        Its own may be words of another tokenizer; then only special ones count.
+        """
+        own = _whole(model).generation_config.eos_token_id
+        given = [own] if isinstance(own, int) else own or []
+        if not self.own_tokenizer:
+            given = [index for index in given if index in self.tokenizer.added_tokens_decoder]
+        return list(dict.fromkeys([*given, *self.ends]))
 
 
 @contextmanager
-def _plain_generation(model: Any) -> abc.Generator[Any]:
-    """Gives the settings with which a model was published, none of which is in force meanwhile.
+def _plain_generation(model: Any) -> abc.Generator[None]:
+    """Leaves out the settings with which a model was published.
 
     A penalty or several beams would make other texts than the likeliest token by token.
     """
     from transformers import GenerationConfig
 
-    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    whole = _whole(model)
     own, whole.generation_config = whole.generation_config, GenerationConfig()
     try:
-        yield own
+        yield
     finally:
         whole.generation_config = own
+
+
+def _whole(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def examples(split: PreparedSplit) -> np.ndarray:

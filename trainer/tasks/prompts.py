@@ -50,7 +50,10 @@ class Prompts:
         return tokens, flags
 
     def turn_end(self) -> list[int]:
-        """Returns the special token with which the chat template ends an answer; none without."""
+        """Returns the token with which the chat template ends an answer; none without.
+
+        A special one, or another that was added to the tokenizer and follows at once.
+        """
         if self.messages is None:
             return []
         content = "0123456789"  # that no template has
@@ -60,8 +63,9 @@ class Prompts:
         except DataError:
             return []
         known = self.tokenizer.added_tokens_decoder
-        ids = self.tokenizer(end, add_special_tokens=False)["input_ids"]
-        return [index for index in ids if index in known and known[index].special][:1]
+        ids = self.tokenizer(end.lstrip(), add_special_tokens=False)["input_ids"]
+        first = ids[:1] if ids and ids[0] in known else []
+        return first or [index for index in ids if index in known and known[index].special][:1]
 
     def _filled(self, row: dict[str, Any]) -> list[Segment]:
         prompt, answer = (_fill(template or "", row) for template in self.templates)

@@ -54,11 +54,13 @@ def score_tokens(model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> Sc
     found: list[Tensor] = []
 
     def loss_of(hidden: Tensor) -> Tensor:
-        picked = hidden[wanted]
+        picked, weight = hidden[wanted], layer.weight
+        # PEFT's layer for new tokens has its weight alone.
+        whole_layer = layer.original_module if hasattr(layer, "token_adapter") else layer
         if model.training:
-            found.append(linear_cross_entropy(picked, layer.weight, layer.bias, targets))
+            found.append(linear_cross_entropy(picked, weight, whole_layer.bias, targets))
         else:
-            nll, predicted = predicted_tokens(picked, layer.weight, layer.bias, targets)
+            nll, predicted = predicted_tokens(picked, weight, whole_layer.bias, targets)
             found[:] = [nll.sum(), (predicted == targets).sum().double(), nll]
         return found[0]
 

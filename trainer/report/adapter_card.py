@@ -1,0 +1,75 @@
+"""The card of exported adapters: the lines that load them onto their base."""
+
+from pathlib import Path
+from typing import Any
+
+from trainer.config import Recipe
+from trainer.models.load import QUANTISED
+from trainer.models.span_head import how_to_load
+from trainer.models.vocabulary_size import output_layer
+
+
+def adapter_card(name: str, recipe: Recipe, model: Any, auto_model: str, base_rows: int) -> str:
+    """Returns the README.md of the adapters of a tuned model, whose base has `base_rows` tokens."""
+    settings, mode = recipe.model, recipe.tuning.mode
+    base = settings.name_or_path
+    if base is None or settings.initialization == "random":
+        what = "The base is random weights of one run, so these adapters load onto nothing else."
+        return (
+            f"---\nlibrary_name: peft\n---\n\n# {name}\n\n{what} `model/` beside them is whole.\n"
+        )
+    known = "" if Path(base).is_dir() else f"base_model: {base}\n"
+    parts = [
+        f"---\nlibrary_name: peft\n{known}---\n\n# {name}",
+        f"Adapters by {mode} on the base {base}, and what else has changed. In the folder that "
+        f"holds this file they are loaded by",
+        "\n".join(["```python", *_lines(recipe, model, auto_model, base_rows), "```"]),
+        "The whole model, with its tokenizer, is in `model/` beside this folder.",
+        how_to_load(model),
+    ]
+    return "\n\n".join(filter(None, parts)).rstrip() + "\n"
+
+
+def _lines(recipe: Recipe, model: Any, auto_model: str, base_rows: int) -> list[str]:
+    settings, config = recipe.model, model.config
+    pad, rows = config.pad_token_id, config.vocab_size
+    given = [repr(str(settings.name_or_path)), f'dtype="{str(_dtype(model)).split(".")[1]}"']
+    if settings.revision is not None:
+        given.append(f"revision={settings.revision!r}")
+    if auto_model == "AutoModelForSequenceClassification":
+        given.append(f"num_labels={config.num_labels}")
+    if getattr(settings, "fresh_head", False):
+        given.append("ignore_mismatched_sizes=True")
+    if pad is not None and pad < base_rows:
+        given.append(f"pad_token_id={pad}")
+    imports = [auto_model]
+    before: list[str] = []
+    if recipe.tuning.mode in QUANTISED:
+        imports.append("BitsAndBytesConfig")
+        before.append(f"quantization = BitsAndBytesConfig({_quantisation(model)})")
+        given.append("quantization_config=quantization")
+    lines = ["from peft import PeftModel", f"from transformers import {', '.join(imports)}", ""]
+    lines += [*before, f"base = {auto_model}.from_pretrained({', '.join(given)})"]
+    if rows > base_rows:
+        lines.append(f"base.resize_token_embeddings({rows}, mean_resizing=False)")
+    if pad is not None and pad >= base_rows:
+        lines.append(f"base.config.pad_token_id = {pad}")
+    lines.append('model = PeftModel.from_pretrained(base, ".")')
+    output: Any = output_layer(model.get_base_model())
+    if hasattr(output, "token_adapter") and output.original_module.bias is not None:
+        lines.append("model.get_output_embeddings().token_adapter.merge()  # else without its bias")
+    return lines
+
+
+def _dtype(model: Any) -> Any:
+    return model.get_base_model().dtype
+
+
+def _quantisation(model: Any) -> str:
+    given: dict[str, Any] = model.config.quantization_config.to_dict()
+    names = ("load_in_8bit", "load_in_4bit", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant")
+    names = names if given["load_in_4bit"] else names[:1]
+    values = {name: given[name] for name in (*names, "llm_int8_skip_modules") if given[name]}
+    if given["load_in_4bit"]:
+        values["bnb_4bit_compute_dtype"] = str(given["bnb_4bit_compute_dtype"]).split(".")[-1]
+    return ", ".join(f"{name}={value!r}" for name, value in values.items())
