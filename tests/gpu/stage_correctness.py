@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,18 +24,20 @@ ENGINE_BOUND = cases.Bound(1e-5, 1e-3)
 """Engines add up the norm of gradients in another order."""
 LOGITS_BOUND = 1e-4
 LOG_CHARACTERS = 3500
+SECONDS, SECONDS_ON_A_CPU = 130, 570
+"""After which no process goes on, so that the others' checks are still made."""
 
 
 class Processes:
-    """Starts the processes of the stage and keeps what they print."""
+    """Starts the processes of the stage, ends those that are late, and keeps what they print."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage, self.folder = stage, stage.work / "correctness"
         self.folder.mkdir()
-        self.running: list[subprocess.Popen[str]] = []
+        self.end = time.monotonic() + (SECONDS if stage.on_gpu else SECONDS_ON_A_CPU)
 
     def run(self, name: str, command: list[str], **settings: str) -> int:
-        """Returns the exit code of a command, once it has ended."""
+        """Returns the exit code of a command, once it has ended or was ended."""
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **settings}
         with (self.folder / f"{name}.log").open("w") as log:
             process = subprocess.Popen(
@@ -45,10 +48,21 @@ class Processes:
                 stderr=log,
                 text=True,
             )  # in the process group that `timeout` ends
-            return process.wait()
+            try:
+                return process.wait(max(1.0, self.end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.write("\nended here: the stage had no time left for it\n")
+                log.flush()
+                process.terminate()  # a launcher then ends its ranks
+            try:
+                return process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                return process.wait()
 
     def log(self, name: str) -> str:
-        return (self.folder / f"{name}.log").read_text(errors="replace")[-LOG_CHARACTERS:]
+        file = self.folder / f"{name}.log"
+        return file.read_text(errors="replace")[-LOG_CHARACTERS:] if file.is_file() else "no log"
 
     def jobs(self, name: str, device: str, *jobs: str) -> None:
         """Runs jobs.py, whose jobs are such as device/five_steps."""
@@ -142,7 +156,9 @@ def finished(processes: Processes, root: str, name: str) -> Finished:
     directory = cases.folder_of(processes.folder / root, name)
     error = directory / "error"
     if error.is_file() or not (directory / "results.json").is_file():
-        told = error.read_text() if error.is_file() else "it did not end"
+        job = "reference" if root.startswith("reference") else root.rpartition("/")[2]
+        log = "jobs" if processes.stage.tiny else job
+        told = error.read_text() if error.is_file() else f"it did not end; {processes.log(log)}"
         raise RuntimeError(f"{root}, {name}: {told}")
     return Finished(directory, 0, "")
 
