@@ -239,6 +239,16 @@ def _set_plain_moments(
                     else _laid_out_as(parameter, value).to(parameter.device)
                 )
     base.load_state_dict({"state": state, "param_groups": fresh["param_groups"]})
+    if getattr(base, "is_paged", False):
+        _page_moments(base)
+
+
+def _page_moments(base: Any) -> None:
+    """Puts loaded moments where a paged optimizer of bitsandbytes makes its own."""
+    for parameter, kept in base.state.items():
+        for entry in ("state1", "state2"):
+            place = base.get_state_buffer(parameter, dtype=kept[entry].dtype)
+            kept[entry] = place.copy_(kept[entry])
 
 
 def _flat_partitions(objective: nn.Module) -> list[nn.Parameter]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from rivals import wait_for_device
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -32,11 +33,12 @@ class Time(NamedTuple):
 
 
 def now() -> Time:
+    wait_for_device()
     return Time(time.perf_counter(), time.process_time())
 
 
 class Clock(TrainerCallback):
-    """Times an epoch from its first fetch to its last step."""
+    """Times an epoch from its first fetch to the end of its last step."""
 
     def __init__(self) -> None:
         self.start = self.end = now()
@@ -44,7 +46,7 @@ class Clock(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.start = now()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.end = now()
 
 
@@ -56,15 +58,27 @@ class Rival:
     """
 
     def __init__(
-        self, name: str, folder: Path, *, batch: int, length: int, precision: str, checkpoints: bool
+        self,
+        name: str,
+        folder: Path,
+        *,
+        batch: int,
+        length: int,
+        precision: str,
+        checkpoints: bool,
+        model: Any = None,
+        use_cpu: bool = True,
     ) -> None:
+        """Trains `model`, or a random one of that configuration."""
         self.clock = Clock()
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
         examples = json.loads((folder / "examples.json").read_text())
         masked = "labels" not in examples[0]
-        model_config = AutoConfig.from_pretrained(folder / "model")
-        torch.manual_seed(1)
-        model = (AutoModelForMaskedLM if masked else AutoModelForCausalLM).from_config(model_config)
+        if model is None:
+            auto: Any = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+            model_config = AutoConfig.from_pretrained(folder / "model")
+            torch.manual_seed(1)
+            model = auto.from_config(model_config)
         settings: dict[str, Any] = {
             "output_dir": str(folder / name),
             "per_device_train_batch_size": batch,
@@ -75,7 +89,7 @@ class Rival:
             "train_sampling_strategy": "group_by_length" if "grouped" in name else "random",
             "gradient_checkpointing": checkpoints,
             "bf16": precision == "bf16",
-            "use_cpu": True,
+            "use_cpu": use_cpu,
             "save_strategy": "no",
             "report_to": [],
             "disable_tqdm": True,

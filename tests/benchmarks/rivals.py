@@ -102,8 +102,14 @@ class PlainLoop:
         return time.perf_counter() - start
 
 
+def wait_for_device() -> None:
+    """Waits until a GPU has done what it was given, so that a clock on the host is right."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 class _Clock(TrainerCallback):
-    """Times a training from its first step to its last."""
+    """Times a training from its first step to the end of its last."""
 
     def __init__(self) -> None:
         self.start = self.end = 0.0
@@ -111,7 +117,8 @@ class _Clock(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.start = self.start or time.perf_counter()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        wait_for_device()
         self.end = time.perf_counter()
 
 
@@ -121,8 +128,9 @@ class TransformersTrainer:
     It sorts 50 batches together, longest first: time multiples of 50 steps, or a part is chosen.
     """
 
-    def __init__(self, run: Run, precision: str, folder: Path) -> None:
+    def __init__(self, run: Run, precision: str, folder: Path, *, use_cpu: bool = True) -> None:
         self.run, self.precision, self.folder = run, precision, folder
+        self.use_cpu = use_cpu
         self.rows = examples(run)
         self.model = fresh_model(run)
 
@@ -137,7 +145,7 @@ class TransformersTrainer:
             lr_scheduler_type="constant",
             train_sampling_strategy="group_by_length",
             bf16=self.precision == "bf16",
-            use_cpu=True,
+            use_cpu=self.use_cpu,
             save_strategy="no",
             report_to=[],
             disable_tqdm=True,

@@ -66,9 +66,10 @@ def recipe_of(mode: str, background: bool) -> dict[str, Any]:
     }
 
 
-def measure(mode: str, background: bool, folder: Path) -> dict[str, Any]:
-    """Returns the seconds between steps, and the bytes of a checkpoint, of one run."""
-    recipe = parse_recipe(recipe_of(mode, background), "saving.py")
+def measure(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Returns the seconds between steps, and the bytes of a checkpoint, of one run of a recipe."""
+    recipe = parse_recipe(values, "saving.py")
+    num_steps, every = values["schedule"]["steps"], values["checkpoint"]["every_steps"]
     accelerator = build_accelerator(recipe, folder)
     run = build_run(recipe, accelerator, folder)
     times: list[float] = []
@@ -84,17 +85,17 @@ def measure(mode: str, background: bool, folder: Path) -> dict[str, Any]:
     run.saver.save = timed
     train(run, accelerator, TrainState())
     between = [after - before for before, after in itertools.pairwise(times)]
-    saving = set(range(EVERY, NUM_STEPS - 1, EVERY))
+    saving = set(range(every, num_steps - 1, every))
     # between[i] lies between the ends of step i + 1 and i + 2: a save of step i + 1 is in it.
     plain = [s for i, s in enumerate(between[4:], 5) if i not in saving and i - 1 not in saving]
     step = statistics.median(plain)
-    after = [sum(between[s : s + EVERY - 2]) - (EVERY - 2) * step for s in sorted(saving)]
+    after = [sum(between[s : s + every - 2]) - (every - 2) * step for s in sorted(saving)]
     return {
         "step": step,
         "blocked": statistics.median(blocked[:-1]),
         "stall": statistics.median(between[s - 1] for s in saving) - step,
         "later": statistics.median(after),
-        "checkpoint_bytes": bytes_in(run.store.path(NUM_STEPS)),
+        "checkpoint_bytes": bytes_in(run.store.path(num_steps)),
         "parameters": run.counts.total,
         "trainable": run.counts.trainable,
     }
@@ -105,7 +106,7 @@ def main() -> None:
     for number in range(ROUNDS):
         for name, (mode, background) in CASES.items():
             with tempfile.TemporaryDirectory() as folder:
-                rounds[name].append(measure(mode, background, Path(folder)))
+                rounds[name].append(measure(recipe_of(mode, background), Path(folder)))
             print(number, name, json.dumps(rounds[name][-1]), flush=True)
     results = {
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",

@@ -19,7 +19,14 @@ from typing import Any
 
 import torch
 import transformers
-from rivals import BATCH, LEARNING_RATE, PlainLoop, TransformersTrainer, recipe_values
+from rivals import (
+    BATCH,
+    LEARNING_RATE,
+    PlainLoop,
+    TransformersTrainer,
+    recipe_values,
+    wait_for_device,
+)
 from torch.nn.utils import clip_grads_with_norm_
 
 from trainer.engine import global_grad_norm
@@ -61,15 +68,18 @@ class BareLoop:
         steps = range(self.step, self.step + num_steps)
         batches = [step_window(run, self.accelerator, step)[0] for step in steps]
         self.step += num_steps
+        kind = self.accelerator.device.type
+        wait_for_device()
         start = time.perf_counter()
         for batch in batches:
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+            with torch.autocast(kind, torch.bfloat16, enabled=self.autocast):
                 logits = model(**batch.inputs).logits
             loss = torch.nn.functional.cross_entropy(logits.float(), batch.targets["labels"])
             loss.backward()
             clip_grads_with_norm_(parameters, 1.0, global_grad_norm(run.parameters))
             self.optimizer.step()
             self.optimizer.zero_grad()
+        wait_for_device()
         return time.perf_counter() - start
 
 

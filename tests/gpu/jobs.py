@@ -1,0 +1,179 @@
+"""The processes of stage 1 that train several small runs each.
+
+jobs.py FOLDER cuda|cpu [--tiny] ROOT/JOB…    of five_steps, whole, resumed, paging, export
+An error ends the run that it is in, and is kept in its folder.
+"""
+
+import argparse
+import json
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cases
+import yaml
+
+
+def train(name: str, values: dict[str, Any], folder: Path, *, resume: str = "auto") -> None:
+    """Trains one run as `trainer train` does."""
+    from trainer.commands import train
+
+    forget_precision()
+    directory = cases.folder_of(folder, name)
+    directory.mkdir(parents=True)
+    file = directory / "recipe.yaml"
+    file.write_text(yaml.safe_dump(values))
+    print(f"== {directory}", flush=True)
+    try:
+        train(str(file), (), directory, resume)
+    except Exception as error:
+        print(traceback.format_exc(), flush=True)
+        (directory / "error").write_text(f"{type(error).__name__}: {error}")
+
+
+def forget_precision() -> None:
+    """Lets the next run of this process have another precision."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def five_steps(folder: Path, given: argparse.Namespace) -> None:
+    """Trains what is compared between devices; on a GPU also fp16 and paged moments."""
+    for name, values in cases.five_steps(tiny=given.tiny).items():
+        if not (given.tiny and folder.parent.name == "reference") or name in (
+            cases.COMPARED_IN_A_REHEARSAL
+        ):
+            train(name, values, folder)
+    if folder.parent.name == "reference":
+        return
+    if given.device == "cuda":
+        train("full fp16", cases.classification("full") | {"precision": "fp16"}, folder)
+    paged = cases.with_optimizer(cases.classification("full"), "paged_adamw_8bit")
+    train("paged_adamw_8bit fp32", paged, folder)
+
+
+def whole(folder: Path, given: argparse.Namespace) -> None:
+    """Trains six steps with deterministic kernels, saved after the third."""
+    for name, values in cases.resumed(on_gpu=given.device == "cuda").items():
+        train(name, values, folder)
+
+
+def resumed(folder: Path, given: argparse.Namespace) -> None:
+    """Goes on from the third step of those."""
+    before = folder.with_name("whole")
+    for name, values in cases.resumed(on_gpu=given.device == "cuda").items():
+        checkpoint = cases.folder_of(before, name) / "checkpoints" / "step-00000003"
+        train(name, values, folder, resume=str(checkpoint))
+
+
+def paging(folder: Path, _: argparse.Namespace) -> None:
+    """Counts the moments that a paged optimizer pages, made in a step and loaded."""
+    from trainer.engine import base_optimizer, full_moments, set_full_moments
+    from trainer.launch import build_accelerator
+    from trainer.loop import optimizer_step, step_window
+    from trainer.recipe import parse_recipe
+    from trainer.run import build_run
+
+    folder.mkdir()
+    values = cases.with_optimizer(cases.classification("full"), "paged_adamw_8bit")
+    recipe = parse_recipe(values, "paging")
+    forget_precision()
+    accelerator = build_accelerator(recipe, folder)
+    run = build_run(recipe, accelerator, folder)
+    optimizer_step(run, accelerator, step_window(run, accelerator, 0), step=1)
+
+    def counts() -> dict[str, Any]:
+        states = base_optimizer(run.optimizer).state.values()
+        moments = [state[name] for state in states for name in ("state1", "state2")]
+        paged = [getattr(moment, "is_paged", False) for moment in moments]
+        large = [moment.numel() >= 100_000 for moment in moments]
+        return {"large": sum(large), "paged": sum(paged), "all_large_ones": paged == large}
+
+    made = counts()
+    kept = full_moments(run.objective, run.optimizer, run.parameters)
+    moments = {whole.name: whole.get().clone() for whole in kept}
+    set_full_moments(run.objective, run.optimizer, run.parameters, moments)
+    (folder / "found.json").write_text(json.dumps({"made": made, "loaded": counts()}))
+
+
+def export(folder: Path, given: argparse.Namespace) -> None:
+    """Trains on a 4-bit base and compares what is in memory with what was exported, reloaded."""
+    import torch
+    from peft import PeftModel
+    from shapes import model_folder
+    from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
+
+    from trainer.checkpoint import load_weights
+    from trainer.launch import build_accelerator
+    from trainer.recipe import parse_recipe
+    from trainer.run import build_run
+
+    folder.mkdir()
+    base = model_folder(folder, "base", cases.SHAPE, given.device)
+    values = cases.classification("qlora")
+    del values["data"]["split"]
+    values["model"] = {"name_or_path": str(base), "tokenizer": values["model"]["tokenizer"]}
+    train("qlora fp32", values, folder)
+    directory = cases.folder_of(folder, "qlora fp32")
+    recipe = parse_recipe(values, "export")
+    forget_precision()
+    accelerator = build_accelerator(recipe, directory)
+    run = build_run(recipe, accelerator, directory)
+    best = json.loads((directory / "results.json").read_text())["best"]["step"]
+    load_weights(run.store.path(best), run.objective, run.parameters)
+
+    auto: Any = AutoModelForSequenceClassification
+    ids = torch.tensor([run.splits["validation"].ragged("input_ids")[0].tolist()])
+    packing = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+        llm_int8_skip_modules=["score"],
+    )
+    device = torch.device(given.device, 0) if given.device == "cuda" else torch.device("cpu")
+    with torch.no_grad():
+        live = run.model.eval()(ids.to(device)).logits
+        merged = auto.from_pretrained(directory / "model", dtype=torch.float32).to(device).eval()
+        quantised = auto.from_pretrained(
+            base,
+            dtype=torch.float32,
+            quantization_config=packing,
+            num_labels=2,
+            pad_token_id=run.tokenizer.pad_token_id,
+            device_map={"": 0} if given.device == "cuda" else None,
+        )
+        for module in quantised.modules():  # CPUs that multiply bf16 would round to it here alone
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
+        adapted = PeftModel.from_pretrained(quantised, str(directory / "adapter")).eval()
+        found = {
+            "logits": live[0].tolist(),
+            "model": float((merged(ids.to(device)).logits - live).abs().max()),
+            "adapter": float((adapted(ids.to(device)).logits - live).abs().max()),
+        }
+    (folder / "found.json").write_text(json.dumps(found))
+
+
+JOBS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
+    job.__name__: job for job in (five_steps, whole, resumed, paging, export)
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("device", choices=["cuda", "cpu"])
+    parser.add_argument("jobs", nargs="+")
+    parser.add_argument("--tiny", action="store_true")
+    given = parser.parse_args()
+    for name in given.jobs:
+        folder = given.folder / name
+        folder.parent.mkdir(exist_ok=True)
+        JOBS[folder.name](folder, given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The GPU script runs in a rehearsal, and nothing that failed or did not end counts as passed.
+
+The whole rehearsal runs once after the tests (.ci/run). Here run the stages that no other test
+drives, and on a machine with a GPU, with -m gpu, all of them.
+"""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import summary
+
+RUN = Path(__file__).parent / "run"
+
+
+def start(*arguments: str, seconds: int, **changes: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **changes}
+    return subprocess.run(
+        ["bash", str(RUN), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+    )
+
+
+def test_stages_of_a_rehearsal(tmp_path):
+    done = start(
+        *(str(tmp_path), "--device", "cpu", "--tiny", "--stages", "longest,profile"), seconds=600
+    )
+    summed = json.loads((tmp_path / "summary.json").read_text())
+    assert done.returncode == 0, done.stdout
+    assert summed["problems"] == {}
+    assert "rehearsal" in summed["note"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "longest.json",
+        "profile.json",
+        "summary.json",
+    ]
+    for name in ("longest", "profile"):
+        record = json.loads((tmp_path / f"{name}.json").read_text())
+        assert record["state"] == "ended"
+        assert record["versions"]["torch"] != "missing"
+        results = [check["result"] for check in record["checks"].values()]
+        assert results, name
+        assert all(result.startswith("not run: no GPU") for result in results)
+    tried = json.loads((tmp_path / "longest.json").read_text())["figures"]["tried"]
+    assert [one["length"] for one in tried] == [16, 32, 64]
+    assert summed["not_run"] == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["OUT", "--tiny"],
+        ["OUT", "--device", "cpu"],
+        ["OUT", "--device", "tpu"],
+        ["OUT", "--device", "cpu", "--tiny", "--stages", "qlra"],
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(arguments, tmp_path):
+    given = [str(tmp_path / "out") if argument == "OUT" else argument for argument in arguments]
+    done = start(*given, seconds=60)
+    assert done.returncode == 2
+    assert done.stderr
+
+
+def ended(folder: Path, name: str, code: str, checks: dict[str, str]) -> dict[str, Any]:
+    """Ends a stage as the script does, whose process left these results of checks."""
+    results = {check: {"result": result} for check, result in checks.items()}
+    file, log = folder / f"{name}.json", folder / f"{name}.log"
+    record = {"stage": name, "state": "running", "note": None, "checks": results, "figures": {}}
+    file.write_text(json.dumps(record))
+    log.write_text("what was printed")
+    summary.end(file, code, 3, log)
+    log.unlink()
+    return json.loads(file.read_text())
+
+
+def test_a_failed_check_and_an_end_before_the_last_are_problems(tmp_path):
+    good = ended(tmp_path, "good", "0", {"a": "passed", "b": "not run: no GPU"})
+    assert "log" not in good
+    assert summary.sum_up(tmp_path, ["good"]) == 0
+    bad = ended(tmp_path, "bad", "0", {"a": "passed", "b": "failed"})
+    assert bad["log"] == "what was printed"
+    late = ended(tmp_path, "late", "124", {"a": "passed"})
+    dead = ended(tmp_path, "dead", "1", {})
+    assert (late["state"], dead["state"]) == ("timed out", "died with code 1")
+    assert late["checks"]["a"]["result"] == "passed"
+    assert summary.sum_up(tmp_path, ["good", "bad", "late", "dead"]) == 1
+    summed = json.loads((tmp_path / "summary.json").read_text())
+    assert summed["problems"] == {"bad": ["b"], "late": ["timed out"], "dead": [dead["state"]]}
+    assert (summed["passed"], summed["failed"], summed["not_run"]) == (3, 1, 1)
+
+
+def test_a_stage_without_a_record_is_a_problem(tmp_path):
+    summary.end(tmp_path / "none.json", "skipped", 0, tmp_path / "none.log")
+    assert summary.sum_up(tmp_path, ["none"]) == 1
+
+
+@pytest.mark.gpu
+def test_on_a_gpu(tmp_path):
+    """Needs a GPU that does bf16; the 8-minute script, as one test."""
+    environment = dict(os.environ)
+    del environment["CUDA_VISIBLE_DEVICES"]  # hidden from the other tests
+    done = subprocess.run(
+        ["bash", str(RUN), str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=800,
+    )
+    assert done.returncode == 0, done.stdout
