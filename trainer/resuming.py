@@ -5,6 +5,7 @@ import socket
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -121,25 +122,23 @@ def resume_run(run: Run, accelerator: Accelerator, resume: str) -> TrainState:
             order_digest=run.order_digest,
         )
         run.tracker.say(f"resuming from {checkpoint}")
-        state = _as_measured_today(run, accelerator, state)
+        lines = on_main(accelerator, lambda: read_lines(run.directory / "metrics.jsonl"))
+        state = as_measured_today(state, lines, run.recipe.evaluation.metric)
         state = _with_best_at_hand(run, accelerator, state)
     run.tracker.start(state)
     return state
 
 
-def _as_measured_today(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
+def as_measured_today(state: TrainState, lines: list[dict[str, Any]], metric: str) -> TrainState:
     """Returns the state with the best value as it is measured now, so that later ones compare.
 
-    Earlier versions counted classes that never occur in macro averages.
+    Earlier versions counted classes that never occur in macro averages; `lines`, of metrics.jsonl,
+    hold the figures of each class.
     """
-    metric, best = run.recipe.evaluation.metric, state.best_step
-    if best is None or not metric.endswith("_macro"):
+    if state.best_step is None or not metric.endswith("_macro"):
         return state
-    lines = on_main(accelerator, lambda: read_lines(run.directory / "metrics.jsonl"))
-    measured = metrics_at(lines, best).get("validation", {})
+    measured = metrics_at(lines, state.best_step).get("validation", {})
     value = with_macro_averages(measured).get(metric, state.best_value)
-    if value != state.best_value:
-        run.tracker.say(f"the best {metric} so far was {state.best_value} and is now {value}")
     return replace(state, best_value=value)
 
 

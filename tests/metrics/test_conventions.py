@@ -23,6 +23,8 @@ from trainer.metrics.answers import METRICS, answer_metrics
 from trainer.metrics.averages import macro_averages, with_macro_averages
 from trainer.metrics.generation import TEXT_SCORES, generation_scores
 from trainer.metrics.squad import SquadRecord, squad_scores
+from trainer.resuming import as_measured_today
+from trainer.state import TrainState
 from trainer.tasks.classification import Classification
 from trainer.tasks.vocabulary import IGNORED, perplexity, score_tokens
 
@@ -89,6 +91,16 @@ def test_macro_averages_of_earlier_versions_are_taken_anew():
     before = {**now, "f1_macro": now["f1_macro"] * 2 / 5}
     assert with_macro_averages({"best": {"validation": before}})["best"]["validation"] == now
     assert macro_averages(before["per_class"])["f1_macro"] == now["f1_macro"]
+
+
+def test_the_best_value_of_a_run_that_goes_on_is_taken_anew():
+    found = measured([0, 1, 0, 1], [0, 1, 1, 1], 5)
+    old = found["f1_macro"] * 2 / 5
+    line = {"step": 7, "split": "validation", **found, "f1_macro": old}
+    state = TrainState(step=9, best_step=7, best_value=old)
+    assert as_measured_today(state, [line], "f1_macro").best_value == found["f1_macro"]
+    for metric, lines in (("accuracy", [line]), ("f1_macro", [])):
+        assert as_measured_today(state, lines, metric) == state
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

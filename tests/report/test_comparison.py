@@ -349,3 +349,22 @@ def test_broken_results_are_one_sentence(text, part, tmp_path):
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(RunDirectoryError, match=part):
         compare((tmp_path,))
+
+
+def test_runs_of_earlier_versions_stand_in_one_group_with_the_macro_averages_of_today(tmp_path):
+    """Those had no task.check_labels, and counted classes that never occur."""
+    per_class = {
+        "a": {"precision": 1.0, "recall": 0.5, "f1": 2 / 3, "support": 4, "predicted": 2},
+        "b": {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0, "predicted": 0},
+    }
+    for seed, task, f1 in ((1, {}, 1 / 3), (2, {"check_labels": True}, 2 / 3)):
+        run = write_run(tmp_path / f"{seed}", {"seed": seed}, test=None)
+        metrics = {"f1_macro": f1, "per_class": per_class}
+
+        def change(results, task=task, metrics=metrics) -> None:
+            results["recipe"]["task"] = {"name": "classification", **task}
+            results["best"]["metrics"]["validation"] |= metrics
+
+        edit_results(run, change)
+    (group,) = compare((tmp_path,))["groups"]
+    assert group["validation"]["f1_macro"]["values"] == [2 / 3, 2 / 3]

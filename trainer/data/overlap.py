@@ -68,11 +68,12 @@ def num_contradictory(hashes: np.ndarray, labels: np.ndarray) -> int:
 
 def _hashed(column: Any) -> tuple[np.ndarray, np.ndarray]:
     """Returns a hash of each value, and which are empty."""
-    import pandas.util as pandas
     import pyarrow as pa
     import pyarrow.compute as pc
+    from pandas import util
 
     compute: Any = pc
+    hashing: Any = util
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
@@ -81,7 +82,6 @@ def _hashed(column: Any) -> tuple[np.ndarray, np.ndarray]:
     column = compute.fill_null(column, "")
     empty = compute.equal(compute.utf8_trim_whitespace(column), "").to_numpy(zero_copy_only=False)
     texts = column.to_numpy(zero_copy_only=False)
-    hashing: Any = pandas
     return hashing.hash_array(texts, categorize=False), empty.astype(bool)
 
 

@@ -13,6 +13,9 @@ from trainer.status import read_status
 
 NEEDED = ("recipe", "baseline", "best", "seconds", "peak_memory_bytes", "scales")
 
+SAME_RECIPE = ("seed", "task.check_labels")
+"""Keys in which runs of a group may differ: the second decides what is refused, not learned."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun:
@@ -92,7 +95,7 @@ def _deciding(run: FinishedRun, by: str | None) -> dict[str, Any]:
     return {
         key: value
         for key, value in run.recipe.items()
-        if (key != "seed" if by is None else f"{key}.".startswith(f"{by}."))
+        if (key not in SAME_RECIPE if by is None else f"{key}.".startswith(f"{by}."))
     }
 
 
