@@ -197,6 +197,14 @@ def test_sections_that_contradict_each_other_are_named(reviews_recipe, task, sec
     assert problems(at(reviews_recipe, "task", task)).startswith(f"test.yaml: {sentence}")
 
 
+@pytest.mark.parametrize("name", ["masked_lm", "causal_lm"])
+def test_a_vocabulary_is_no_head_that_can_be_fresh(reviews_recipe, name):
+    reviews_recipe["evaluation"] = {}
+    fresh = at(reviews_recipe, "model.fresh_head", True)
+    assert "model.fresh_head: the head of" in problems(at(fresh, "task", {"name": name}))
+    assert parse_recipe(at(fresh, "task", {"name": "question_answering"}), "test").model.fresh_head
+
+
 def test_sections_agree_where_nothing_is_said(reviews_recipe):
     reviews_recipe["evaluation"] = {}
     parse_recipe(at(reviews_recipe, "task", {"name": "question_answering"}), "test")

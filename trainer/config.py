@@ -328,6 +328,11 @@ class Recipe(Section):
                 "and task.completion, or name a tokenizer"
             )
         reads_rows = isinstance(task, Classification | QuestionAnswering)
+        if self.model.fresh_head and task.name in ("masked_lm", "causal_lm"):
+            wrong.append(
+                f"model.fresh_head: the head of {task.name} is the vocabulary of the model, which "
+                f"is kept; leave it out"
+            )
         if documents != "rows" and (reads_rows or (causal and causal.instructs)):
             wrong.append(
                 f"data.documents: {documents} joins lines to running text, and {task.name} reads "
