@@ -99,6 +99,6 @@ def _caches() -> list[str]:
 
     return [
         f"{HF_HUB_CACHE} (what the hub gave; HF_HOME moves it)",
-        f"{HF_DATASETS_CACHE} (rows; HF_HOME moves it)",
-        f"{cache_folder()} (tokenizers and tokenised rows; TRAINER_CACHE moves it)",
+        f"{HF_DATASETS_CACHE} (rows of the hub; HF_HOME moves it)",
+        f"{cache_folder()} (rows of files, tokenizers and tokenised rows; TRAINER_CACHE moves it)",
     ]
