@@ -24,7 +24,12 @@ from trainer.recipe import (
 
 MAY_DIFFER = ("batch.micro_batch_size", "model.gradient_checkpointing", "checkpoint.", "tracking.")
 """Keys that may change between the start of a run and its continuation."""
-BEFORE: dict[str, Any] = {"task.pair_separator": None}
+BEFORE: dict[str, Any] = {
+    "task.pair_separator": None,
+    "data.special_tokens": "parsed",
+    "data.columns.tools": None,
+    "data.columns.system": None,
+}
 """What runs did that began before a key existed, where the key's default is something else."""
 RESERVE_BYTES = 4096
 """Of a file that has to be written also on a full disk: blanks at its end, to be written over."""
