@@ -168,7 +168,15 @@ class Columns(Section):
     """Objects of text and answer_start, a list each, as in SQuAD on the hub; also one value each, a
     list of such objects, or JSON text."""
     messages: str = "messages"
-    """Lists of objects of role and content."""
+    """Lists of objects of role and content, or of ShareGPT's from and value; or JSON text of one.
+    Where rows have prompt and completion in place of it, those hold such lists, and the completion
+    is learned."""
+    tools: str | None = "tools"
+    """Lists of tool definitions, or JSON text of one, that a chat template shows; read where there
+    are some."""
+    system: str | None = "system"
+    """Texts that stand before the messages as those of the role system; read where there are
+    some."""
 
 
 class Ratio(Section):
@@ -211,6 +219,9 @@ class Data(Section):
     """What begins a document: each row, an empty row, or a title such as WikiText's = Title =."""
     max_rows: PositiveInt | None = None
     """The first rows of each split of the source, after exclude; null takes all."""
+    special_tokens: Literal["literal", "parsed"] = "literal"
+    """How text that looks like a special token, such as </s> or [MASK], is read: as text, or as the
+    token. Templates of a recipe and chat templates write special tokens either way."""
     on_bad_example: Literal["error", "skip"] = "error"
     """Stop at a row that cannot be learned from, such as an empty text, or leave it out and report
     how many there were."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.config import Column, OtherTask, Recipe, TrainedTokenizer, smaller_is_better
-from trainer.data.columns import check_columns, column_name, resolve_columns
+from trainer.data.columns import ROW, check_columns, column_name, resolve_columns
 from trainer.data.overlap import notes_on_overlap
 from trainer.data.prepare import (
     PreparedSplit,
@@ -18,7 +18,7 @@ from trainer.data.prepare import (
     write_once,
 )
 from trainer.data.sources import load_splits, rows_digest
-from trainer.errors import ConfigError, DataError
+from trainer.errors import ConfigError, DataError, listed
 from trainer.models.architecture import build_model_config
 from trainer.models.model_folder import check_origin
 from trainer.models.pair_separator import separate_pairs
@@ -30,6 +30,14 @@ from trainer.tasks.unlabelled import lacks_column, lacks_targets
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+MAY_MATTER = frozenset(
+    "tools functions documents system instruction input output response prompt completion messages "
+    "conversations chosen rejected text_pair sentence2 question2 hypothesis premise context weight "
+    "weights sample_weight target targets title history".split()
+)
+"""Names of columns that usually change what a row means."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +61,16 @@ def build_inputs(recipe: Recipe, directory: Path | None) -> Inputs:
     """
     check_origin(recipe.model)
     kind = task_of(recipe)
-    columns = kind.columns(recipe)
     rows, left_out = load_splits(recipe.data)
-    rows, unlabelled = lacks_column(kind.target, columns, rows)
-    check_columns(rows, columns, section="")
-    rows = {name: resolve_columns(part, columns) for name, part in rows.items()}
+    rows, unlabelled = lacks_column(kind.target, kind.columns(recipe), rows)
+    for name, part in rows.items():
+        columns = kind.columns_in(recipe, part.column_names)
+        check_columns({name: part}, columns, section="")
+        rows[name] = resolve_columns(part, columns)
     tokenizer = build_tokenizer(recipe, rows["train"], directory)
     model_config = build_model_config(recipe.model, tokenizer)
     check_length(model_config, recipe.batch.max_seq_length)
-    pair, said = kind.pair(recipe), list[str]()
+    pair, said = kind.pair(recipe), [*unread_columns(rows["train"], recipe)]
     if pair is not None:
         separator = getattr(recipe.task, "pair_separator", None)
         said += filter(None, [separate_pairs(tokenizer, separator, pair)])
@@ -70,13 +79,20 @@ def build_inputs(recipe: Recipe, directory: Path | None) -> Inputs:
         setattr(model_config, name, value)
     rows, without_targets = lacks_targets(task, rows, test_named=recipe.data.split.test != "auto")
     _check_metric(recipe, task, rows)
-    overlap = notes_on_overlap(rows, _told_apart_by(kind, columns))
+    shared = [one for one in rows["train"].column_names if _in_all(one, rows)]
+    told_apart = _told_apart_by(kind, kind.columns_in(recipe, shared))
+    compared = bool(told_apart) and set(told_apart) <= set(shared)
+    overlap = notes_on_overlap(rows, told_apart) if compared else []
     splits, notes = prepare_splits(rows, task, recipe, tokenizer)
     keeps_worst = _keeps_worst(recipe)
     if keeps_worst is not None:  # a run that was begun before this was refused
         notes.append(f"{keeps_worst}, as this run was begun")
     found = (*left_out, *unlabelled, *without_targets, *overlap, *said, *notes)
     return Inputs(task, tokenizer, model_config, splits, found)
+
+
+def _in_all(column: str, rows: "dict[str, Dataset]") -> bool:
+    return all(column in part.column_names for part in rows.values())
 
 
 def _told_apart_by(kind: type[Task], columns: Mapping[str, Column | None]) -> list[str]:
@@ -136,6 +152,8 @@ def prepare_splits(
             tokenizer=digest,
             on_bad_example=bad,
             **({"also": rows_digest(part, also)} if also else {}),
+            # Rows that were prepared before there was a choice are parsed.
+            **({"special_tokens": "literal"} if recipe.data.special_tokens == "literal" else {}),
             **task.encoding_settings(),
         )
         try:
@@ -155,14 +173,30 @@ def prepare_splits(
                 f"{counted.first_skipped}"
             )
         notes += task.notes(name, splits[name])
+        notes += [f"{count} {name} rows {what}" for count, what in counted.remarks.values()]
     return splits, notes
 
 
 def digest_of_rows(rows: "Dataset", recipe: Recipe) -> str:
     """Returns what changes when the columns that a recipe reads do."""
-    columns = task_of(recipe).columns(recipe)
-    names = dict.fromkeys(column_name(column) for column in columns.values() if column is not None)
-    return rows_digest(rows, list(names))
+    return rows_digest(rows, _names_read(rows, recipe))
+
+
+def unread_columns(rows: "Dataset", recipe: Recipe) -> list[str]:
+    """Returns a sentence on the columns that the recipe does not read, where one may matter."""
+    read = {name.partition(".")[0] for name in _names_read(rows, recipe)}
+    columns = recipe.data.columns
+    joined = [name for name in (columns.text, columns.text_pair) if isinstance(name, tuple)]
+    read |= {part.partition(".")[0] for names in joined for part in names}
+    unread = [name for name in rows.column_names if name not in (*read, ROW)]
+    if not any(name.lower() in MAY_MATTER for name in unread):
+        return []
+    return [f"columns of the train split that are not read: {listed(unread)}"]
+
+
+def _names_read(rows: "Dataset", recipe: Recipe) -> list[str]:
+    columns = task_of(recipe).columns_in(recipe, rows.column_names)
+    return list(dict.fromkeys(column_name(one) for one in columns.values() if one is not None))
 
 
 def _copy(source: Path, folder: Path) -> None:

@@ -25,6 +25,9 @@ from trainer.recipe import (
 MAY_DIFFER = ("batch.micro_batch_size", "model.gradient_checkpointing", "checkpoint.", "tracking.")
 """Keys that may change between the start of a run and its continuation."""
 BEFORE: dict[str, Any] = {
+    "data.columns.system": None,
+    "data.columns.tools": None,
+    "data.special_tokens": "parsed",
     "model.head_labels": "position",
     "task.check_labels": False,
     "task.pair_separator": None,

@@ -17,6 +17,7 @@ from trainer import config
 from trainer.data.prepare import PreparedSplit, Summary, prepare
 from trainer.data.sources import load_splits
 from trainer.errors import ConfigError, DataError
+from trainer.models.special_tokens import TextTokenizer
 from trainer.models.tokenizer import load_tokenizer, train_tokenizer
 from trainer.tasks.classification import Classification
 from trainer.tasks.labels import label_indices, label_names
@@ -141,7 +142,7 @@ def test_a_row_without_a_label_can_be_skipped_where_labels_come_from_the_rows(to
     given = rows(["a", None, "b", " "])
     made = from_rows(given, on_bad_example="skip")
     assert made.labels == ("a", "b")
-    made.tokenizer = tokenizer
+    made.text_tokenizer = TextTokenizer(tokenizer)
     columns, summary = encode(made, given, on_bad_example="skip")
     assert (columns["label"], summary.num_skipped) == ([0, 1], 2)
     with pytest.raises(DataError, match="row 1: the column label has no label"):

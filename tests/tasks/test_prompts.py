@@ -1,6 +1,7 @@
 """Prompts: which tokens an example has, and which of them are learned."""
 
 import copy
+import json
 from typing import Any
 
 import datasets
@@ -13,6 +14,7 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 from trainer import config
 from trainer.data.prepare import Summary
 from trainer.errors import ConfigError, DataError
+from trainer.models.special_tokens import TextTokenizer
 from trainer.models.tokenizer import load_tokenizer, train_tokenizer
 from trainer.tasks.causal_lm import CausalLM
 from trainer.tasks.prompts import Prompts, boundaries, whole_texts
@@ -74,15 +76,24 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return load_tokenizer(config.Model(name_or_path=str(folder)))
 
 
-def prompts(tokenizer: Any, prompt: str = "{q}\n", completion: str = "{a}") -> Prompts:
+class Rows(Prompts):
+    def row(self, values: dict[str, Any]) -> tuple[list[int], list[int]]:
+        """Returns the tokens of a row and which are learned; raises what is wrong with it."""
+        (made,) = self.encode([self.texts(values, Summary())])
+        if isinstance(made, DataError):
+            raise made
+        return made
+
+
+def prompts(tokenizer: Any, prompt: str = "{q}\n", completion: str = "{a}") -> Rows:
     settings = config.CausalLM(name="causal_lm", prompt=prompt, completion=completion)
-    return Prompts(settings, config.Columns(), tokenizer)
+    return Rows(settings, config.Columns(), tokenizer)
 
 
-def chat(tokenizer: Any, template: str = CHAT, column: str = "messages") -> Prompts:
+def chat(tokenizer: Any, template: str = CHAT, column: str = "messages") -> Rows:
     tokenizer.chat_template = template
     settings = config.CausalLM(name="causal_lm", chat=True)
-    return Prompts(settings, config.Columns(messages=column), tokenizer)
+    return Rows(settings, config.Columns(messages=column), tokenizer)
 
 
 def parts(tokenizer: Any, encoded: tuple[list[int], list[int]]) -> list[tuple[str, bool]]:
@@ -116,14 +127,14 @@ def test_a_template_is_filled_and_only_the_completion_is_learned(
     llama, prompt, completion, row, expected
 ):
     made = prompts(llama, prompt, completion)
-    assert made.columns == list(row)
-    assert parts(llama, made.encode(row)) == [(expected[0], False), (expected[1], True)]
+    assert made.columns(list(row)) == list(row)
+    assert parts(llama, made.row(row)) == [(expected[0], False), (expected[1], True)]
 
 
 @pytest.mark.parametrize("answer", ["", "  ", "\n", None])
 def test_an_empty_completion_is_refused(llama, answer):
     with pytest.raises(DataError, match="the completion is empty; mend or remove the row"):
-        prompts(llama).encode({"q": "what", "a": answer})
+        prompts(llama).row({"q": "what", "a": answer})
 
 
 def test_the_end_is_learned_and_the_beginning_never(llama, gpt2, bert):
@@ -132,20 +143,20 @@ def test_the_end_is_learned_and_the_beginning_never(llama, gpt2, bert):
         (gpt2, [], gpt2.eos_token_id),
         (bert, [bert.cls_token_id], bert.sep_token_id),
     ):
-        tokens, flags = prompts(tokenizer).encode({"q": "what", "a": ANSWER})
+        tokens, flags = prompts(tokenizer).row({"q": "what", "a": ANSWER})
         assert boundaries(tokenizer) == (begin, [end])
         assert tokens[: len(begin)] == begin
         assert (tokens[-1], flags[-1]) == (end, 1)
         assert tokens.count(end) == 1
         assert flags[0] == 0
-        tokens, flags = prompts(tokenizer).encode({"q": "", "a": ANSWER})
+        tokens, flags = prompts(tokenizer).row({"q": "", "a": ANSWER})
         assert flags[0] == 0
         prompt = tokenizer("\n", add_special_tokens=False)["input_ids"]
         assert flags == [0] * len([*begin, *prompt]) + [1] * (len(flags) - len(begin) - len(prompt))
 
 
 def test_without_a_prompt_or_beginning_the_first_token_is_given(gpt2):
-    tokens, flags = prompts(gpt2, "{q}").encode({"q": None, "a": ANSWER})
+    tokens, flags = prompts(gpt2, "{q}").row({"q": None, "a": ANSWER})
     assert flags == [0] + [1] * (len(tokens) - 1)
 
 
@@ -153,7 +164,7 @@ def test_an_answer_without_tokens_is_refused():
     tokenizer = byte_level(None)  # and no token for an end
     assert boundaries(tokenizer) == ([], [])
     with pytest.raises(DataError, match="the answer has no tokens"):
-        prompts(tokenizer, "{q}").encode({"q": "", "a": "a"})  # the first is given
+        prompts(tokenizer, "{q}").row({"q": "", "a": "a"})  # the first is given
 
 
 @given(
@@ -161,7 +172,7 @@ def test_an_answer_without_tokens_is_refused():
     answer=st.text("Paris is\n .", max_size=20).filter(str.strip),
 )
 def test_a_prompt_has_the_tokens_that_it_has_when_a_model_is_asked(llama, question, answer):
-    tokens, flags = prompts(llama, "{q}:").encode({"q": question, "a": answer})
+    tokens, flags = prompts(llama, "{q}:").row({"q": question, "a": answer})
     asked = llama(f"{question}:")["input_ids"]
     assert tokens[: flags.index(1)] == asked
     assert tokens[flags.index(1) :] == [
@@ -172,7 +183,7 @@ def test_a_prompt_has_the_tokens_that_it_has_when_a_model_is_asked(llama, questi
 
 def test_tokens_do_not_join_across_the_answer(llama):
     joined = llama("what is the capital", add_special_tokens=False)["input_ids"]
-    tokens, flags = prompts(llama, "{q}", "{a}").encode({"q": "what is the cap", "a": "ital"})
+    tokens, flags = prompts(llama, "{q}", "{a}").row({"q": "what is the cap", "a": "ital"})
     assert llama.decode(tokens[1:-1]) == llama.decode(joined)
     assert tokens[1:-1] != joined  # in which a token reaches over the cut
     assert tokens[: flags.index(1)] == llama("what is the cap")["input_ids"]
@@ -181,12 +192,15 @@ def test_tokens_do_not_join_across_the_answer(llama):
 def test_whole_texts_have_a_beginning_and_an_end(llama, gpt2, bert):
     for tokenizer, first in ((llama, "<s>"), (gpt2, ""), (bert, "[CLS]")):
         end = tokenizer.eos_token or tokenizer.sep_token
-        found = [tokenizer.decode(ids) for ids in whole_texts(tokenizer, ["what", "is it"])]
+        found = [
+            tokenizer.decode(ids)
+            for ids in whole_texts(TextTokenizer(tokenizer), ["what", "is it"])
+        ]
         assert [text.replace(" ", "") for text in found] == [
             f"{first}what{end}",
             f"{first}isit{end}",
         ]
-        assert whole_texts(tokenizer, []) == []
+        assert whole_texts(TextTokenizer(tokenizer), []) == []
 
 
 # Chat
@@ -206,24 +220,24 @@ def test_only_answers_are_learned_in_every_turn(llama):
         message("assistant", "it is"),
     ]
     made = chat(llama)
-    assert parts(llama, made.encode({"messages": turns})) == [
+    assert parts(llama, made.row({"messages": turns})) == [
         ("<s><system>be brief</s><user>what</s><assistant>", False),
         ("Paris</s>", True),
         ("<user>the capital</s><user>of France</s><assistant>", False),
         ("it is</s>", True),
     ]
-    assert parts(llama, made.encode({"messages": turns[1:3]})) == [
+    assert parts(llama, made.row({"messages": turns[1:3]})) == [
         ("<s><user>what</s><assistant>", False),
         ("Paris</s>", True),
     ]
     without_answer = [*turns[1:], message("user", "and")]  # to which nothing is learned
-    assert made.encode({"messages": without_answer}) == made.encode({"messages": turns[1:]})
-    assert parts(llama, made.encode({"messages": turns}))[0][0].count("<s>") == 1  # not added
+    assert made.row({"messages": without_answer}) == made.row({"messages": turns[1:]})
+    assert parts(llama, made.row({"messages": turns}))[0][0].count("<s>") == 1  # not added
 
 
 def test_the_tokens_before_an_answer_are_those_of_the_template_when_a_model_is_asked(llama):
     turns = [message("user", "what"), message("assistant", ANSWER), message("user", "is it?")]
-    tokens, flags = chat(llama).encode({"messages": turns[:2]})
+    tokens, flags = chat(llama).row({"messages": turns[:2]})
     asked = llama.apply_chat_template(
         turns[:1], tokenize=True, add_generation_prompt=True, return_dict=False
     )
@@ -233,12 +247,12 @@ def test_the_tokens_before_an_answer_are_those_of_the_template_when_a_model_is_a
 def test_an_assistant_that_opens_answers_nothing(llama):
     opening = message("assistant", "hello")
     turns = [opening, message("user", "what"), message("assistant", "Paris")]
-    assert parts(llama, chat(llama).encode({"messages": turns})) == [
+    assert parts(llama, chat(llama).row({"messages": turns})) == [
         ("<s><assistant>hello</s><user>what</s><assistant>", False),
         ("Paris</s>", True),
     ]
     with pytest.raises(DataError, match="no message is an answer"):
-        chat(llama).encode({"messages": [opening, message("user", "what")]})
+        chat(llama).row({"messages": [opening, message("user", "what")]})
 
 
 @pytest.mark.parametrize(
@@ -248,38 +262,179 @@ def test_a_template_that_rewrites_earlier_messages_is_refused(llama, template, n
     turns = [message(role, "text") for role in ("user", "assistant") * 2]
     made = chat(llama, template)
     with pytest.raises(DataError, match="the chat template changes earlier messages"):
-        made.encode({"messages": turns[:num_messages]})
+        made.row({"messages": turns[:num_messages]})
     if num_messages == 4:
-        assert len(parts(llama, made.encode({"messages": turns[:2]}))) == 2
+        assert len(parts(llama, made.row({"messages": turns[:2]}))) == 2
 
 
 def test_what_a_template_says_of_messages_is_passed_on(llama):
     turns = [message("user", "one"), message("user", "two"), message("assistant", "three")]
     with pytest.raises(DataError, match="the chat template refuses its messages: roles must alt"):
-        chat(llama, IN_TURNS).encode({"messages": turns})
+        chat(llama, IN_TURNS).row({"messages": turns})
 
 
 @pytest.mark.parametrize(
-    "messages",
+    ("messages", "found"),
     [
-        None,
-        "what",
-        5,
-        ["what", "Paris"],
-        [{"from": "human", "value": "what"}],
-        [{"role": "user"}, {"content": "Paris"}],
-        {"role": ["user"], "content": ["what"]},
+        (None, "its messages are None, not a list"),
+        ("what", "its messages are the text 'what', which is no JSON list"),
+        (5, "its messages are 5, not a list"),
+        ({"speaker": "a"}, "its messages are an object of speaker, not a list"),
+        (["what", "Paris"], "message 1 is 'what', not an object"),
+        ([{"speaker": "a", "text": "b"}], "message 1 has speaker, text; read are role and content"),
+        ([message("user", "a"), {"content": "Paris"}], "message 2 has content; read are role"),
+        ([message("user", 5)], r"message 1 \(user\) has 5 for its content, not text"),
+        ([message("user", None)], r"message 1 \(user\) has no content"),
+        ([message("user", [{"type": "image_url"}])], "message 1 has a part of the type image_url"),
+        ([message("narrator", "once")], "message 1 has the role narrator; read are user"),
+        ([message("user", "a"), message("assistant", None)], "message 2 is an answer .* without"),
+        ([message("user", "a"), message("assistant", [])], "message 2 is an answer .* without"),
+        ([message("user", "a"), message("assistant", " ")], "message 2 is an answer .* without"),
+        (
+            [message("user", "a"), {"role": "assistant", "tool_calls": [{"id": "1"}]}],
+            "message 2 has the tool call .* no function",
+        ),
+        (
+            [
+                message("user", "a"),
+                {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]},
+            ],
+            "message 2 has tool_calls, which the chat template does not show",
+        ),
     ],
 )
-def test_messages_of_another_form_are_refused(llama, messages):
-    with pytest.raises(DataError, match="its messages are no list of role and content"):
-        chat(llama).encode({"messages": messages})
+def test_what_is_found_in_place_of_messages_is_named(llama, messages, found):
+    with pytest.raises(DataError, match=found):
+        chat(llama).row({"messages": messages})
+
+
+TURNS = [message("user", "what"), message("assistant", "Paris")]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": TURNS},
+        {"messages": json.dumps(TURNS)},
+        {"messages": {"role": ["user", "assistant"], "content": ["what", "Paris"]}},
+        {"messages": [{"from": "human", "value": "what"}, {"from": "gpt", "value": "Paris"}]},
+        {"messages": [{**one, "name": None, "tool_calls": None} for one in TURNS]},
+        {
+            "messages": [
+                message(one["role"], [{"type": "text", "text": one["content"]}]) for one in TURNS
+            ]
+        },
+        {"prompt": TURNS[:1], "completion": TURNS[1:]},
+        {"messages": TURNS, "tools": None, "system": ""},
+    ],
+)
+def test_messages_of_every_form_give_the_same_tokens(llama, row):
+    assert chat(llama).row(row) == chat(llama).row({"messages": TURNS})
+
+
+def test_answers_in_a_prompt_are_not_learned(llama):
+    more = [message("user", "the capital"), message("assistant", "it is")]
+    made = chat(llama).row({"prompt": [*TURNS, more[0]], "completion": more[1:]})
+    assert [text for text, learned in parts(llama, made) if learned] == ["it is</s>"]
+
+
+def test_a_system_prompt_stands_first_unless_there_is_one(llama):
+    made = chat(llama)
+    expected = made.row({"messages": [message("system", "be brief"), *TURNS]})
+    assert made.row({"messages": TURNS, "system": "be brief"}) == expected
+    given = [message("system", "be brief"), *TURNS]
+    assert made.row({"messages": given, "system": "is it"}) == expected
+
+
+TOOLS = "{% if tools %}{{ tools | tojson }}{% endif %}" + CHAT.replace(
+    "{{ message['content'] }}",
+    "{{ message['content'] }}{% for call in message.tool_calls %}[{{ call.function.name }} "
+    "{{ call.function.arguments | tojson }}]{% endfor %}",
+)
+CALLING = [
+    message("user", "what"),
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"function": {"name": "capital", "arguments": '{"of": "France"}'}}],
+    },
+    message("tool", "Paris"),
+    message("assistant", "it is"),
+]
+AS_SHAREGPT = [
+    {"from": "human", "value": "what"},
+    {"from": "function_call", "value": '{"name": "capital", "arguments": {"of": "France"}}'},
+    {"from": "observation", "value": "Paris"},
+    {"from": "gpt", "value": "it is"},
+]
+
+
+@pytest.mark.parametrize("messages", [CALLING, AS_SHAREGPT, json.dumps(CALLING)])
+@pytest.mark.parametrize(
+    "tools", [[{"name": "capital"}], '[{"name": "capital"}]', '{"name": "capital"}']
+)
+def test_tools_and_calls_of_every_form_reach_the_template(llama, messages, tools):
+    made = chat(llama, TOOLS).row({"messages": messages, "tools": tools})
+    assert parts(llama, made) == [
+        ('[{"name": "capital"}]<s><user>what</s><assistant>', False),
+        ('[capital {"of": "France"}]</s>', True),
+        ("<tool>Paris</s><assistant>", False),
+        ("it is</s>", True),
+    ]
+
+
+def test_arguments_are_text_for_a_template_that_adds_them_to_text(llama):
+    adds = TOOLS.replace(
+        "{{ call.function.arguments | tojson }}", "{{ '' + call.function.arguments }}"
+    )
+    made = chat(llama, adds).row({"messages": CALLING})
+    assert parts(llama, made)[1] == ('[capital {"of": "France"}]</s>', True)
+
+
+@pytest.mark.parametrize("tools", ["what", 5, [5], '[{"name"'])
+def test_tools_of_another_form_are_refused(llama, tools):
+    with pytest.raises(DataError, match="its tools"):
+        chat(llama, TOOLS).row({"messages": TURNS, "tools": tools})
+
+
+def test_tools_that_the_template_does_not_show_are_counted(llama):
+    rows = [{"messages": TURNS, "tools": tools} for tools in ([{"name": "f"}], None, [])]
+    for template, expected in ((CHAT, [1]), (TOOLS, [])):
+        llama.chat_template = template
+        _, summary = encode(task(llama, 256, chat=True), rows)
+        assert [count for count, _ in summary.remarks.values()] == expected
+
+
+# Special tokens in data
+
+
+def test_only_the_special_tokens_of_a_chat_template_are_special(llama):
+    end = llama.eos_token_id
+    turns = [message("user", "what</s> is"), message("assistant", "Paris <s> it")]
+    tokens, flags = chat(llama).row({"messages": turns})
+    assert tokens.count(end) == 2
+    assert tokens.count(llama.bos_token_id) == 1
+    assert parts(llama, (tokens, flags)) == [
+        ("<s><user>what</s> is</s><assistant>", False),
+        ("Paris <s> it</s>", True),
+    ]
+    parsed = Rows(
+        config.CausalLM(name="causal_lm", chat=True), config.Columns(), llama, "parsed"
+    ).row({"messages": turns})
+    assert (parsed[0].count(end), parsed[0].count(llama.bos_token_id)) == (3, 2)
+
+
+def test_only_the_special_tokens_of_a_recipe_template_are_special(llama):
+    row = {"q": "a</s>b", "a": "<s>c"}
+    tokens, _ = prompts(llama, "{q}</s>", "{a}").row(row)
+    assert llama.decode(tokens) == "<s>a</s>b</s><s>c</s>"
+    assert (tokens.count(llama.eos_token_id), tokens.count(llama.bos_token_id)) == (2, 1)
 
 
 @pytest.mark.parametrize("messages", [[], [message("user", "what")], [message("system", "what")]])
 def test_a_conversation_without_an_answer_is_refused(llama, messages):
     with pytest.raises(DataError, match="no message is an answer of the role assistant"):
-        chat(llama).encode({"messages": messages})
+        chat(llama).row({"messages": messages})
 
 
 # Examples of a split
@@ -335,7 +490,7 @@ def test_what_is_cut_is_counted_and_loses_its_end(llama):
     made = task(llama, 24)
     columns, summary = encode(made, rows)
     tokens, flags = columns["input_ids"], columns["learned"]
-    whole = [made.prompts.encode(row) for row in rows]  # type: ignore[union-attr]
+    whole = [prompts(llama).row(row) for row in rows]
     assert tokens == [ids[:24] for ids, _ in whole]
     assert flags == [flags[:24] for _, flags in whole]
     assert (summary.num_truncated, summary.longest) == (1, len(whole[1][0]))
@@ -361,7 +516,7 @@ def test_bad_messages_of_a_split_are_named(llama):
         encode(made, rows)
     columns, summary = encode(made, rows, on_bad_example="skip")
     assert (len(columns["input_ids"]), summary.num_skipped) == (1, 2)
-    with pytest.raises(DataError, match="row 1: its messages are no list of role and content"):
+    with pytest.raises(DataError, match="row 1: its messages are None, not a list"):
         encode(made, rows[2:] + rows[:1])
 
 

@@ -22,6 +22,7 @@ from transformers import (
 from trainer import config
 from trainer.data.prepare import Summary
 from trainer.errors import ConfigError, DataError
+from trainer.models.special_tokens import TextTokenizer
 from trainer.models.tokenizer import load_tokenizer, train_tokenizer
 from trainer.tasks.question_answering import QuestionAnswering
 from trainer.tasks.windows import FEW, Frame, cut, sees_only_the_past, tokenize
@@ -117,7 +118,7 @@ def test_windows_cover_every_token_and_neighbours_share_the_stride(
 
 
 def test_offsets_give_back_the_text(tokenizer):
-    read = tokenize(tokenizer, [CONTEXT])[CONTEXT]
+    read = tokenize(TextTokenizer(tokenizer), [CONTEXT])[CONTEXT]
     covered = np.zeros(len(CONTEXT), bool)
     for start, end in zip(read.starts, read.ends, strict=True):
         covered[start:end] = True
@@ -163,7 +164,7 @@ def test_the_target_is_the_shortest_span_that_covers_the_answer(tokenizer, data)
         assert ends[first] > start
         assert starts[last] < end
         marked[starts[first] : ends[last]] = True
-    whole = tokenize(tokenizer, [CONTEXT])[CONTEXT].span(start, end)
+    whole = tokenize(TextTokenizer(tokenizer), [CONTEXT])[CONTEXT].span(start, end)
     assert whole is not None
     if whole[1] - whole[0] < 12:  # as many tokens as windows share lie in one of them
         assert marked.any()

@@ -15,6 +15,7 @@ from trainer import config
 from trainer.data.prepare import PreparedSplit, Summary, prepare
 from trainer.errors import ConfigError
 from trainer.models.architecture import build_model_config
+from trainer.models.special_tokens import TextTokenizer
 from trainer.models.tokenizer import load_tokenizer, train_tokenizer
 from trainer.tasks.classification import Classification
 from trainer.tasks.fitted_prompt import FittedPrompt
@@ -76,6 +77,7 @@ def llama(folder: Path) -> tuple[Any, Any, Any]:
 
 
 def prompt_of(tokenizer: Any, model_config: Any, template: str = PROMPT, **more: Any) -> Any:
+    tokenizer = TextTokenizer(tokenizer)
     return FittedPrompt(template, tokenizer=tokenizer, model_config=model_config, **more)
 
 

@@ -91,6 +91,21 @@ def resolve_columns(rows: "Dataset", columns: Mapping[str, Column | None]) -> "D
     return datasets.concatenate_datasets([rows, added], axis=1)
 
 
+def holds_objects_as_text(feature: Any) -> bool:
+    """Returns whether a column keeps objects as they stood in the source, each with its own keys.
+
+    Other columns of objects give each of them a null for a key that only others have.
+    """
+    import datasets
+
+    if isinstance(feature, datasets.Json):
+        return True
+    if isinstance(feature, dict):
+        return any(map(holds_objects_as_text, cast(dict[str, Any], feature).values()))
+    inner = getattr(feature, "feature", None)
+    return inner is not None and holds_objects_as_text(inner)
+
+
 def _plain_columns(
     batch: Mapping[str, list[Any]],
     paths: Mapping[str, list[Keys]],

@@ -35,6 +35,12 @@ class Summary:
     """Tokens of the longest example before it was cut."""
     num_skipped: int = 0
     first_skipped: str = ""
+    remarks: dict[str, list[Any]] = field(default_factory=dict)
+    """What is true of some rows, by a name of it: how many they are, and a sentence's end."""
+
+    def remark(self, name: str, what: str) -> None:
+        """Counts a row of which `what` is true; of several the first is kept."""
+        self.remarks.setdefault(name, [0, what])[0] += 1
 
     def reject(self, sentence: str) -> None:
         """Raises DataError with the sentence, or counts an example that is to be skipped."""

@@ -100,6 +100,11 @@ class Task(Protocol):
         ...
 
     @classmethod
+    def columns_in(cls, recipe: Recipe, present: Sequence[str]) -> dict[str, Column | None]:
+        """Returns the columns that it reads of rows with these; some are not needed."""
+        return cls.columns(recipe)
+
+    @classmethod
     def pair(cls, recipe: Recipe) -> str | None:
         """Returns which two texts it gives the tokenizer as a pair; None if it reads no pairs."""
         return None

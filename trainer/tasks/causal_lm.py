@@ -1,6 +1,6 @@
 """Causal language modelling: of running text, or of answers to prompts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -14,6 +14,7 @@ from trainer.data.prepare import Columns, PreparedSplit, Summary
 from trainer.errors import ConfigError, DataError
 from trainer.metrics.generation import TEXT_SCORES, generation_scores
 from trainer.models.positions import num_positions
+from trainer.models.special_tokens import SpecialTokens, TextTokenizer
 from trainer.tasks.base import (
     Batch,
     LossTerm,
@@ -27,7 +28,7 @@ from trainer.tasks.base import (
 )
 from trainer.tasks.generation import Generator, examples, first_answers
 from trainer.tasks.packed import apart, attention_dtype, check_packing
-from trainer.tasks.prompts import Prompts, whole_texts
+from trainer.tasks.prompts import Prompts, Texts, are_filled, chat_columns, whole_texts
 from trainer.tasks.vocabulary import IGNORED, perplexity, score_tokens
 from trainer.tasks.windows import sees_only_the_past
 
@@ -53,13 +54,17 @@ class CausalLM(Task):
         seed: int,
         num_positions: int | None,
         own_tokenizer: bool = False,
+        special_tokens: SpecialTokens = "literal",
     ) -> None:
         self.settings = settings
         self.text = column_name(columns.text)
         self.tokenizer = tokenizer
+        self.text_tokenizer = TextTokenizer(tokenizer, special_tokens)
         self.max_seq_length = max_seq_length
         self.seed = seed
-        self.prompts = Prompts(settings, columns, tokenizer) if settings.instructs else None
+        self.prompts = (
+            Prompts(settings, columns, tokenizer, special_tokens) if settings.instructs else None
+        )
         turn_end = self.prompts.turn_end() if self.prompts is not None else []
         self.generator = Generator(
             settings.generation, tokenizer, num_positions, turn_end, own_tokenizer=own_tokenizer
@@ -77,6 +82,16 @@ class CausalLM(Task):
         if settings.prompt is None:
             return {"data.columns.text": given.text}
         return {f"task.{key}: {name}": name for key, name in settings.template_columns()}
+
+    @classmethod
+    def columns_in(
+        cls, recipe: config.Recipe, present: Sequence[str]
+    ) -> dict[str, config.Column | None]:
+        assert isinstance(recipe.task, config.CausalLM)
+        if not recipe.task.chat:
+            return cls.columns(recipe)
+        found = chat_columns(recipe.data.columns, present)
+        return {f"data.columns.{key}": name for key, name in found.items()}
 
     @classmethod
     def texts(cls, recipe: config.Recipe, rows: "Dataset") -> Iterator[str]:
@@ -118,6 +133,7 @@ class CausalLM(Task):
             seed=recipe.seed,
             num_positions=num_positions(model_config),
             own_tokenizer=recipe.model.name_or_path is not None and recipe.model.tokenizer is None,
+            special_tokens=recipe.data.special_tokens,
         )
 
     def encoding_settings(self) -> dict[str, Any]:
@@ -139,7 +155,7 @@ class CausalLM(Task):
     def _blocks(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
         rest, step = list[int](), self.max_seq_length - 1
         for texts in texts_of(rows, self.text, summary):
-            for ids in whole_texts(self.tokenizer, [text for _, text in texts]):
+            for ids in whole_texts(self.text_tokenizer, [text for _, text in texts], summary):
                 rest += ids
             starts = range(0, len(rest) - step, step)
             yield {"input_ids": [rest[start : start + step + 1] for start in starts]}
@@ -148,15 +164,21 @@ class CausalLM(Task):
 
     def _examples(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
         assert self.prompts is not None
-        for numbers, chunk in numbered(rows, self.prompts.columns):
-            tokens, learned = list[list[int]](), list[list[int]]()
+        names = self.prompts.columns(rows.column_names)
+        filled = are_filled(rows, names)
+        for numbers, chunk in numbered(rows, names):
+            tokens, learned, texts = list[list[int]](), list[list[int]](), dict[int, Texts]()
             for index, number in enumerate(numbers):
-                row = {name: chunk[name][index] for name in self.prompts.columns}
+                row = {name: chunk[name][index] for name in names}
                 try:
-                    ids, flags = self.prompts.encode(row)
+                    texts[number] = self.prompts.texts(row, summary, filled=filled)
                 except DataError as error:
                     summary.reject(f"row {number}: {error}")
+            for number, made in zip(texts, self.prompts.encode(list(texts.values())), strict=True):
+                if isinstance(made, DataError):
+                    summary.reject(f"row {number}: {made}")
                     continue
+                ids, flags = made
                 kept = flags[: self.max_seq_length]
                 if not any(kept):
                     summary.reject(

@@ -14,6 +14,7 @@ from trainer.data.overlap import num_contradictory, row_hashes
 from trainer.data.prepare import Columns, PreparedSplit, Summary
 from trainer.errors import ConfigError, DataError, excerpt, listed
 from trainer.metrics.classification import from_counts
+from trainer.models.special_tokens import SpecialTokens, TextTokenizer
 from trainer.tasks.base import Batch, LossTerm, Record, Task, attention_mask, numbered, pad
 from trainer.tasks.labels import (
     class_names,
@@ -48,12 +49,14 @@ class Classification(Task):
         class_weights: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
         check_labels: bool = True,
+        special_tokens: SpecialTokens = "literal",
     ) -> None:
         self.labels = tuple(labels)
         self.check_labels = check_labels
         self.text, self.label = column_name(columns.text), column_name(columns.label)
         self.text_pair = column_name(columns.text_pair) if columns.text_pair else None
         self.tokenizer = tokenizer
+        self.text_tokenizer = TextTokenizer(tokenizer, special_tokens)
         self.max_seq_length = max_seq_length
         self.label_smoothing = label_smoothing
         self.class_weights = torch.tensor(class_weights or [1.0] * len(self.labels))
@@ -119,6 +122,7 @@ class Classification(Task):
             class_weights=weights,
             label_smoothing=settings.label_smoothing,
             check_labels=checked,
+            special_tokens=recipe.data.special_tokens,
         )
         if settings.class_weights == "balanced":
             known = label_indices(train, column, labels, checked=checked)
@@ -138,7 +142,7 @@ class Classification(Task):
                 settings.zero_shot,
                 labels=made.labels,
                 columns={field: name for field, name in fields.items() if name is not None},
-                tokenizer=tokenizer,
+                tokenizer=made.text_tokenizer,
                 model_config=model_config,
             )
         return made
@@ -235,18 +239,17 @@ class Classification(Task):
         )
 
     def _tokens(self, *texts: list[str], summary: Summary) -> dict[str, list[Any]]:
-        encoded = self.tokenizer(*texts, return_attention_mask=False)
-        lengths = [len(ids) for ids in encoded["input_ids"]]
+        made = self.text_tokenizer.encode(*texts)
+        for token in made.special.values():
+            self.text_tokenizer.remark(token, summary)
+        lengths = [len(ids) for ids in made.columns["input_ids"]]
         for length in lengths:
             summary.measure(length, self.max_seq_length)
         if max(lengths) > self.max_seq_length:
-            encoded = self.tokenizer(
-                *texts,
-                truncation=True,
-                max_length=self.max_seq_length,
-                return_attention_mask=False,
+            made = self.text_tokenizer.encode(
+                *texts, truncation=True, max_length=self.max_seq_length
             )
-        return {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
+        return made.columns
 
     def collate(self, split: PreparedSplit, ids: np.ndarray, epoch: int) -> Batch:
         inputs = {"input_ids": pad(split.ragged("input_ids"), ids, self.tokenizer.pad_token_id)}

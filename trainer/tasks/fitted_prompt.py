@@ -8,6 +8,7 @@ import numpy as np
 
 from trainer.errors import ConfigError
 from trainer.models.positions import num_positions
+from trainer.models.special_tokens import TextTokenizer
 from trainer.task_settings import template_fields
 from trainer.tasks.prompts import boundaries
 from trainer.tasks.windows import sees_only_the_past
@@ -31,7 +32,7 @@ class FittedPrompt:
         self,
         template: str,
         *,
-        tokenizer: Any,
+        tokenizer: TextTokenizer,
         model_config: Any,
         answers: Sequence[str] = ("",),
         max_new_tokens: int = 0,
@@ -68,7 +69,7 @@ class FittedPrompt:
 
     def tokens(self, texts: dict[str, str]) -> np.ndarray:
         """Returns the tokens of the prompt, int32."""
-        return np.array(self._encode([self.template.format_map(texts)])[0], np.int32)
+        return np.array(self._encode(texts, [""])[0], np.int32)
 
     def asked(self, texts: dict[str, str]) -> list[Asked]:
         """Returns the prompt with each of the answers.
@@ -76,8 +77,7 @@ class FittedPrompt:
         A tokenizer may join the end of a prompt with an answer, or begin each text with a space:
         those tokens are the answer's from which on both together differ from the prompt.
         """
-        prompt = self.template.format_map(texts)
-        alone, *together = self._encode([prompt, *(prompt + answer for answer in self.answers)])
+        alone, *together = self._encode(texts, ["", *self.answers])
         made: list[Asked] = []
         for tokens in together:
             pairs = enumerate(zip(alone, tokens, strict=False))
@@ -99,13 +99,14 @@ class FittedPrompt:
         return self.num_positions is None or self._length(texts) <= self.num_positions
 
     def _length(self, texts: dict[str, str]) -> int:
-        prompt = self.template.format_map(texts)
-        encoded = self._encode([prompt + answer for answer in self.answers])
-        return max(map(len, encoded)) + self.max_new_tokens
+        return max(map(len, self._encode(texts, self.answers))) + self.max_new_tokens
 
-    def _encode(self, texts: list[str]) -> list[list[int]]:
-        begin, _ = boundaries(self.tokenizer)
-        encoded = self.tokenizer(
-            texts, add_special_tokens=False, return_attention_mask=False, verbose=False
+    def _encode(self, texts: dict[str, str], answers: Sequence[str]) -> list[list[int]]:
+        """Returns the tokens of the prompt with each of the answers, which are the recipe's."""
+        guarded = self.tokenizer.literal and self.tokenizer.special_in(texts) is not None
+        prompt = self.template.format_map(self.tokenizer.guard(texts) if guarded else texts)
+        begin, _ = boundaries(self.tokenizer.tokenizer)
+        encoded = self.tokenizer.templated(
+            [prompt + answer for answer in answers], [guarded] * len(answers)
         )
-        return [[*begin, *ids] for ids in encoded["input_ids"]]
+        return [[*begin, *ids] for ids in encoded]

@@ -13,6 +13,7 @@ from trainer.data.columns import column_name
 from trainer.data.documents import sentences
 from trainer.data.prepare import Columns, PreparedSplit, Summary
 from trainer.errors import ConfigError, DataError
+from trainer.models.special_tokens import SpecialTokens, TextTokenizer
 from trainer.tasks.base import (
     Batch,
     LossTerm,
@@ -53,10 +54,12 @@ class MaskedLM(Task):
         max_seq_length: int,
         seed: int,
         has_types: bool,
+        special_tokens: SpecialTokens = "literal",
     ) -> None:
         self.settings = settings
         self.column = column_name(column)
         self.tokenizer = tokenizer
+        self.text_tokenizer = TextTokenizer(tokenizer, special_tokens)
         self.max_seq_length = max_seq_length
         self.seed = seed
         self.has_types = has_types
@@ -107,6 +110,7 @@ class MaskedLM(Task):
             max_seq_length=recipe.batch.max_seq_length,
             seed=recipe.seed,
             has_types=getattr(model_config, "type_vocab_size", 0) > 1,
+            special_tokens=recipe.data.special_tokens,
         )
 
     def encoding_settings(self) -> dict[str, Any]:
@@ -122,14 +126,18 @@ class MaskedLM(Task):
         documents = texts_of(rows, self.column, summary)
         if self.settings.next_sentence_prediction:
             return self._pairs(documents, summary)
-        return self._blocks(documents)
+        return self._blocks(documents, summary)
 
-    def _blocks(self, documents: Iterator[list[tuple[int, str]]]) -> Iterator[Columns]:
+    def _blocks(
+        self, documents: Iterator[list[tuple[int, str]]], summary: Summary
+    ) -> Iterator[Columns]:
         cls_id, sep_id = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         size, rest = self.max_seq_length - 2, list[int]()
         for chunk in documents:
-            texts = [text for _, text in chunk]
-            for ids in filter(None, self._tokens(texts) if texts else []):
+            made = self.text_tokenizer.tokens([text for _, text in chunk])
+            for token in made.special.values():
+                self.text_tokenizer.remark(token, summary)
+            for ids in filter(None, made.columns["input_ids"]):
                 rest += [sep_id, *ids] if rest else ids
             full = len(rest) // size * size
             blocks = [rest[start : start + size] for start in range(0, full, size)]
@@ -144,7 +152,10 @@ class MaskedLM(Task):
         for chunk in documents:
             kept = list[tuple[int, Document]]()
             for number, text in chunk:
-                document = self._tokens(sentences(text) or [text])
+                made = self.text_tokenizer.tokens(sentences(text) or [text])
+                document = made.columns["input_ids"]
+                if made.special:
+                    self.text_tokenizer.remark(next(iter(made.special.values())), summary)
                 if len(document) > 1:
                     kept.append((count, document))
                     count += 1
@@ -159,11 +170,6 @@ class MaskedLM(Task):
                 "next sentences are drawn from other documents, and there is one document only; "
                 "set data.documents or next_sentence_prediction: false"
             )
-
-    def _tokens(self, texts: list[str]) -> list[list[int]]:
-        return self.tokenizer(
-            texts, add_special_tokens=False, return_attention_mask=False, verbose=False
-        )["input_ids"]
 
     def collate(self, split: PreparedSplit, ids: np.ndarray, epoch: int) -> Batch:
         tokens, labels, types, follows = list[Any](), list[Any](), list[Any](), list[int]()

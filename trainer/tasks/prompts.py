@@ -1,13 +1,32 @@
 """Prompts and answers as tokens: of templates over columns, or of chat messages."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from string import Formatter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer import config
+from trainer.data.columns import holds_objects_as_text
+from trainer.data.conversations import read_conversation
+from trainer.data.prepare import Summary
 from trainer.errors import DataError
+from trainer.models.special_tokens import SpecialTokens, TextTokenizer
+from trainer.tasks.chat import Chat, Segment
 
-Segment = tuple[str, bool]
-"""A text, and whether it is learned."""
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+PAIR: tuple[str, ...] = ("prompt", "completion")
+"""Columns that may hold the messages of a conversation in place of data.columns.messages."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A row as texts in turn."""
+
+    segments: list[Segment]
+    guarded: bool
+    """Whether values of data in them are guarded against being special tokens."""
 
 
 class Prompts:
@@ -16,111 +35,147 @@ class Prompts:
     Each text is tokenised by itself: a prompt has the tokens that it has when a model is asked.
     """
 
-    def __init__(self, settings: config.CausalLM, columns: config.Columns, tokenizer: Any) -> None:
+    def __init__(
+        self,
+        settings: config.CausalLM,
+        columns: config.Columns,
+        tokenizer: Any,
+        special_tokens: SpecialTokens = "literal",
+    ) -> None:
         self.templates = (settings.prompt, settings.completion)
-        self.messages = columns.messages if settings.chat else None
-        named = dict.fromkeys(name for _, name in settings.template_columns())
-        self.columns = [self.messages] if self.messages else list(named)
-        self.tokenizer = tokenizer
+        self.names = columns
+        self.named = list(dict.fromkeys(name for _, name in settings.template_columns()))
+        self.tokenizer = TextTokenizer(tokenizer, special_tokens)
+        self.chat = Chat(self.tokenizer) if settings.chat else None
         self.begin, self.end = boundaries(tokenizer)
+
+    def columns(self, present: Sequence[str]) -> list[str]:
+        """Returns the columns that are read, of those that are present."""
+        if self.chat is None:
+            return self.named
+        return list(chat_columns(self.names, present).values())
 
     def settings(self) -> dict[str, Any]:
         """Returns what decides the tokens of a row, beside row and tokenizer."""
-        template = self.tokenizer.chat_template if self.messages else None
-        return {"templates": self.templates, "messages": self.messages, "chat_template": template}
+        if self.chat is None:
+            return {"templates": self.templates, "messages": None, "chat_template": None}
+        others = {key: getattr(self.names, key) for key in ("tools", "system")}
+        return {
+            "templates": self.templates,
+            "messages": self.names.messages,
+            "chat_template": self.chat.template,
+            **{key: name for key, name in others.items() if name is not None},
+        }
 
-    def encode(self, row: dict[str, Any]) -> tuple[list[int], list[int]]:
-        """Returns the tokens of a row, and 1 for each that is learned.
+    def texts(self, row: Mapping[str, Any], summary: Summary, *, filled: bool = False) -> Texts:
+        """Returns the texts of a row; raises DataError for one without an answer.
 
-        The first is never learned, for nothing predicts it. Raises DataError for a row without an
-        answer.
+        `filled` says that objects in the row have a null for each key that only others have.
         """
-        segments = self._chat(row[self.messages]) if self.messages else self._filled(row)
-        tokens = list(self.begin) if self.messages is None else []
-        flags = [0] * len(tokens)
-        for text, learned in segments:
-            ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-            if learned and self.messages is None:
+        if self.chat is None:
+            return self._filled(row, summary)
+        names = chat_columns(self.names, list(row))
+        messages = [row[name] for key, name in names.items() if key in ("messages", *PAIR)]
+        others = {key: row[name] for key, name in names.items() if key in ("tools", "system")}
+        conversation = read_conversation(messages, **others, filled=filled)
+        return Texts(*self.chat.segments(conversation, summary))
+
+    def encode(self, rows: Sequence[Texts]) -> list[tuple[list[int], list[int]] | DataError]:
+        """Returns the tokens of each row, and 1 for each that is learned.
+
+        The first is never learned, for nothing predicts it. A row whose answer gives no token has a
+        DataError in its place.
+        """
+        texts = [text for row in rows for text, _ in row.segments]
+        guarded = [row.guarded for row in rows for _ in row.segments]
+        tokens = iter(self.tokenizer.templated(texts, guarded))
+        return [self._joined(row, [next(tokens) for _ in row.segments]) for row in rows]
+
+    def _joined(
+        self, row: Texts, tokens: list[list[int]]
+    ) -> tuple[list[int], list[int]] | DataError:
+        joined = list(self.begin) if self.chat is None else []
+        flags = [0] * len(joined)
+        for (_, learned), ids in zip(row.segments, tokens, strict=True):
+            if learned and self.chat is None:
                 ids = [*ids, *self.end]
-            tokens += ids
+            joined += ids
             flags += [int(learned)] * len(ids)
         flags[:1] = [0]
         if not any(flags):
-            raise DataError("the answer has no tokens; mend or remove the row")
-        return tokens, flags
+            return DataError("the answer has no tokens; mend or remove the row")
+        return joined, flags
 
     def turn_end(self) -> list[int]:
         """Returns the token with which the chat template ends an answer; none without.
 
         A special one, or another that was added to the tokenizer and follows at once.
         """
-        if self.messages is None:
+        if self.chat is None:
             return []
         content = "0123456789"  # that no template has
         turns = [{"role": "user", "content": content}, {"role": "assistant", "content": content}]
         try:
-            _, _, end = self._rendered(turns, answer_follows=False).rpartition(content)
+            _, _, end = self.chat.rendered(turns, answer_follows=False).rpartition(content)
         except DataError:
             return []
-        known = self.tokenizer.added_tokens_decoder
-        ids = self.tokenizer(end.lstrip(), add_special_tokens=False)["input_ids"]
+        tokenizer = self.tokenizer.tokenizer
+        known = tokenizer.added_tokens_decoder
+        ids = tokenizer(end.lstrip(), add_special_tokens=False)["input_ids"]
         first = ids[:1] if ids and ids[0] in known else []
         return first or [index for index in ids if index in known and known[index].special][:1]
 
-    def _filled(self, row: dict[str, Any]) -> list[Segment]:
-        prompt, answer = (_fill(template or "", row) for template in self.templates)
+    def _filled(self, row: Mapping[str, Any], summary: Summary) -> Texts:
+        values = {name: "" if row[name] is None else str(row[name]) for name in self.named}
+        special = self.tokenizer.special_in(values)
+        guarded = special is not None and self.tokenizer.literal
+        prompt, answer = (_fill(template or "", values) for template in self.templates)
         if not answer.strip():
             raise DataError("the completion is empty; mend or remove the row")
-        return [(prompt, False), (answer, True)]
-
-    def _chat(self, messages: Any) -> list[Segment]:
-        try:
-            roles = [message["role"] for message in messages]
-            segments, done = list[Segment](), ""
-            for index, role in enumerate(roles):
-                if role != "assistant" or index == 0:  # an opening answers nothing
-                    continue
-                before = self._rendered(messages[:index], answer_follows=True)
-                after = self._rendered(messages[: index + 1], answer_follows=False)
-                if not (before.startswith(done) and after.startswith(before)):
-                    raise DataError(
-                        "the chat template changes earlier messages when later ones follow; set "
-                        "task.prompt and task.completion instead"
-                    )
-                segments += [(before[len(done) :], False), (after[len(before) :], True)]
-                done = after
-        except (KeyError, TypeError) as error:
-            raise DataError("its messages are no list of role and content; mend it") from error
-        if not segments:
-            raise DataError("no message is an answer of the role assistant; mend or remove the row")
-        return segments
-
-    def _rendered(self, messages: Any, *, answer_follows: bool) -> str:
-        from jinja2 import TemplateError
-
-        try:
-            return self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=answer_follows
-            )
-        except TemplateError as error:
-            raise DataError(f"the chat template refuses its messages: {error}") from error
+        if special is not None:
+            self.tokenizer.remark(special, summary)
+        if guarded:
+            values = {name: self.tokenizer.guard(value) for name, value in values.items()}
+            prompt, answer = (_fill(template or "", values) for template in self.templates)
+        return Texts([(prompt, False), (answer, True)], guarded)
 
 
-def _fill(template: str, row: dict[str, Any]) -> str:
+def chat_columns(names: config.Columns, present: Sequence[str]) -> dict[str, str]:
+    """Returns the columns of conversations by what they hold: messages, or prompt and completion
+    where there are only those; and tools and system prompts where there are some."""
+    found = {"messages": names.messages}
+    if names.messages not in present and all(name in present for name in PAIR):
+        found = dict(zip(PAIR, PAIR, strict=True))
+    for key in ("tools", "system"):
+        name = getattr(names, key)
+        if name is not None and (name in present or name != key):
+            found[key] = name
+    return found
+
+
+def are_filled(rows: "Dataset", names: Sequence[str]) -> bool:
+    """Returns whether objects in these columns have a null for each key that only others have."""
+    return not any(holds_objects_as_text(rows.features[name]) for name in names)
+
+
+def _fill(template: str, values: Mapping[str, str]) -> str:
     """Returns a template with the values of its columns, whose names may have dots."""
     return "".join(
-        literal + ("" if name is None or row[name] is None else str(row[name]))
+        literal + ("" if name is None else values[name])
         for literal, name, _, _ in Formatter().parse(template)
     )
 
 
-def whole_texts(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+def whole_texts(
+    tokenizer: TextTokenizer, texts: list[str], summary: Summary | None = None
+) -> list[list[int]]:
     """Returns the tokens of texts, each with its beginning and its end."""
-    begin, end = boundaries(tokenizer)
-    if not texts:
-        return []
-    encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
-    return [[*begin, *ids, *end] for ids in encoded["input_ids"]]
+    begin, end = boundaries(tokenizer.tokenizer)
+    made = tokenizer.tokens(texts)
+    for token in made.special.values():
+        if summary is not None:
+            tokenizer.remark(token, summary)
+    return [[*begin, *ids, *end] for ids in made.columns["input_ids"]]
 
 
 def boundaries(tokenizer: Any) -> tuple[list[int], list[int]]:

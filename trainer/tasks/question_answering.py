@@ -14,6 +14,7 @@ from trainer.data.columns import column_name
 from trainer.data.prepare import Columns, PreparedSplit, Summary
 from trainer.metrics.answers import BESIDE_SQUAD, METRICS, SCALES, answer_metrics
 from trainer.models.span_head import ensure_span_head
+from trainer.models.special_tokens import SpecialTokens, TextTokenizer
 from trainer.tasks.base import Batch, LossTerm, Record, Task, attention_mask, numbered, pad
 from trainer.tasks.questions import Question, question_of
 from trainer.tasks.spans import best_spans, merge, null_probability
@@ -55,10 +56,12 @@ class QuestionAnswering(Task):
         tokenizer: Any,
         max_seq_length: int,
         is_decoder: bool,
+        special_tokens: SpecialTokens = "literal",
     ) -> None:
         self.settings = settings
         self.names = {key: column_name(getattr(columns, key)) for key in TEXT_KEYS}
         self.tokenizer = tokenizer
+        self.text_tokenizer = TextTokenizer(tokenizer, special_tokens)
         self.max_seq_length = max_seq_length
         auto = min(128, max_seq_length // 3)
         self.stride = auto if settings.stride == "auto" else settings.stride
@@ -106,12 +109,13 @@ class QuestionAnswering(Task):
             tokenizer=tokenizer,
             max_seq_length=recipe.batch.max_seq_length,
             is_decoder=sees_only_the_past(model_config),
+            special_tokens=recipe.data.special_tokens,
         )
         if recipe.task.zero_shot is not None and recipe.model.initialization == "pretrained":
             made.zero_shot = GeneratedAnswer(
                 recipe.task.zero_shot,
                 columns=made.names,
-                tokenizer=tokenizer,
+                tokenizer=made.text_tokenizer,
                 model_config=model_config,
             )
         return made
@@ -176,10 +180,13 @@ class QuestionAnswering(Task):
                     summary.reject(made)
                 else:
                     questions[index] = made
-            asked = tokenize(self.tokenizer, [one.question for one in questions.values()])
-            read = tokenize(self.tokenizer, [one.context for one in questions.values()])
+            asked = tokenize(self.text_tokenizer, [one.question for one in questions.values()])
+            read = tokenize(self.text_tokenizer, [one.context for one in questions.values()])
             columns: dict[str, list[Any]] = {}
             for index, one in questions.items():
+                special = asked[one.question].special or read[one.context].special
+                if special:
+                    self.text_tokenizer.remark(special, summary)
                 windows = windows_of(
                     one,
                     asked[one.question],

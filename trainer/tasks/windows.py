@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from trainer.errors import ConfigError
+from trainer.models.special_tokens import TextTokenizer
 from trainer.tasks.questions import Question
 
 FEW = 8
@@ -98,6 +99,8 @@ class TokenizedText:
     tokens: list[int]
     starts: np.ndarray
     ends: np.ndarray
+    special: str | None = None
+    """A special token that it holds."""
 
     def span(self, start: int, end: int) -> tuple[int, int] | None:
         """Returns the first and the last token of the fewest that cover characters [start, end).
@@ -109,25 +112,26 @@ class TokenizedText:
         return (first, last) if first <= last else None
 
 
-def tokenize(tokenizer: Any, texts: Sequence[str]) -> dict[str, TokenizedText]:
+def tokenize(tokenizer: TextTokenizer, texts: Sequence[str]) -> dict[str, TokenizedText]:
     """Returns the tokens of each text, those that come several times once."""
     unique = list(dict.fromkeys(texts))
     if not unique:
         return {}
-    encoded = tokenizer(
+    encoded = tokenizer.encode(
         unique,
         add_special_tokens=False,
-        return_attention_mask=False,
         return_token_type_ids=False,
         return_offsets_mapping=True,
         verbose=False,  # that a text is longer than the model is what windows are for
     )
     made: dict[str, TokenizedText] = {}
-    for text, ids, places in zip(
-        unique, encoded["input_ids"], encoded["offset_mapping"], strict=True
+    columns = encoded.columns
+    for index, (text, ids, places) in enumerate(
+        zip(unique, columns["input_ids"], columns["offset_mapping"], strict=True)
     ):
         offsets = np.array(places, np.int64).reshape(-1, 2)
-        made[text] = TokenizedText(list(ids), offsets[:, 0], offsets[:, 1])
+        special = encoded.special.get(index)
+        made[text] = TokenizedText(list(ids), offsets[:, 0], offsets[:, 1], special)
     return made
 
 

@@ -13,6 +13,7 @@ from trainer.data.prepare import PreparedSplit
 from trainer.errors import ConfigError
 from trainer.metrics.answers import answer_metrics
 from trainer.metrics.classification import from_counts
+from trainer.models.special_tokens import TextTokenizer
 from trainer.tasks.base import Record, ZeroShot, attention_mask, stack
 from trainer.tasks.fitted_prompt import Asked, FittedPrompt
 from trainer.tasks.generation import BATCH, Generator
@@ -35,7 +36,7 @@ class LabelLikelihood(ZeroShot):
         *,
         labels: Sequence[str],
         columns: dict[str, str],
-        tokenizer: Any,
+        tokenizer: TextTokenizer,
         model_config: Any,
     ) -> None:
         """`columns` holds the name of the column of each field that the prompt may have."""
@@ -46,7 +47,7 @@ class LabelLikelihood(ZeroShot):
             )
         answers = settings.answers
         self.labels, self.columns = labels, columns
-        self.tokenizer = tokenizer
+        self.tokenizer = tokenizer.tokenizer
         self.prompt = FittedPrompt(
             settings.prompt, tokenizer=tokenizer, model_config=model_config, answers=answers
         )
@@ -115,7 +116,7 @@ class GeneratedAnswer(ZeroShot):
         settings: config.GeneratedAnswers,
         *,
         columns: dict[str, str],
-        tokenizer: Any,
+        tokenizer: TextTokenizer,
         model_config: Any,
     ) -> None:
         """`columns` holds the name of the column of each of id, question, context and answers."""
@@ -126,7 +127,7 @@ class GeneratedAnswer(ZeroShot):
             model_config=model_config,
             max_new_tokens=settings.max_new_tokens,
         )
-        self.generator = Generator(settings, tokenizer, self.prompt.num_positions)
+        self.generator = Generator(settings, tokenizer.tokenizer, self.prompt.num_positions)
 
     def sample(self, split: PreparedSplit) -> np.ndarray:
         """Returns the rows of questions, evenly spaced over all."""
