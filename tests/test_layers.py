@@ -21,7 +21,7 @@ LAYERS = [
     {"run"},
     {
         *("evaluation", "launch", "order", "checkpoint", "preemption", "run_directory", "ranks"),
-        *("shards", "saving", "disk_space"),
+        *("shards", "saving", "disk_space", "out_of_memory", "memory_advice"),
         *("zero_settings", "fsdp_settings", "sharded_start", "extension_locks"),
         *("micro_batch", "precision", "meeting", "timeouts"),
         *("library_errors", "status", "environment", "zero_shot", "inputs", "preparation"),
@@ -31,7 +31,7 @@ LAYERS = [
     {"state", "schedule", "rank_times", "sharding"},
     {"config", "recipes", "architectures", "yaml12"},
     {"task_settings"},
-    {"section"},
+    {"section", "signals", "outlets", "environment_variables", "file_errors"},
     {"errors", "flushing", "__init__"},
 ]
 # Those that make up a run use each other (a task its data and metrics), but not in a circle.

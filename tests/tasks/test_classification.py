@@ -182,6 +182,7 @@ def test_a_recipe_names_the_labels_in_their_order():
         "num_labels": 2,
         "id2label": {0: "bad", 1: "good"},
         "label2id": {"bad": 0, "good": 1},
+        "problem_type": None,
     }
 
 
