@@ -8,7 +8,12 @@ import pytest
 import torch
 from tiny_models import MODES
 from torch import Tensor
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForSequenceClassification
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+)
 
 from trainer import config
 from trainer.errors import ConfigError
@@ -238,3 +243,13 @@ def test_a_head_that_told_several_labels_says_so(tmp_path: Path) -> None:
     values = json.loads(file.read_text())
     file.write_text(json.dumps(values | {"problem_type": "multi_label_classification"}))
     assert "multi_label_classification" in load(tmp_path, LABELS).notes[0]
+
+
+def test_the_language_model_of_zero_shot_keeps_its_head(tmp_path: Path) -> None:
+    known = CONFIG_MAPPING["llama"]()
+    sizes = {key: value for key, value in SIZES.items() if hasattr(known, key)}
+    made = AutoModelForCausalLM.from_config(CONFIG_MAPPING["llama"](**sizes))
+    made.save_pretrained(tmp_path)
+    loaded = load(tmp_path, ["a", "b"], auto_model="AutoModelForCausalLM", fresh_head=True)
+    assert loaded.fresh == ()
+    assert torch.equal(weights(loaded)["lm_head.weight"], weights(made)["lm_head.weight"])

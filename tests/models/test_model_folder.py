@@ -265,7 +265,9 @@ def test_code_beside_a_known_type_is_not_run_and_said(
     loaded = load(folder)
     assert ["never run" in note for note in loaded.notes] == [True]
     loaded.model.save_pretrained(tmp_path / "out")
-    assert "auto_map" not in (tmp_path / "out" / "config.json").read_text()
+    load_tokenizer(config.Model(name_or_path=str(folder))).save_pretrained(tmp_path / "out")
+    for name in ("config.json", "tokenizer_config.json"):
+        assert "auto_map" not in (tmp_path / "out" / name).read_text()
     assert not ran.exists()
 
 

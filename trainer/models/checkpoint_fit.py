@@ -19,6 +19,9 @@ from trainer.models.pretrained_weights import (
     modules_of,
 )
 
+OWN_HEAD = ("AutoModelForSequenceClassification", "AutoModelForQuestionAnswering")
+"""Classes whose head is a task's own, and not the vocabulary."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -80,7 +83,7 @@ def look_at_checkpoint(
         )
     classifies = auto.__name__ == "AutoModelForSequenceClassification"
     has_head = not of_head <= names.missing
-    renewed = model.fresh_head
+    renewed = model.fresh_head and auto.__name__ in OWN_HEAD  # not the language model of zero-shot
     if has_head and not renewed and classifies and head_labels.is_of_another_task(stored):
         renewed = True
         kind = excerpt(stored.architectures[0])

@@ -64,6 +64,8 @@ def load_tokenizer(model: Model) -> Any:
         key = "tokenizer" if model.tokenizer else "name_or_path"
         raise ConfigError(missing(f"model.{key}", name, "tokenizer", error)) from error
     tokenizer.padding_side = "right"
+    # Else its export would ask for code that is not run.
+    tokenizer.init_kwargs.pop("auto_map", None)
     return tokenizer
 
 
