@@ -4,6 +4,7 @@ import copy
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,13 @@ from trainer.state import TrainState
 def fill(folder: Path) -> None:
     for name in ("model-00001.safetensors", "optimizer-00001.safetensors"):
         (folder / name).write_bytes(os.urandom(1000))
-    (folder / "state.json").write_text("{}")
+    step = int(re.search(r"[0-9]{8}", folder.name)[0])
+    (folder / "state.json").write_text(json.dumps(record(step)))
+
+
+def record(step: int, **other: Any) -> dict[str, Any]:
+    numbers = {"order_digest": "", "launch": {}, "ends_epoch": False}
+    return {"state": {"step": step}, **numbers, **other}
 
 
 def publish(store: CheckpointStore, step: int, write: Callable[[Path], object] = fill) -> Path:
@@ -68,8 +75,8 @@ def test_published_checkpoints_are_found_in_the_order_of_their_steps(store):
 
 def test_a_step_that_is_published_again_replaces_the_first(store):
     publish(store, 5)
-    publish(store, 5, lambda folder: (folder / "other.bin").write_bytes(b"new"))
-    assert sorted(file.name for file in store.path(5).iterdir()) == ["manifest.json", "other.bin"]
+    publish(store, 5, lambda folder: (fill(folder), (folder / "other.bin").write_bytes(b"new")))
+    assert (store.path(5) / "other.bin").read_bytes() == b"new"
     verify(store.path(5))
 
 
@@ -171,8 +178,8 @@ def test_what_is_kept_beyond_the_last_holds_weights_only(store):
 
 def test_ends_of_epochs_are_kept_where_a_recipe_says_so(store):
     for step in range(1, 7):
-        record = json.dumps({"ends_epoch": step % 2 == 0})
-        publish(store, step, lambda folder, text=record: (folder / "state.json").write_text(text))
+        text = json.dumps(record(step, ends_epoch=step % 2 == 0))
+        publish(store, step, lambda folder, text=text: (folder / "state.json").write_text(text))
     store.prune(Checkpoint(keep_last=1, every_epoch=True), 1)
     assert store.steps() == [1, 2, 4, 6]
     store.prune(Checkpoint(keep_last=1, keep_best=False), 1)
@@ -363,6 +370,7 @@ def write(folder: Path, parameters, optimizer, digest: str = "abc", scaler=None)
         launch={},
         ends_epoch=False,
     )
+    files["state.json"] = fingerprint(staging / "state.json")
     return store.publish(staging, 3, files)
 
 
