@@ -10,7 +10,7 @@ from typing import Any
 from trainer.errors import CheckpointError, excerpt, listed
 from trainer.flushing import flush
 from trainer.run_directory import write_text
-from trainer.run_files import read_json, reason, write_new
+from trainer.run_files import is_changed, read_json, reason, sealed, write_new
 from trainer.shards import fingerprint
 from trainer.state import TrainState
 
@@ -30,6 +30,8 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
             raise ValueError(f"{MANIFEST} is no mapping")
         if "resumable" not in manifest:
             raise CheckpointError(f"{checkpoint} was written by an older version, in another form")
+        if is_changed(manifest):
+            raise ValueError(f"{MANIFEST} was changed after it was written")
         files = manifest.get("files")
         if not isinstance(files, dict) or not isinstance(manifest["resumable"], bool):
             raise ValueError(f"{MANIFEST} is of another form")
@@ -48,7 +50,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=2))
+    write_text(folder / MANIFEST, json.dumps(sealed(manifest), indent=2))
     flush(folder / MANIFEST)
 
 
@@ -95,7 +97,7 @@ def write_record(
         "ends_epoch": ends_epoch,
         **written_with,
     }
-    write_new(folder / RECORD, json.dumps(record, indent=2))
+    write_new(folder / RECORD, json.dumps(sealed(record), indent=2))
     flush(folder / RECORD)
 
 
@@ -109,6 +111,8 @@ def read_record(checkpoint: Path) -> dict[str, Any]:
         record = read_json(file)
         if not isinstance(record, dict):
             raise ValueError("it is no mapping")
+        if is_changed(record):
+            raise ValueError("it was changed after it was written")
         state = TrainState.of(record.get("state"))
         named = NAMED.fullmatch(checkpoint.name)
         if named is None or int(named[1]) != state.step:

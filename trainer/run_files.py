@@ -1,15 +1,18 @@
 """Files of a run directory: read only if they are plain files, written without following links."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+SEAL = "checksum"
 KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -52,6 +55,22 @@ def parse_json(text: str) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns values with a checksum of them, so that a later change of one shows."""
+    return {**values, SEAL: _checksum(values)}
+
+
+def is_changed(values: Mapping[str, Any]) -> bool:
+    """Returns whether values that were `sealed` are others now; older versions did not seal."""
+    return SEAL in values and values[SEAL] != _checksum(values)
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    kept = {key: value for key, value in values.items() if key != SEAL}
+    text = json.dumps(json.loads(json.dumps(kept)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def reason(error: OSError | ValueError) -> str:

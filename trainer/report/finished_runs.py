@@ -1,7 +1,6 @@
 """Finished runs: found in their directories, read, and put into groups by their recipes."""
 
 import difflib
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,10 @@ from typing import Any
 from trainer.errors import ConfigError, RunDirectoryError, excerpt, listed
 from trainer.metrics.averages import with_macro_averages
 from trainer.recipe import flatten
-from trainer.run_files import read_json, reason
+from trainer.run_files import is_changed, read_json, reason
 from trainer.status import read_status
 
 NEEDED = ("recipe", "baseline", "best", "seconds", "peak_memory_bytes", "scales")
-CHECKSUM = "checksum"
-"""Key of results.json that older versions do not write."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,13 +104,6 @@ def _hint(by: str, runs: list[FinishedRun]) -> str:
     return f"; did you mean {near[0]}?" if near else "; config.yaml of a run lists them"
 
 
-def checksum(results: dict[str, Any]) -> str:
-    """Returns a hash of results without their own checksum, as it is after a way through JSON."""
-    kept = {key: value for key, value in results.items() if key != CHECKSUM}
-    text = json.dumps(json.loads(json.dumps(kept)), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def has_results(directory: Path) -> bool:
     """Returns whether a run has left results that can be used."""
     try:
@@ -160,7 +150,7 @@ def _read(directory: Path) -> FinishedRun:
 
 def _problem(results: dict[str, Any]) -> str | None:
     """Returns why results are not those that a run wrote, None if they can be."""
-    if results.get(CHECKSUM, "") not in ("", checksum(results)):
+    if is_changed(results):
         return "was changed after it was written"
     if not isinstance(results["recipe"], dict):
         return "has no recipe"

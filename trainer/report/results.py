@@ -15,11 +15,10 @@ from trainer.models.span_head import how_to_load
 from trainer.ranks import on_main
 from trainer.report.diagnosis import diagnose
 from trainer.report.document import model_card, write_report
-from trainer.report.finished_runs import CHECKSUM, checksum
 from trainer.run import Run
 from trainer.run_directory import write_json
 from trainer.run_entries import writing_to
-from trainer.run_files import remove
+from trainer.run_files import remove, sealed
 from trainer.sharding import whole_model
 from trainer.state import TrainState
 from trainer.tracking import metrics_at, read_lines
@@ -104,7 +103,7 @@ def _write(run: Run, results: dict[str, Any]) -> None:
         export_adapter(run.model, staging)
         _replace(staging, directory / "adapter")
     write_report(directory, results)
-    write_json(directory / "results.json", {**results, CHECKSUM: checksum(results)})
+    write_json(directory / "results.json", sealed(results))
     print((directory / "report.md").read_text("utf-8"))
     print(f"model: {directory / 'model'}\nresults: {directory / 'results.json'}")
 
