@@ -36,7 +36,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
         if not isinstance(files, dict) or not isinstance(manifest["resumable"], bool):
             raise ValueError(f"{MANIFEST} is of another form")
         for name, expected in files.items():
-            if Path(name).name != name:
+            if Path(name).name != name or name in ("", ".."):
                 raise ValueError(f"{MANIFEST} names {excerpt(name, 60)}, which is no file in it")
             if not _is_fingerprint(expected):
                 raise ValueError(f"{MANIFEST} has no size and checksum of {excerpt(name, 60)}")

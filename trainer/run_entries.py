@@ -14,6 +14,7 @@ FILES = (
     *("config.yaml", "environment.json", "status.json", "metrics.jsonl"),
     *("results.json", "report.md", ".lock", ".token"),
 )
+EFFECTIVE = os.access in os.supports_effective_ids
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -35,7 +36,7 @@ def check_entries(directory: Path) -> None:
                 kind = "folder" if name in FOLDERS else "file"
                 raise RunDirectoryError(f"{path} is no {kind}; remove it, or move it away")
             wanted = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
-            if not os.access(path, wanted):
+            if not os.access(path, wanted, effective_ids=EFFECTIVE):
                 raise RunDirectoryError(
                     f"{path} cannot be read and written by this user; change its mode or owner, or "
                     f"choose another --run-dir"
