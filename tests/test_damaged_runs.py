@@ -313,9 +313,11 @@ def run_case(originals: Originals, place: Path, seed: int, commands: tuple[str, 
     with pytest.MonkeyPatch.context() as patched, at_most(SECONDS):
         patched.setenv("TRAINER_CACHE", str(cache))
         ended = invoke(*arguments[command])
-    for wrong in _wrong(originals, place, kind, command, ended, outside):
-        return f"{story}: {wrong}: {ended.output[-300:]!r} {ended.exception!r}"
-    return ""
+    try:
+        wrong = next(_wrong(originals, place, kind, command, ended, outside), "")
+    except (OSError, ValueError, LookupError) as error:
+        wrong = f"it left something else: {error!r}"
+    return f"{story}: {wrong}: {ended.output[-300:]!r} {ended.exception!r}" if wrong else ""
 
 
 def _wrong(
@@ -346,11 +348,11 @@ def _wrong(
         if compared and lines_of(run) != originals.lines:
             yield "other lines in metrics.jsonl"
     if command == "evaluate" and kind == "finished":
-        metrics = json.loads(ended.output.splitlines()[-1])
+        metrics = json.loads(ended.stdout.splitlines()[-1])
         if timeless(metrics) != originals.evaluated:
             yield "other metrics"
     if command == "compare":
-        groups = json.loads(ended.output.splitlines()[-1])["groups"]
+        groups = json.loads(ended.stdout.splitlines()[-1])["groups"]
         losses = {v for one in groups for v in one["validation"]["loss"]["values"]}
         if losses != {originals.evaluated["loss"]}:
             yield "other numbers"
