@@ -4,6 +4,7 @@ import copy
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
@@ -38,7 +39,13 @@ from trainer.state import TrainState
 def fill(folder: Path) -> None:
     for name in ("model-00001.safetensors", "optimizer-00001.safetensors"):
         (folder / name).write_bytes(os.urandom(1000))
-    (folder / "state.json").write_text("{}")
+    step = int(re.search(r"[0-9]{8}", folder.name)[0])
+    (folder / "state.json").write_text(json.dumps(record(step)))
+
+
+def record(step: int, **other: Any) -> dict[str, Any]:
+    numbers = {"order_digest": "", "launch": {}, "ends_epoch": False}
+    return {"state": {"step": step}, **numbers, **other}
 
 
 def publish(store: CheckpointStore, step: int, write: Callable[[Path], object] = fill) -> Path:
@@ -68,8 +75,8 @@ def test_published_checkpoints_are_found_in_the_order_of_their_steps(store):
 
 def test_a_step_that_is_published_again_replaces_the_first(store):
     publish(store, 5)
-    publish(store, 5, lambda folder: (folder / "other.bin").write_bytes(b"new"))
-    assert sorted(file.name for file in store.path(5).iterdir()) == ["manifest.json", "other.bin"]
+    publish(store, 5, lambda folder: (fill(folder), (folder / "other.bin").write_bytes(b"new")))
+    assert (store.path(5) / "other.bin").read_bytes() == b"new"
     verify(store.path(5))
 
 
@@ -171,8 +178,8 @@ def test_what_is_kept_beyond_the_last_holds_weights_only(store):
 
 def test_ends_of_epochs_are_kept_where_a_recipe_says_so(store):
     for step in range(1, 7):
-        record = json.dumps({"ends_epoch": step % 2 == 0})
-        publish(store, step, lambda folder, text=record: (folder / "state.json").write_text(text))
+        text = json.dumps(record(step, ends_epoch=step % 2 == 0))
+        publish(store, step, lambda folder, text=text: (folder / "state.json").write_text(text))
     store.prune(Checkpoint(keep_last=1, every_epoch=True), 1)
     assert store.steps() == [1, 2, 4, 6]
     store.prune(Checkpoint(keep_last=1, keep_best=False), 1)
@@ -363,6 +370,7 @@ def write(folder: Path, parameters, optimizer, digest: str = "abc", scaler=None)
         launch={},
         ends_epoch=False,
     )
+    files["state.json"] = fingerprint(staging / "state.json")
     return store.publish(staging, 3, files)
 
 
@@ -474,3 +482,67 @@ def test_the_numbers_of_a_checkpoint_are_readable(tmp_path):
     folder = write(tmp_path / "step", *build("adamw"))
     assert read_record(folder)["state"] == STATE.as_dict()
     assert json.loads((folder / "state.json").read_text())["order_digest"] == "abc"
+
+
+# Tensors that agree with the manifest, and not with the model or its optimizer.
+
+
+def rewritten(checkpoint: Path, kind: str, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Changes tensors of a checkpoint, and what its manifest says of them."""
+    file = checkpoint / f"{kind}-00001.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file)
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    manifest["files"][file.name] = fingerprint(file)
+    manifest.pop("checksum")
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+
+
+def without(name: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda tensors: tensors.pop(name)
+
+
+def of(name: str, value: torch.Tensor) -> Callable[[dict[str, Any]], Any]:
+    return lambda tensors: tensors.update({name: value})
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "kind", "change", "reason"),
+    [
+        ("adamw", "model", of("first.bias", torch.ones(1)), r"first\.bias has shape \[1\]"),
+        ("adamw", "model", of("first.bias", torch.ones(96).half()), "has type F16"),
+        ("adamw", "model", of("first.bias", torch.full((96,), torch.nan)), "are not numbers"),
+        ("adamw", "model", of("other", torch.ones(1)), "other is only in one of them"),
+        ("adamw", "optimizer", dict.clear, "has no moments of first.weight, which has learned"),
+        ("adamw", "optimizer", without("first.bias|exp_avg"), "exp_avg is only in one of them"),
+        ("adamw", "optimizer", of("x|step", torch.ones(())), "moments of x, which the model has"),
+        ("adamw", "optimizer", of("first.bias|exp_avg", torch.ones(1)), "needs .96. of F32"),
+        ("adamw", "optimizer", of("first.bias|step", torch.ones(()) * 9), "no number of steps"),
+        ("adamw", "optimizer", of("first.bias|step", torch.zeros(())), "no number of steps"),
+        ("sgd", "optimizer", dict.clear, "has no moments"),
+        ("sgd", "optimizer", of("first.bias|exp_avg", torch.ones(96)), "of another optimizer"),
+        ("adamw_8bit", "optimizer", without("first.weight|qmap1"), "of another optimizer"),
+        ("adamw_8bit", "optimizer", of("first.weight|absmax1", torch.ones(1)), "does not fit"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(tmp_path, optimizer, kind, change, reason):
+    parameters, adam = build(optimizer)
+    learn(parameters, adam, 0)
+    checkpoint = write(tmp_path / "run", parameters, adam)
+    found, found_adam = build(optimizer, seed=1)
+    rewritten(checkpoint, kind, change)
+    verify(checkpoint, resumable=True)
+    with pytest.raises(CheckpointError, match=reason):
+        load(checkpoint, found, found_adam)
+
+
+def test_a_parameter_that_never_learned_has_no_moments(tmp_path):
+    parameters, adam = build("adamw")
+    adam.zero_grad()
+    parameters["first.bias"].square().sum().backward()
+    adam.step()
+    checkpoint = write(tmp_path / "run", parameters, adam)
+    found, found_adam = build("adamw")
+    assert load(checkpoint, found, found_adam) == STATE
+    assert_equal(dict(found), dict(parameters))

@@ -66,7 +66,9 @@ def test_an_evaluation_that_no_checkpoint_knows_is_recorded_once(tmp_path):
     """It was taken after the run went on, which died before it saved again."""
     file = tmp_path / "metrics.jsonl"
     found = [("validation", 0), ("train", 4), ("validation", 4), ("train", 8), ("validation", 8)]
-    file.write_text("".join(json.dumps({"split": s, "step": n}) + "\n" for s, n in found))
+    numbers = {"epoch": 0, "seconds": 0.1, "tokens_per_second": 1.0, "peak_memory_bytes": 1}
+    lines = [{"split": s, "step": n, "train_loss": None, **numbers} for s, n in found]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     tracker = Tracker(Accelerator(cpu=True), file, num_steps=9)
     tracker.start(TrainState(step=8, evaluated_step=4))
     assert [(line["split"], line["step"]) for line in read_lines(file)] == found[:4]

@@ -1,10 +1,9 @@
 """Checkpoints: staged, verified, published by one rename; what is half written never counts."""
 
-import json
+import os
 import re
-import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,18 @@ from safetensors import SafetensorError
 from torch import nn
 
 from trainer import config
+from trainer.checkpoint_files import MANIFEST as MANIFEST
+from trainer.checkpoint_files import RECORD as RECORD
+from trainer.checkpoint_files import read_manifest, read_record, verify, write_manifest
+from trainer.checkpoint_files import write_record as write_record
 from trainer.engine import Parameters, set_full_moments, set_full_weights
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, excerpt
 from trainer.flushing import flush
 from trainer.loss_scale import set_loss_scale
-from trainer.shards import Fingerprint, SavedTensors, fingerprint
+from trainer.run_files import reason, remove
+from trainer.saved_tensors import check_moments, check_weights
+from trainer.shards import Fingerprint, SavedTensors
 from trainer.state import TrainState
-
-MANIFEST, RECORD = "manifest.json", "state.json"
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,20 @@ class CheckpointStore:
         return self.folder / f"step-{step:08d}"
 
     def steps(self) -> list[int]:
-        """Returns the steps that have a checkpoint, oldest first."""
-        names = [path.name for path in self.folder.glob("step-*")]
-        return sorted(int(name[5:]) for name in names if re.fullmatch(r"step-\d{8}", name))
+        """Returns the steps that have a checkpoint, oldest first.
+
+        Raises CheckpointError where the folder cannot be read: none would mean to start anew.
+        """
+        found = (re.fullmatch(r"step-([0-9]{8})", path.name) for path in self._entries())
+        return sorted(int(one[1]) for one in found if one is not None)
+
+    def check_own(self) -> None:
+        """Raises CheckpointError where the folder is a link: it would be another run's."""
+        if self.folder.is_symlink():
+            raise CheckpointError(
+                f"{self.folder} is a link to {self.folder.readlink()}, and nothing is changed "
+                f"there; put what it leads to in its place, or link the whole run directory"
+            )
 
     def stage(self, step: int) -> Path:
         """Returns a new folder for the files of a checkpoint, which `publish` gives its name."""
@@ -55,9 +69,9 @@ class CheckpointStore:
             if (staging / name).stat().st_size != expected["bytes"]:
                 raise OSError(f"{name} is not as it was written")
         target = self.path(step)
-        _write_manifest(staging, {"resumable": True, "files": dict(files)})
+        write_manifest(staging, {"resumable": True, "files": dict(files)})
         flush(staging)
-        if target.exists():
+        if os.path.lexists(target):
             # A run that dies before the next line gets it back.
             target.rename(self._hidden("replaced", step))
         staging.rename(target)
@@ -70,15 +84,18 @@ class CheckpointStore:
 
         What cannot be removed now, for somebody reads it over a network, is removed another time.
         """
-        for path in self.folder.glob(".replaced-*"):
-            target = self.path(int(path.name.split("-")[1]))
-            with suppress(CheckpointError):
-                if not target.exists():
-                    verify(path)
-                    path.rename(target)
-        for kind in ("staging", "replaced", "pruned"):
-            for path in self.folder.glob(f".{kind}-*"):
-                shutil.rmtree(path, ignore_errors=True)
+        self.check_own()
+        for path in self._entries():
+            if found := re.fullmatch(r"\.replaced-([0-9]{8})-.+", path.name):
+                target = self.path(int(found[1]))
+                with suppress(CheckpointError):
+                    if not os.path.lexists(target):
+                        verify(path)
+                        path.rename(target)
+        for path in self._entries():
+            if path.name.startswith((".staging-", ".replaced-", ".pruned-")):
+                with suppress(OSError):
+                    remove(path)
 
     def newest(self, *, resumable: bool = True) -> tuple[Path | None, list[str]]:
         """Returns the newest checkpoint that verifies, and why newer ones do not.
@@ -100,6 +117,7 @@ class CheckpointStore:
 
         They would count among the last that are kept, in place of sound ones.
         """
+        self.check_own()
         for step in self.steps():
             if checkpoint is not None and self.path(step).name > checkpoint.name:
                 target = self.folder / f"damaged-{self.path(step).name}"
@@ -112,6 +130,7 @@ class CheckpointStore:
         Of these two, older ones keep their weights only: what an optimizer remembers is mostly
         larger, and a run goes on from a newer one.
         """
+        self.check_own()
         spared = {best_step} if settings.keep_best else set[int | None]()
         if settings.every_epoch:
             spared |= {step for step in self.steps() if self._may_end_epoch(step)}
@@ -122,89 +141,40 @@ class CheckpointStore:
             else:
                 # Renamed first: a run that dies here leaves nothing that looks like a checkpoint.
                 leaving = self.path(step).rename(self._hidden("pruned", step))
-                shutil.rmtree(leaving, ignore_errors=True)
+                with suppress(OSError):
+                    remove(leaving)
 
     def _may_end_epoch(self, step: int) -> bool:
         try:
             return read_record(self.path(step))["ends_epoch"]
-        except (OSError, ValueError):
+        except CheckpointError:
             return True  # what cannot be read is not removed for it
+
+    def _entries(self) -> list[Path]:
+        try:
+            return sorted(self.folder.iterdir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.folder} cannot be read ({reason(error)}): the checkpoints of the run "
+                f"should lie in this folder; make it readable, or choose another --run-dir"
+            ) from error
 
     def _hidden(self, kind: str, step: int) -> Path:
         """Returns a name that was never used: other machines may remember where an old one led."""
         return self.folder / f".{kind}-{step:08d}-{uuid4().hex[:8]}"
 
 
-def read_manifest(checkpoint: Path) -> dict[str, Any]:
-    """Returns what a checkpoint says of itself: `files` with fingerprints, and `resumable`.
-
-    Raises CheckpointError where it says nothing.
-    """
-    try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text())
-        if "resumable" not in manifest:
-            raise CheckpointError(f"{checkpoint} was written by an older version, in another form")
-        return {"resumable": bool(manifest["resumable"]), "files": dict(manifest["files"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{checkpoint} is no complete checkpoint: {error}") from error
-
-
-def verify(checkpoint: Path, *, resumable: bool = False) -> None:
-    """Raises CheckpointError unless each file has the size and the checksum of the manifest.
-
-    With `resumable`, also where it holds weights only.
-    """
-    manifest = read_manifest(checkpoint)
-    try:
-        files = manifest["files"].items()
-        wrong = [name for name, expected in files if fingerprint(checkpoint / name) != expected]
-    except OSError as error:
-        raise CheckpointError(f"{checkpoint} is no complete checkpoint: {error}") from error
-    if wrong:
-        raise CheckpointError(f"{checkpoint} was changed after it was written: {', '.join(wrong)}")
-    if resumable and not manifest["resumable"]:
-        raise CheckpointError(
-            f"{checkpoint} holds weights only, for moments are kept of the last ones; no run goes "
-            f"on from it"
-        )
-
-
-def write_record(
-    folder: Path,
-    *,
-    state: TrainState,
-    loss_scale: Mapping[str, float] | None,
-    order_digest: str,
-    launch: Mapping[str, Any],
-    ends_epoch: bool,
-) -> None:
-    """Writes the numbers of a checkpoint."""
-    record = {
-        "state": state.as_dict(),
-        "order_digest": order_digest,
-        "launch": dict(launch),
-        "loss_scale": loss_scale,
-        "ends_epoch": ends_epoch,
-    }
-    (folder / RECORD).write_text(json.dumps(record, indent=2))
-    flush(folder / RECORD)
-
-
-def read_record(checkpoint: Path) -> dict[str, Any]:
-    """Returns the numbers of a checkpoint."""
-    return json.loads((checkpoint / RECORD).read_text())
-
-
 def load_weights(checkpoint: Path, objective: nn.Module, parameters: Parameters) -> None:
     """Puts the weights of a checkpoint into the parameters of the same names, on every rank.
 
-    Raises CheckpointError where it has other names.
+    Raises CheckpointError where it has other names, shapes or types.
     """
-    saved = _saved(checkpoint, "model")
-    if saved.keys() != parameters.keys():
-        other = sorted(saved.keys() ^ parameters.keys())[0]
-        raise CheckpointError(f"{checkpoint} is of another model: {other} is only in one of them")
-    set_full_weights(objective, parameters, saved)
+    with _reading(checkpoint):
+        saved = _saved(checkpoint, "model")
+        check_weights(checkpoint, saved, parameters)
+        set_full_weights(objective, parameters, saved)
 
 
 def load_checkpoint(
@@ -218,53 +188,60 @@ def load_checkpoint(
 ) -> TrainState:
     """Returns the state of a verified checkpoint, with weights and moments put back in place.
 
-    Raises CheckpointError where the training examples are others than those it was written with.
+    Raises CheckpointError where the training examples are others than those it was written with, or
+    tensors are not those that model and optimizer need.
     """
     record = read_record(checkpoint)
+    check_order(checkpoint, record, order_digest)
+    state = TrainState.of(record["state"])
+    with _reading(checkpoint):
+        weights, moments = _saved(checkpoint, "model"), _saved(checkpoint, "optimizer")
+        check_weights(checkpoint, weights, parameters)
+        check_moments(
+            checkpoint, moments, weights, objective, optimizer, parameters, step=state.step
+        )
+        set_full_weights(objective, parameters, weights)
+        set_full_moments(objective, optimizer, parameters, moments)
+    if record.get("loss_scale") is not None:
+        set_loss_scale(objective, scaler, record["loss_scale"])
+    return state
+
+
+def check_order(checkpoint: Path, record: Mapping[str, Any], order_digest: str) -> None:
+    """Raises CheckpointError where other training examples, or in another order, were learned."""
     if record["order_digest"] != order_digest:
         raise CheckpointError(
             f"the training data changed since {checkpoint} was written; give the run the same data "
             f"or another --run-dir"
         )
-    load_weights(checkpoint, objective, parameters)
-    set_full_moments(objective, optimizer, parameters, _saved(checkpoint, "optimizer"))
-    if record.get("loss_scale") is not None:
-        set_loss_scale(objective, scaler, record["loss_scale"])
-    return TrainState(**record["state"])
 
 
 def _saved(checkpoint: Path, kind: str) -> SavedTensors:
     """Returns the tensors of the files that the manifest lists."""
     names = [name for name in read_manifest(checkpoint)["files"] if name.startswith(f"{kind}-")]
+    return SavedTensors(checkpoint / name for name in sorted(names))
+
+
+@contextmanager
+def _reading(checkpoint: Path) -> Generator[None]:
     try:
-        return SavedTensors(checkpoint / name for name in sorted(names))
+        yield
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{checkpoint} cannot be read: {error}") from error
+        raise CheckpointError(f"{checkpoint} cannot be read: {excerpt(error, 200)}") from error
 
 
 def _keep_weights_only(checkpoint: Path) -> None:
-    """Removes moments; whenever a run dies in it, what is left agrees with the manifest."""
+    """Removes moments; whenever a run dies in it, what is left agrees with the manifest.
+
+    A link is left as it is, for the moments are those of another run.
+    """
+    if checkpoint.is_symlink():
+        return
     manifest = read_manifest(checkpoint)
     if manifest["resumable"]:
         files = manifest["files"].items()
         kept = {name: file for name, file in files if not name.startswith("optimizer-")}
-        _write_manifest(checkpoint, {"resumable": False, "files": kept})
+        write_manifest(checkpoint, {"resumable": False, "files": kept})
         flush(checkpoint)
     for file in checkpoint.glob("optimizer-*"):
         file.unlink()
-
-
-def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    staging = folder / f".{MANIFEST}.staging"
-    staging.write_text(json.dumps(manifest, indent=2))
-    flush(staging)
-    staging.replace(folder / MANIFEST)
-
-
-def remove(path: Path) -> None:
-    """Removes a folder, or whatever else lies in its place."""
-    with suppress(FileNotFoundError):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()

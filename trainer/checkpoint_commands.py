@@ -8,6 +8,7 @@ from typing import Any
 from trainer.checkpoint import CheckpointStore, read_manifest, read_record, remove, verify
 from trainer.disk_space import bytes_in, spoken_bytes
 from trainer.errors import DONE, WRONG, CheckpointError
+from trainer.errors import listed as listed_names
 from trainer.report.document import table
 from trainer.run_directory import claim, read_recipe
 from trainer.tracking import metrics_at, read_lines
@@ -80,8 +81,8 @@ def prune_checkpoints(directory: Path, keep_last: int | None) -> int:
         newest, _ = store.newest()
         if newest is None:
             raise CheckpointError(f"{directory} has no sound checkpoint; nothing was removed")
-        store.set_aside_after(newest)
         try:
+            store.set_aside_after(newest)
             for damaged in store.folder.glob("damaged-*"):
                 remove(damaged)
             store.prune(settings, read_record(newest)["state"]["best_step"])
@@ -106,7 +107,9 @@ def listed(directory: Path) -> list[Listed]:
             sizes = {name: file["bytes"] for name, file in manifest["files"].items()}
             wrong = [name for name, size in sizes.items() if _size(path / name) != size]
             if wrong:
-                problem = f"damaged: {', '.join(wrong)}"
+                problem = f"damaged: {listed_names(wrong, 3)}"
+            else:
+                read_record(path)
         except CheckpointError:
             manifest, problem = {"resumable": False}, "incomplete"
         found.append(
@@ -140,21 +143,22 @@ def _best_step(store: CheckpointStore) -> int | None:
     for step in reversed(store.steps()):
         try:
             return read_record(store.path(step))["state"]["best_step"]
-        except (OSError, ValueError):
+        except CheckpointError:
             continue
     return None
 
 
 def _processes(checkpoint: Path) -> int | None:
     try:
-        return read_record(checkpoint)["launch"]["processes"]
-    except (OSError, ValueError):
+        processes = read_record(checkpoint)["launch"].get("processes")
+    except CheckpointError:
         return None
+    return processes if type(processes) is int else None
 
 
 def _size(file: Path) -> int | None:
     try:
-        return file.stat().st_size
+        return file.stat().st_size if file.is_file() else None
     except OSError:
         return None
 

@@ -68,12 +68,14 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
     check_variables()
     recipe = read_recipe(directory.absolute())
     quiet_libraries()
-    from trainer.checkpoint import load_weights, read_record, verify
+    from trainer.checkpoint import check_order, load_weights, read_record, verify
     from trainer.evaluation import evaluate
     from trainer.launch import build_accelerator
+    from trainer.metric_lines import known_lines, metrics_at
+    from trainer.provenance import check_made_with
     from trainer.ranks import on_main
     from trainer.run import build_run
-    from trainer.tracking import metrics_at, read_lines
+    from trainer.state import TrainState
 
     directory = directory.absolute()
     accelerator = build_accelerator(recipe, directory)
@@ -84,20 +86,26 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
     newest, passed_over = on_main(accelerator, lambda: run.store.newest(resumable=False))
     if newest is None:
         raise CheckpointError("; ".join(passed_over) or f"{directory} has no checkpoint yet")
-    steps, state = run.store.steps(), read_record(newest)["state"]
-    step = state["step"]
+    steps, state = run.store.steps(), TrainState.of(read_record(newest)["state"])
+    step = state.step
     if checkpoint == "best":
-        best = state["best_step"]
+        best = state.best_step
         step = best if best is not None and recipe.checkpoint.keep_best else step
     elif checkpoint != "last":
-        step = int(checkpoint) if re.fullmatch("[0-9]{1,12}", checkpoint) else -1
+        step = int(checkpoint) if re.fullmatch(r"[0-9]{1,8}", checkpoint) else -1
     if step not in steps:
         raise CheckpointError(
             f"--checkpoint {excerpt(checkpoint)}: kept are the steps {listed(steps, 20)}"
         )
-    on_main(accelerator, lambda: verify(run.store.path(step)))
-    load_weights(run.store.path(step), run.objective, run.parameters)
-    validation = metrics_at(read_lines(directory / "metrics.jsonl"), step).get("validation")
+    chosen = run.store.path(step)
+    on_main(accelerator, lambda: verify(chosen))
+    record = read_record(chosen)
+    check_order(chosen, record, run.order_digest)
+    used = ("train", split, *(("validation",) if run.task.fits_on_validation else ()))
+    check_made_with(chosen, record, recipe, run.splits, used)
+    load_weights(chosen, run.objective, run.parameters)
+    lines = known_lines(directory / "metrics.jsonl", record["metrics"])
+    validation = metrics_at(lines, step).get("validation")
     elsewhere = split != "validation" and "validation" in run.splits
     if validation is None and elsewhere and run.task.fits_on_validation:
         validation = evaluate(run, accelerator, "validation")
@@ -152,7 +160,7 @@ def _train(
     from trainer.loop import finished, train
     from trainer.ranks import on_main
     from trainer.report.results import finish
-    from trainer.resuming import check_shared, open_directory, resume_run
+    from trainer.resuming import check_shared, open_directory, resume_run, write_settings
     from trainer.run import build_run
     from trainer.timeouts import training_time
 
@@ -163,15 +171,19 @@ def _train(
             print(f"This run is finished: {directory / 'report.md'}; --run-dir DIR trains anew.")
         stop.settle()
         return _leave(accelerator, DONE)
-    recipe, changes = opened
-    status.begin()
+    if not opened.longer:
+        status.begin()
+    recipe = opened.recipe
     check_shared(accelerator, directory)
     with recipe_memory(recipe, "loading", "loading the model"):
         run = build_run(recipe, accelerator, directory, stop)
-    for change in changes:
+    for change in opened.changes:
         run.tracker.say(change)
     with run_memory(run, accelerator, "loading", "reading the checkpoint"):
-        state = resume_run(run, accelerator, resume)
+        state = resume_run(run, accelerator, resume, opened.earlier)
+    if opened.longer:  # a finished run stays one until it is sure that it goes on
+        status.begin()
+        on_main(accelerator, lambda: write_settings(recipe, directory))
     _describe(run, accelerator)
     run.tracker.say(f"  {on_main(accelerator, lambda: _disk_space(run))}")
     if state.step == 0:

@@ -143,7 +143,7 @@ def set_full_moments(
     if not zero_stage(objective):
         _set_plain_moments(base, parameters, entries, moments)
         return
-    first, kept = next(iter(entries.items()))
+    first, kept = max(entries.items(), key=lambda one: len(one[1]))  # not one that never learned
     if not kept:
         return
     if getattr(objective.optimizer, "swap_optimizer", False):

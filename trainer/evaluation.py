@@ -14,6 +14,8 @@ from accelerate.utils import gather_object
 from trainer.errors import Stopped
 from trainer.memory_advice import run_memory
 from trainer.ranks import any_rank, sum_over_ranks
+from trainer.run_entries import writing_to
+from trainer.run_files import remove
 from trainer.sharding import whole_model
 from trainer.tasks.base import Record
 
@@ -109,6 +111,8 @@ def loss_by_term(run: "Run", sums: np.ndarray, counts: np.ndarray) -> dict[str, 
 
 def write_records(records: list[Record], file: Path) -> None:
     """Writes a line for each record, in a folder that is made where it is not there."""
-    file.parent.mkdir(exist_ok=True)
-    with file.open("w") as opened:
-        opened.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    with writing_to(file.parent.parent):
+        file.parent.mkdir(exist_ok=True)
+        remove(file)  # a link would be followed
+        with file.open("x", encoding="utf-8") as opened:
+            opened.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

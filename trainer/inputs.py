@@ -109,8 +109,8 @@ def build_tokenizer(recipe: Recipe, train: "Dataset", directory: Path | None) ->
     settings = recipe.model.tokenizer
     if not isinstance(settings, TrainedTokenizer):
         return load_tokenizer(recipe.model)
-    kept = None if directory is None else directory / "tokenizer"
-    if kept is None or not kept.is_dir():
+
+    def in_cache() -> Path:
         key = content_key(
             rows=digest_of_rows(train, recipe),
             task=recipe.task.name,  # it chooses the texts of those columns
@@ -118,11 +118,17 @@ def build_tokenizer(recipe: Recipe, train: "Dataset", directory: Path | None) ->
             tokenizer=settings.model_dump(),
         )
         texts = _TrainTexts(recipe, train)
-        trained = write_once(
+        return write_once(
             cache_folder() / "tokenizers" / key,
             lambda folder: train_tokenizer(settings, texts, folder),
         )
-        kept = trained if kept is None else write_once(kept, lambda folder: _copy(trained, folder))
+
+    if directory is None:
+        kept = in_cache()
+    else:  # older versions kept it there without a manifest
+        kept = write_once(
+            directory / "tokenizer", lambda folder: _copy(in_cache(), folder), accept_unlisted=True
+        )
     model = recipe.model.model_copy(update={"tokenizer": str(kept)})
     return load_tokenizer(model)
 
@@ -147,8 +153,9 @@ def prepare_splits(
     splits: dict[str, PreparedSplit] = {}
     for name, part in rows.items():
         also = [column for column in task.reads_if_there if column in part.column_names]
+        content = digest_of_rows(part, recipe)
         key = content_key(
-            rows=digest_of_rows(part, recipe),
+            rows=content,
             tokenizer=digest,
             on_bad_example=bad,
             **({"also": rows_digest(part, also)} if also else {}),
@@ -160,7 +167,7 @@ def prepare_splits(
             made = prepare(key, lambda counted, part=part: task.encode(part, counted), Summary(bad))
         except DataError as error:
             raise DataError(f"the {name} split, {error}") from error
-        splits[name] = replace(made, rows=part)
+        splits[name] = replace(made, rows=part, digests={"rows": content, **made.digests})
         counted = made.summary
         if counted.num_truncated:
             notes.append(

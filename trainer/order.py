@@ -46,6 +46,11 @@ class DataOrder:
         """Returns the epoch, from 0, that optimizer step `step`, from 0, belongs to."""
         return step // self.steps_per_epoch
 
+    def num_before(self, step: int) -> int:
+        """Returns the number of examples in the first `step` optimizer steps."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        return epoch * self.num_examples + min(index * self._size, self.num_examples)
+
     def examples(self, step: int) -> Indices:
         """Returns the example ids of optimizer step `step`, shortest first."""
         epoch, index = divmod(step, self.steps_per_epoch)

@@ -11,7 +11,8 @@ from typing import Any
 from uuid import uuid4
 
 from trainer.config import Recipe
-from trainer.errors import RunDirectoryError
+from trainer.continuation import LENGTH, instead, may_go_on
+from trainer.errors import RunDirectoryError, excerpt, listed
 from trainer.recipe import (
     differences,
     dump_yaml,
@@ -21,6 +22,8 @@ from trainer.recipe import (
     read_yaml,
     with_values,
 )
+from trainer.run_entries import writing_to
+from trainer.run_files import read_text, reason, remove, write_new
 
 MAY_DIFFER = ("batch.micro_batch_size", "model.gradient_checkpointing", "checkpoint.", "tracking.")
 """Keys that may change between the start of a run and its continuation."""
@@ -50,19 +53,22 @@ def claim(directory: Path) -> Generator[None]:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / ".lock").open("a+")
-    except OSError as error:
+        # A link is not followed, nor a pipe waited for.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        lock = os.fdopen(os.open(directory / ".lock", flags, 0o666), "r+")
+    except (OSError, ValueError) as error:
         raise RunDirectoryError(
-            f"the run directory {directory} cannot be written: {error.strerror}"
+            f"the run directory {directory} cannot be written: {reason(error)} (.lock)"
         ) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             lock.seek(0)
+            holder = excerpt(lock.read(40).strip() or "unknown", 20)
             raise RunDirectoryError(
-                f"process {lock.read().strip() or 'unknown'} is training in {directory}; wait for "
-                f"it, or choose another --run-dir"
+                f"process {holder} is training in {directory}; wait for it, or choose another "
+                f"--run-dir"
             ) from error
         except OSError as error:
             raise RunDirectoryError(
@@ -87,7 +93,8 @@ def claimed(directory: Path) -> bool:
 def leave_token(directory: Path) -> str:
     """Returns a word that nobody else knows, and leaves it in the directory."""
     token = uuid4().hex
-    write_text(directory / ".token", token)
+    with writing_to(directory):
+        write_text(directory / ".token", token)
     return token
 
 
@@ -95,8 +102,8 @@ def sees_token(directory: Path, token: str) -> bool:
     """Returns whether this is the directory with that word; file systems of networks may lag."""
     end = time.monotonic() + LAG_SECONDS
     while True:
-        with suppress(OSError):
-            if (directory / ".token").read_text() == token:
+        with suppress(OSError, ValueError):
+            if read_text(directory / ".token") == token:
                 return True
         if time.monotonic() > end:
             return False
@@ -109,9 +116,18 @@ def read_recipe(directory: Path) -> Recipe:
     Raises RunDirectoryError where the directory holds no run.
     """
     file = directory / "config.yaml"
-    if not file.is_file():
-        raise RunDirectoryError(f"{directory} holds no run: there is no config.yaml in it")
-    recipe = parse_recipe(read_yaml(file.read_text("utf-8"), str(file)), str(file))
+    try:
+        text = read_text(file)
+    except FileNotFoundError:
+        raise RunDirectoryError(
+            f"{directory} holds no run: there is no config.yaml in it"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{file} cannot be read: {excerpt(reason(error))}") from error
+    values = read_yaml(text, str(file))
+    if not isinstance(values, dict):
+        raise RunDirectoryError(f"{file} is not the recipe of a run any more; restore it")
+    recipe = parse_recipe(values, str(file))
     return with_values(recipe, {k: v for k, v in BEFORE.items() if k not in given_keys(recipe)})
 
 
@@ -128,15 +144,25 @@ def check_recipe(directory: Path, recipe: Recipe) -> list[str]:
 
     Raises RunDirectoryError, with both values, for any other difference.
     """
-    changed = differences(read_recipe(directory), continued(directory, recipe))
-    refused = {key: values for key, values in changed.items() if not key.startswith(MAY_DIFFER)}
+    earlier = read_recipe(directory)
+    changed = differences(earlier, continued(directory, recipe))
+    refused = {
+        key: values
+        for key, values in changed.items()
+        if not key.startswith(MAY_DIFFER) and not may_go_on(key, earlier, recipe)
+    }
     if refused:
-        listed = "; ".join(
-            f"{key} is {old!r} there and {new!r} here" for key, (old, new) in refused.items()
+        different = listed(
+            f"{key} is {excerpt(repr(old), 40)} there and {excerpt(repr(new), 40)} here"
+            for key, (old, new) in refused.items()
         )
-        raise RunDirectoryError(
-            f"{directory} belongs to a run of another recipe: {listed}; choose another --run-dir"
-        )
+        start = f"{directory} belongs to a run of another recipe: {different}"
+        if refused.keys() <= set(LENGTH):
+            raise RunDirectoryError(
+                f"{start}; only under the constant schedule can a run train longer, for under "
+                f"{recipe.schedule.name} all learning rates would be others: {instead(directory)}"
+            )
+        raise RunDirectoryError(f"{start}; choose another --run-dir")
     return [f"{key} was {old!r} and is now {new!r}" for key, (old, new) in changed.items()]
 
 
@@ -159,7 +185,7 @@ def write_json(file: Path, value: Any) -> None:
 def write_text(file: Path, text: str) -> None:
     """Writes a file that is either the old one or complete."""
     staging = file.with_name(f".{file.name}.staging")
-    staging.write_text(text, "utf-8")
+    write_new(staging, text)
     staging.replace(file)
 
 
@@ -169,6 +195,7 @@ def write_with_reserve(file: Path, value: Any) -> None:
     text = text.ljust(RESERVE_BYTES - 1) + b"\n"
     staging = file.with_name(f".{file.name}.staging")
     try:
+        remove(staging)
         staging.write_bytes(text)
         staging.replace(file)
     except OSError:

@@ -17,6 +17,7 @@ from trainer.engine import full_moments, full_weights
 from trainer.errors import CheckpointError, DivergedError, excerpt
 from trainer.file_errors import remedy
 from trainer.loss_scale import loss_scale
+from trainer.provenance import made_with
 from trainer.ranks import on_main
 from trainer.shards import Fingerprint, ShardWriter, fingerprint
 from trainer.state import TrainState
@@ -82,6 +83,8 @@ class Saver:
                 order_digest=run.order_digest,
                 launch=run.launch,
                 ends_epoch=state.step % run.order.steps_per_epoch == 0,
+                metrics=run.tracker.remembered(),
+                **made_with(run.recipe, run.splits),
             )
             return folder
 

@@ -1,6 +1,7 @@
 """Tensors in files: written in shards, each by one of the ranks, and read by name on any number."""
 
 import hashlib
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trainer.engine import Whole
+from trainer.file_modes import follow_umask
 from trainer.flushing import flush
+from trainer.run_files import open_plain
 
 SHARD_BYTES = 512 * 2**20
 """Of a file, unless one tensor has more. A rank that writes while training waits holds two files at
@@ -106,14 +109,20 @@ class ShardWriter:
 
 
 class SavedTensors(Mapping[str, Tensor]):
-    """The tensors of some files by name, each read when it is asked for."""
+    """The tensors of some files by name, each read when it is asked for.
+
+    Raises OSError or SafetensorError for one that cannot be read, or holds what is no number.
+    """
 
     def __init__(self, files: Iterable[Path]) -> None:
         """Raises OSError or SafetensorError for a file that cannot be read."""
         self._places: dict[str, Path] = {}
         for path in files:
             with safe_open(path, framework="pt") as file:
-                self._places |= dict.fromkeys(file.keys(), path)
+                for name in sorted(file.keys()):
+                    if name in self._places:
+                        raise SafetensorError(f"{name} is in {self._places[name].name}, too")
+                    self._places[name] = path
         self._path: Path | None = None
         self._file: Any = None
 
@@ -122,7 +131,20 @@ class SavedTensors(Mapping[str, Tensor]):
         if path != self._path:  # what was read of a file counts as held until it is closed
             self._path, self._file = path, safe_open(path, framework="pt")
         # A copy: else it would be a view into the file.
-        return self._file.get_tensor(name).clone()
+        tensor = self._file.get_tensor(name).clone()
+        if tensor.is_floating_point() and tensor.isnan().any():
+            raise SafetensorError(f"{name} in {path.name} holds values that are not numbers")
+        return tensor
+
+    def kinds(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Returns shape and type of each, such as F32, without reading them."""
+        found: dict[str, tuple[tuple[int, ...], str]] = {}
+        for path in dict.fromkeys(self._places.values()):
+            with safe_open(path, framework="pt") as file:
+                for name in sorted(file.keys()):
+                    part = file.get_slice(name)
+                    found[name] = tuple(part.get_shape()), part.get_dtype()
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -132,10 +154,10 @@ class SavedTensors(Mapping[str, Tensor]):
 
 
 def fingerprint(file: Path) -> Fingerprint:
-    """Returns size and checksum of a file."""
-    with file.open("rb") as opened:
+    """Returns size and checksum of a file; raises OSError where it is none."""
+    with open_plain(file) as opened:
         return {
-            "bytes": file.stat().st_size,
+            "bytes": os.fstat(opened.fileno()).st_size,
             "sha256": hashlib.file_digest(opened, "sha256").hexdigest(),
         }
 
@@ -143,5 +165,6 @@ def fingerprint(file: Path) -> Fingerprint:
 def _write(file: Path, shard: dict[str, Tensor]) -> tuple[str, Fingerprint]:
     save_file(shard, file)
     shard.clear()  # the future lives on, and would hold it
+    follow_umask(file)
     flush(file)
     return file.name, fingerprint(file)

@@ -1,7 +1,10 @@
 """What a run has done so far: only numbers, so that resuming is arithmetic."""
 
-from dataclasses import asdict, dataclass, replace
+import math
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
+
+from trainer.errors import excerpt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,30 @@ class TrainState:
     """The deciding validation metric at best_step."""
     num_evaluations_since_best: int = 0
 
+    @classmethod
+    def of(cls, values: Any) -> Self:
+        """Returns the state that `as_dict` gave; raises ValueError for one that no run was in."""
+        names = [field.name for field in fields(cls)]
+        if not isinstance(values, dict) or "step" not in values:
+            raise ValueError("it has no state with a step")
+        for name, value in values.items():
+            if name not in names:
+                raise ValueError(f"state.{excerpt(name, 40)} is unknown")
+            if name in ("best_step", "best_value") and value is None:
+                continue
+            kinds = (int, float) if name in ("loss_sum", "best_value") else (int,)
+            wrong = type(value) not in kinds
+            wrong = wrong or (kinds == (int,) and not 0 <= value < 2**63)
+            if wrong or (name == "loss_sum" and not math.isfinite(value)):
+                raise ValueError(f"state.{name} is {excerpt(value, 40)}")
+        state = cls(**values)
+        for name in ("loss_steps", "skipped_steps", "evaluated_step", "best_step"):
+            if (getattr(state, name) or 0) > state.step:
+                raise ValueError(f"state.{name} is more than its step")
+        if (state.best_step is None) != (state.best_value is None):
+            raise ValueError("state has one of best_step and best_value")
+        return state
+
     def after(self, *, samples: int, tokens: int, loss: float, skipped: bool) -> Self:
         """Returns the state after one more optimizer step."""
         return replace(
@@ -41,9 +68,11 @@ class TrainState:
 
     def evaluated(self, value: float, *, mode: str) -> Self:
         """Returns the state after an evaluation whose deciding metric is `value`."""
-        better = self.best_value is None or (
-            value > self.best_value if mode == "max" else value < self.best_value
-        )
+        known = self.best_value
+        if known is None or math.isnan(known):
+            better = not math.isnan(value)
+        else:
+            better = value > known if mode == "max" else value < known
         now = replace(self, evaluated_step=self.step)
         if not better:
             return replace(now, num_evaluations_since_best=self.num_evaluations_since_best + 1)

@@ -1,7 +1,6 @@
 """status.json: what the last command in a run directory did, for scripts to read."""
 
 import fcntl
-import json
 import os
 import sys
 import threading
@@ -24,6 +23,7 @@ from trainer.errors import (
 from trainer.library_errors import in_a_sentence
 from trainer.preemption import StopRequest
 from trainer.run_directory import claim, claimed, write_with_reserve
+from trainer.run_files import read_json
 
 GRACE_SECONDS = 5
 """Time that the main process has to say itself what another rank is about to say."""
@@ -171,7 +171,7 @@ class Status:
 def read_status(directory: Path) -> dict[str, Any]:
     """Returns the last status of a run, empty where there is none."""
     try:
-        status = json.loads((directory / "status.json").read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        status = read_json(directory / "status.json")
+    except (OSError, ValueError):
         return {}
     return status if isinstance(status, dict) else {}

@@ -2,9 +2,11 @@
 
 import json
 import math
+import os
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,13 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from trainer.flushing import flush
+from trainer.metric_lines import lines_at, metrics_at, read_lines, remembered
 from trainer.rank_times import RankSummary
+from trainer.run_directory import write_text
 from trainer.state import TrainState
 
-POSITION = ("step", "epoch", "split", "train_loss", "peak_memory_bytes")
+__all__ = ["Tracker", "metrics_at", "read_lines"]
 
 
 class Tracker:
@@ -31,20 +36,22 @@ class Tracker:
         self._active = accelerator.is_main_process
         self._peak = 0
 
-    def start(self, state: TrainState) -> None:
-        """Goes on from `state`: later lines are removed, for the run writes them again."""
+    def start(self, state: TrainState, memory: Mapping[str, Any] | None = None) -> None:
+        """Goes on from `state`: later lines are removed, for the run writes them again.
+
+        `memory` is what its checkpoint remembers of the lines. Raises RunDirectoryError, on the
+        main process, where they are not there any more.
+        """
         self._logged_tokens = state.tokens
-        if self._active and self._file.is_file():
-            lasts = {"train": state.step}  # of other splits, the last step that was evaluated
-            kept = [
-                line
-                for line in read_lines(self._file)
-                if line["step"] <= lasts.get(line["split"], state.evaluated_step)
-            ]
-            kept = kept if state.step else []  # a baseline that was not continued is taken again
-            staging = self._file.with_name(f".{self._file.name}.staging")
-            staging.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            staging.replace(self._file)
+        if self._active and os.path.lexists(self._file):
+            kept = lines_at(self._file, state, memory or {})
+            write_text(self._file, "".join(f"{line}\n" for line in kept))
+
+    def remembered(self) -> dict[str, Any]:
+        """Returns what a checkpoint remembers of the lines so far, once they lie on the disk."""
+        if self._file.is_file():
+            flush(self._file)
+        return remembered(self._file)
 
     def training(
         self,
@@ -144,26 +151,6 @@ class Tracker:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-
-
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """Returns the records of metrics.jsonl; a line cut off by a crash ends them."""
-    records: list[dict[str, Any]] = []
-    for line in file.read_text().splitlines() if file.is_file() else []:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
-    return records
-
-
-def metrics_at(lines: list[dict[str, Any]], step: int) -> dict[str, Any]:
-    """Returns the metrics of each evaluated split at one step."""
-    return {
-        line["split"]: {name: value for name, value in line.items() if name not in POSITION}
-        for line in lines
-        if line["step"] == step and line["split"] != "train"
-    }
 
 
 def _peak_memory_of_a_stretch() -> int:

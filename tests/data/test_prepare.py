@@ -1,7 +1,12 @@
 """Prepared splits: written once under a hash of what decides them, whole or not at all."""
 
+import json
+import os
+import shutil
+import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,7 +113,7 @@ def write(staging):
 while len(list(notes.glob("ready-*"))) < 4:
     time.sleep(0.01)
 write_once(folder, write)
-assert sorted(path.name for path in folder.iterdir()) == ["first", "second"]
+assert sorted(path.name for path in folder.iterdir()) == ["first", "manifest.json", "second"]
 """
 
 
@@ -180,3 +185,113 @@ def test_a_run_prepares_anew_only_what_changed(cache, tmp_path):
     assert prepared(data, task(labels=("0", "1", "2"))) == 4
     assert prepared(data, task(), vocab_size=280) == 5
     assert prepared(data, task()) == 5
+
+
+# A kept folder that is not as it was written.
+
+
+def damage_values(folder: Path) -> None:
+    (folder / "input_ids.values").write_bytes(np.array([5, 6, 7, 8, 9, 11], np.int32).tobytes())
+
+
+def cut_ends(folder: Path) -> None:
+    (folder / "input_ids.ends").write_bytes(b"\0" * 16)
+
+
+def swap_two(folder: Path) -> None:
+    one, other, between = (folder / f"{name}.values" for name in ("input_ids", "label", "x"))
+    one.rename(between)
+    other.rename(one)
+    between.rename(other)
+
+
+def lose_one(folder: Path) -> None:
+    (folder / "label.values").unlink()
+
+
+def add_one(folder: Path) -> None:
+    (folder / "another").write_text("")
+
+
+def pipe(folder: Path) -> None:
+    (folder / "label.values").unlink()
+    os.mkfifo(folder / "label.values")
+
+
+def no_folder(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("")
+
+
+def edit_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_text("[]")
+
+
+DAMAGES = [damage_values, cut_ends, swap_two, lose_one, add_one, pipe, no_folder, edit_manifest]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_differs_is_made_anew_and_said(cache, damage, capsys):
+    first = prepare("key", encode)
+    damage(cache / "prepared" / "key")
+    again = prepare("key", encode)
+    assert [again.ragged("input_ids")[i].tolist() for i in range(3)] == COLUMNS["input_ids"]
+    assert again.digests == first.digests
+    assert "is not as it was written" in capsys.readouterr().err
+    prepare("key", never)
+
+
+def test_what_an_older_version_kept_without_a_manifest_is_made_anew_silently(cache, capsys):
+    prepare("key", encode)
+    damage_values(cache / "prepared" / "key")
+    (cache / "prepared" / "key" / "manifest.json").unlink()
+    assert prepare("key", encode).ragged("input_ids")[2].tolist() == [9, 10]
+    assert capsys.readouterr().err == ""
+    kept = cache / "tokenizer"
+    kept.mkdir()
+    (kept / "tokenizer.json").write_text("{}")
+    assert write_once(kept, never, accept_unlisted=True) == kept  # that of an older run
+
+
+def test_columns_that_do_not_fit_each_other_are_refused(cache):
+    """As if a manifest had been changed with them."""
+
+    def write(folder: Path) -> None:
+        ((left, right),) = [(folder / "input_ids.values", folder / "input_ids.ends")]
+        left.write_bytes(np.arange(3, dtype=np.int32).tobytes())
+        right.write_bytes(np.array([1, 5], np.int64).tobytes())
+        facts = {"columns": {"input_ids": "ragged int32"}, "summary": {}}
+        (folder / "prepared.json").write_text(json.dumps(facts))
+
+    write_once(cache / "prepared" / "key", write)
+    with pytest.raises(DataError, match=r"input_ids\.ends does not divide"):
+        prepare("key", never)
+
+
+def test_the_cache_of_another_user(monkeypatch):
+    """Modes follow the umask; what may only be read is used, and what may not is a sentence."""
+    before = os.umask(0o022)
+    place = Path(tempfile.mkdtemp())
+    place.chmod(0o755)
+    monkeypatch.setenv("TRAINER_CACHE", str(place / "cache"))
+    try:
+        prepare("key", encode)
+        folder = place / "cache" / "prepared" / "key"
+        modes = [stat.S_IMODE(one.stat().st_mode) for one in (folder, folder / "label.values")]
+        assert modes == [0o755, 0o644]
+        if os.geteuid() != 0:
+            pytest.skip("only root can become another user")
+        os.seteuid(65534)
+        assert len(prepare("key", never)) == 3
+        with pytest.raises(DataError, match=r"cannot be written.*set TRAINER_CACHE"):
+            prepare("other", encode)
+        os.seteuid(0)
+        folder.chmod(0o700)
+        os.seteuid(65534)
+        with pytest.raises(DataError, match=r"cannot be read.*chmod -R a\+rX.*TRAINER_CACHE"):
+            prepare("key", encode)
+    finally:
+        os.umask(before)
+        if os.getuid() == 0:
+            os.seteuid(0)
+        shutil.rmtree(place)

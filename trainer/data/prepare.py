@@ -1,13 +1,10 @@
 """Tokenised splits: written once under a hash of their content, read memory-mapped."""
 
-import fcntl
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +12,10 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from trainer.errors import DataError
-from trainer.flushing import flush_all
+from trainer.data.kept_folder import checksums
+from trainer.data.kept_folder import write_once as write_once
+from trainer.errors import DataError, excerpt
+from trainer.run_files import read_json
 
 FORMAT = 2
 """Raised when the meaning of what is written here changes."""
@@ -74,6 +73,8 @@ class PreparedSplit:
     summary: Summary
     rows: Any = None
     """The rows it was made from, for what is read as text."""
+    digests: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Hashes of its `rows` and of their `tokens`."""
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -103,25 +104,6 @@ def content_key(**parts: Any) -> str:
     """Returns a hash of settings and digests."""
     text = json.dumps({"format": FORMAT, **parts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def write_once(folder: Path, write: Callable[[Path], None]) -> Path:
-    """Returns `folder`, which `write` fills under another name unless it is there already.
-
-    It appears only when it is complete. Of several processes one writes; the others wait.
-    """
-    with _exclusive(folder.with_name(f".{folder.name}.lock")):
-        for left in folder.parent.glob(f".{folder.name}-*"):
-            shutil.rmtree(left)  # by a process that was killed, for its lock is free
-        if not folder.is_dir():
-            staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-            try:
-                write(staging)
-                flush_all(staging)
-                staging.rename(folder)
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
-    return folder
 
 
 def prepare(
@@ -171,33 +153,37 @@ def _write(folder: Path, chunks: Iterable[Columns], summary: Summary) -> None:
 
 
 def _open(folder: Path) -> PreparedSplit:
-    facts = json.loads((folder / "prepared.json").read_text())
-    columns: dict[str, np.ndarray | Ragged] = {}
-    for name, kind in facts["columns"].items():
-        dtype = kind.removeprefix("ragged ")
-        values = _mapped(folder / f"{name}.values", dtype)
-        if kind == dtype:
-            columns[name] = values
-        else:
-            ends = np.fromfile(folder / f"{name}.ends", np.int64)
-            columns[name] = Ragged(values, np.concatenate([[0], ends]))
-    return PreparedSplit(columns, Summary(**facts["summary"]))
+    """Raises DataError if files that agree with their manifest do not agree with each other."""
+    try:
+        facts = read_json(folder / "prepared.json")
+        columns = {name: _column(folder, name, kind) for name, kind in facts["columns"].items()}
+        if len({_num_entries(column) for column in columns.values()}) != 1:
+            raise ValueError("its columns differ in length")
+        tokens = [checksums(folder)[f"input_ids.{part}"]["xxh3"] for part in ("values", "ends")]
+        return PreparedSplit(
+            columns, Summary(**facts["summary"]), digests={"tokens": content_key(tokens=tokens)}
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(
+            f"the prepared data in {folder} cannot be used ({excerpt(error)}); remove that folder, "
+            f"and it is made anew"
+        ) from error
+
+
+def _column(folder: Path, name: str, kind: str) -> np.ndarray | Ragged:
+    dtype = kind.removeprefix("ragged ")
+    values = _mapped(folder / f"{name}.values", dtype)
+    if kind == dtype:
+        return values
+    offsets = np.concatenate([[0], np.fromfile(folder / f"{name}.ends", np.int64)])
+    if offsets[-1] != len(values) or (np.diff(offsets) < 0).any():
+        raise ValueError(f"{name}.ends does not divide {name}.values")
+    return Ragged(values, offsets)
+
+
+def _num_entries(column: np.ndarray | Ragged) -> int:
+    return len(column.offsets) - 1 if isinstance(column, Ragged) else len(column)
 
 
 def _mapped(file: Path, dtype: str) -> np.ndarray:
     return np.memmap(file, dtype, "r") if file.stat().st_size else np.empty(0, dtype)
-
-
-@contextmanager
-def _exclusive(path: Path) -> Generator[None]:
-    """Holds a lock that ends with its process."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            raise DataError(
-                f"the file system of {path.parent} does not lock files ({error.strerror}); set "
-                f"TRAINER_CACHE to a folder on one that does"
-            ) from error
-        yield

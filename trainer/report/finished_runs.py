@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import ConfigError, RunDirectoryError
+from trainer.errors import ConfigError, RunDirectoryError, excerpt, listed
 from trainer.metrics.averages import with_macro_averages
 from trainer.recipe import flatten
+from trainer.run_files import is_changed, read_json, reason
 from trainer.status import read_status
 
 NEEDED = ("recipe", "baseline", "best", "seconds", "peak_memory_bytes", "scales")
@@ -34,18 +35,18 @@ def find_runs(directories: tuple[Path, ...]) -> tuple[list[FinishedRun], list[st
     found: dict[Path, Path] = {}
     left_out: list[str] = []
     for directory in directories:
-        children = [directory] if _is_finished(directory) else sorted(directory.glob("*"))
+        children = [directory] if _is_finished(directory) else _children(directory)
         finished = [child for child in children if _is_finished(child)]
         states = [
-            f"{one} ({read_status(one).get('state', 'not begun')})"
+            f"{one} ({excerpt(read_status(one).get('state', 'not begun'), 20)})"
             for one in [directory, *children]
             if one not in finished
             and ((one / "config.yaml").is_file() or (one / "status.json").is_file())
         ]
         if not finished:
-            listed = f", only {', '.join(states)}" if states else ""
+            others = f", only {listed(states, 3)}" if states else ""
             raise RunDirectoryError(
-                f"{directory} holds no finished run{listed}; name the directory of a run or a sweep"
+                f"{directory} holds no finished run{others}; name the directory of a run or a sweep"
             )
         for child in finished:
             found.setdefault(child.resolve(), child)
@@ -106,18 +107,76 @@ def _hint(by: str, runs: list[FinishedRun]) -> str:
     return f"; did you mean {near[0]}?" if near else "; config.yaml of a run lists them"
 
 
+def has_results(directory: Path) -> bool:
+    """Returns whether a run has left results that can be used."""
+    try:
+        _read(directory)
+    except RunDirectoryError:
+        return False
+    return True
+
+
+def _children(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{directory} holds no run that can be read: {reason(error)}"
+        ) from error
+
+
 def _is_finished(directory: Path) -> bool:
+    """Returns whether a run has left results, and does not go on."""
+    if read_status(directory).get("state") in ("running", "stopped", "failed"):
+        return False
     return (directory / "results.json").is_file()
 
 
 def _read(directory: Path) -> FinishedRun:
     file = directory / "results.json"
     try:
-        results = json.loads(file.read_text("utf-8"))
+        results = read_json(file)
     except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"{file} cannot be read ({error}); leave this run out") from error
+        raise RunDirectoryError(
+            f"{file} cannot be read ({excerpt(reason(error))}); leave this run out"
+        ) from error
     missing = [key for key in NEEDED if not isinstance(results, dict) or key not in results]
     if missing:
         raise RunDirectoryError(f"{file} has no {missing[0]}; leave this run out or train it anew")
+    if problem := _problem(results):
+        raise RunDirectoryError(f"{file} {problem}; leave this run out or train it anew")
     results = with_macro_averages(results)  # which earlier versions took over absent classes, too
     return FinishedRun(directory=directory, results=results, recipe=flatten(results["recipe"]))
+
+
+def _problem(results: dict[str, Any]) -> str | None:
+    """Returns why results are not those that a run wrote, None if they can be."""
+    if is_changed(results):
+        return "was changed after it was written"
+    if not isinstance(results["recipe"], dict):
+        return "has no recipe"
+    recipe = flatten(results["recipe"])
+    for key, kind in (("seed", int), ("evaluation.metric", str), ("evaluation.mode", str)):
+        if not isinstance(recipe.get(key), kind):
+            return f"has no {key} in its recipe"
+    best, seconds = results["best"], results["seconds"]
+    sound = (
+        isinstance(best, dict)
+        and type(best.get("step")) is int
+        and _is_table(best.get("metrics"))
+        and _is_table(results["baseline"])
+        and _is_table(results.get("zero_shot") or {})
+        and isinstance(seconds, dict)
+        and type(seconds.get("total")) in (int, float)
+        and type(results["peak_memory_bytes"]) is int
+        and isinstance(results["scales"], dict)
+        and all(isinstance(scale, str) for scale in results["scales"].values())
+    )
+    return None if sound else "is of another form"
+
+
+def _is_table(value: Any) -> bool:
+    """Returns whether a value is metrics by split."""
+    return isinstance(value, dict) and all(isinstance(one, dict) for one in value.values())

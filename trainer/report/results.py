@@ -1,6 +1,5 @@
 """What a finished run leaves: results.json, the exported model, predictions and the report."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from accelerate import Accelerator
 
 from trainer.checkpoint import load_weights, verify
 from trainer.evaluation import evaluate
+from trainer.file_modes import follow_umask
 from trainer.metrics.averages import with_macro_averages
 from trainer.models.export import export_adapter, export_model
 from trainer.models.span_head import how_to_load
@@ -18,6 +18,8 @@ from trainer.report.diagnosis import diagnose
 from trainer.report.document import model_card, write_report
 from trainer.run import Run
 from trainer.run_directory import write_json
+from trainer.run_entries import writing_to
+from trainer.run_files import remove, sealed
 from trainer.sharding import whole_model
 from trainer.state import TrainState
 from trainer.tracking import metrics_at, read_lines
@@ -73,18 +75,24 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
         "scales": dict(run.task.scales),
         "warnings": [
             *run.notes,
+            *_lost(run, lines),
             *(one for name in zero_shot for one in diagnose(zero_shot[name], f"zero-shot {name}")),
             *(one for split in measured for one in diagnose(best["metrics"][split], split)),
         ],
     }
+
+    def write() -> None:
+        with writing_to(directory):
+            _write(run, results)
+
     with whole_model(run.objective):
-        on_main(accelerator, lambda: _write(run, results))
+        on_main(accelerator, write)
 
 
 def _write(run: Run, results: dict[str, Any]) -> None:
     directory = run.directory
     staging = directory / ".model.staging"
-    shutil.rmtree(staging, ignore_errors=True)
+    remove(staging)
     staging.mkdir()
     export_model(
         run.model,
@@ -98,7 +106,7 @@ def _write(run: Run, results: dict[str, Any]) -> None:
     _replace(staging, directory / "model")
     if hasattr(run.model, "peft_config"):
         staging = directory / ".adapter.staging"
-        shutil.rmtree(staging, ignore_errors=True)
+        remove(staging)
         export_adapter(run.model, staging)
         text = adapter_card(
             directory.name, run.recipe, run.model, run.task.auto_model, run.base_rows
@@ -106,15 +114,29 @@ def _write(run: Run, results: dict[str, Any]) -> None:
         (staging / "README.md").write_text(text, "utf-8")
         _replace(staging, directory / "adapter")
     write_report(directory, results)
-    write_json(directory / "results.json", results)
+    write_json(directory / "results.json", sealed(results))
     print((directory / "report.md").read_text("utf-8"))
     print(f"model: {directory / 'model'}\nresults: {directory / 'results.json'}")
 
 
 def _replace(staging: Path, target: Path) -> None:
-    if target.exists():
-        shutil.rmtree(target)
+    follow_umask(staging)
+    remove(target)
     staging.rename(target)
+
+
+def _lost(run: Run, lines: list[dict[str, Any]]) -> list[str]:
+    """Returns, in a sentence, that earlier lines of metrics.jsonl are not there."""
+    if not run.recipe.evaluation.baseline or any(line["step"] == 0 for line in lines):
+        return []
+    if not {"validation", "test"} & run.splits.keys():
+        return []
+    first = lines[0]["step"] if lines else run.num_steps
+    return [
+        f"metrics.jsonl begins with step {first}, for it was removed or the run began with a "
+        f"checkpoint of another one: the baseline and what was measured before are not in this "
+        f"report"
+    ]
 
 
 def _epochs(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
