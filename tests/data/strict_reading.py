@@ -112,45 +112,37 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _value(text: str) -> Any:
+def _values(text: str) -> list[Any]:
+    """Returns the value of a text, or its objects, one after the other."""
+    decoder = json.JSONDecoder(object_pairs_hook=_object)
+    values: list[Any] = []
+    text = text.strip(" \t\r\n")
     try:
-        value = json.loads(text, object_pairs_hook=_object)
-        json.dumps(value, ensure_ascii=False).encode()
+        while text or not values:
+            value, end = decoder.raw_decode(text)
+            json.dumps(value, ensure_ascii=False).encode()
+            values.append(value)
+            text = text[end:].lstrip(" \t\r\n")
     except (ValueError, RecursionError) as error:
         raise _WrongError from error
-    return value
+    if len(values) > 1 and not all(isinstance(value, dict) for value in values):
+        raise _WrongError
+    return values
 
 
 def _json(text: str, *, lines: bool) -> Rows | None:
     try:
-        if lines:
-            rows: Any = [
-                _value(line) for line in text.replace("\r", "\n").split("\n") if line.strip()
-            ]
-        else:
-            rows = _rows_of_one_file(text)
+        rows: Any = _values(text)
     except _WrongError:
         return None
-    if rows and all(isinstance(row, str) for row in rows) and not lines:
-        rows = [{"text": row} for row in rows]
+    begun = lines and "\n" not in text.strip()
+    if len(rows) == 1 and isinstance(rows[0], list):
+        rows = rows[0]
+        if rows and all(isinstance(row, str) for row in rows):
+            rows = [{"text": row} for row in rows]
+    elif len(rows) == 1 and not begun and isinstance(rows[0], dict):
+        rows = rows[0]["data"] if isinstance(rows[0].get("data"), list) else rows
     if not rows or not all(isinstance(row, dict) for row in rows) or not any(rows):
         return None
     names = dict.fromkeys(name for row in rows for name in row)
     return [{name: row.get(name) for name in names} for row in rows]
-
-
-def _rows_of_one_file(text: str) -> Any:
-    parts = [line for line in text.replace("\r", "\n").split("\n") if line.strip()]
-    if len(parts) > 1:
-        try:
-            values = [_value(part) for part in parts]
-            if all(isinstance(value, dict) for value in values):
-                return values
-        except _WrongError:
-            pass
-    value = _value(text)
-    if isinstance(value, list):
-        return value
-    if isinstance(value, dict):
-        return value["data"] if isinstance(value.get("data"), list) else [value]
-    return None

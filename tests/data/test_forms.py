@@ -44,6 +44,31 @@ def test_a_single_object_is_a_row_and_texts_are_rows_of_text(tmp_path):
     assert rows_of(write(tmp_path / "a.json", ["a", "b"])) == [{"text": "a"}, {"text": "b"}]
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@pytest.mark.parametrize("between", ["\n", " ", "\r", "\n\n", "\r\n"])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_objects_one_after_the_other(tmp_path, name, between, indent):
+    text = between.join(json.dumps(row, indent=indent) for row in ROWS)
+    assert rows_of(write(tmp_path / name, text)) == ROWS
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_list_may_have_the_name_of_lines(tmp_path, indent):
+    assert rows_of(write(tmp_path / "a.jsonl", json.dumps(ROWS, indent=indent))) == ROWS
+
+
+def test_one_line_may_be_longer_than_lines_may_be(tmp_path, monkeypatch):
+    monkeypatch.setattr("trainer.data.json_files.LONGEST_LINE", 100)
+    monkeypatch.setattr("trainer.data.reading.LONGEST_LINE", 100)
+    assert rows_of(write(tmp_path / "a.json", ROWS)) == ROWS
+    assert rows_of(write(tmp_path / "b.json", {"data": ROWS})) == ROWS
+    with pytest.raises(DataError, match=r"c\.jsonl, line 2 has more than 100 bytes; divide it"):
+        rows_of(write(tmp_path / "c.jsonl", '{"a": "b"}\n' + json.dumps({"a": "b" * 200})))
+    for name in ("a.txt", "a.csv"):
+        with pytest.raises(DataError, match=r"line 2 has more than 100 characters; divide it"):
+            rows_of(write(tmp_path / name, "text\n" + "x" * 200))
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
@@ -61,6 +86,9 @@ def test_a_single_object_is_a_row_and_texts_are_rows_of_text(tmp_path):
         ("[" * 100_000, "more than 50 levels deep"),
         ('{"a":' * 100 + "1" + "}" * 100, "more than 50 levels deep"),
         ("[{}, {}", "line 1 is not valid JSON"),
+        ('{"a": 1},\n{"a": 2}', "line 1 is not valid JSON (Extra data"),
+        ("[1] [2]", "line 1 is not valid JSON (Extra data"),
+        ('[{"a": 1}]\n{"a": 2}', "line 2 is not valid JSON (Extra data"),
         ('[{"a": 1,\n "a": 2}]', "the key 'a' occurs twice in one object"),
         ('[{"a": 12345678901234567890}]', "12345678901234567890 is beyond 64 bits"),
         ('[{"a": ' + "1" * 5000 + "}]", "is beyond 64 bits"),

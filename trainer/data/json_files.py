@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.data.reading import binary_lines, faults_named, opened, shown
+from trainer.data.reading import LONGEST_LINE, binary_lines, faults_named, opened, shown
 from trainer.errors import DataError, excerpt, listed
 
 DEEPEST = 50
@@ -18,7 +18,7 @@ READ = "a list of objects, an object a line, or an object with the list under da
 
 
 def json_rows_of(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """Yields the rows of files, each as it stands there; of .jsonl each line is one.
+    """Yields the rows of files, each as it stands there.
 
     Raises DataError with the line for what is not valid JSON, or means another thing to each
     reader: keys that occur twice, whole numbers beyond 64 bits, halves of surrogate pairs. And for
@@ -27,8 +27,7 @@ def json_rows_of(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
     known: dict[str, None] = {}
     for place, file in enumerate(files):
         found: dict[str, None] = {}
-        lines = ".jsonl" in (file.suffix.lower(), file.with_suffix("").suffix.lower())
-        for row in _rows_of_lines(file) if lines or is_lines(file) else _rows_of_whole(file):
+        for row in _rows_of_lines(file) if _is_lines(file) else _rows_of_whole(file):
             found |= dict.fromkeys(row)
             yield row
         if place == 0:
@@ -40,36 +39,52 @@ def json_rows_of(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
             )
 
 
-def is_lines(file: Path) -> bool:
-    """Returns whether a .json file has an object in its first line, and something after it."""
+def _is_lines(file: Path) -> bool:
+    """Returns whether the lines of a file are values: of .jsonl the first is one, or no object or
+    list begins with it; of .json it is an object, and something comes after it."""
+    jsonl = ".jsonl" in (file.suffix.lower(), file.with_suffix("").suffix.lower())
     first = False
-    for _, line in binary_lines(file):
-        text = line.removeprefix(BOM).strip()
-        if not text:
-            continue
-        if first:
-            return True
-        try:
-            first = text.startswith(b"{") and isinstance(json.loads(text.decode()), dict)
-        except (ValueError, RecursionError):
-            return False
-        if not first:
-            return False
-    return False
+    with faults_named(file), opened(file) as stream:
+        while line := stream.readline(LONGEST_LINE):
+            text = line.removeprefix(BOM).strip()
+            if first and text:
+                return True
+            if not text:
+                continue
+            if not text.startswith(b"{"):
+                return jsonl and not text.startswith(b"[")
+            if len(line) == LONGEST_LINE or _parsed(text)[1] is not None:
+                return jsonl and b"}" in text[1:] and not _is_begun(text)
+            first = True
+    return jsonl
+
+
+def _is_begun(text: bytes) -> bool:
+    """Returns whether a text is the beginning of an object on several lines."""
+    return text in (b"{", b"[") or text.endswith((b",", b"{", b"["))
 
 
 def _rows_of_whole(file: Path) -> list[dict[str, Any]]:
-    return rows_of_value(whole_value(file), file)
+    values = _values(file)
+    return values if len(values) > 1 else rows_of_value(values[0], file)
 
 
 def whole_value(file: Path) -> Any:
-    """Returns the one value that a file holds."""
+    """Returns the one value that a file holds; raises DataError for several."""
+    values = _values(file)
+    if len(values) > 1:
+        raise DataError(f"{shown(file)} holds {len(values):,} values, not one; mend the file")
+    return values[0]
+
+
+def _values(file: Path) -> list[Any]:
+    """Returns the value that a whole file holds, or its objects, one after the other."""
     with faults_named(file), opened(file) as stream:
-        content = stream.read().removeprefix(BOM)
-    value, problem, line = _parsed(content)
+        content = stream.read().removeprefix(BOM).rstrip()
+    values, problem, line = _parsed(content)
     if problem is not None:
         raise DataError(f"{shown(file)}, line {line} is not {problem}; mend the file there")
-    return value
+    return values
 
 
 def rows_of_value(value: Any, file: Path) -> list[dict[str, Any]]:
@@ -122,50 +137,57 @@ def _rows_of_lines(file: Path) -> Iterator[dict[str, Any]]:
         content = line.removeprefix(BOM) if number == 1 else line
         if not content.strip():
             continue
-        value, problem, _ = _parsed(content.rstrip())
-        parts = content.split(b"\r")
-        if problem is not None and len(parts) > 1:  # lines that end as on old Macintoshes
-            for part in filter(bytes.strip, parts):
-                value, problem, _ = _parsed(part)
-                yield _row(value, problem, file, number)
-            continue
-        yield _row(value, problem, file, number)
-
-
-def _row(value: Any, problem: str | None, file: Path, number: int) -> dict[str, Any]:
-    if problem is not None:
-        raise DataError(f"{shown(file)}, line {number} is not {problem}; mend or remove that line")
-    if not isinstance(value, dict):
-        raise DataError(
-            f"{shown(file)}, line {number} is not a JSON object; mend or remove that line"
-        )
-    return value
+        values, problem, _ = _parsed(content.rstrip())
+        if problem is None and not isinstance(values[0], dict):
+            problem = "a JSON object"
+        if problem is not None:
+            raise DataError(
+                f"{shown(file)}, line {number} is not {problem}; mend or remove that line"
+            )
+        yield from values
 
 
 class _AmbiguousError(ValueError):
     """A value that readers take for different things."""
 
 
-def _parsed(content: bytes) -> tuple[Any, str | None, int]:
-    """Returns the value of a text, otherwise what it is not, and in which of its lines."""
+def _parsed(content: bytes) -> tuple[list[Any], str | None, int]:
+    """Returns the value of a text, or its objects, otherwise what it is not and in which line."""
     try:
         text = content.decode()
-        value = json.loads(text, object_pairs_hook=_object, parse_int=_whole_number)
+        values = list(_decoded(text))
         if ESCAPED_SURROGATE.search(text):
-            json.dumps(value, ensure_ascii=False).encode()
-        if text.count("[") + text.count("{") > DEEPEST and _depth(value) > DEEPEST:
-            return None, f"readable JSON (more than {DEEPEST} levels deep)", 1
+            json.dumps(values, ensure_ascii=False).encode()
+        if text.count("[") + text.count("{") > DEEPEST and _depth(values) > DEEPEST + 1:
+            return [], f"readable JSON (more than {DEEPEST} levels deep)", 1
     except json.JSONDecodeError as error:
-        return None, f"valid JSON ({error.msg} at character {error.colno})", error.lineno
+        return [], f"valid JSON ({error.msg} at character {error.colno})", error.lineno
     except UnicodeDecodeError as error:
-        return None, "valid JSON (not UTF-8)", content.count(b"\n", 0, error.start) + 1
+        return [], "valid JSON (not UTF-8)", content.count(b"\n", 0, error.start) + 1
     except UnicodeEncodeError:
-        return None, "valid JSON (half of a surrogate pair)", 1
+        return [], "valid JSON (half of a surrogate pair)", 1
     except _AmbiguousError as error:
-        return None, f"readable JSON ({error})", 1
+        return [], f"readable JSON ({error})", 1
     except RecursionError:
-        return None, f"readable JSON (more than {DEEPEST} levels deep)", 1
-    return value, None, 0
+        return [], f"readable JSON (more than {DEEPEST} levels deep)", 1
+    return values, None, 0
+
+
+def _decoded(text: str) -> Iterator[Any]:
+    """Yields the values of a text: one, or objects with nothing but spaces between them."""
+    value, place = DECODER.raw_decode(text, _skipped(text, 0))
+    yield value
+    while (place := _skipped(text, place)) < len(text):
+        if not isinstance(value, dict) or text[place] != "{":
+            raise json.JSONDecodeError("Extra data", text, place)
+        value, place = DECODER.raw_decode(text, place)
+        yield value
+
+
+def _skipped(text: str, place: int) -> int:
+    """Returns the first place from here on at which no space of JSON stands."""
+    found = SPACES.match(text, place)
+    return found.end() if found else place
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -182,6 +204,10 @@ def _whole_number(digits: str) -> int:
     if not -(2**63) <= number < 2**63:
         raise _AmbiguousError(f"the number {excerpt(digits, 40)} is beyond 64 bits; quote it")
     return number
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole_number)
+SPACES = re.compile(r"[ \t\n\r]*")
 
 
 def _depth(value: Any) -> int:

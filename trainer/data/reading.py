@@ -21,6 +21,7 @@ LONGEST_LINE = 256 * 2**20
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 GZIP = b"\x1f\x8b"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
+SAVE = "save it as UTF-8, or name the encoding of a table in data.source.csv"
 KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -105,7 +106,7 @@ def lines_of(file: Path, encoding: str = "utf-8") -> Iterator[str]:
     number = 0
     with faults_named(file), opened(file) as stream:
         if unicode and stream.read(2) in UTF16:
-            raise DataError(f"{shown(file)} is UTF-16, not UTF-8; save it as UTF-8")
+            raise DataError(f"{shown(file)} is UTF-16, not UTF-8; {SAVE}")
         stream.seek(0)
         text = TextIOWrapper(stream, "utf-8" if unicode else encoding, newline="")
         try:
@@ -125,7 +126,9 @@ def lines_of(file: Path, encoding: str = "utf-8") -> Iterator[str]:
                 yield line
         except UnicodeError as error:
             place = f", line {_undecodable_line(file)}" if unicode else f", after line {number}"
-            raise DataError(f"{shown(file)}{place} is not {excerpt(encoding, 40)} text") from error
+            raise DataError(
+                f"{shown(file)}{place} is not {excerpt(encoding, 40)} text; {SAVE}"
+            ) from error
 
 
 def binary_lines(file: Path) -> Iterator[tuple[int, bytes]]:
