@@ -24,7 +24,7 @@ from trainer.micro_batch import resolve_micro_batch_size
 from trainer.models.dropout import speed_up_dropout
 from trainer.models.export import dense_weight, packed_layer
 from trainer.models.first_token import compute_first_token_alone
-from trainer.models.load import QUANTISED, LoadedModel, load_model
+from trainer.models.load import QUANTISED, Base, LoadedModel, load_model
 from trainer.models.own_tokens import new_tokens
 from trainer.models.parameters import ParameterCounts, count_parameters, trainable_parameters
 from trainer.models.positions import num_positions
@@ -55,8 +55,7 @@ class Run:
     directory: Path
     task: Task
     tokenizer: Any
-    base_rows: int
-    """Of the vocabulary before new tokens."""
+    base: Base
     num_positions: int | None
     """Which the model has, where it counts them."""
     splits: dict[str, PreparedSplit]
@@ -197,7 +196,7 @@ def build_run(
         directory=directory,
         task=task,
         tokenizer=tokenizer,
-        base_rows=base_rows,
+        base=Base(base_rows, loaded.key_mapping),
         num_positions=num_positions(inputs.model_config),
         splits=splits,
         order=order,

@@ -32,6 +32,7 @@ BEFORE: dict[str, Any] = {
     "data.columns.tools": None,
     "data.special_tokens": "parsed",
     "model.head_labels": "position",
+    "model.pad_token": "added",
     "task.check_labels": False,
     "task.pair_separator": None,
 }

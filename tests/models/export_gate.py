@@ -16,7 +16,7 @@ from trainer import config
 from trainer.errors import TrainerError
 from trainer.models.architecture import build_model_config
 from trainer.models.export import export_adapter, export_model
-from trainer.models.load import load_model
+from trainer.models.load import Base, load_model
 from trainer.models.own_tokens import new_tokens
 from trainer.models.positions import num_positions
 from trainer.models.tokenizer import load_tokenizer, num_rows
@@ -93,7 +93,8 @@ def export_cell(
                 "data": DATA,
             }
         )
-        card = adapter_card("gate", recipe, tuned, HEADS[task], shape.vocab_size)
+        known = Base(shape.vocab_size, loaded.key_mapping)
+        card = adapter_card("gate", recipe, tuned, HEADS[task], known)
         (adapter / "README.md").write_text(card, "utf-8")
     for again, before in zip([answer(tuned, one) for one in inputs], measured, strict=True):
         torch.testing.assert_close(again, before, rtol=0, atol=0)  # the export changes nothing

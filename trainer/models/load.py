@@ -22,6 +22,16 @@ QUANTISED = ("qlora", "int8_lora")
 
 
 @dataclass(frozen=True)
+class Base:
+    """What loading a base again needs to know of it."""
+
+    rows: int
+    """Of its vocabulary, before new tokens."""
+    key_mapping: dict[str, str] | None
+    """Patterns of names in its files, and what they are in the model of the task."""
+
+
+@dataclass(frozen=True)
 class LoadedModel:
     model: Any
     """A transformers model."""
@@ -31,6 +41,8 @@ class LoadedModel:
     """Names of modules without pretrained weights, which frozen would stay random."""
     notes: tuple[str, ...] = ()
     """What a reader of the results should know of the pretrained weights."""
+    key_mapping: dict[str, str] | None = None
+    """Patterns of names in the checkpoint, and what they are in the model."""
 
 
 def load_model(
@@ -67,6 +79,7 @@ def load_model(
     torch.manual_seed(seed)
     fresh: list[str] = []
     notes: list[str] = []
+    key_mapping = None
     if shape_only or (fetch_only and model.initialization == "random"):
         with torch.device("meta"):
             built = from_numbers(auto, model, model_config).to(dtype)
@@ -92,13 +105,14 @@ def load_model(
 
         found = look_at_checkpoint(auto, model, model_config, read, prefixes)
         built, fresh, notes = found.model, [*found.fresh], [*found.notes]
+        key_mapping = found.key_mapping
         if not fetch_only:
             built = _load_checkpoint(auto, model, model_config, found, dtype, mode, seed)
             notes += check_values(built, name, fresh)
     if tokenizer_size > rows:
         grow_vocabulary(built, tokenizer_size)
     built.config.pad_token_id = pad
-    return LoadedModel(built, head_modules(built), tuple(fresh), tuple(notes))
+    return LoadedModel(built, head_modules(built), tuple(fresh), tuple(notes), key_mapping)
 
 
 def from_numbers(auto: Any, model: config.Model, model_config: Any) -> Any:

@@ -4,33 +4,33 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import Recipe
-from trainer.models.load import QUANTISED
+from trainer.models.load import QUANTISED, Base
 from trainer.models.span_head import how_to_load
 from trainer.models.vocabulary_size import output_layer
 
 
-def adapter_card(name: str, recipe: Recipe, model: Any, auto_model: str, base_rows: int) -> str:
-    """Returns the README.md of the adapters of a tuned model, whose base has `base_rows` tokens."""
+def adapter_card(name: str, recipe: Recipe, model: Any, auto_model: str, base: Base) -> str:
+    """Returns the README.md of the adapters of a tuned model."""
     settings, mode = recipe.model, recipe.tuning.mode
-    base = settings.name_or_path
-    if base is None or settings.initialization == "random":
+    path = settings.name_or_path
+    if path is None or settings.initialization == "random":
         what = "The base is random weights of one run, so these adapters load onto nothing else."
         return (
             f"---\nlibrary_name: peft\n---\n\n# {name}\n\n{what} `model/` beside them is whole.\n"
         )
-    known = "" if Path(base).is_dir() else f"base_model: {base}\n"
+    known = "" if Path(path).is_dir() else f"base_model: {path}\n"
     parts = [
         f"---\nlibrary_name: peft\n{known}---\n\n# {name}",
-        f"Adapters by {mode} on the base {base}, and what else has changed. In the folder that "
+        f"Adapters by {mode} on the base {path}, and what else has changed. In the folder that "
         f"holds this file they are loaded by",
-        "\n".join(["```python", *_lines(recipe, model, auto_model, base_rows), "```"]),
+        "\n".join(["```python", *_lines(recipe, model, auto_model, base), "```"]),
         "The whole model, with its tokenizer, is in `model/` beside this folder.",
         how_to_load(model),
     ]
     return "\n\n".join(filter(None, parts)).rstrip() + "\n"
 
 
-def _lines(recipe: Recipe, model: Any, auto_model: str, base_rows: int) -> list[str]:
+def _lines(recipe: Recipe, model: Any, auto_model: str, base: Base) -> list[str]:
     settings, config = recipe.model, model.config
     pad, rows = config.pad_token_id, config.vocab_size
     given = [repr(str(settings.name_or_path)), f'dtype="{str(_dtype(model)).split(".")[1]}"']
@@ -40,8 +40,10 @@ def _lines(recipe: Recipe, model: Any, auto_model: str, base_rows: int) -> list[
         given.append(f"num_labels={config.num_labels}")
     if getattr(settings, "fresh_head", False):
         given.append("ignore_mismatched_sizes=True")
-    if pad is not None and pad < base_rows:
+    if pad is not None and pad < base.rows:
         given.append(f"pad_token_id={pad}")
+    if base.key_mapping:
+        given.append(f"key_mapping={base.key_mapping!r}")
     imports = [auto_model]
     before: list[str] = []
     if recipe.tuning.mode in QUANTISED:
@@ -50,9 +52,9 @@ def _lines(recipe: Recipe, model: Any, auto_model: str, base_rows: int) -> list[
         given.append("quantization_config=quantization")
     lines = ["from peft import PeftModel", f"from transformers import {', '.join(imports)}", ""]
     lines += [*before, f"base = {auto_model}.from_pretrained({', '.join(given)})"]
-    if rows > base_rows:
+    if rows > base.rows:
         lines.append(f"base.resize_token_embeddings({rows}, mean_resizing=False)")
-    if pad is not None and pad >= base_rows:
+    if pad is not None and pad >= base.rows:
         lines.append(f"base.config.pad_token_id = {pad}")
     lines.append('model = PeftModel.from_pretrained(base, ".")')
     output: Any = output_layer(model.get_base_model())

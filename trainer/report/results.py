@@ -108,9 +108,7 @@ def _write(run: Run, results: dict[str, Any]) -> None:
         staging = directory / ".adapter.staging"
         remove(staging)
         export_adapter(run.model, staging)
-        text = adapter_card(
-            directory.name, run.recipe, run.model, run.task.auto_model, run.base_rows
-        )
+        text = adapter_card(directory.name, run.recipe, run.model, run.task.auto_model, run.base)
         (staging / "README.md").write_text(text, "utf-8")
         _replace(staging, directory / "adapter")
     write_report(directory, results)
