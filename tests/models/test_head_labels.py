@@ -17,7 +17,7 @@ from transformers import (
 
 from trainer import config
 from trainer.errors import ConfigError
-from trainer.models.export import export_model
+from trainer.models.export import merged
 from trainer.models.load import LoadedModel, load_model
 from trainer.models.tuning import apply_tuning
 
@@ -112,18 +112,12 @@ def test_rows_follow_the_names_of_the_labels(kind: str, mode: str, tmp_path: Pat
 def test_the_export_has_the_order_of_the_recipe(tmp_path: Path) -> None:
     save(tmp_path / "base", "llama")
 
-    class NoTokenizer:
-        def save_pretrained(self, folder: Path) -> None:
-            pass
-
     loaded = load(tmp_path / "base", ["positive", "negative", "neutral"], mode="lora")
     expected = logits(loaded.model)
     tuned = apply_tuning(
         loaded, config.Tuning(mode="lora"), trains_head=True, gradient_checkpointing=False
     )
-    export_model(
-        tuned, NoTokenizer(), tmp_path / "out", auto_model="AutoModelForSequenceClassification"
-    )
+    merged(tuned).save_pretrained(tmp_path / "out")
     again: Any = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
     assert again.config.id2label == {0: "positive", 1: "negative", 2: "neutral"}
     assert torch.allclose(logits(again), expected, atol=1e-6)
