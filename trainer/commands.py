@@ -87,6 +87,11 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
     if newest is None:
         raise CheckpointError("; ".join(passed_over) or f"{directory} has no checkpoint yet")
     steps, state = run.store.steps(), TrainState.of(read_record(newest)["state"])
+    if passed_over and checkpoint in ("best", "last"):
+        raise CheckpointError(
+            f"{excerpt(passed_over[0], 300)}; name another step with --checkpoint, of "
+            f"{listed(steps, 8)}"
+        )
     step = state.step
     if checkpoint == "best":
         best = state.best_step
