@@ -11,7 +11,7 @@ TrainerError
 └── DivergedError      the loss or the gradient is no finite number any more
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 DONE, WRONG, STOPPED, INTERRUPTED = 0, 2, 85, 130
 """Exit codes: all done, something to mend, stopped by a signal and to be resumed, Ctrl-C."""
@@ -49,6 +49,18 @@ def together(origin: str, problems: Iterable[str]) -> str:
             return message + rest
         message += line
     return message
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error, what it was raised from, or else in, and so on; a TrainerError has only the
+    cause that it names."""
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        yield following
+        implicit = None if isinstance(following, TrainerError) else following.__context__
+        following = following.__cause__ or implicit
 
 
 class TrainerError(Exception):

@@ -3,11 +3,19 @@
 import errno
 import os
 import re
-from collections.abc import Iterator
+import stat
 from pathlib import Path
 
-from trainer.errors import FileError, excerpt
+from trainer.errors import FileError, causes, excerpt
 
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+"""What a path can be that is not a file, by the type in its mode."""
 _ELSEWHERE = "or choose another folder"
 REMEDIES = {
     errno.ENOSPC: "free space there, and run the same command",
@@ -42,6 +50,11 @@ _SPELLED = re.compile(r"(?:os error |[Ee]rrno )(\d{1,3})")
 """How Python, pyarrow and libraries in Rust spell the number."""
 
 
+def kind_of_path(mode: int) -> str:
+    """Returns what a path is, by its mode, such as a named pipe."""
+    return KINDS.get(stat.S_IFMT(mode), "a file" if stat.S_ISREG(mode) else "something else")
+
+
 def number_in(error: BaseException | str) -> int | None:
     """Returns the number of the system's error, also where a library has only spelled it."""
     if isinstance(error, OSError) and error.errno is not None:
@@ -63,7 +76,7 @@ def file_error(error: BaseException, place: Path | None = None) -> FileError | N
 
     `place` is where the command writes: an error does not always name its file.
     """
-    for one in _chain(error):
+    for one in causes(error):
         number = number_in(one)
         if number not in REMEDIES or (one is not error and number not in WRITING):
             continue
@@ -81,16 +94,6 @@ def file_error(error: BaseException, place: Path | None = None) -> FileError | N
             continue
         return FileError(f"{said}; {remedy(one, where)}")
     return None
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yields an error and what it was raised from or in."""
-    seen: set[int] = set()
-    following: BaseException | None = error
-    while following is not None and id(following) not in seen:
-        seen.add(id(following))
-        yield following
-        following = following.__cause__ or following.__context__
 
 
 def _without_inodes(place: Path) -> bool:

@@ -3,12 +3,12 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from trainer.disk_space import spoken_bytes
-from trainer.errors import OutOfMemoryError, TrainerError
+from trainer.errors import OutOfMemoryError, TrainerError, causes
 
 SPELLED = re.compile(
     r"out of memory|out_of_memory|OutOfMemory|not enough memory|[Cc]an(?:no|')t allocate memory"
@@ -33,7 +33,7 @@ ADVICE = (
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Returns whether an error, or one that it was raised from, says that memory is exhausted."""
-    for one in _chain(error):
+    for one in causes(error):
         if isinstance(one, TrainerError) and not isinstance(one, OutOfMemoryError):
             continue  # a reader that takes whatever fails for a damaged file
         names = {kind.__name__ for kind in type(one).__mro__}
@@ -77,7 +77,7 @@ def memory_told(
 
 def asked_for(error: BaseException) -> float | None:
     """Returns the bytes that could not be had, None where no library says so."""
-    for one in _chain(error):
+    for one in causes(error):
         found = _ASKED.search(str(one))
         if found and not isinstance(one, TrainerError):
             unit = (found[2] or "bytes").lower()
@@ -93,13 +93,3 @@ def held_bytes() -> int:
     with suppress(OSError, ValueError, IndexError), open("/proc/self/statm") as file:  # noqa: PTH123
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    following: BaseException | None = error
-    while following is not None and id(following) not in seen:
-        seen.add(id(following))
-        yield following
-        implicit = None if isinstance(following, TrainerError) else following.__context__
-        following = following.__cause__ or implicit

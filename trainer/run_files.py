@@ -12,14 +12,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from trainer.file_errors import kind_of_path
+
 SEAL = "checksum"
-KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 
 
 def open_plain(file: Path) -> BufferedReader:
@@ -29,8 +24,7 @@ def open_plain(file: Path) -> BufferedReader:
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
-        kind = KINDS.get(stat.S_IFMT(mode), "no plain file")
-        raise OSError(errno.EINVAL, f"it is {kind}, not a file", str(file))
+        raise OSError(errno.EINVAL, f"it is {kind_of_path(mode)}, not a file", str(file))
     return os.fdopen(descriptor, "rb")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from trainer.errors import DataError, excerpt
+from trainer.file_errors import kind_of_path
 
 Tables = Iterable[Any]
 """Rows as tables of pyarrow, some thousand in each."""
@@ -22,13 +23,6 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 GZIP = b"\x1f\x8b"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 SAVE = "save it as UTF-8, or name the encoding of a table in data.source.csv"
-KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 
 
 def shown(path: Path) -> str:
@@ -46,8 +40,7 @@ def file_size(path: Path) -> int:
     except (OSError, ValueError) as error:  # a loop of links, a name too long, a NUL in it
         raise DataError(f"{shown(path)} cannot be read ({_reason(error)})") from error
     if not stat.S_ISREG(facts.st_mode):
-        kind = KINDS.get(stat.S_IFMT(facts.st_mode), "something else")
-        raise DataError(f"{shown(path)} is {kind}, not a file")
+        raise DataError(f"{shown(path)} is {kind_of_path(facts.st_mode)}, not a file")
     return facts.st_size
 
 
