@@ -17,25 +17,28 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"commands", "checkpoint_commands", "sweep"},
-    {"report", "plan", "loop", "child", "smoke", "resuming"},
+    {"resuming"},
+    {"report", "plan", "loop", "child", "smoke"},
     {"run"},
     {
         *("evaluation", "launch", "order", "checkpoint", "preemption", "run_directory", "ranks"),
         *("shards", "saving", "disk_space", "out_of_memory", "memory_advice"),
+        *("checkpoint_files", "provenance", "saved_tensors", "tracking"),
         *("zero_settings", "fsdp_settings", "sharded_start", "extension_locks"),
         *("micro_batch", "precision", "meeting", "timeouts"),
         *("library_errors", "status", "environment", "zero_shot", "inputs", "preparation"),
         *("models", "tasks", "data", "metrics"),
     },
-    {"engine", "loss_scale", "recipe", "optim", "tracking"},
-    {"state", "schedule", "rank_times", "sharding"},
+    {"engine", "loss_scale", "recipe", "optim"},
+    {"continuation", "metric_lines", "run_entries"},
+    {"state", "schedule", "rank_times", "sharding", "run_files", "file_modes"},
     {"config", "recipes", "architectures", "yaml12"},
     {"task_settings"},
     {"section", "signals", "outlets", "environment_variables", "file_errors"},
     {"errors", "flushing", "__init__"},
 ]
 # Those that make up a run use each other (a task its data and metrics), but not in a circle.
-BESIDE_EACH_OTHER = 5
+BESIDE_EACH_OTHER = 6
 FREE_OF_ENGINES = ("tasks", "models", "data", "metrics")
 
 

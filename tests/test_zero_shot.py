@@ -125,9 +125,9 @@ def test_a_run_measures_it_once_beside_an_untrained_head(recipe, write_recipe, t
 def test_the_lines_of_an_interrupted_start_are_written_anew(recipe, write_recipe, tmp_path):
     directory, file = tmp_path / "run", write_recipe(recipe)
     directory.mkdir()
-    (directory / "metrics.jsonl").write_text(
-        json.dumps({"step": 0, "epoch": 0, "split": "zero_shot_validation", "accuracy": 7.0}) + "\n"
-    )
+    line = {"step": 0, "epoch": 0, "split": "zero_shot_validation", "accuracy": 7.0}
+    line |= {"train_loss": None, "seconds": 1.0, "peak_memory_bytes": 1}
+    (directory / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     assert results_of(file, directory)["zero_shot"]["validation"]["accuracy"] <= 1
     assert len(asked_lines(directory)) == 2
 

@@ -17,6 +17,9 @@ NEEDED = ("recipe", "baseline", "best", "seconds", "peak_memory_bytes", "scales"
 SAME_RECIPE = ("seed", "task.check_labels")
 """Keys in which runs of a group may differ: the second decides what is refused, not learned."""
 
+MAX_PATH = 40
+"""Characters of a path in a list of runs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun:
@@ -38,20 +41,27 @@ def find_runs(directories: tuple[Path, ...]) -> tuple[list[FinishedRun], list[st
         children = [directory] if _is_finished(directory) else _children(directory)
         finished = [child for child in children if _is_finished(child)]
         states = [
-            f"{one} ({excerpt(read_status(one).get('state', 'not begun'), 20)})"
+            (one, excerpt(read_status(one).get("state", "not begun"), 20))
             for one in [directory, *children]
             if one not in finished
             and ((one / "config.yaml").is_file() or (one / "status.json").is_file())
         ]
         if not finished:
-            others = f", only {listed(states, 3)}" if states else ""
+            names = (f"{_end_of(one)} ({state})" for one, state in states)
+            others = f", only {listed(names, 3)}" if states else ""
             raise RunDirectoryError(
                 f"{directory} holds no finished run{others}; name the directory of a run or a sweep"
             )
         for child in finished:
             found.setdefault(child.resolve(), child)
-        left_out += [f"left out, for it has not finished: {state}" for state in states]
+        left_out += [f"left out, for it has not finished: {one} ({s})" for one, s in states]
     return [_read(directory) for directory in found.values()], left_out
+
+
+def _end_of(directory: Path) -> str:
+    """Returns the last folders of a path, which tell runs apart, in a few characters."""
+    text = str(directory)
+    return text if len(text) <= MAX_PATH else f"…{text[1 - MAX_PATH :]}"
 
 
 def group_runs(
