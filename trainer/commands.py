@@ -86,7 +86,8 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
     newest, passed_over = on_main(accelerator, lambda: run.store.newest(resumable=False))
     if newest is None:
         raise CheckpointError("; ".join(passed_over) or f"{directory} has no checkpoint yet")
-    steps, state = run.store.steps(), TrainState.of(read_record(newest)["state"])
+    steps, recorded = on_main(accelerator, lambda: (run.store.steps(), read_record(newest)))
+    state = TrainState.of(recorded["state"])
     if passed_over and checkpoint in ("best", "last"):
         raise CheckpointError(
             f"{excerpt(passed_over[0], 300)}; name another step with --checkpoint, of "
@@ -104,12 +105,14 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
         )
     chosen = run.store.path(step)
     on_main(accelerator, lambda: verify(chosen))
-    record = read_record(chosen)
+    record = on_main(accelerator, lambda: read_record(chosen))
     check_order(chosen, record, run.order_digest)
     used = ("train", split, *(("validation",) if run.task.fits_on_validation else ()))
     check_made_with(chosen, record, recipe, run.splits, used)
     load_weights(chosen, run.objective, run.parameters)
-    lines = known_lines(directory / "metrics.jsonl", record["metrics"])
+    lines = on_main(
+        accelerator, lambda: known_lines(directory / "metrics.jsonl", record["metrics"])
+    )
     validation = metrics_at(lines, step).get("validation")
     elsewhere = split != "validation" and "validation" in run.splits
     if validation is None and elsewhere and run.task.fits_on_validation:

@@ -137,9 +137,12 @@ def value_error(error: BaseException) -> TrainerError | None:
     if not isinstance(error, ValueError | TypeError | KeyError | RuntimeError):
         return None
     text = str(error).lower()
+    parsing = re.search(r"invalid literal|could not convert|truth value|not a valid", text)
     for name, value in sorted(os.environ.items()):
         low = value.lower()
         named = bool(low.strip()) and (f"'{low}'" in text or text.endswith(f" {low}"))
+        if not parsing and re.fullmatch(r"[-+.0-9]*|.{1,2}", low):
+            continue  # a number stands in many a message
         if name.startswith(_LIBRARIES) and named:
             return LaunchError(
                 f"{name}={shown(value)} is not understood ({excerpt(error)}); unset it"

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -16,7 +17,8 @@ def follow_umask(path: Path) -> None:
         mode = one.stat().st_mode
         wanted = mode | (0o777 if one.is_dir() else 0o666) & ~mask
         if wanted != mode:
-            one.chmod(wanted)
+            with suppress(OSError):  # some network file systems have no modes to change
+                one.chmod(wanted)
 
 
 def _below(path: Path) -> Iterator[Path]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 MAY_MATTER = frozenset(
     "tools functions documents system instruction input output response prompt completion messages "
     "conversations chosen rejected text_pair sentence2 question2 hypothesis premise context weight "
-    "weights sample_weight target targets title history".split()
+    "weights sample_weight target targets history".split()
 )
 """Names of columns that usually change what a row means."""
 
@@ -195,6 +195,7 @@ def unread_columns(rows: "Dataset", recipe: Recipe) -> list[str]:
     columns = recipe.data.columns
     joined = [name for name in (columns.text, columns.text_pair) if isinstance(name, tuple)]
     read |= {part.partition(".")[0] for names in joined for part in names}
+    read |= set(task_of(recipe).reads_if_there)
     unread = [name for name in rows.column_names if name not in (*read, ROW)]
     if not any(name.lower() in MAY_MATTER for name in unread):
         return []

@@ -196,7 +196,7 @@ def build_run(
         directory=directory,
         task=task,
         tokenizer=tokenizer,
-        base=Base(base_rows, loaded.key_mapping),
+        base=Base(base_rows, loaded.key_mapping, loaded.renewed),
         num_positions=num_positions(inputs.model_config),
         splits=splits,
         order=order,

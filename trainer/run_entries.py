@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trainer.errors import RunDirectoryError
+from trainer.file_errors import remedy
 from trainer.run_files import reason
 
 FOLDERS = ("checkpoints", "model", "adapter", "predictions", "tensorboard", "tokenizer")
@@ -27,7 +28,7 @@ def check_entries(directory: Path) -> None:
             if path.is_symlink():
                 raise RunDirectoryError(
                     f"{path} is a link to {path.readlink()}, and a run changes nothing outside "
-                    f"its directory; put what it leads to in its place, or link the whole run "
+                    f"its directory; move the folder it points to here, or link the whole run "
                     f"directory"
                 )
             if not path.exists():
@@ -52,6 +53,6 @@ def writing_to(directory: Path) -> Generator[None]:
         if error.errno in FULL:
             raise
         raise RunDirectoryError(
-            f"{error.filename or directory} cannot be read or written ({reason(error)}); change "
-            f"that, or choose another --run-dir"
+            f"{error.filename or directory} cannot be read or written ({reason(error)}); "
+            f"{remedy(error, directory)}"
         ) from error

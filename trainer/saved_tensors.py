@@ -26,7 +26,8 @@ def check_weights(checkpoint: Path, saved: SavedTensors, parameters: Parameters)
     kinds = saved.kinds()
     if other := sorted(kinds.keys() ^ parameters.keys()):
         raise CheckpointError(
-            f"{checkpoint} is of another model: {other[0]} is only in one of them"
+            f"{checkpoint} is of another model, or of an earlier version that trained other parts "
+            f"of it: {other[0]} is only in one of them; start again in another --run-dir"
         )
     for name, parameter in parameters.items():
         shape, kind = kinds[name]

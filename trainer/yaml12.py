@@ -7,7 +7,7 @@ import yaml
 
 from trainer.errors import ConfigError, excerpt
 
-MAX_CHARACTERS, MAX_DEPTH, MAX_VALUES, MAX_DIGITS = 200_000, 20, 20_000, 300
+MAX_CHARACTERS, MAX_DEPTH, MAX_VALUES, MAX_DIGITS = 4_000_000, 20, 20_000, 300
 """Bounds of a document. A recipe is far below; what is beyond is another file, or hostile."""
 
 

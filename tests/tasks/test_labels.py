@@ -118,9 +118,7 @@ def test_unchecked_labels_are_taken_as_they_are():
 def test_a_label_for_each_row_is_refused_at_once(num_rows, kind):
     labels = [kind(number) for number in range(num_rows)]
     made, start = rows(labels), time.monotonic()
-    with pytest.raises(
-        DataError, match=r"different labels in [0-9,]+ rows .*, and no classes"
-    ) as no:
+    with pytest.raises(DataError, match=r"different labels in [0-9,]+ rows .*, not classes") as no:
         label_names(made, "label")
     assert time.monotonic() - start < 2
     assert len(str(no.value)) <= LONGEST_MESSAGE

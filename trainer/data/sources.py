@@ -90,7 +90,8 @@ def _take(
         for key, name in columns.items()
         if isinstance(name, tuple) or (name is not None and "." in name)
     }
-    check_columns(source, {column: column for column in data.exclude}, "data.exclude")
+    needing = {name: rows for name, rows in source.items() if name != spare}
+    check_columns(needing, {column: column for column in data.exclude}, "data.exclude")
     needed = {key: name for key, name in made.items() if key not in TARGETS}
     needed |= {} if data.documents == "rows" else {"text": columns["text"]}
     check_columns(source, needed)
@@ -104,7 +105,10 @@ def _take(
             rows = _first(rows, data.max_rows)
         here = {key: column for key, column in made.items() if _is_in(rows, column)}
         try:
-            kept, note = exclude(resolve_columns(rows, here), data.exclude, name)
+            if name == spare and not all(_is_in(rows, column) for column in data.exclude):
+                kept, note = resolve_columns(rows, here), None  # whether it is of use is seen later
+            else:
+                kept, note = exclude(resolve_columns(rows, here), data.exclude, name)
         except DataError as error:
             if name != spare:
                 raise

@@ -82,12 +82,17 @@ def look_at_checkpoint(
             f"those of transformers"
         )
     classifies = auto.__name__ == "AutoModelForSequenceClassification"
-    has_head = not of_head <= names.missing
+    deciding = of_head
+    if classifies:  # what stands before the rows of the labels, a masked language model has, too
+        deciding = {key for key, _ in head_labels.rows_of_labels(made.config, auto)} or of_head
+    has_head = not deciding <= names.missing
     renewed = model.fresh_head and auto.__name__ in OWN_HEAD  # not the language model of zero-shot
     if has_head and not renewed and classifies and head_labels.is_of_another_task(stored):
         renewed = True
         kind = excerpt(stored.architectures[0])
-        notes.append(f"the head of {shown(name)}, a {kind}, has another task; this one is new")
+        notes.append(
+            f"the head of {shown(name)}, a {kind}, is for another task; a new one is drawn"
+        )
     rows = None
     if has_head and not renewed:
         _check_head_sizes(names, name, classifies=classifies)

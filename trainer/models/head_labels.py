@@ -79,21 +79,29 @@ def order_of_rows(
 @torch.no_grad()
 def arrange_rows(model: Any, auto: Any, order: list[int]) -> None:
     """Puts the rows of a classification head into an order: all that depends on num_labels."""
+    for name, axis in rows_of_labels(model.config, auto):
+        weight = model.get_parameter(name)
+        index = torch.tensor(order, device=weight.device)
+        weight.data = weight.data.index_select(axis, index)
+
+
+def rows_of_labels(model_config: Any, auto: Any) -> list[tuple[str, int]]:
+    """Returns the names of the weights that have a row for each label, and the axis of the rows."""
     shapes: list[dict[str, torch.Size]] = []
-    for count in (len(order), len(order) + 1):
-        other = copy.deepcopy(model.config)
+    for count in (model_config.num_labels, model_config.num_labels + 1):
+        other = copy.deepcopy(model_config)
         other.num_labels = count
         if hasattr(other, "quantization_config"):
             del other.quantization_config
         with torch.device("meta"):
             built = auto.from_config(other, trust_remote_code=False)
         shapes.append({name: one.shape for name, one in built.named_parameters()})
-    for name, shape in shapes[0].items():
-        for axis, (few, many) in enumerate(zip(shape, shapes[1][name], strict=True)):
-            if few != many:
-                weight = model.get_parameter(name)
-                index = torch.tensor(order, device=weight.device)
-                weight.data = weight.data.index_select(axis, index)
+    return [
+        (name, axis)
+        for name, shape in shapes[0].items()
+        for axis, (few, many) in enumerate(zip(shape, shapes[1][name], strict=True))
+        if few != many
+    ]
 
 
 @torch.no_grad()

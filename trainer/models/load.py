@@ -29,6 +29,8 @@ class Base:
     """Of its vocabulary, before new tokens."""
     key_mapping: dict[str, str] | None
     """Patterns of names in its files, and what they are in the model of the task."""
+    renewed: bool = False
+    """Whether its own head was put aside for a new one, which may have another size."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class LoadedModel:
     """What a reader of the results should know of the pretrained weights."""
     key_mapping: dict[str, str] | None = None
     """Patterns of names in the checkpoint, and what they are in the model."""
+    renewed: bool = False
+    """Whether the checkpoint had another head, for which a new one was drawn."""
 
 
 def load_model(
@@ -79,7 +83,7 @@ def load_model(
     torch.manual_seed(seed)
     fresh: list[str] = []
     notes: list[str] = []
-    key_mapping = None
+    key_mapping, renewed = None, False
     if shape_only or (fetch_only and model.initialization == "random"):
         with torch.device("meta"):
             built = from_numbers(auto, model, model_config).to(dtype)
@@ -105,14 +109,15 @@ def load_model(
 
         found = look_at_checkpoint(auto, model, model_config, read, prefixes)
         built, fresh, notes = found.model, [*found.fresh], [*found.notes]
-        key_mapping = found.key_mapping
+        key_mapping, renewed = found.key_mapping, found.renewed
         if not fetch_only:
             built = _load_checkpoint(auto, model, model_config, found, dtype, mode, seed)
             notes += check_values(built, name, fresh)
     if tokenizer_size > rows:
         grow_vocabulary(built, tokenizer_size)
     built.config.pad_token_id = pad
-    return LoadedModel(built, head_modules(built), tuple(fresh), tuple(notes), key_mapping)
+    head = head_modules(built)
+    return LoadedModel(built, head, tuple(fresh), tuple(notes), key_mapping, renewed)
 
 
 def from_numbers(auto: Any, model: config.Model, model_config: Any) -> Any:

@@ -129,10 +129,9 @@ def check_quantisation(model_config: Any, mode: str) -> None:
 
 def check_weight_files(folder: Path) -> None:
     """Raises ConfigError for a list of shards that is damaged, or names others than its own."""
-    for name in WEIGHTS[1::2]:
+    read = next((name for name in WEIGHTS if (folder / name).is_file()), "")
+    for name in [read] if read.endswith(".index.json") else []:  # what else lies there is not read
         index = folder / name
-        if not index.is_file() or (folder / name.removesuffix(".index.json")).is_file():
-            continue
         try:
             files = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
             homes = _homes(index)

@@ -32,6 +32,8 @@ NO_WEIGHT = re.compile(
     r"(^|\.)(position_ids|token_type_ids|num_batches_tracked)$"
     r"|rotary[a-z_]*\.(inv_freq|original_inv_freq|cos_cached|sin_cached)$"
     r"|(attn|attention)\.(bias|masked_bias|causal_mask)$"  # GPT-2's mask, in old checkpoints
+    r"|embeddings?\._weight$"  # which ELECTRA's way of training has left in mDeBERTa and others
+    r"|(^|\.)(version|_float_tensor)$"  # of fairseq
 )
 """Names of what is computed, and was stored by some versions of transformers."""
 
@@ -175,9 +177,9 @@ def check_backbone(backbone: Backbone, names: Names, name: str) -> None:
         )
     if extra:
         raise ConfigError(
-            f"{KEY}: {name} holds {len(extra):,} weights of a backbone for which the {kind} of its "
-            f"config.json has no place, such as {extra[0]}; mend config.json, such as its number "
-            f"of layers, or name another checkpoint"
+            f"{KEY}: {name} holds weights of a backbone for which the {kind} of its config.json "
+            f"has no place ({len(extra):,}, such as {extra[0]}); correct config.json, for example "
+            f"its number of layers, or name another checkpoint"
         )
     twice = sorted(key for key in names.unexpected if _is_wrapped_copy(backbone, weights, key))
     if twice:

@@ -1,5 +1,6 @@
 """The card of exported adapters: the lines that load them onto their base."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from trainer.config import Recipe
 from trainer.models.load import QUANTISED, Base
 from trainer.models.span_head import how_to_load
 from trainer.models.vocabulary_size import output_layer
+from trainer.report.markup import as_markdown
 
 
 def adapter_card(name: str, recipe: Recipe, model: Any, auto_model: str, base: Base) -> str:
@@ -16,13 +18,14 @@ def adapter_card(name: str, recipe: Recipe, model: Any, auto_model: str, base: B
     if path is None or settings.initialization == "random":
         what = "The base is random weights of one run, so these adapters load onto nothing else."
         return (
-            f"---\nlibrary_name: peft\n---\n\n# {name}\n\n{what} `model/` beside them is whole.\n"
+            f"---\nlibrary_name: peft\n---\n\n# {as_markdown(name)}\n\n{what} `model/` beside them "
+            f"is whole.\n"
         )
-    known = "" if Path(path).is_dir() else f"base_model: {path}\n"
+    known = "" if Path(path).is_dir() else f"base_model: {json.dumps(path, ensure_ascii=False)}\n"
     parts = [
-        f"---\nlibrary_name: peft\n{known}---\n\n# {name}",
-        f"Adapters by {mode} on the base {path}, and what else has changed. In the folder that "
-        f"holds this file they are loaded by",
+        f"---\nlibrary_name: peft\n{known}---\n\n# {as_markdown(name)}",
+        f"Adapters by {mode} on the base {as_markdown(path)}, and what else has changed. Load them "
+        f"in the folder that holds this file:",
         "\n".join(["```python", *_lines(recipe, model, auto_model, base), "```"]),
         "The whole model, with its tokenizer, is in `model/` beside this folder.",
         how_to_load(model),
@@ -38,7 +41,7 @@ def _lines(recipe: Recipe, model: Any, auto_model: str, base: Base) -> list[str]
         given.append(f"revision={settings.revision!r}")
     if auto_model == "AutoModelForSequenceClassification":
         given.append(f"num_labels={config.num_labels}")
-    if getattr(settings, "fresh_head", False):
+    if base.renewed:
         given.append("ignore_mismatched_sizes=True")
     if pad is not None and pad < base.rows:
         given.append(f"pad_token_id={pad}")

@@ -28,7 +28,7 @@ from trainer.tracking import metrics_at, read_lines
 def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
     """Measures the last and the best step, exports the better one, and writes the results."""
     directory = run.directory
-    lines = read_lines(directory / "metrics.jsonl") if accelerator.is_main_process else []
+    lines = on_main(accelerator, lambda: read_lines(directory / "metrics.jsonl"))
     lines = with_macro_averages(lines)  # a run may have been begun with an earlier version
     final: dict[str, Any] = {"step": state.step, "epoch": run.order.epoch_of(state.step - 1) + 1}
     final["metrics"] = metrics_at(lines, state.step)

@@ -12,6 +12,9 @@ MOST_LABELS = 1000
 FEW_LABELS = 10
 """So many may each stand in one row only, as in a small example."""
 
+ALMOST_ALL = 0.9
+"""Share of the rows with a label of their own from which a column holds no classes."""
+
 _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,300}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?%?")
 _DECIMAL_COMMA = re.compile(r"[-+]?[0-9]{1,300},[0-9]+")
 _NO_NUMBER = {"", "-", "?", "na", "n/a", "nan", "none", "null", "missing", "inf", "-inf"}
@@ -57,12 +60,12 @@ def problem_of_labels(
             f"classification takes one, and several are not supported yet: name a column with one "
             f"label a row, {in_recipe}"
         )
-    if len(labels) > max(FEW_LABELS, num_rows / 2) or len(labels) > MOST_LABELS:
+    if len(labels) > max(FEW_LABELS, ALMOST_ALL * num_rows) or len(labels) > MOST_LABELS:
         most = "more than 1,000" if len(labels) > MOST_LABELS else f"{len(labels):,}"
-        found = "numbers, such as scores or ids" if whole else "texts, such as ids"
+        found = "scores or ids" if whole else "ids or free text"
         return (
-            f"has {most} different labels in {num_rows:,} rows ({listed(sorted(labels), 3)}): "
-            f"{found}, and no classes; name the column of the classes, {in_recipe}"
+            f"has {most} different labels in {num_rows:,} rows ({listed(sorted(labels), 3)}), "
+            f"which look like {found}, not classes; name the column of the classes, {in_recipe}"
         )
     for _, same in groupby(sorted(labels, key=folded), key=folded):
         spellings = sorted(same)
