@@ -283,6 +283,8 @@ def test_a_variable_that_a_library_does_not_understand(monkeypatch):
     assert isinstance(told, TrainerError)
     assert str(told).startswith("HF_HUB_DOWNLOAD_TIMEOUT=soon is not understood")
     assert value_error(ValueError("invalid literal for int(): 'later'")) is None
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # a number that stands in many a message
+    assert value_error(RuntimeError("tensor a must match at non-singleton dimension 1")) is None
 
 
 def test_status_is_json_with_room_for_another(tmp_path):

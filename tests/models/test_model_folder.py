@@ -12,6 +12,7 @@ import pytest
 import tiny_models
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 from tiny_models import SIZES
 from transformers import AutoTokenizer
 
@@ -112,6 +113,15 @@ def test_other_formats_are_named(folder: Path, tmp_path: Path) -> None:
     for name in ("", " "):
         with pytest.raises(ConfigError, match="is empty"):
             check_origin(config.Model(name_or_path=name))
+
+
+def test_what_is_not_read_may_be_left_over(folder: Path) -> None:
+    """An index of .bin files that were not fetched, and an embedding of another way of training."""
+    edit(folder / "pytorch_model.bin.index.json", weight_map={"a": "pytorch_model-1.bin"})
+    weights = load_file(folder / "model.safetensors")
+    weights["model.embed_tokens._weight"] = torch.zeros(3)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert load(folder).fresh == ()
 
 
 def test_an_index_reads_its_own_folder_only(folder: Path, tmp_path: Path) -> None:

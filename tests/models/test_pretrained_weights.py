@@ -172,7 +172,7 @@ DAMAGES: dict[str, tuple[Callable[[Weights], Weights], str]] = {
                 if "layers.1." in key
             }
         ),
-        r"holds 9 weights .* no place, such as model\.layers\.2\.",
+        r"no place \(9, such as model\.layers\.2\.",
     ),
     "adapters not merged": (
         lambda weights: (
@@ -295,7 +295,7 @@ def test_a_head_of_another_task_is_no_head_of_this_one(tmp_path: Path) -> None:
     save(tmp_path, "bert", "AutoModelForTokenClassification")
     loaded = load(tmp_path)
     assert loaded.fresh == ("bert.pooler.dense", "classifier")
-    assert "BertForTokenClassification, has another task" in loaded.notes[0]
+    assert "BertForTokenClassification, is for another task" in loaded.notes[0]
     stored = load_file(tmp_path / "model.safetensors")
     assert not torch.equal(loaded.model.classifier.weight, stored["classifier.weight"])
 
@@ -326,7 +326,7 @@ def test_layers_that_config_json_leaves_out_are_not_cut_off_in_silence(tmp_path:
     save(tmp_path, "bert", MASKED)
     file = tmp_path / "config.json"
     values = json.loads(file.read_text())
-    for layers, sentence in ((1, "holds 16 weights"), (3, "16 of the")):
+    for layers, sentence in ((1, r"no place \(16, "), (3, "16 of the")):
         file.write_text(json.dumps(copy.deepcopy(values) | {"num_hidden_layers": layers}))
         with pytest.raises(ConfigError, match=sentence):
             load(tmp_path)

@@ -32,7 +32,7 @@ NO_WEIGHT = re.compile(
     r"(^|\.)(position_ids|token_type_ids|num_batches_tracked)$"
     r"|rotary[a-z_]*\.(inv_freq|original_inv_freq|cos_cached|sin_cached)$"
     r"|(attn|attention)\.(bias|masked_bias|causal_mask)$"  # GPT-2's mask, in old checkpoints
-    r"|embeddings?\._weight$"  # which ELECTRA's way of training has left in mDeBERTa and others
+    r"|embed[a-z_]*\._weight$"  # which ELECTRA's way of training has left in mDeBERTa and others
     r"|(^|\.)(version|_float_tensor)$"  # of fairseq
 )
 """Names of what is computed, and was stored by some versions of transformers."""
