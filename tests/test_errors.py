@@ -1,6 +1,7 @@
 """Messages stay readable whatever goes into them."""
 
-from trainer.errors import LONGEST_MESSAGE, DataError, excerpt, listed
+from trainer.errors import DataError
+from trainer.wording import LONGEST_MESSAGE, excerpt, listed
 
 
 def test_a_short_text_is_its_own_excerpt() -> None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from trainer import config
 from trainer.optim import build_optimizer, parameter_groups
+from trainer.recipe import schema
 
 OPTIMIZERS = ("adamw", "sgd", "adamw_8bit", "paged_adamw_8bit")
 
@@ -43,7 +43,7 @@ def test_each_optimizer_lowers_a_loss(name: str) -> None:
     torch.manual_seed(0)
     module = Block()
     optimizer = build_optimizer(
-        parameters(module), config.Optimizer(name=name, learning_rate=1e-2, momentum=0.5)
+        parameters(module), schema.Optimizer(name=name, learning_rate=1e-2, momentum=0.5)
     )
     before = {key: value.detach().clone() for key, value in module.named_parameters()}
     losses = []
@@ -61,7 +61,7 @@ def test_each_optimizer_lowers_a_loss(name: str) -> None:
 def test_a_step_without_gradient_is_the_decay_alone(name: str) -> None:
     module = Block()
     optimizer = build_optimizer(
-        parameters(module), config.Optimizer(name=name, learning_rate=0.1, weight_decay=0.2)
+        parameters(module), schema.Optimizer(name=name, learning_rate=0.1, weight_decay=0.2)
     )
     before = {key: value.detach().clone() for key, value in module.named_parameters()}
     for parameter in module.parameters():
@@ -75,7 +75,7 @@ def test_a_step_without_gradient_is_the_decay_alone(name: str) -> None:
 @pytest.mark.parametrize("name", ["adamw_8bit", "paged_adamw_8bit"])
 def test_8bit_moments_are_bytes_where_a_tensor_is_large(name: str) -> None:
     module = Block()
-    optimizer = build_optimizer(parameters(module), config.Optimizer(name=name))
+    optimizer = build_optimizer(parameters(module), schema.Optimizer(name=name))
     for parameter in module.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
@@ -86,7 +86,7 @@ def test_8bit_moments_are_bytes_where_a_tensor_is_large(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_settings_reach_the_optimizer(name: str) -> None:
-    settings = config.Optimizer(
+    settings = schema.Optimizer(
         name=name, learning_rate=0.3, betas=(0.8, 0.95), eps=1e-4, momentum=0.7, weight_decay=0.2
     )
     for group in build_optimizer(parameters(Block()), settings).param_groups:
@@ -100,7 +100,7 @@ def test_settings_reach_the_optimizer(name: str) -> None:
 def test_adamw_is_torchs_own() -> None:
     """One step by hand: the first moments cancel, so it moves by the learning rate."""
     weight = nn.Parameter(torch.tensor([[1.0, -2.0]]))
-    settings = config.Optimizer(learning_rate=0.1, weight_decay=0.5, eps=1e-12)
+    settings = schema.Optimizer(learning_rate=0.1, weight_decay=0.5, eps=1e-12)
     optimizer = build_optimizer({"weight": weight}, settings)
     weight.grad = torch.tensor([[3.0, -0.01]])
     optimizer.step()

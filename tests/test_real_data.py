@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.commands import train
+from trainer.cli.commands import train
 
 FOLDER = Path(os.environ.get("TRAINER_TEST_DATA", "/nonexistent"))
 pytestmark = pytest.mark.skipif(

@@ -7,7 +7,8 @@ import pytest
 from accelerate import Accelerator
 
 from trainer.state import TrainState
-from trainer.tracking import Tracker, read_lines
+from trainer.tracking.metric_lines import read_lines
+from trainer.tracking.tracker import Tracker
 
 
 def step(state: TrainState, *, loss: float = 1.0, skipped: bool = False) -> TrainState:

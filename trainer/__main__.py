@@ -10,14 +10,14 @@ for _number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
 
 import sys  # noqa: E402
 
-from trainer import outlets, signals  # noqa: E402
+from trainer.process import outlets, signals  # noqa: E402
 
 
 def main() -> None:
     """Runs the command line in a process of its own, which hears signals from here to its end."""
     outlets.open_outlets()  # first: a descriptor that is closed would be the listener's
     signals.start()
-    from trainer.cli import main as command_line
+    from trainer.cli.app import main as command_line
 
     try:
         command_line()

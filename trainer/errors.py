@@ -1,4 +1,4 @@
-"""Errors that a user can mend: each is one sentence that says how, and ends a command with code 2.
+"""User-fixable errors: the message says how to fix what is wrong, and a command exits with 2.
 
 TrainerError
 ├── ConfigError        a recipe, an override or a command line that cannot be right
@@ -11,44 +11,12 @@ TrainerError
 └── DivergedError      the loss or the gradient is no finite number any more
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+
+from trainer.wording import LONGEST_MESSAGE, excerpt
 
 DONE, WRONG, STOPPED, INTERRUPTED = 0, 2, 85, 130
 """Exit codes: all done, something to mend, stopped by a signal and to be resumed, Ctrl-C."""
-
-
-LONGEST_MESSAGE = 500
-"""Characters of the longest message: what comes from data or libraries can be megabytes long."""
-
-
-def excerpt(value: object, most: int = 80) -> str:
-    """Returns `value` as text of at most `most` characters; of a longer one the rest is counted."""
-    text = str(value)
-    if len(text) <= most:
-        return text
-    tail = f"… ({len(text):,} characters)"
-    return text[: most - len(tail)] + tail
-
-
-def listed(values: Iterable[object], most: int = 8) -> str:
-    """Returns the first `most` values with commas between them, each an excerpt, and how many more
-    there are."""
-    shown = [excerpt(value, 60) for value in values]
-    rest = len(shown) - most
-    return ", ".join(shown[:most]) + (f" and {rest:,} more" if rest > 0 else "")
-
-
-def together(origin: str, problems: Iterable[str]) -> str:
-    """Returns one message of as many different problems as it has room for, a line each, and how
-    many more there are."""
-    message, found = f"{excerpt(origin, 100)}: " if origin else "", list(dict.fromkeys(problems))
-    for position, problem in enumerate(found):
-        line = "\n  " * (position > 0) + excerpt(problem, LONGEST_MESSAGE // 2)
-        rest = f"\n  and {len(found) - position:,} more problems"
-        if len(message) + len(line) + len(rest) > LONGEST_MESSAGE:
-            return message + rest
-        message += line
-    return message
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -64,13 +32,28 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 class TrainerError(Exception):
-    """Base of every error whose message tells a user what to mend.
+    """Base of all errors that a user can fix.
 
-    A message of more than LONGEST_MESSAGE characters is cut, whatever went into it.
+    `str(error)` is the message, followed by the hint if there is one, and is cut after
+    LONGEST_MESSAGE characters. Programs read the attributes instead of the text.
     """
 
-    def __init__(self, message: str = "") -> None:
-        super().__init__(excerpt(message, LONGEST_MESSAGE))
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        key: str | None = None,
+        value: object = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(excerpt(f"{message}; {hint}" if hint else message, LONGEST_MESSAGE))
+        self.key = key
+        """What is wrong: a dotted recipe key, a command-line option, a column, an environment
+        variable or a file name."""
+        self.value = value
+        """The value that `key` has."""
+        self.hint = hint
+        """How to fix it: the part of the message after the last semicolon."""
 
 
 class ConfigError(TrainerError):

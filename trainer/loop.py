@@ -10,15 +10,15 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 
-from trainer.engine import accumulating, global_grad_norm, zero_grad_norm
+from trainer.assembly.memory_advice import run_memory
+from trainer.distributed.collectives import any_rank, any_rank_of_each, sum_over_ranks
+from trainer.engines.loss_scale import loss_scale
+from trainer.engines.portable_state import accumulating, global_grad_norm, zero_grad_norm
+from trainer.engines.sharding import zero_stage
 from trainer.errors import DivergedError, Stopped
-from trainer.evaluation import evaluate, loss_by_term
-from trainer.loss_scale import loss_scale
-from trainer.memory_advice import run_memory
-from trainer.ranks import any_rank, any_rank_of_each, sum_over_ranks
+from trainer.evaluation.evaluate import evaluate, loss_by_term
 from trainer.run import Run
 from trainer.schedule import learning_rate
-from trainer.sharding import zero_stage
 from trainer.state import TrainState
 from trainer.tasks.base import Batch
 
@@ -70,7 +70,7 @@ def train(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
             run.stop.leave_time_for(run.saver.reserve, step=time.monotonic() - started)
             stopping, writing = any_rank_of_each(accelerator, run.stop.requested, run.saver.busy)
             if not writing:
-                run.saver.finish(run)
+                run.saver.finish()
             logging = state.step % recipe.tracking.log_every_steps == 0 or ends_epoch(run, state)
             last = state.step == run.num_steps
             if logging or last or awaits_evaluation(run, state) or stopping:
@@ -104,12 +104,12 @@ def train(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
         ):
             doing = f"saving the checkpoint of step {state.step}"
             with run_memory(run, accelerator, "saving", doing):
-                run.saver.save(run, state)
+                run.saver.save(state, ends_epoch=ends_epoch(run, state))
             stopping = stopping or any_rank(accelerator, run.stop.requested)
         clock += time.monotonic() - pause  # evaluating and saving are no training time
         if stopping:
             break
-    run.saver.finish(run)
+    run.saver.finish()
     return state
 
 

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer import config
 from trainer.errors import ConfigError
+from trainer.recipe import schema
 
 
 def build_optimizer(
-    parameters: dict[str, nn.Parameter], settings: config.Optimizer
+    parameters: dict[str, nn.Parameter], settings: schema.Optimizer
 ) -> torch.optim.Optimizer:
     """Returns the optimizer over `parameters`; weight decay spares biases and normalisation.
 

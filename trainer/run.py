@@ -1,48 +1,25 @@
-"""Wires a run together: the one place where recipe, data, model and engine meet."""
+"""Run: the frozen record of what training and evaluation need."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
-from trainer.checkpoint import CheckpointStore
-from trainer.config import Recipe
-from trainer.data.prepare import (
-    PreparedSplit,
-    content_key,
-)
-from trainer.disk_space import CheckpointSize, checkpoint_size
-from trainer.errors import ConfigError, LaunchError
-from trainer.inputs import build_inputs, digest_of_rows
-from trainer.launch import check_engine, prepare
-from trainer.memory_advice import recipe_memory
-from trainer.micro_batch import resolve_micro_batch_size
-from trainer.models.dropout import speed_up_dropout
-from trainer.models.export import dense_weight, packed_layer
-from trainer.models.first_token import compute_first_token_alone
-from trainer.models.load import QUANTISED, Base, LoadedModel, load_model
-from trainer.models.own_tokens import new_tokens
-from trainer.models.parameters import ParameterCounts, count_parameters, trainable_parameters
-from trainer.models.positions import num_positions
-from trainer.models.row_gradients import use_row_gradients
-from trainer.models.tokenizer import num_rows, pads_with_a_word
-from trainer.models.tuning import apply_tuning
-from trainer.optim import build_optimizer
+from trainer.checkpoints.disk_space import CheckpointSize
+from trainer.checkpoints.save import Saver
+from trainer.checkpoints.store import CheckpointStore
+from trainer.data.encoded import PreparedSplit
+from trainer.engines.precision import Precision
+from trainer.models.load import Base
+from trainer.models.parameters import ParameterCounts
 from trainer.order import DataOrder
-from trainer.precision import COMPUTE_DTYPES, Precision, resolve_precision
-from trainer.preemption import StopRequest
-from trainer.rank_times import RankTimes
-from trainer.ranks import any_rank
-from trainer.saving import Saver
-from trainer.schedule import total_steps
-from trainer.sharded_start import load_on_main, make_room, shard_from_main, starts_sharded
-from trainer.sharding import sharding, whole_weight
-from trainer.tasks.base import Objective, Task
-from trainer.tracking import Tracker
+from trainer.process.stop_request import StopRequest
+from trainer.recipe.schema import Recipe
+from trainer.tasks.base import Task
+from trainer.tracking.rank_times import RankTimes
+from trainer.tracking.tracker import Tracker
 
 Baseline = Literal["pretrained", "untrained head", "random weights"]
 
@@ -88,165 +65,3 @@ class Run:
     scaler: Any
     notes: tuple[str, ...]
     """What a reader of the results should know of data and model."""
-
-
-def build_run(
-    recipe: Recipe, accelerator: Accelerator, directory: Path, stop: StopRequest | None = None
-) -> Run:
-    """Returns the run of a recipe in a directory, at step 0, with the same weights on every rank.
-
-    Raises ConfigError and DataError for whatever in recipe and data cannot go together.
-    """
-    micro_batch_size = resolve_micro_batch_size(
-        recipe.batch.global_batch_size, recipe.batch.micro_batch_size, accelerator.num_processes
-    )
-    precision = resolve_precision(recipe.precision)
-    if recipe.tuning.mode in QUANTISED and recipe.tuning.bias != "none" and precision != "fp32":
-        raise ConfigError(
-            f"tuning.bias: {recipe.tuning.bias} with {recipe.tuning.mode}: in {precision} "
-            f"bitsandbytes rounds trained biases; use none, or precision: fp32"
-        )
-    with recipe_memory(recipe, "data", "preparing the data"):
-        inputs = build_inputs(recipe, directory)
-    task, tokenizer, splits = inputs.task, inputs.tokenizer, inputs.splits
-    notes = [*inputs.notes]
-
-    def load(*, shape_only: bool = False) -> LoadedModel:
-        return load_model(
-            recipe.model,
-            inputs.model_config,
-            auto_model=task.auto_model,
-            tokenizer_size=num_rows(tokenizer),
-            mode=recipe.tuning.mode,
-            frozen_dtype=COMPUTE_DTYPES[precision],
-            seed=recipe.seed,
-            shape_only=shape_only,
-        )
-
-    sharded = starts_sharded(accelerator, recipe)
-    loaded = load_on_main(accelerator, load) if sharded else load()
-    notes += loaded.notes
-    if recipe.tuning.mode != "full" and recipe.model.initialization == "random":
-        notes.append("the frozen backbone is random: little can be learned on top of it")
-    if getattr(recipe.task, "zero_shot", None) is not None and task.zero_shot is None:
-        notes.append("no zero-shot: random weights have learned nothing")
-    base_rows: int = inputs.model_config.vocab_size
-    new = new_tokens(recipe.model, tokenizer, base_rows)
-    notes += _notes_on_tokens(recipe, new, accelerator)
-    if pads_with_a_word(tokenizer):
-        loaded.model.get_input_embeddings().padding_idx = None  # else that word would not learn
-    model = apply_tuning(
-        loaded,
-        recipe.tuning,
-        trains_head=task.trains_head,
-        gradient_checkpointing=recipe.model.gradient_checkpointing,
-        new_tokens=new,
-        revision=recipe.model.revision,
-    )
-    if accelerator.device.type == "cpu":
-        speed_up_dropout(model)
-    if task.reads_logits_alone:
-        compute_first_token_alone(loaded.model)
-    counts = count_parameters(model)
-    size = checkpoint_size(trainable_parameters(model).values(), recipe.optimizer)
-    objective = Objective(model, task)
-    if accelerator.distributed_type != DistributedType.DEEPSPEED:  # which casts before it moves
-        objective.to(accelerator.device)
-    if sharded:
-        make_room(accelerator, objective, COMPUTE_DTYPES[precision])
-    made = build_optimizer(trainable_parameters(model), recipe.optimizer)
-    if sharded:
-        shard_from_main(accelerator, objective)
-    canary = packed_layer(model)
-    before = None if canary is None else dense_weight(canary).float().cpu()
-    objective, optimizer = prepare(accelerator, objective, made)
-    if canary is not None and before is not None:
-        with whole_weight(objective, canary.weight):
-            same = torch.equal(dense_weight(canary).float().cpu(), before)
-        if any_rank(accelerator, not same):
-            raise LaunchError(
-                f"the engine changed weights that are stored in {recipe.tuning.mode}; launch with "
-                f"accelerate_configs/ddp.yaml"
-            )
-    check_engine(
-        accelerator,
-        objective,
-        optimizer,
-        micro_batch_size=micro_batch_size,
-        recipe=recipe,
-        precision=precision,
-        made=made,
-    )
-
-    train = splits["train"]
-    if accelerator.device.type == "cpu" and accelerator.distributed_type == DistributedType.NO:
-        tokens_per_step = recipe.batch.global_batch_size * train.lengths.mean()
-        use_row_gradients(model, made, tokens_per_step=tokens_per_step)
-    order = DataOrder(
-        seed=recipe.seed,
-        lengths=train.lengths,
-        global_batch_size=recipe.batch.global_batch_size,
-        length_bucketing=recipe.data.length_bucketing,
-    )
-    num_steps = total_steps(recipe.schedule, order.steps_per_epoch)
-    weights = [term.weight for term in task.loss_terms]
-    store = CheckpointStore(directory / "checkpoints")
-    return Run(
-        recipe=recipe,
-        directory=directory,
-        task=task,
-        tokenizer=tokenizer,
-        base=Base(base_rows, loaded.key_mapping, loaded.renewed),
-        num_positions=num_positions(inputs.model_config),
-        splits=splits,
-        order=order,
-        order_digest=content_key(order=order.digest(), rows=digest_of_rows(train.rows, recipe)),
-        model=model,
-        objective=objective,
-        optimizer=optimizer,
-        # Names without the engine's and the objective's wrapping, in checkpoints as in memory.
-        parameters=trainable_parameters(model),
-        counts=counts,
-        baseline_is=_baseline_of(loaded),
-        term_weights=torch.tensor(weights, dtype=torch.float64, device=accelerator.device),
-        micro_batch_size=micro_batch_size,
-        num_steps=num_steps,
-        precision=precision,
-        launch={
-            "processes": accelerator.num_processes,
-            "precision": precision,
-            "sharding": sharding(objective),
-        },
-        store=store,
-        checkpoint_size=size,
-        saver=Saver(accelerator, store, size, in_background=recipe.checkpoint.in_background),
-        stop=stop or StopRequest(),
-        tracker=Tracker(accelerator, directory / "metrics.jsonl", num_steps=num_steps),
-        rank_times=RankTimes(accelerator),
-        scaler=accelerator.scaler,
-        notes=tuple(notes),
-    )
-
-
-def _notes_on_tokens(recipe: Recipe, new: list[int], accelerator: Accelerator) -> list[str]:
-    """Returns what is to be said of tokens that the model has not seen; refuses what fails."""
-    mode = recipe.tuning.mode
-    if not new or mode == "full":
-        return []
-    if mode == "head_only":
-        return [f"{len(new)} new tokens keep the mean of the others: head_only learns none of them"]
-    plugin: Any = accelerator.deepspeed_plugin
-    in_shards = plugin is not None and plugin.zero_stage == 3
-    if in_shards or accelerator.distributed_type == DistributedType.FSDP:
-        raise LaunchError(
-            f"model.tokenizer: {len(new)} new tokens with tuning.mode: {mode} are learned row by "
-            f"row, which a sharded vocabulary is not; launch with accelerate_configs/ddp.yaml or "
-            f"zero2.yaml"
-        )
-    return [f"{len(new)} new tokens learn beside the adapters"]
-
-
-def _baseline_of(loaded: LoadedModel) -> Baseline:
-    if "*" in loaded.fresh:
-        return "random weights"
-    return "untrained head" if loaded.fresh else "pretrained"

@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
-from trainer.errors import excerpt
+from trainer.wording import excerpt
 
 
 @dataclass(frozen=True, kw_only=True)

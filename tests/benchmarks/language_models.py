@@ -55,9 +55,9 @@ class Ours:
     """The package's own loop, over one epoch at a time."""
 
     def __init__(self, given: argparse.Namespace, folder: Path, *, packing: bool) -> None:
-        from trainer.launch import build_accelerator
-        from trainer.recipe import parse_recipe
-        from trainer.run import build_run
+        from trainer.assembly.build import build_run
+        from trainer.engines.accelerator import build_accelerator
+        from trainer.recipe.reading import parse_recipe
         from trainer.state import TrainState
 
         recipe = parse_recipe(recipe_values(given, packing=packing), "benchmark")

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from rivals import BATCH, PlainLoop, recipe_values
 
-from trainer.evaluation import evaluate
-from trainer.launch import build_accelerator
+from trainer.assembly.build import build_run
+from trainer.engines.accelerator import build_accelerator
+from trainer.evaluation.evaluate import evaluate
 from trainer.loop import train
-from trainer.recipe import parse_recipe
-from trainer.run import build_run
+from trainer.recipe.reading import parse_recipe
 from trainer.state import TrainState
 
 

@@ -23,11 +23,11 @@ from typing import Any
 import safetensors
 import torch
 
-from trainer.disk_space import bytes_in
-from trainer.launch import build_accelerator
+from trainer.assembly.build import build_run
+from trainer.checkpoints.disk_space import bytes_in
+from trainer.engines.accelerator import build_accelerator
 from trainer.loop import train
-from trainer.recipe import parse_recipe
-from trainer.run import build_run
+from trainer.recipe.reading import parse_recipe
 from trainer.state import TrainState
 
 NUM_STEPS, EVERY, ROUNDS = 25, 8, 3
@@ -77,9 +77,9 @@ def measure(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     blocked: list[float] = []
     save = run.saver.save
 
-    def timed(*arguments: Any) -> None:
+    def timed(*arguments: Any, **named: Any) -> None:
         begun = time.monotonic()
-        save(*arguments)
+        save(*arguments, **named)
         blocked.append(time.monotonic() - begun)
 
     run.saver.save = timed

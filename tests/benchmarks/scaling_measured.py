@@ -133,7 +133,7 @@ def stored_bytes(found: Iterable[Tensor | None]) -> int:
 
 def held_parts(run: Any, engine: Engine) -> dict[str, int]:
     """Returns the bytes that this rank holds now, by what they hold."""
-    from trainer.engine import base_optimizer
+    from trainer.engines.portable_state import base_optimizer
 
     parameters, objective = list(run.objective.parameters()), run.objective
     moments = stored_bytes(tensors(list(base_optimizer(run.optimizer).state.values())))
@@ -192,11 +192,11 @@ def measure_engine(engine: Engine, ranks: int, folder: Path) -> dict[str, Any]:
     """Returns what steps of a real run held, sent and took on this rank."""
     counter = Counter()  # before anything keeps the functions that it replaces
 
-    from trainer.engine import base_optimizer
-    from trainer.launch import build_accelerator
+    from trainer.assembly.build import build_run
+    from trainer.engines.accelerator import build_accelerator
+    from trainer.engines.portable_state import base_optimizer
     from trainer.loop import optimizer_step, step_window
-    from trainer.recipe import parse_recipe
-    from trainer.run import build_run
+    from trainer.recipe.reading import parse_recipe
 
     recipe = parse_recipe(recipe_values(ranks), "benchmark")
     accelerator = build_accelerator(recipe, folder)
@@ -257,10 +257,10 @@ def measure_engine(engine: Engine, ranks: int, folder: Path) -> dict[str, Any]:
 
 def measure_parts(folder: Path) -> dict[str, Any]:
     """Returns what computing and collectives take alone, while the other rank does the same."""
-    from trainer.launch import build_accelerator
+    from trainer.assembly.build import build_run
+    from trainer.engines.accelerator import build_accelerator
     from trainer.loop import step_window
-    from trainer.recipe import parse_recipe
-    from trainer.run import build_run
+    from trainer.recipe.reading import parse_recipe
 
     recipe = parse_recipe(recipe_values(2), "benchmark")
     accelerator = build_accelerator(recipe, folder)

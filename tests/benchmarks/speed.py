@@ -29,14 +29,15 @@ from rivals import (
 )
 from torch.nn.utils import clip_grads_with_norm_
 
-from trainer.engine import global_grad_norm
-from trainer.launch import build_accelerator
+from trainer.assembly.build import build_run
+from trainer.engines.accelerator import build_accelerator
+from trainer.engines.portable_state import global_grad_norm
 from trainer.loop import seed_step, step_window, train
 from trainer.order import DataOrder
-from trainer.recipe import parse_recipe
-from trainer.run import Run, build_run
+from trainer.recipe.reading import parse_recipe
+from trainer.run import Run
 from trainer.state import TrainState
-from trainer.tracking import read_lines
+from trainer.tracking.metric_lines import read_lines
 
 
 class Ours:

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer.config import Data
 from trainer.data.columns import ROW
 from trainer.data.sources import load_splits
+from trainer.recipe.schema import Data
 
 Rows = list[dict[str, Any]]
 

@@ -8,10 +8,10 @@ import datasets
 import pydantic
 import pytest
 
-from trainer.config import Columns, Data
 from trainer.data.columns import ROW, check_columns, column_name, resolve_columns
 from trainer.data.sources import load_splits, rows_digest
 from trainer.errors import DataError
+from trainer.recipe.schema import Columns, Data
 
 ARTICLES = [
     {

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.config import Data
 from trainer.data.columns import ROW
 from trainer.data.documents import group_documents, sentences
 from trainer.data.sources import load_splits
 from trainer.errors import DataError
+from trainer.recipe.schema import Data
 
 # As WikiText has it: titles with one sign a side, those of sections with more.
 WIKITEXT = """

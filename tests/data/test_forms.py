@@ -58,8 +58,8 @@ def test_a_list_may_have_the_name_of_lines(tmp_path, indent):
 
 
 def test_one_line_may_be_longer_than_lines_may_be(tmp_path, monkeypatch):
-    monkeypatch.setattr("trainer.data.json_files.LONGEST_LINE", 100)
-    monkeypatch.setattr("trainer.data.reading.LONGEST_LINE", 100)
+    monkeypatch.setattr("trainer.data.formats.json_files.LONGEST_LINE", 100)
+    monkeypatch.setattr("trainer.data.formats.reading.LONGEST_LINE", 100)
     assert rows_of(write(tmp_path / "a.json", ROWS)) == ROWS
     assert rows_of(write(tmp_path / "b.json", {"data": ROWS})) == ROWS
     with pytest.raises(DataError, match=r"c\.jsonl, line 2 has more than 100 bytes; divide it"):

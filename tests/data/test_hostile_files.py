@@ -8,10 +8,10 @@ import pytest
 from damaged_files import damaged_file
 from strict_reading import same_values, strictly
 
-from trainer.config import Data
 from trainer.data.columns import ROW
 from trainer.data.sources import load_splits
 from trainer.errors import ConfigError, DataError
+from trainer.recipe.schema import Data
 
 
 def outcome(folder: Path, seed: int) -> str:

@@ -7,10 +7,10 @@ import os
 import datasets
 import pytest
 
-from trainer.config import Data
 from trainer.data.columns import ROW
 from trainer.data.sources import load_splits, rows_digest
 from trainer.errors import DataError
+from trainer.recipe.schema import Data
 
 TEXTS = ["so, so", "näive", "日本", "01", "null", "", " two ", "a\u2028b"]
 ROWS = [

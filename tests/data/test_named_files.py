@@ -9,10 +9,10 @@ import pytest
 from pydantic import ValidationError
 from rows_of import notes_of, rows_of, splits_of
 
-from trainer.config import Source
 from trainer.data.files import read_files
 from trainer.data.hub import load_hub
 from trainer.errors import DataError
+from trainer.recipe.schema import Source
 
 ROWS = [{"text": f"text {number}"} for number in range(4)]
 

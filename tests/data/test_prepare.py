@@ -15,13 +15,15 @@ import datasets
 import numpy as np
 import pytest
 
-from trainer import inputs
-from trainer.config import Classification as ClassificationSettings
-from trainer.config import Columns, Data, Model, Recipe, Source, TrainedTokenizer
-from trainer.data.prepare import Ragged, Summary, cache_folder, content_key, prepare, write_once
+from trainer.assembly import inputs
+from trainer.data.encoded import Ragged, Summary, prepare
 from trainer.errors import DataError
-from trainer.models.tokenizer import load_tokenizer, train_tokenizer
-from trainer.tasks.classification import Classification
+from trainer.files.cache import cache_folder, content_key
+from trainer.files.kept_folder import write_once
+from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
+from trainer.recipe.schema import Classification as ClassificationSettings
+from trainer.recipe.schema import Columns, Data, Model, Recipe, Source, TrainedTokenizer
+from trainer.tasks.classification.task import Classification
 
 COLUMNS: dict[str, list[Any]] = {"input_ids": [[5, 6, 7], [8], [9, 10]], "label": [1, 0, 1]}
 
@@ -99,7 +101,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(cache):
 WRITER = """
 import os, sys, time
 from pathlib import Path
-from trainer.data.prepare import write_once
+from trainer.data.encoded import write_once
 
 folder, notes = map(Path, sys.argv[1:])
 

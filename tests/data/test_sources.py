@@ -10,10 +10,10 @@ from typing import Any
 import datasets
 import pytest
 
-from trainer.config import Data
 from trainer.data.columns import ROW
 from trainer.data.sources import load_splits, rows_digest
 from trainer.errors import ConfigError, DataError
+from trainer.recipe.schema import Data
 
 ROWS = [{"text": f"text {number}", "label": number % 2} for number in range(50)]
 

@@ -9,10 +9,10 @@ from typing import Any
 import datasets
 import pytest
 
-from trainer.config import Data
 from trainer.data.columns import ROW
 from trainer.data.sources import load_splits, rows_digest
 from trainer.errors import DataError
+from trainer.recipe.schema import Data
 
 
 def question(name: str, *answers: tuple[str, int], **other: Any) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainer import cli, shards
-from trainer.data import prepare
+from trainer.checkpoints import shards
+from trainer.cli import app
+from trainer.data import encoded
 from trainer.order import DataOrder
 
 RANK = os.environ.get("RANK", "0")
@@ -74,6 +75,6 @@ Path.replace = killing("replace", Path.replace)
 Path.unlink = killing("unlink", Path.unlink)
 shutil.rmtree = killing("rmtree", shutil.rmtree)
 shards.flush = killing("flush", shards.flush)
-prepare._write = killing("prepare", prepare._write)
+encoded._write = killing("prepare", encoded._write)
 (RECORDS / f"started-{os.environ['ATTEMPT']}-{RANK}").touch()
-cli.main()
+app.main()

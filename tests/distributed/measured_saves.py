@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainer import cli, resuming, shards
-from trainer.saving import Saver
+from trainer.assembly import resume
+from trainer.checkpoints import shards
+from trainer.checkpoints.save import Saver
+from trainer.cli import app
 
 shards.SHARD_BYTES = 8 * 2**20
 grown: dict[str, int] = {}
@@ -44,5 +46,5 @@ def measured(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
 
 calls: dict[str, int] = {}
 Saver.save = measured("save", Saver.save)
-resuming.load_checkpoint = measured("load", resuming.load_checkpoint)
-cli.main()
+resume.load_checkpoint = measured("load", resume.load_checkpoint)
+app.main()

@@ -1,6 +1,7 @@
 """The trainer with files of 20 kB in its checkpoints, so that a small model has many."""
 
-from trainer import cli, shards
+from trainer.checkpoints import shards
+from trainer.cli import app
 
 shards.SHARD_BYTES = 20_000
-cli.main()
+app.main()

@@ -14,9 +14,9 @@ from test_cut_of_the_step import TASKS, recipe_of
 FAILING = """
 import os
 from trainer.errors import DataError
-from trainer.tasks import Classification
+from trainer.tasks.classification.task import Classification
 {patch}
-from trainer.cli import main
+from trainer.cli.app import main
 main()
 """
 ONE_RANK_FAILS = """

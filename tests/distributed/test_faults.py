@@ -19,7 +19,7 @@ import torch
 from distributed_runs import ROOT, Finished, launch_environment
 from test_resume import rank_pids
 
-from trainer.checkpoint import CheckpointStore
+from trainer.checkpoints.store import CheckpointStore
 
 SCRIPT = Path(__file__).parent / "killable.py"
 POINTS = "half flush rename renamed replace unlink rmtree prepare".split()

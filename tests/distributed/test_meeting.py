@@ -15,8 +15,8 @@ import pytest
 from distributed_runs import ROOT, Finished, launch_command, launch_environment
 from torch.distributed import HashStore, PrefixStore, TCPStore
 
+from trainer.distributed.rendezvous import _meet, meeting
 from trainer.errors import LaunchError
-from trainer.meeting import _meet, meeting
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -162,7 +162,7 @@ def listens(port: int) -> bool:
 
 RESTARTED = """
 import os, sys, time
-from trainer.meeting import meeting
+from trainer.distributed.rendezvous import meeting
 first, rank = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0", os.environ["RANK"]
 if rank == "1" and not first:
     time.sleep(3)

@@ -13,8 +13,8 @@ from distributed_runs import ROOT, Finished, launch_environment
 
 SLOW = """
 import os, time
-from trainer import shards
-from trainer.tasks import Classification
+from trainer.checkpoints import shards
+from trainer.tasks.classification.task import Classification
 
 def ready(number):
     if not os.path.exists(os.environ["READY"]) and os.environ["RANK"] == os.environ["SLOW_RANK"]:
@@ -22,7 +22,7 @@ def ready(number):
         os.rename(os.environ["READY"] + ".new", os.environ["READY"])
 
 {patch}
-from trainer.cli import main
+from trainer.cli.app import main
 main()
 """
 PREPARATION = """

@@ -18,11 +18,11 @@ from typing import Any
 
 
 def main() -> None:
-    import trainer.commands
-    import trainer.launch
+    import trainer.assembly.resume
+    import trainer.cli.commands
+    import trainer.engines.accelerator
     import trainer.loop
     import trainer.report.results
-    import trainer.resuming
     import trainer.run  # noqa: F401
 
     children: dict[int, float] = {}

@@ -17,7 +17,7 @@ class Unsaved:
 
     reserve, busy = 0.0, False
 
-    def save(self, *_: Any) -> None: ...
+    def save(self, *_: Any, **__: Any) -> None: ...
 
     def finish(self, *_: Any) -> None: ...
 
@@ -81,9 +81,9 @@ def recipe_values(stage: Stage, mode: str, *, tiny: bool | None = None) -> dict[
 
 def build(values: dict[str, Any], directory: Path) -> tuple[Any, Any]:
     """Returns a run of the package that saves nothing, and its accelerator."""
-    from trainer.launch import build_accelerator
-    from trainer.recipe import parse_recipe
-    from trainer.run import build_run
+    from trainer.assembly.build import build_run
+    from trainer.engines.accelerator import build_accelerator
+    from trainer.recipe.reading import parse_recipe
 
     AcceleratorState._reset_state(reset_partial_state=True)
     directory.mkdir(parents=True, exist_ok=True)

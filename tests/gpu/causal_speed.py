@@ -13,7 +13,7 @@ def measure_ours(stage: Stage, run: Any, accelerator: Any) -> dict[str, Any]:
     """Returns the figures of the package's own loop, as it runs in `trainer train`."""
     from speed import Ours
 
-    from trainer.tracking import read_lines
+    from trainer.tracking.metric_lines import read_lines
 
     loop, size = Ours(run, accelerator), size_of(stage)
     free_memory(stage.device)

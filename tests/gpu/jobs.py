@@ -17,7 +17,7 @@ import yaml
 
 def train(name: str, values: dict[str, Any], folder: Path, *, resume: str = "auto") -> None:
     """Trains one run as `trainer train` does."""
-    from trainer.commands import train
+    from trainer.cli.commands import train
 
     forget_precision()
     directory = cases.folder_of(folder, name)
@@ -70,11 +70,11 @@ def resumed(folder: Path, given: argparse.Namespace) -> None:
 
 def paging(folder: Path, _: argparse.Namespace) -> None:
     """Counts the moments that a paged optimizer pages, made in a step and loaded."""
-    from trainer.engine import base_optimizer, full_moments, set_full_moments
-    from trainer.launch import build_accelerator
+    from trainer.assembly.build import build_run
+    from trainer.engines.accelerator import build_accelerator
+    from trainer.engines.portable_state import base_optimizer, full_moments, set_full_moments
     from trainer.loop import optimizer_step, step_window
-    from trainer.recipe import parse_recipe
-    from trainer.run import build_run
+    from trainer.recipe.reading import parse_recipe
 
     folder.mkdir()
     values = cases.with_optimizer(cases.classification("full"), "paged_adamw_8bit")
@@ -105,10 +105,10 @@ def export(folder: Path, given: argparse.Namespace) -> None:
     from shapes import model_folder
     from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
-    from trainer.checkpoint import load_weights
-    from trainer.launch import build_accelerator
-    from trainer.recipe import parse_recipe
-    from trainer.run import build_run
+    from trainer.assembly.build import build_run
+    from trainer.checkpoints.store import load_weights
+    from trainer.engines.accelerator import build_accelerator
+    from trainer.recipe.reading import parse_recipe
 
     folder.mkdir()
     base = model_folder(folder, "base", cases.SHAPE, given.device)

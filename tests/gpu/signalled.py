@@ -12,7 +12,7 @@ from typing import Any
 from torch import distributed
 
 from trainer.__main__ import main
-from trainer.tracking import Tracker
+from trainer.tracking.tracker import Tracker
 
 mark, progress = Path(os.environ["MARK"]), Tracker.progress
 

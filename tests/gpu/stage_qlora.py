@@ -106,7 +106,7 @@ def bare_loop(
     stage: Stage, folder: Path, needed: dict[str, Any], sequences: list[Sequence]
 ) -> dict[str, Any]:
     """Returns the figures of forward, backward, clip and step alone over packed sequences."""
-    from trainer.tasks.packed import apart
+    from trainer.tasks.causal_lm.packed import apart
 
     size, model = size_of(stage), peft_model(stage, folder)
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -18,21 +18,21 @@ from torch.nn import functional
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
 import trainer.metrics
-from trainer import config
+from trainer.assembly.resume import as_measured_today
 from trainer.metrics.answers import METRICS, answer_metrics
 from trainer.metrics.averages import macro_averages, with_macro_averages
 from trainer.metrics.generation import TEXT_SCORES, generation_scores
 from trainer.metrics.squad import SquadRecord, squad_scores
-from trainer.resuming import as_measured_today
+from trainer.models.output_loss import IGNORED, perplexity, score_tokens
+from trainer.recipe import schema
 from trainer.state import TrainState
-from trainer.tasks.classification import Classification
-from trainer.tasks.vocabulary import IGNORED, perplexity, score_tokens
+from trainer.tasks.classification.task import Classification
 
 NAMES = ["a", "b", "c", "d", "e"]
 
 
 def classification(size: int, **settings: Any) -> Classification:
-    made: dict[str, Any] = {"tokenizer": None, "max_seq_length": 8, "columns": config.Columns()}
+    made: dict[str, Any] = {"tokenizer": None, "max_seq_length": 8, "columns": schema.Columns()}
     return Classification(labels=NAMES[:size], **made, **settings)
 
 

@@ -12,15 +12,15 @@ import torch
 from export_families import TEXTS
 from torch import Tensor, nn
 
-from trainer import config
 from trainer.errors import TrainerError
 from trainer.models.architecture import build_model_config
 from trainer.models.export import export_adapter, export_model
 from trainer.models.load import Base, load_model
-from trainer.models.own_tokens import new_tokens
 from trainer.models.positions import num_positions
-from trainer.models.tokenizer import load_tokenizer, num_rows
+from trainer.models.tokenizers.own_tokens import new_tokens
+from trainer.models.tokenizers.tokenizer import load_tokenizer, num_rows
 from trainer.models.tuning import apply_tuning
+from trainer.recipe import schema
 from trainer.report.adapter_card import adapter_card
 
 HEADS = {
@@ -53,7 +53,7 @@ def export_cell(
     What learns is moved at random, as training moves it, so that it matters that it is exported.
     """
     name = None if tokenizer is None else str(tokenizer)
-    settings = config.Model(name_or_path=str(base), tokenizer=name)
+    settings = schema.Model(name_or_path=str(base), tokenizer=name)
     words = load_tokenizer(settings)
     try:
         shape = build_model_config(settings, words)
@@ -70,7 +70,7 @@ def export_cell(
         )
         tuned: Any = apply_tuning(
             loaded,
-            config.Tuning(mode=mode, r=4, alpha=8, **tuning),
+            schema.Tuning(mode=mode, r=4, alpha=8, **tuning),
             trains_head=task in ("classification", "question_answering"),
             gradient_checkpointing=False,
             new_tokens=new_tokens(settings, words, shape.vocab_size),
@@ -85,7 +85,7 @@ def export_cell(
     if hasattr(tuned, "peft_config"):
         adapter = folder / "adapter"
         export_adapter(tuned, adapter)
-        recipe = config.Recipe.model_validate(
+        recipe = schema.Recipe.model_validate(
             {
                 "model": {"name_or_path": str(base)},
                 "tuning": {"mode": mode},

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.models.dropout import FastDropout, speed_up_dropout
+from trainer.models.speedups.dropout import FastDropout, speed_up_dropout
 
 
 @pytest.mark.parametrize("p", [0.05, 0.1, 0.5])

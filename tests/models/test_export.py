@@ -21,16 +21,16 @@ from transformers import (
     BertForMaskedLM,
 )
 
-from trainer import config
 from trainer.models.architecture import build_model_config
 from trainer.models.export import export_adapter, export_model, merged
 from trainer.models.load import load_model
 from trainer.models.parameters import trainable_parameters
-from trainer.models.tokenizer import load_tokenizer
+from trainer.models.tokenizers.tokenizer import load_tokenizer
 from trainer.models.tuning import apply_tuning
 from trainer.optim import build_optimizer
+from trainer.recipe import schema
 from trainer.tasks.base import Objective
-from trainer.tasks.classification import Classification
+from trainer.tasks.classification.task import Classification
 
 ADAPTERS = MODES[2:]
 ARCHITECTURES = architectures(initializer_range=0.1)  # logits that differ, also between texts
@@ -38,7 +38,7 @@ ARCHITECTURES = architectures(initializer_range=0.1)  # logits that differ, also
 TOLERANCES = {**dict.fromkeys(MODES, 1e-5), "int8_lora": 0.02}
 TEXTS = [f"the film was {word}{' and long' * n}" for n, word in enumerate("dull weak good".split())]
 TASK = Classification(
-    labels=("bad", "poor", "good"), columns=config.Columns(), tokenizer=None, max_seq_length=32
+    labels=("bad", "poor", "good"), columns=schema.Columns(), tokenizer=None, max_seq_length=32
 )
 
 
@@ -68,12 +68,12 @@ class Trained:
 def train(
     base: Path, mode: str, *, dtype: torch.dtype = torch.float32, bias: str = "none"
 ) -> Trained:
-    settings = config.Model(name_or_path=str(base))
+    settings = schema.Model(name_or_path=str(base))
     loaded, tokenizer = load(settings, TASK.config_values(), mode=mode, dtype=dtype)
-    tuning = config.Tuning(mode=mode, r=4, alpha=8, bias=bias)
+    tuning = schema.Tuning(mode=mode, r=4, alpha=8, bias=bias)
     model = apply_tuning(loaded, tuning, trains_head=True, gradient_checkpointing=False).train()
     inputs = dict(tokenizer(TEXTS, padding=True, return_tensors="pt"))
-    optimizer = build_optimizer(trainable_parameters(model), config.Optimizer(learning_rate=2e-2))
+    optimizer = build_optimizer(trainable_parameters(model), schema.Optimizer(learning_rate=2e-2))
     for _ in range(4):
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             (loss,), _ = Objective(model, TASK)(inputs, {"labels": torch.tensor([0, 1, 2])})
@@ -147,7 +147,7 @@ def test_adapters_load_through_peft_onto_the_base(
 ) -> None:
     trained = train(folders[name], mode)
     export_adapter(trained.model, tmp_path)
-    settings = config.Model(name_or_path=str(trained.base))
+    settings = schema.Model(name_or_path=str(trained.base))
     base = load_model(
         settings,
         build_config(settings, TASK.config_values(), trained.tokenizer),
@@ -188,7 +188,7 @@ def test_trained_biases_are_exported(
 def test_a_trained_pooler_is_exported(folders: dict[str, Path], tmp_path: Path, mode: str) -> None:
     base = tmp_path / "masked-lm"
     BertForMaskedLM.from_pretrained(folders["bert"]).save_pretrained(base)
-    load_tokenizer(config.Model(name_or_path=str(folders["bert"]))).save_pretrained(base)
+    load_tokenizer(schema.Model(name_or_path=str(folders["bert"]))).save_pretrained(base)
     trained = train(base, mode)
     exported = trained.export(tmp_path / "export")
     tolerance = TOLERANCES[mode]
@@ -216,7 +216,7 @@ def test_generation_keeps_its_settings_and_stops_where_it_stopped_here(
     own = {"eos_token_id": [1, 13], "repetition_penalty": 1.2, "max_new_tokens": 50}
     own |= {"temperature": 0.5, "do_sample": False}  # which GenerationConfig itself does not save
     (base / "generation_config.json").write_text(json.dumps(own))
-    settings = config.Model(name_or_path=str(base))
+    settings = schema.Model(name_or_path=str(base))
     tokenizer = load_tokenizer(settings)
     loaded = load_model(
         settings,
@@ -228,7 +228,7 @@ def test_generation_keeps_its_settings_and_stops_where_it_stopped_here(
         seed=1,
     )
     tuned = apply_tuning(
-        loaded, config.Tuning(mode=mode), trains_head=False, gradient_checkpointing=False
+        loaded, schema.Tuning(mode=mode), trains_head=False, gradient_checkpointing=False
     )
 
     def exported(*ends: int) -> dict[str, Any]:

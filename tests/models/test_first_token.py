@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
-from trainer.models.first_token import FIRST_TOKEN_CLASSIFIERS, compute_first_token_alone
+from trainer.models.speedups.first_token import FIRST_TOKEN_CLASSIFIERS, compute_first_token_alone
 
 SIZES = {
     "vocab_size": 50,

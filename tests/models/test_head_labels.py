@@ -15,11 +15,11 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
-from trainer import config
 from trainer.errors import ConfigError
 from trainer.models.export import merged
 from trainer.models.load import LoadedModel, load_model
 from trainer.models.tuning import apply_tuning
+from trainer.recipe import schema
 
 SIZES: dict[str, Any] = {
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "emb_dim"), 32),
@@ -71,7 +71,7 @@ def load(
     made.id2label = dict(enumerate(labels))
     made.label2id = {label: row for row, label in enumerate(labels)}
     return load_model(
-        config.Model(name_or_path=str(folder), **settings),
+        schema.Model(name_or_path=str(folder), **settings),
         made,
         auto_model=auto_model,
         tokenizer_size=40,
@@ -115,7 +115,7 @@ def test_the_export_has_the_order_of_the_recipe(tmp_path: Path) -> None:
     loaded = load(tmp_path / "base", ["positive", "negative", "neutral"], mode="lora")
     expected = logits(loaded.model)
     tuned = apply_tuning(
-        loaded, config.Tuning(mode="lora"), trains_head=True, gradient_checkpointing=False
+        loaded, schema.Tuning(mode="lora"), trains_head=True, gradient_checkpointing=False
     )
     merged(tuned).save_pretrained(tmp_path / "out")
     again: Any = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")

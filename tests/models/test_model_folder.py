@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 from tiny_models import SIZES
 from transformers import AutoTokenizer
 
-from trainer import config
-from trainer.cli import main
+from trainer.cli.app import main
 from trainer.errors import ConfigError
 from trainer.models.architecture import build_model_config, shape_config, stored_config
-from trainer.models.model_folder import check_origin
-from trainer.models.tokenizer import load_tokenizer
+from trainer.models.pretrained.model_folder import check_origin
+from trainer.models.tokenizers.tokenizer import load_tokenizer
+from trainer.recipe import schema
 
 TEXTS = ["a few words", "that a tokenizer can learn from"]
 CODE = """
@@ -60,7 +60,7 @@ def edit(file: Path, **values: Any) -> None:
 
 
 def load(folder: Path, **settings: Any) -> Any:
-    model = config.Model(name_or_path=str(folder), **settings)
+    model = schema.Model(name_or_path=str(folder), **settings)
     check_origin(model)
     return tiny_models.load(model, {"num_labels": 2})[0]
 
@@ -112,7 +112,7 @@ def test_other_formats_are_named(folder: Path, tmp_path: Path) -> None:
     refused(folder / "model.Q4_K_M.gguf", "is a file; give the folder")
     for name in ("", " "):
         with pytest.raises(ConfigError, match="is empty"):
-            check_origin(config.Model(name_or_path=name))
+            check_origin(schema.Model(name_or_path=name))
 
 
 def test_what_is_not_read_may_be_left_over(folder: Path) -> None:
@@ -240,12 +240,12 @@ def test_a_configuration_that_is_none_is_a_sentence(text: str, folder: Path) -> 
     (folder / "config.json").write_text(text, "utf-8", errors="surrogateescape")
     for read in (stored_config, shape_config):
         with pytest.raises(ConfigError, match=r"holds no configuration that can be loaded: "):
-            read(config.Model(name_or_path=str(folder)))
+            read(schema.Model(name_or_path=str(folder)))
 
 
 def test_kernels_are_refused_in_an_architecture_too(sound: Path) -> None:
     numbers = {"model_type": "llama", **SIZES, "_attn_implementation": "someone/kernel"}
-    settings = config.Model(
+    settings = schema.Model(
         architecture=numbers, initialization="random", tokenizer=str(sound.parent / "tokenizer")
     )
     with pytest.raises(ConfigError, match=r"^model\.architecture: attn_implementation 'someone/"):
@@ -275,7 +275,7 @@ def test_code_beside_a_known_type_is_not_run_and_said(
     loaded = load(folder)
     assert ["never run" in note for note in loaded.notes] == [True]
     loaded.model.save_pretrained(tmp_path / "out")
-    load_tokenizer(config.Model(name_or_path=str(folder))).save_pretrained(tmp_path / "out")
+    load_tokenizer(schema.Model(name_or_path=str(folder))).save_pretrained(tmp_path / "out")
     for name in ("config.json", "tokenizer_config.json"):
         assert "auto_map" not in (tmp_path / "out" / name).read_text()
     assert not ran.exists()

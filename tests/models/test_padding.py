@@ -14,17 +14,18 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, PhiConfig, PreTrainedTokenizerFast
 
-from trainer import config
-from trainer.data.prepare import PreparedSplit, content_key, prepare
+from trainer.data.encoded import PreparedSplit, prepare
+from trainer.files.cache import content_key
 from trainer.models.export import export_model
-from trainer.models.tokenizer import (
+from trainer.models.tokenizers.tokenizer import (
     ensure_pad_token,
     load_tokenizer,
     pads_with_a_word,
     tokenizer_digest,
 )
 from trainer.models.tuning import apply_tuning
-from trainer.tasks.classification import Classification
+from trainer.recipe import schema
+from trainer.tasks.classification.task import Classification
 
 ARCHITECTURES = architectures(initializer_range=0.2)
 TEXTS = ["dull", "a film that is long and has no end", "a lovely one", "weak", "good and bad film"]
@@ -33,13 +34,13 @@ RESERVED = "<|finetune_right_pad_id|>"
 
 def task(tokenizer: Any) -> Classification:
     return Classification(
-        labels=("bad", "good"), columns=config.Columns(), tokenizer=tokenizer, max_seq_length=32
+        labels=("bad", "good"), columns=schema.Columns(), tokenizer=tokenizer, max_seq_length=32
     )
 
 
-def load(settings: config.Model, mode: str = "full") -> tuple[Any, Any]:
+def load(settings: schema.Model, mode: str = "full") -> tuple[Any, Any]:
     loaded, tokenizer = tiny_models.load(settings, task(None).config_values(), mode=mode)
-    tuning = config.Tuning(mode=mode, r=4)
+    tuning = schema.Tuning(mode=mode, r=4)
     return apply_tuning(
         loaded, tuning, trains_head=True, gradient_checkpointing=False
     ).eval(), tokenizer
@@ -75,7 +76,7 @@ def test_a_padded_batch_answers_as_each_text_alone(name: str, tmp_path: Path) ->
 
 def save_base(
     folder: Path, *, pad: str | None, reserved: bool, spare_rows: int, kind: str = "llama"
-) -> config.Model:
+) -> schema.Model:
     """A causal model as the hub has them: without a padding token, or with the end token as one."""
     special = ["<s>", "</s>", *([RESERVED] if reserved else [])]
     tokenizer = Tokenizer(models.BPE())
@@ -102,7 +103,7 @@ def save_base(
     settings.pad_token_id = None if pad is None else 1
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(settings).save_pretrained(folder)
-    return config.Model(name_or_path=str(folder))
+    return schema.Model(name_or_path=str(folder))
 
 
 @pytest.mark.parametrize("pad", [None, "</s>"], ids=["no-pad", "pad-is-eos"])
@@ -208,7 +209,7 @@ def test_a_grown_model_is_exported_and_continued(tmp_path: Path, mode: str) -> N
     split, ids = encode(tokenizer, TEXTS), list(range(len(TEXTS)))
     expected = logits(model, tokenizer, split, ids)
     export_model(model, tokenizer, tmp_path / "export")
-    again, tokenizer_again = load(config.Model(name_or_path=str(tmp_path / "export")))
+    again, tokenizer_again = load(schema.Model(name_or_path=str(tmp_path / "export")))
     assert tokenizer_again.pad_token_id == tokenizer.pad_token_id
     found = logits(again, tokenizer_again, encode(tokenizer_again, TEXTS), ids)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

@@ -9,11 +9,11 @@ from tiny_models import build_config
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from trainer import config
 from trainer.models.load import load_model
 from trainer.models.parameters import count_parameters, trainable_parameters
-from trainer.models.tokenizer import load_tokenizer, train_tokenizer
+from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.models.tuning import apply_tuning
+from trainer.recipe import schema
 
 LLAMA_1B = {
     "vocab_size": 128256,
@@ -67,12 +67,12 @@ HEAD = NUM_LABELS * HIDDEN
 @pytest.fixture(scope="module")
 def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(config.TrainedTokenizer(train="bpe", vocab_size=300), ["a few words"], folder)
+    train_tokenizer(schema.TrainedTokenizer(train="bpe", vocab_size=300), ["a few words"], folder)
     return folder
 
 
 def tiny_llama(tokenizer_folder: Path, mode: str) -> nn.Module:
-    settings = config.Model(
+    settings = schema.Model(
         architecture={
             "model_type": "llama",
             "hidden_size": HIDDEN,
@@ -93,7 +93,7 @@ def tiny_llama(tokenizer_folder: Path, mode: str) -> nn.Module:
         frozen_dtype=torch.float32,
         seed=1,
     )
-    tuning = config.Tuning(mode=mode, r=RANK)
+    tuning = schema.Tuning(mode=mode, r=RANK)
     return apply_tuning(loaded, tuning, trains_head=True, gradient_checkpointing=False)
 
 

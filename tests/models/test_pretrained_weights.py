@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoConfig
 
-from trainer import config
 from trainer.errors import ConfigError
 from trainer.models.load import LoadedModel, load_model
 from trainer.models.span_head import ensure_span_head
+from trainer.recipe import schema
 
 SIZES: dict[str, Any] = {
     **dict.fromkeys(("hidden_size", "n_embd", "dim", "embedding_size", "word_embed_proj_dim"), 32),
@@ -63,7 +63,7 @@ def load(folder: Path, auto_model: str = CLASSIFIER, *, mode: str = "full") -> L
     if auto_model == SPAN:
         ensure_span_head(stored)
     return load_model(
-        config.Model(name_or_path=str(folder)),
+        schema.Model(name_or_path=str(folder)),
         stored,
         auto_model=auto_model,
         tokenizer_size=40,

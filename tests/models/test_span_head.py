@@ -12,19 +12,19 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForQuestionAnswering, T5Config
 from transformers.models.llama import LlamaForQuestionAnswering
 
-from trainer import config
 from trainer.errors import ConfigError
 from trainer.models.architecture import build_model_config
 from trainer.models.export import export_model
 from trainer.models.load import LoadedModel, load_model
 from trainer.models.parameters import trainable_parameters
 from trainer.models.span_head import ensure_span_head, how_to_load
-from trainer.models.tokenizer import load_tokenizer
+from trainer.models.tokenizers.tokenizer import load_tokenizer
 from trainer.models.tuning import apply_tuning
 from trainer.optim import build_optimizer
+from trainer.recipe import schema
 from trainer.tasks.base import Objective
-from trainer.tasks.question_answering import QuestionAnswering
-from trainer.tasks.windows import sees_only_the_past
+from trainer.tasks.question_answering.task import QuestionAnswering
+from trainer.tasks.question_answering.windows import sees_only_the_past
 
 ARCHITECTURES = architectures(initializer_range=0.2)
 ARCHITECTURES["modernbert"] = {**SIZES, "initializer_range": 0.2}
@@ -46,7 +46,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def load(
     folder: Path, mode: str = "full", auto_model: str = "AutoModelForQuestionAnswering"
 ) -> tuple[LoadedModel, Any]:
-    settings = config.Model(name_or_path=str(folder))
+    settings = schema.Model(name_or_path=str(folder))
     tokenizer = load_tokenizer(settings)
     made = build_model_config(settings, tokenizer)
     ensure_span_head(made)
@@ -65,8 +65,8 @@ def load(
 def toy_batch(tokenizer: Any, model_config: Any) -> tuple[Any, dict[str, Tensor], Any]:
     """Returns the task, and as many windows as there are names: each asks for the one it holds."""
     task = QuestionAnswering(
-        config.QuestionAnswering(name="question_answering"),
-        columns=config.Columns(),
+        schema.QuestionAnswering(name="question_answering"),
+        columns=schema.Columns(),
         tokenizer=tokenizer,
         max_seq_length=64,
         is_decoder=sees_only_the_past(model_config),
@@ -89,7 +89,7 @@ def test_each_mode_learns_and_the_export_answers_the_same(folders, tmp_path, nam
     loaded, tokenizer = load(folders[name], mode)
     assert HEADS[name] in loaded.fresh
     assert HEADS[name] in loaded.head
-    tuning = config.Tuning(mode=mode, r=4, alpha=8, dropout=0.0)
+    tuning = schema.Tuning(mode=mode, r=4, alpha=8, dropout=0.0)
     model = apply_tuning(loaded, tuning, trains_head=True, gradient_checkpointing=False)
     learned = trainable_parameters(model)
     assert any(HEADS[name] in parameter for parameter in learned)
@@ -97,7 +97,7 @@ def test_each_mode_learns_and_the_export_answers_the_same(folders, tmp_path, nam
 
     task, inputs, targets = toy_batch(tokenizer, loaded.model.config)
     objective, losses = Objective(model.eval(), task), list[float]()  # dropout would only disturb
-    optimizer = build_optimizer(learned, config.Optimizer(learning_rate=LEARNING_RATES[mode]))
+    optimizer = build_optimizer(learned, schema.Optimizer(learning_rate=LEARNING_RATES[mode]))
     for _ in range(60 if mode == "head_only" else 15):
         sums, _ = objective(inputs, targets)
         (sums.sum() / len(PAIRS)).backward()
@@ -189,7 +189,7 @@ def test_a_padded_batch_is_what_single_windows_give(folders):
 def test_the_model_card_of_a_class_of_ours_says_how_to_load_it_elsewhere(folders, mode, tmp_path):
     for name in ("phi", "llama"):
         loaded, tokenizer = load(folders[name], mode)
-        tuning = config.Tuning(mode=mode)
+        tuning = schema.Tuning(mode=mode)
         model = apply_tuning(loaded, tuning, trains_head=True, gradient_checkpointing=False)
         code = how_to_load(model).partition("```python\n")[2].partition("```")[0]
         assert bool(code) == (name == "phi")

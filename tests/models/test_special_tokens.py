@@ -17,7 +17,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-from trainer.models.special_tokens import TextTokenizer
+from trainer.models.tokenizers.special_tokens import TextTokenizer
 
 TEXTS = ["the cat sat on the mat < > / | _ [ ] s MASK end of text unk"] * 4
 SPECIAL = ("<s>", "</s>", "<unk>", "[MASK]", "<|end|>")

@@ -15,14 +15,14 @@ from tiny_models import MODES, SIZES, architectures, save_backbones
 from torch import Tensor, nn
 from transformers import AutoModel, BertForMaskedLM
 
-from trainer import config
 from trainer.errors import ConfigError
 from trainer.models.load import LoadedModel
 from trainer.models.parameters import trainable_parameters
 from trainer.models.tuning import apply_tuning
 from trainer.optim import build_optimizer
+from trainer.recipe import schema
 from trainer.tasks.base import Objective
-from trainer.tasks.classification import Classification
+from trainer.tasks.classification.task import Classification
 
 ARCHITECTURES = architectures(initializer_range=0.2)  # else a frozen backbone hardly mixes tokens
 for _encoder in ("bert", "roberta"):
@@ -46,7 +46,7 @@ ROWS = [
 ]
 TEXTS, LABELS = [text for text, _ in ROWS], [label for _, label in ROWS]
 TASK = Classification(
-    labels=("bad", "good"), columns=config.Columns(), tokenizer=None, max_seq_length=32
+    labels=("bad", "good"), columns=schema.Columns(), tokenizer=None, max_seq_length=32
 )
 
 
@@ -57,7 +57,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def load(folder: Path, mode: str, dtype: torch.dtype = torch.float32) -> tuple[LoadedModel, Any]:
-    settings = config.Model(name_or_path=str(folder))
+    settings = schema.Model(name_or_path=str(folder))
     return tiny_models.load(settings, TASK.config_values(), mode=mode, dtype=dtype)
 
 
@@ -66,7 +66,7 @@ def tune(
 ) -> tuple[nn.Module, dict[str, Tensor]]:
     """Returns a tuned model and the toy batch as it reads it."""
     loaded, tokenizer = load(folder, mode)
-    settings = config.Tuning(mode=mode, **{"r": 4, "alpha": 8, "dropout": 0.0, **tuning})
+    settings = schema.Tuning(mode=mode, **{"r": 4, "alpha": 8, "dropout": 0.0, **tuning})
     model = apply_tuning(loaded, settings, trains_head=True, gradient_checkpointing=checkpointing)
     return model.train(), dict(tokenizer(TEXTS, padding=True, return_tensors="pt"))
 
@@ -80,7 +80,7 @@ def learn(
 ) -> list[float]:
     """Returns the loss before each of some optimizer steps."""
     objective, losses = Objective(model, TASK), []
-    settings = config.Optimizer(learning_rate=LEARNING_RATES[mode])
+    settings = schema.Optimizer(learning_rate=LEARNING_RATES[mode])
     optimizer = build_optimizer(trainable_parameters(model), settings)
     for _ in range(num_steps):
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
@@ -287,7 +287,7 @@ def test_head_only_needs_a_head(
     with pytest.raises(ConfigError, match="head_only needs a head that is the task's own"):
         apply_tuning(
             LoadedModel(backbone, head, ()),
-            config.Tuning(mode="head_only"),
+            schema.Tuning(mode="head_only"),
             trains_head=trains_head,
             gradient_checkpointing=False,
         )
@@ -296,7 +296,7 @@ def test_head_only_needs_a_head(
 @pytest.mark.parametrize("mode", ["head_only", "lora", "qlora"])
 def test_frozen_bf16_weights_stay_bf16_under_autocast(folders: dict[str, Path], mode: str) -> None:
     loaded, tokenizer = load(folders["llama"], mode, torch.bfloat16)
-    settings = config.Tuning(mode=mode, r=4, alpha=8, dropout=0.0)
+    settings = schema.Tuning(mode=mode, r=4, alpha=8, dropout=0.0)
     model = apply_tuning(loaded, settings, trains_head=True, gradient_checkpointing=False)
     inputs = dict(tokenizer(TEXTS, padding=True, return_tensors="pt"))
     before = snapshot(model)

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from transformers import AutoModel
 
-from trainer import config
 from trainer.models.architecture import build_model_config
 from trainer.models.load import LoadedModel, load_model
-from trainer.models.tokenizer import load_tokenizer, train_tokenizer
+from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
+from trainer.recipe import schema
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -31,11 +31,11 @@ def architectures(**numbers: Any) -> dict[str, dict[str, Any]]:
 
 def random_model(
     name: str, numbers: dict[str, Any], texts: list[str], folder: Path
-) -> config.Model:
+) -> schema.Model:
     """Returns the settings of a model from numbers, with a tokenizer trained into `folder`."""
     kind = "wordpiece" if name == "bert" else "bpe"
-    train_tokenizer(config.TrainedTokenizer(train=kind, vocab_size=300), texts, folder)
-    return config.Model(
+    train_tokenizer(schema.TrainedTokenizer(train=kind, vocab_size=300), texts, folder)
+    return schema.Model(
         architecture={"model_type": name, **numbers},
         initialization="random",
         tokenizer=str(folder),
@@ -56,7 +56,7 @@ def save_backbones(
     return {name: root / name for name in numbers}
 
 
-def build_config(settings: config.Model, values: dict[str, Any], tokenizer: Any) -> Any:
+def build_config(settings: schema.Model, values: dict[str, Any], tokenizer: Any) -> Any:
     """Returns the configuration of a model with the values that a task gives it."""
     made = build_model_config(settings, tokenizer)
     for name, value in values.items():
@@ -65,7 +65,7 @@ def build_config(settings: config.Model, values: dict[str, Any], tokenizer: Any)
 
 
 def load(
-    settings: config.Model,
+    settings: schema.Model,
     values: dict[str, Any],
     *,
     mode: str = "full",

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from trainer.errors import ConfigError, RunDirectoryError
+from trainer.process.status import Status
 from trainer.report.comparison import compare, markdown, print_comparison
-from trainer.status import Status
 
 RECIPE: dict[str, Any] = {
     "seed": 1,

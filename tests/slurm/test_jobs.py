@@ -202,7 +202,7 @@ def test_seeds_of_an_array_are_compared_by_a_job_that_depends_on_them(cluster, r
 @pytest.mark.slow
 def test_zero3_shards_over_two_nodes(cluster, recipe, tmp_path, monkeypatch):
     """Extensions are compiled once for this host, whose nodes these are."""
-    from trainer.extension_locks import use_own_folder
+    from trainer.engines.extension_locks import use_own_folder
 
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", "")  # so that it is as it was afterwards
     monkeypatch.delenv("TORCH_EXTENSIONS_DIR")

@@ -11,14 +11,14 @@ from tiny_models import build_config, random_model
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from trainer import config
-from trainer.data.prepare import PreparedSplit, prepare
+from trainer.data.encoded import PreparedSplit, prepare
 from trainer.errors import ConfigError
-from trainer.models.tokenizer import load_tokenizer
-from trainer.recipe import parse_recipe
-from trainer.tasks.causal_lm import CausalLM
-from trainer.tasks.packed import apart, check_packing
-from trainer.tasks.windows import sees_only_the_past
+from trainer.models.tokenizers.tokenizer import load_tokenizer
+from trainer.recipe import schema
+from trainer.recipe.reading import parse_recipe
+from trainer.tasks.causal_lm.packed import apart, check_packing
+from trainer.tasks.causal_lm.task import CausalLM
+from trainer.tasks.question_answering.windows import sees_only_the_past
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": {
@@ -65,7 +65,7 @@ def build(name: str, folder: Path, **task: Any) -> tuple[CausalLM, Any, Any]:
     return made, tokenizer, model_config
 
 
-def recipe_of(**task: Any) -> config.Recipe:
+def recipe_of(**task: Any) -> schema.Recipe:
     templates = {"prompt": "{instruction}:", "completion": "{output}"}
     return parse_recipe(
         {
@@ -261,4 +261,4 @@ def test_generation_answers_a_sample_that_is_always_the_same(tmp_path):
     for record in records:
         assert record["reference"] == ROWS[record["id"]]["output"]
         assert record["prompt"].startswith("say the number")
-    assert config.Generation().num_examples == 64
+    assert schema.Generation().num_examples == 64

@@ -13,16 +13,16 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from torch.nn import functional
 
-from trainer import config
-from trainer.data.prepare import PreparedSplit, Summary, prepare
+from trainer.data.encoded import PreparedSplit, Summary, prepare
 from trainer.data.sources import load_splits
 from trainer.errors import ConfigError, DataError
-from trainer.models.special_tokens import TextTokenizer
-from trainer.models.tokenizer import load_tokenizer, train_tokenizer
-from trainer.tasks.classification import Classification
-from trainer.tasks.labels import label_indices, label_names
+from trainer.models.tokenizers.special_tokens import TextTokenizer
+from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
+from trainer.recipe import schema
+from trainer.tasks.classification.labels import label_indices, label_names
+from trainer.tasks.classification.task import Classification
 
-COLUMNS = config.Columns()
+COLUMNS = schema.Columns()
 PADDED = SimpleNamespace(pad_token_id=99)
 
 
@@ -38,10 +38,10 @@ def rows(labels: list[Any], texts: list[Any] | None = None) -> datasets.Dataset:
 def from_rows(
     train: datasets.Dataset, on_bad_example: Any = "error", **settings: Any
 ) -> Classification:
-    recipe = config.Recipe(
-        model=config.Model(name_or_path="bert"),
-        task=config.Classification(name="classification", **settings),
-        data=config.Data(source=config.Source(builtin="reviews"), on_bad_example=on_bad_example),
+    recipe = schema.Recipe(
+        model=schema.Model(name_or_path="bert"),
+        task=schema.Classification(name="classification", **settings),
+        data=schema.Data(source=schema.Source(builtin="reviews"), on_bad_example=on_bad_example),
     )
     return Classification.build(recipe, train, PADDED, None)
 
@@ -61,8 +61,8 @@ def encode(
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("tokenizer")
     words = ["one two three four five six seven eight nine ten"] * 3
-    train_tokenizer(config.TrainedTokenizer(train="wordpiece", vocab_size=128), words, folder)
-    return load_tokenizer(config.Model(name_or_path=str(folder)))
+    train_tokenizer(schema.TrainedTokenizer(train="wordpiece", vocab_size=128), words, folder)
+    return load_tokenizer(schema.Model(name_or_path=str(folder)))
 
 
 # Labels
@@ -169,9 +169,9 @@ def test_rows_keep_their_numbers_through_a_division(tmp_path):
     lines = [f'{{"text": "row {number}", "label": "yes"}}' for number in range(1, 101)]
     lines[41] = '{"text": "", "label": "no"}'
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    source = config.Source(files={"train": str(tmp_path / "a.jsonl")})
-    split = config.Split(validation=config.Ratio(ratio=0.5))
-    parts = load_splits(config.Data(source=source, split=split))[0]
+    source = schema.Source(files={"train": str(tmp_path / "a.jsonl")})
+    split = schema.Split(validation=schema.Ratio(ratio=0.5))
+    parts = load_splits(schema.Data(source=source, split=split))[0]
     part = next(rows for rows in parts.values() if "" in rows["text"])
     with pytest.raises(DataError, match="row 42: the column text is empty"):
         encode(task(("no", "yes")), part)
@@ -223,7 +223,7 @@ def test_texts_become_tokens_and_what_is_cut_is_counted(tokenizer):
 
 def test_a_pair_of_texts_has_two_types_of_tokens(tokenizer):
     tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
-    made = task(("no", "yes"), columns=config.Columns(text_pair="other"), tokenizer=tokenizer)
+    made = task(("no", "yes"), columns=schema.Columns(text_pair="other"), tokenizer=tokenizer)
     pairs = rows([0, 1], ["one", "one two"]).add_column("other", ["two three", "three"])
     encoded, _ = encode(made, pairs)
     tokenizer.model_input_names = ["input_ids", "attention_mask"]

@@ -9,9 +9,10 @@ import datasets
 import pytest
 from pydantic import ValidationError
 
-from trainer import config
-from trainer.errors import LONGEST_MESSAGE, DataError
-from trainer.tasks.labels import index_of, label_indices, label_names
+from trainer.errors import DataError
+from trainer.recipe import schema
+from trainer.tasks.classification.labels import index_of, label_indices, label_names
+from trainer.wording import LONGEST_MESSAGE
 
 
 def rows(labels: list[Any], feature: Any = None) -> datasets.Dataset:
@@ -136,7 +137,7 @@ def test_minus_100_marks_a_row_without_a_label():
 
 
 def label_setting(*labels: Any) -> tuple[str, ...] | None:
-    return config.Classification(name="classification", labels=labels).labels
+    return schema.Classification(name="classification", labels=labels).labels
 
 
 def test_labels_of_a_recipe_may_be_numbers_and_booleans():

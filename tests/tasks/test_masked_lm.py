@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from trainer import config
-from trainer.data.prepare import PreparedSplit, Summary, prepare
+from trainer.data.encoded import PreparedSplit, Summary, prepare
 from trainer.errors import ConfigError, DataError
-from trainer.models.tokenizer import load_tokenizer, train_tokenizer
-from trainer.tasks.masked_lm import MaskedLM
-from trainer.tasks.vocabulary import IGNORED
+from trainer.models.output_loss import IGNORED
+from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
+from trainer.recipe import schema
+from trainer.tasks.masked_lm.task import MaskedLM
 
 WORDS = [f"{first}{second}" for first in "bcdfghjk" for second in ("a", "e", "i", "o", "ur", "en")]
 SIZES: dict[str, Any] = {
@@ -47,17 +47,17 @@ DOCUMENTS = [document(number, 2 + number % 9) for number in range(40)]
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(config.TrainedTokenizer(train="wordpiece", vocab_size=120), DOCUMENTS, folder)
-    return load_tokenizer(config.Model(name_or_path=str(folder)))
+    train_tokenizer(schema.TrainedTokenizer(train="wordpiece", vocab_size=120), DOCUMENTS, folder)
+    return load_tokenizer(schema.Model(name_or_path=str(folder)))
 
 
-def recipe(*, length: int = 16, seed: int = 1, **settings: Any) -> config.Recipe:
-    return config.Recipe(
+def recipe(*, length: int = 16, seed: int = 1, **settings: Any) -> schema.Recipe:
+    return schema.Recipe(
         seed=seed,
-        model=config.Model(name_or_path="bert"),
-        task=config.MaskedLM(name="masked_lm", **settings),
-        data=config.Data(source=config.Source(builtin="documents")),
-        batch=config.Batch(max_seq_length=length),
+        model=schema.Model(name_or_path="bert"),
+        task=schema.MaskedLM(name="masked_lm", **settings),
+        data=schema.Data(source=schema.Source(builtin="documents")),
+        batch=schema.Batch(max_seq_length=length),
     )
 
 

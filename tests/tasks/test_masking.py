@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from trainer import config
-from trainer.models.tokenizer import SPECIAL, load_tokenizer, train_tokenizer
-from trainer.tasks.masking import Masking
-from trainer.tasks.vocabulary import IGNORED
+from trainer.models.output_loss import IGNORED
+from trainer.models.tokenizers.tokenizer import SPECIAL, load_tokenizer, train_tokenizer
+from trainer.recipe import schema
+from trainer.tasks.masked_lm.masking import Masking
 
 TEXTS = [
     "the lighthouse keeper remembers every thunderstorm of that winter",
@@ -26,8 +26,8 @@ TEXTS = [
 def trained(kind: Any, folder: Path) -> Any:
     texts = [text + "\n" + text for text in TEXTS] * 4
     size = 90 if kind == "wordpiece" else 320  # too few for whole words
-    train_tokenizer(config.TrainedTokenizer(train=kind, vocab_size=size), texts, folder)
-    return load_tokenizer(config.Model(name_or_path=str(folder)))
+    train_tokenizer(schema.TrainedTokenizer(train=kind, vocab_size=size), texts, folder)
+    return load_tokenizer(schema.Model(name_or_path=str(folder)))
 
 
 def sentencepiece() -> Any:
@@ -51,7 +51,7 @@ def wordpiece(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def masking(tokenizer: Any, **settings: Any) -> Masking:
-    return Masking(config.MaskedLM(name="masked_lm", **settings), tokenizer)
+    return Masking(schema.MaskedLM(name="masked_lm", **settings), tokenizer)
 
 
 def block(tokenizer: Any, size: int, seed: int = 1) -> np.ndarray:

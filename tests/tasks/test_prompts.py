@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from trainer import config
-from trainer.data.prepare import Summary
+from trainer.data.encoded import Summary
 from trainer.errors import ConfigError, DataError
-from trainer.models.special_tokens import TextTokenizer
-from trainer.models.tokenizer import load_tokenizer, train_tokenizer
-from trainer.tasks.causal_lm import CausalLM
-from trainer.tasks.prompts import Prompts, boundaries, whole_texts
+from trainer.models.tokenizers.special_tokens import TextTokenizer
+from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
+from trainer.recipe import schema
+from trainer.tasks.causal_lm.task import CausalLM
+from trainer.tasks.generation.prompts import Prompts, boundaries, whole_texts
 
 TEXTS = ["Question: what is the capital of France? Answer: Paris is the capital of France.\n"] * 4
 ANSWER = "Paris is it."
@@ -72,8 +72,8 @@ def gpt2() -> Any:
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("bert")
-    train_tokenizer(config.TrainedTokenizer(train="bpe", vocab_size=330), TEXTS, folder)
-    return load_tokenizer(config.Model(name_or_path=str(folder)))
+    train_tokenizer(schema.TrainedTokenizer(train="bpe", vocab_size=330), TEXTS, folder)
+    return load_tokenizer(schema.Model(name_or_path=str(folder)))
 
 
 class Rows(Prompts):
@@ -86,14 +86,14 @@ class Rows(Prompts):
 
 
 def prompts(tokenizer: Any, prompt: str = "{q}\n", completion: str = "{a}") -> Rows:
-    settings = config.CausalLM(name="causal_lm", prompt=prompt, completion=completion)
-    return Rows(settings, config.Columns(), tokenizer)
+    settings = schema.CausalLM(name="causal_lm", prompt=prompt, completion=completion)
+    return Rows(settings, schema.Columns(), tokenizer)
 
 
 def chat(tokenizer: Any, template: str = CHAT, column: str = "messages") -> Rows:
     tokenizer.chat_template = template
-    settings = config.CausalLM(name="causal_lm", chat=True)
-    return Rows(settings, config.Columns(messages=column), tokenizer)
+    settings = schema.CausalLM(name="causal_lm", chat=True)
+    return Rows(settings, schema.Columns(messages=column), tokenizer)
 
 
 def parts(tokenizer: Any, encoded: tuple[list[int], list[int]]) -> list[tuple[str, bool]]:
@@ -419,7 +419,7 @@ def test_only_the_special_tokens_of_a_chat_template_are_special(llama):
         ("Paris <s> it</s>", True),
     ]
     parsed = Rows(
-        config.CausalLM(name="causal_lm", chat=True), config.Columns(), llama, "parsed"
+        schema.CausalLM(name="causal_lm", chat=True), schema.Columns(), llama, "parsed"
     ).row({"messages": turns})
     assert (parsed[0].count(end), parsed[0].count(llama.bos_token_id)) == (3, 2)
 
@@ -442,11 +442,11 @@ def test_a_conversation_without_an_answer_is_refused(llama, messages):
 
 def task(tokenizer: Any, length: int, **settings: Any) -> CausalLM:
     templates = {} if settings.get("chat") else {"prompt": "{q}\n", "completion": "{a}"}
-    recipe = config.Recipe(
-        model=config.Model(name_or_path="llama"),
-        task=config.CausalLM(name="causal_lm", **templates, **settings),
-        data=config.Data(source=config.Source(builtin="instructions")),
-        batch=config.Batch(max_seq_length=length),
+    recipe = schema.Recipe(
+        model=schema.Model(name_or_path="llama"),
+        task=schema.CausalLM(name="causal_lm", **templates, **settings),
+        data=schema.Data(source=schema.Source(builtin="instructions")),
+        batch=schema.Batch(max_seq_length=length),
     )
     return CausalLM.build(recipe, datasets.Dataset.from_dict({}), tokenizer, LlamaConfig())
 

@@ -11,10 +11,11 @@ import torch
 from task_cases import CASES, Case
 from toy_task import LENGTH
 
+from trainer.assembly.build import build_run
+from trainer.engines.accelerator import build_accelerator
 from trainer.errors import ConfigError
-from trainer.launch import build_accelerator
-from trainer.recipe import parse_recipe
-from trainer.run import Run, build_run
+from trainer.recipe.reading import parse_recipe
+from trainer.run import Run
 from trainer.tasks import TASKS, task_of
 
 ALL = {**CASES, "toy": LENGTH}
@@ -178,7 +179,7 @@ def test_evaluations_see_the_same_in_each_epoch_and_training_does_not_change_it(
 
 
 def test_a_run_of_it_trains_and_reports(made, tmp_path: Path, write_recipe):
-    from trainer.commands import train
+    from trainer.cli.commands import train
 
     case, run = made
     recipe = write_recipe(case.recipe())

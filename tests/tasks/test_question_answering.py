@@ -11,17 +11,18 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForQuestionAnswering
 
-from trainer import commands, config
+from trainer.assembly.inputs import build_inputs
+from trainer.cli import commands
 from trainer.data.builtin import BUILTIN
-from trainer.data.prepare import PreparedSplit, Summary, prepare
-from trainer.inputs import build_inputs
+from trainer.data.encoded import PreparedSplit, Summary, prepare
 from trainer.metrics.answers import AT_THRESHOLD, answer_metrics
 from trainer.models.span_head import ensure_span_head
-from trainer.models.tokenizer import load_tokenizer, train_tokenizer
-from trainer.recipe import parse_recipe
+from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
+from trainer.recipe import schema
+from trainer.recipe.reading import parse_recipe
 from trainer.tasks.base import Batch, Record
-from trainer.tasks.question_answering import QuestionAnswering
-from trainer.tasks.spans import best_spans, merge, null_probability
+from trainer.tasks.question_answering.spans import best_spans, merge, null_probability
+from trainer.tasks.question_answering.task import QuestionAnswering
 
 ROWS = BUILTIN["passages"](60, 1)["train"]
 Outputs = tuple[Tensor, Tensor]
@@ -34,13 +35,13 @@ def task(
     folder = tmp_path_factory.mktemp("tokenizer")
     texts = [text for row in ROWS for text in (row["context"], row["question"])]
     kind = "bpe" if request.param else "wordpiece"
-    train_tokenizer(config.TrainedTokenizer(train=kind, vocab_size=600), texts, folder)
-    tokenizer = load_tokenizer(config.Model(name_or_path=str(folder)))
+    train_tokenizer(schema.TrainedTokenizer(train=kind, vocab_size=600), texts, folder)
+    tokenizer = load_tokenizer(schema.Model(name_or_path=str(folder)))
     types = [] if request.param else ["token_type_ids"]
     tokenizer.model_input_names = ["input_ids", *types, "attention_mask"]
     return QuestionAnswering(
-        config.QuestionAnswering(name="question_answering", stride=16),
-        columns=config.Columns(),
+        schema.QuestionAnswering(name="question_answering", stride=16),
+        columns=schema.Columns(),
         tokenizer=tokenizer,
         max_seq_length=96,
         is_decoder=request.param,

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.tree import DecisionTreeClassifier
 
-from trainer.data.prepare import PreparedSplit, Ragged, Summary
-from trainer.tasks.segments import Document, cut_documents, pair
+from trainer.data.encoded import PreparedSplit, Ragged, Summary
+from trainer.tasks.masked_lm.segments import Document, cut_documents, pair
 
 SPAN = 100_000
 """Tokens of document d are d * SPAN, d * SPAN + 1 and so on, so that each says where it stood."""

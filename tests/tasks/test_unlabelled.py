@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from trainer.config import Recipe
+from trainer.assembly.inputs import Inputs, build_inputs
 from trainer.errors import DataError, TrainerError
-from trainer.inputs import Inputs, build_inputs
-from trainer.recipe import parse_recipe
+from trainer.recipe.reading import parse_recipe
+from trainer.recipe.schema import Recipe
 
 BERT = {
     "model_type": "bert",

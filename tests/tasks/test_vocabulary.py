@@ -8,7 +8,7 @@ import transformers
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.tasks.vocabulary import IGNORED, score_tokens
+from trainer.models.output_loss import IGNORED, score_tokens
 
 WORDS = 97
 SIZES: dict[str, Any] = {

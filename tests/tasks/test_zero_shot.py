@@ -11,16 +11,20 @@ import torch
 import transformers
 from pydantic import ValidationError
 
-from trainer import config
-from trainer.data.prepare import PreparedSplit, Summary, prepare
+from trainer.data.encoded import PreparedSplit, Summary, prepare
 from trainer.errors import ConfigError
 from trainer.models.architecture import build_model_config
-from trainer.models.special_tokens import TextTokenizer
-from trainer.models.tokenizer import load_tokenizer, train_tokenizer
-from trainer.tasks.classification import Classification
-from trainer.tasks.fitted_prompt import FittedPrompt
-from trainer.tasks.question_answering import QuestionAnswering
-from trainer.tasks.zero_shot import GeneratedAnswer, LabelLikelihood, mean_log_likelihoods
+from trainer.models.tokenizers.special_tokens import TextTokenizer
+from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
+from trainer.recipe import schema
+from trainer.tasks.classification.task import Classification
+from trainer.tasks.generation.fitted_prompt import FittedPrompt
+from trainer.tasks.generation.zero_shot import (
+    GeneratedAnswer,
+    LabelLikelihood,
+    mean_log_likelihoods,
+)
+from trainer.tasks.question_answering.task import QuestionAnswering
 
 NUM_POSITIONS = 48
 SIZES: dict[str, dict[str, Any]] = {
@@ -44,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tokenizer of byte pieces that begins a text with [CLS]."""
     made = tmp_path_factory.mktemp("tokenizer")
     texts = [*TEXTS, "Review: \nSentiment: bad rather good Question: Answer:"]
-    train_tokenizer(config.TrainedTokenizer(train="bpe", vocab_size=320), texts, made)
+    train_tokenizer(schema.TrainedTokenizer(train="bpe", vocab_size=320), texts, made)
     return made
 
 
@@ -54,7 +58,7 @@ def build(folder: Path, kind: str) -> tuple[Any, Any, Any]:
     numbers |= {"max_position_embeddings": NUM_POSITIONS, "initializer_range": 0.4}
     if kind != "gpt2":
         numbers["intermediate_size"] = 64
-    settings = config.Model(
+    settings = schema.Model(
         architecture={"model_type": kind, **numbers, **SIZES[kind]},
         initialization="random",
         tokenizer=str(folder),
@@ -134,7 +138,7 @@ def test_what_gives_most_goes_first_and_the_question_last(llama):
 
 
 def test_a_model_without_a_limit_of_positions_cuts_nothing(folder):
-    settings = config.Model(
+    settings = schema.Model(
         architecture={"model_type": "bloom", "hidden_size": 32, "n_head": 4},
         initialization="random",
         tokenizer=str(folder),
@@ -171,20 +175,20 @@ def test_means_are_those_of_all_logits_of_each_sequence_alone(asked):
 # Classification
 
 
-def recipe_of(task: Any, **columns: Any) -> config.Recipe:
-    return config.Recipe(
-        model=config.Model(name_or_path="some-model"),
+def recipe_of(task: Any, **columns: Any) -> schema.Recipe:
+    return schema.Recipe(
+        model=schema.Model(name_or_path="some-model"),
         task=task,
-        data=config.Data(
-            source=config.Source(builtin="reviews"), columns=config.Columns(**columns)
+        data=schema.Data(
+            source=schema.Source(builtin="reviews"), columns=schema.Columns(**columns)
         ),
-        batch=config.Batch(max_seq_length=16),
+        batch=schema.Batch(max_seq_length=16),
     )
 
 
-def labelled(answers: tuple[str, ...] = ANSWERS, prompt: str = PROMPT) -> config.Classification:
-    words = config.LabelWords(prompt=prompt, answers=answers)
-    return config.Classification(name="classification", zero_shot=words)
+def labelled(answers: tuple[str, ...] = ANSWERS, prompt: str = PROMPT) -> schema.Classification:
+    words = schema.LabelWords(prompt=prompt, answers=answers)
+    return schema.Classification(name="classification", zero_shot=words)
 
 
 def classification(made: tuple[Any, Any, Any], settings: Any, **columns: Any) -> Classification:
@@ -259,9 +263,9 @@ ROWS = [
 
 
 def question_answering(made: tuple[Any, Any, Any], **settings: Any) -> QuestionAnswering:
-    asking = config.GeneratedAnswers(prompt="{context}\nQuestion: {question}\nAnswer:", **settings)
-    task = config.QuestionAnswering(name="question_answering", stride=2, zero_shot=asking)
-    recipe = recipe_of(task).model_copy(update={"batch": config.Batch(max_seq_length=40)})
+    asking = schema.GeneratedAnswers(prompt="{context}\nQuestion: {question}\nAnswer:", **settings)
+    task = schema.QuestionAnswering(name="question_answering", stride=2, zero_shot=asking)
+    recipe = recipe_of(task).model_copy(update={"batch": schema.Batch(max_seq_length=40)})
     return QuestionAnswering.build(recipe, datasets.Dataset.from_list(ROWS), made[0], made[1])
 
 
@@ -374,16 +378,16 @@ def test_random_weights_are_not_asked(llama):
 )
 def test_label_words_that_cannot_be_right(values, part):
     with pytest.raises(ValidationError) as error:
-        config.LabelWords.model_validate({"prompt": PROMPT, "answers": ANSWERS} | values)
+        schema.LabelWords.model_validate({"prompt": PROMPT, "answers": ANSWERS} | values)
     assert part in str(error.value)
 
 
 def test_answers_are_as_many_as_labels():
-    words = config.LabelWords(prompt=PROMPT, answers=ANSWERS)
+    words = schema.LabelWords(prompt=PROMPT, answers=ANSWERS)
     with pytest.raises(ValidationError, match="2 answers for 3 labels"):
-        config.Classification(name="classification", labels=("a", "b", "c"), zero_shot=words)
+        schema.Classification(name="classification", labels=("a", "b", "c"), zero_shot=words)
 
 
 def test_questions_have_their_own_fields():
     with pytest.raises(ValidationError, match=r"write \{context\} or \{question\}"):
-        config.GeneratedAnswers(prompt="{text}")
+        schema.GeneratedAnswers(prompt="{text}")

@@ -8,8 +8,8 @@ import torch
 from task_cases import BERT, Case
 from torch import Tensor, nn
 
-from trainer import config
-from trainer.data.prepare import Columns, PreparedSplit, Summary
+from trainer.data.encoded import Columns, PreparedSplit, Summary
+from trainer.recipe import schema
 from trainer.tasks import TASKS
 from trainer.tasks.base import Batch, LossTerm, Record, Task, attention_mask, numbered, pad
 
@@ -31,16 +31,16 @@ class Length(Task):
         self.max_seq_length = max_seq_length
 
     @classmethod
-    def columns(cls, recipe: config.Recipe) -> dict[str, config.Column | None]:
+    def columns(cls, recipe: schema.Recipe) -> dict[str, schema.Column | None]:
         return {"data.columns.text": recipe.data.columns.text}
 
     @classmethod
-    def texts(cls, recipe: config.Recipe, rows: "Dataset") -> Iterator[str]:
+    def texts(cls, recipe: schema.Recipe, rows: "Dataset") -> Iterator[str]:
         yield from rows["text"]
 
     @classmethod
     def build(
-        cls, recipe: config.Recipe, train: "Dataset", tokenizer: Any, model_config: Any
+        cls, recipe: schema.Recipe, train: "Dataset", tokenizer: Any, model_config: Any
     ) -> Self:
         return cls(tokenizer, recipe.batch.max_seq_length)
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
-from trainer.errors import excerpt
+from trainer.wording import excerpt
 
 Answers = tuple[tuple[str, int], ...]
 """Texts and the characters of the context at which they start."""

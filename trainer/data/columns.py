@@ -5,8 +5,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from trainer.config import Column
 from trainer.errors import DataError
+from trainer.recipe.schema import Column
 
 if TYPE_CHECKING:
     from datasets import Dataset

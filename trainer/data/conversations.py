@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from trainer.errors import DataError, excerpt, listed
+from trainer.errors import DataError
+from trainer.wording import excerpt, listed
 
 ROLES = {
     "human": "user",

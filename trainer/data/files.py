@@ -5,16 +5,17 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.config import Csv
-from trainer.data.csv_files import dialect_of, read_tables
-from trainer.data.json_files import json_rows_of
-from trainer.data.json_tables import own_tables, reads_the_same
+from trainer.data.formats.csv_files import dialect_of, read_tables
+from trainer.data.formats.json_files import json_rows_of
+from trainer.data.formats.json_tables import own_tables, reads_the_same
+from trainer.data.formats.reading import Tables, file_size, is_folder, shown
+from trainer.data.formats.saved import is_saved, is_saved_dict, saved_files
+from trainer.data.formats.squad_json import is_squad_json, read_squad_json
+from trainer.data.formats.text_files import read_lines
 from trainer.data.kept_rows import kept_rows, rows_of_library, tables_of
-from trainer.data.reading import Tables, file_size, is_folder, shown
-from trainer.data.saved import is_saved, is_saved_dict, saved_files
-from trainer.data.squad_json import is_squad_json, read_squad_json
-from trainer.data.text_files import read_lines
-from trainer.errors import DataError, excerpt, listed
+from trainer.errors import DataError
+from trainer.recipe.schema import Csv
+from trainer.wording import excerpt, listed
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features

@@ -7,15 +7,16 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from trainer.config import Source
-from trainer.data.csv_files import Dialect, check_table
 from trainer.data.files import first_line, read_arrow, read_files
-from trainer.data.json_files import json_rows_of
-from trainer.data.json_tables import reads_the_same
+from trainer.data.formats.csv_files import Dialect, check_table
+from trainer.data.formats.json_files import json_rows_of
+from trainer.data.formats.json_tables import reads_the_same
+from trainer.data.formats.reading import file_size, is_file, is_folder, shown
+from trainer.data.formats.saved import is_saved, is_saved_dict, saved_files, saved_splits
 from trainer.data.kept_rows import checked_once, quiet
-from trainer.data.reading import file_size, is_file, is_folder, shown
-from trainer.data.saved import is_saved, is_saved_dict, saved_files, saved_splits
-from trainer.errors import DataError, excerpt
+from trainer.errors import DataError
+from trainer.recipe.schema import Source
+from trainer.wording import excerpt
 
 if TYPE_CHECKING:
     from datasets import Dataset

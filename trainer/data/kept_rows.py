@@ -10,9 +10,11 @@ from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
-from trainer.data.prepare import cache_folder, content_key, write_once
-from trainer.data.reading import Tables, faults_named, is_zipped, opened, shown
-from trainer.errors import DataError, excerpt
+from trainer.data.formats.reading import Tables, faults_named, is_zipped, opened, shown
+from trainer.errors import DataError
+from trainer.files.cache import cache_folder, content_key
+from trainer.files.kept_folder import write_once
+from trainer.wording import excerpt
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features

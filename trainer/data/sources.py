@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from trainer.config import Column, Data, Ratio, Source, SplitOrigin
 from trainer.data.builtin import BUILTIN
 from trainer.data.columns import ROW, check_columns, column_name, resolve_columns
 from trainer.data.documents import group_documents
 from trainer.data.exclusion import exclude
 from trainer.data.files import read_files
 from trainer.data.hub import load_hub
-from trainer.errors import ConfigError, DataError, excerpt, listed
+from trainer.errors import ConfigError, DataError
+from trainer.recipe.schema import Column, Data, Ratio, Source, SplitOrigin
+from trainer.wording import excerpt, listed
 
 if TYPE_CHECKING:
     from datasets import Dataset

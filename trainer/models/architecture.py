@@ -5,21 +5,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer import config
-from trainer.errors import ConfigError, excerpt
-from trainer.models.model_folder import check_config, check_origin
-from trainer.models.own_tokens import check_vocabulary
-from trainer.models.tokenizer import ensure_pad_token, load_tokenizer, missing
-from trainer.recipe import load_recipe
-from trainer.recipes import shipped_recipes
+from trainer.errors import ConfigError
+from trainer.models.pretrained.model_folder import check_config, check_origin
+from trainer.models.tokenizers.own_tokens import check_vocabulary
+from trainer.models.tokenizers.tokenizer import ensure_pad_token, load_tokenizer, missing
+from trainer.recipe import schema
+from trainer.recipe.reading import load_recipe
+from trainer.recipe.shipped import shipped_recipes
+from trainer.wording import excerpt
 
-FOLDER = Path(__file__).parents[1] / "architectures"
+FOLDER = Path(__file__).parent / "architectures"
 """Published numbers by hub name, with -- for the slash."""
 MAX_LAYERS, MAX_NUMBER = 10_000, 2**31 - 1
 """Of an architecture. More layers take minutes to describe and no machine to hold."""
 
 
-def build_model_config(model: config.Model, tokenizer: Any) -> Any:
+def build_model_config(model: schema.Model, tokenizer: Any) -> Any:
     """Returns the transformers configuration, with a padding token.
 
     Raises ConfigError for what is missing or unknown in it.
@@ -42,7 +43,7 @@ def build_model_config(model: config.Model, tokenizer: Any) -> Any:
     return made
 
 
-def shape_config(model: config.Model) -> Any:
+def shape_config(model: schema.Model) -> Any:
     """Returns the transformers configuration from as little as there is: no weights, and where
     numbers are shipped or stand in the recipe, no download.
 
@@ -50,7 +51,7 @@ def shape_config(model: config.Model) -> Any:
     An earlier run of a shipped recipe that has not been made has the shape of that recipe.
     """
     if model.architecture is not None:
-        if isinstance(model.tokenizer, config.TrainedTokenizer):
+        if isinstance(model.tokenizer, schema.TrainedTokenizer):
             size = model.tokenizer.vocab_size
         elif "vocab_size" not in model.architecture:
             tokenizer = load_tokenizer(model)
@@ -68,14 +69,14 @@ def shape_config(model: config.Model) -> Any:
     return stored_config(model) if recipe is None else shape_config(load_recipe(recipe).model)
 
 
-def recipe_of_run(model: config.Model) -> str | None:
+def recipe_of_run(model: schema.Model) -> str | None:
     """Returns the shipped recipe whose run makes this model, where that run has yet to be made."""
     path = Path(model.name_or_path or "")
     made = path.name == "model" and not path.is_dir()
     return path.parent.name if made and path.parent.name in shipped_recipes() else None
 
 
-def _published(model: config.Model) -> dict[str, Any] | None:
+def _published(model: schema.Model) -> dict[str, Any] | None:
     name = str(model.name_or_path)
     file = FOLDER / f"{name.replace('/', '--')}.json"
     if Path(name).is_dir() or not file.is_file():
@@ -83,7 +84,7 @@ def _published(model: config.Model) -> dict[str, Any] | None:
     return json.loads(file.read_text("utf-8"))
 
 
-def stored_config(model: config.Model) -> Any:
+def stored_config(model: schema.Model) -> Any:
     """Returns the configuration that stands under model.name_or_path, as it was written."""
     from transformers import AutoConfig
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.models.tokenizer import save_tokenizer
+from trainer.models.tokenizers.tokenizer import save_tokenizer
 
 
 def export_model(

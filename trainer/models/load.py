@@ -8,15 +8,16 @@ from typing import Any
 import torch
 from safetensors.torch import save_model
 
-from trainer import config
-from trainer.errors import ConfigError, excerpt
-from trainer.models import head_labels
-from trainer.models.checkpoint_fit import Checkpoint, look_at_checkpoint
-from trainer.models.model_folder import check_hub_adapter, check_quantisation, shown
-from trainer.models.pretrained_weights import Names, check_values
-from trainer.models.pretrained_weights import head_modules as head_modules
-from trainer.models.tokenizer import missing
-from trainer.models.vocabulary_size import grow_vocabulary
+from trainer.errors import ConfigError
+from trainer.models.pretrained import head_labels
+from trainer.models.pretrained.checkpoint_fit import Checkpoint, look_at_checkpoint
+from trainer.models.pretrained.model_folder import check_hub_adapter, check_quantisation, shown
+from trainer.models.pretrained.weights import Names, check_values
+from trainer.models.pretrained.weights import head_modules as head_modules
+from trainer.models.tokenizers.tokenizer import missing
+from trainer.models.tokenizers.vocabulary_size import grow_vocabulary
+from trainer.recipe import schema
+from trainer.wording import excerpt
 
 QUANTISED = ("qlora", "int8_lora")
 
@@ -50,7 +51,7 @@ class LoadedModel:
 
 
 def load_model(
-    model: config.Model,
+    model: schema.Model,
     model_config: Any,
     *,
     auto_model: str,
@@ -120,7 +121,7 @@ def load_model(
     return LoadedModel(built, head, tuple(fresh), tuple(notes), key_mapping, renewed)
 
 
-def from_numbers(auto: Any, model: config.Model, model_config: Any) -> Any:
+def from_numbers(auto: Any, model: schema.Model, model_config: Any) -> Any:
     """Returns the random model of a transformers class; raises ConfigError where none can be."""
     try:
         return auto.from_config(model_config, trust_remote_code=False)
@@ -139,7 +140,7 @@ def unquantised_modules(model: Any) -> list[str]:
 
 def _load_checkpoint(
     auto: Any,
-    model: config.Model,
+    model: schema.Model,
     model_config: Any,
     found: Checkpoint,
     dtype: torch.dtype,

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer import config
 from trainer.errors import ConfigError
 from trainer.models.load import LoadedModel
-from trainer.models.vocabulary_size import is_tied, output_layer
+from trainer.models.tokenizers.vocabulary_size import is_tied, output_layer
+from trainer.recipe import schema
 
 ZEROED_PADDING = ("funnel",)
 """Families whose padding row does not survive from_pretrained."""
@@ -21,7 +21,7 @@ NEVER_CALLED = {"mobilebert": "cls.predictions.dense"}
 
 def apply_tuning(
     loaded: LoadedModel,
-    tuning: config.Tuning,
+    tuning: schema.Tuning,
     *,
     trains_head: bool,
     gradient_checkpointing: bool,
@@ -88,7 +88,7 @@ def _is_inside(name: str, others: Iterable[str]) -> bool:
 
 def _adapters(
     model: Any,
-    tuning: config.Tuning,
+    tuning: schema.Tuning,
     learned: list[str],
     new_tokens: Sequence[int],
     revision: str | None,
@@ -151,7 +151,7 @@ def _add_bias(layer: Any, _: Any, output: Any) -> Any:
     return output if bias is None or layer.merged else output + bias.to(output.dtype)
 
 
-def _targets(model: Any, tuning: config.Tuning, learned: list[str]) -> list[str]:
+def _targets(model: Any, tuning: schema.Tuning, learned: list[str]) -> list[str]:
     """Returns the full names of the linear layers that get an adapter."""
     from transformers.pytorch_utils import Conv1D
 

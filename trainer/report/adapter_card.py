@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer.config import Recipe
 from trainer.models.load import QUANTISED, Base
 from trainer.models.span_head import how_to_load
-from trainer.models.vocabulary_size import output_layer
+from trainer.models.tokenizers.vocabulary_size import output_layer
+from trainer.recipe.schema import Recipe
 from trainer.report.markup import as_markdown
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from trainer.process.finished_runs import FinishedRun, find_runs
 from trainer.report.document import table
-from trainer.report.finished_runs import FinishedRun, differing, find_runs, group_runs
+from trainer.report.groups import differing, group_runs
 from trainer.report.markup import as_markdown
 
 Group = dict[str, Any]

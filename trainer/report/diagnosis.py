@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from trainer.errors import listed
+from trainer.wording import listed
 
 
 def diagnose(metrics: dict[str, Any], split: str) -> list[str]:

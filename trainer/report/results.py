@@ -6,23 +6,24 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from trainer.checkpoint import load_weights, verify
-from trainer.evaluation import evaluate
-from trainer.file_modes import follow_umask
+from trainer.checkpoints.record import verify
+from trainer.checkpoints.store import load_weights
+from trainer.distributed.collectives import on_main
+from trainer.engines.sharding import whole_model
+from trainer.evaluation.evaluate import evaluate
+from trainer.files.durable import write_json
+from trainer.files.modes import follow_umask
+from trainer.files.plain import remove, sealed
 from trainer.metrics.averages import with_macro_averages
 from trainer.models.export import export_adapter, export_model
 from trainer.models.span_head import how_to_load
-from trainer.ranks import on_main
+from trainer.process.run_entries import writing_to
 from trainer.report.adapter_card import adapter_card
 from trainer.report.diagnosis import diagnose
 from trainer.report.document import model_card, write_report
 from trainer.run import Run
-from trainer.run_directory import write_json
-from trainer.run_entries import writing_to
-from trainer.run_files import remove, sealed
-from trainer.sharding import whole_model
 from trainer.state import TrainState
-from trainer.tracking import metrics_at, read_lines
+from trainer.tracking.metric_lines import metrics_at, read_lines
 
 
 def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:

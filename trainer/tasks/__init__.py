@@ -2,13 +2,13 @@
 
 import difflib
 
-from trainer.config import Recipe
 from trainer.errors import ConfigError
+from trainer.recipe.schema import Recipe
 from trainer.tasks.base import Task
-from trainer.tasks.causal_lm import CausalLM
-from trainer.tasks.classification import Classification
-from trainer.tasks.masked_lm import MaskedLM
-from trainer.tasks.question_answering import QuestionAnswering
+from trainer.tasks.causal_lm.task import CausalLM
+from trainer.tasks.classification.task import Classification
+from trainer.tasks.masked_lm.task import MaskedLM
+from trainer.tasks.question_answering.task import QuestionAnswering
 
 TASKS: dict[str, type[Task]] = {
     "classification": Classification,

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainer.config import Column, Recipe
 from trainer.data.columns import ROW
-from trainer.data.prepare import Columns, PreparedSplit, Ragged, Summary
+from trainer.data.encoded import Columns, PreparedSplit, Ragged, Summary
+from trainer.recipe.schema import Column, Recipe
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from trainer.config import Column
 from trainer.data.columns import check_columns
 from trainer.errors import DataError
+from trainer.recipe.schema import Column
 from trainer.tasks.base import Task
 
 if TYPE_CHECKING:

@@ -1,0 +1,69 @@
+"""Every shipped recipe in miniature, through the whole path of the real command."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from trainer.assembly.miniature import smoke
+from trainer.cli.app import main
+from trainer.recipe.reading import load_recipe
+from trainer.recipe.shipped import shipped_recipes
+
+RECIPES = sorted(shipped_recipes())
+
+
+def run(*arguments):
+    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_runs_in_miniature(name, tmp_path):
+    recipe = load_recipe(name)
+    run("train", name, "--smoke", "--run-dir", tmp_path / "run")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["final"]["step"] == 4
+    assert set(results["baseline"]) == {"validation", "test"}
+    assert results["recipe"]["tuning"] == recipe.tuning.model_dump(mode="json")
+    assert results["recipe"]["optimizer"] == recipe.optimizer.model_dump(mode="json")
+    assert results["recipe"]["model"]["initialization"] == recipe.model.initialization
+    assert (tmp_path / "run" / "model" / "config.json").is_file()
+    assert ("zero_shot" in results) == (getattr(recipe.task, "zero_shot", None) is not None)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_miniature_is_of_the_same_family_and_tiny(name):
+    from trainer.models.architecture import shape_config
+
+    recipe = load_recipe(name)
+    small = smoke(recipe)
+    shape = shape_config(small.model)
+    assert shape.model_type == shape_config(recipe.model).model_type
+    assert shape.num_hidden_layers == 2
+    assert small.data.source.builtin is not None
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_shown_and_counted(name):
+    assert run("show", name)
+    counts = json.loads(run("params", name, "--json"))
+    assert counts["total"] >= counts["trainable"] > 0
+
+
+def test_the_name_of_a_run_keeps_the_dots_of_its_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run("train", "llama-3.2-1b-sst2-head", "--smoke")
+    assert (tmp_path / "runs" / "llama-3.2-1b-sst2-head-smoke" / "results.json").is_file()
+
+
+def test_a_task_of_ones_own_has_no_miniature(tmp_path, monkeypatch, write_recipe, reviews_recipe):
+    monkeypatch.chdir(tmp_path)
+    reviews_recipe["task"] = {"name": "length"}
+    file = write_recipe(reviews_recipe)
+    done = CliRunner().invoke(
+        main, ["train", str(file), "--smoke", "--run-dir", str(tmp_path / "r")]
+    )
+    assert done.exit_code == 2
+    assert "--smoke" in done.output

@@ -1,0 +1,113 @@
+"""A run in a process of its own: signals reach it, and its own exit code comes back."""
+
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from trainer.cli.child import heard_signals, run_child
+from trainer.errors import ConfigError
+from trainer.process.status import Status, read_status
+
+RANK = """
+import signal, sys, time
+from pathlib import Path
+from trainer.process.run_directory import claim
+from trainer.process.status import Status
+
+asked = []
+signal.signal(signal.SIGTERM, lambda *_: asked.append("once"))
+directory = Path(sys.argv[1])
+with claim(directory):
+    Status(directory).write("running", None, 0, "")
+    while not asked:
+        time.sleep(0.02)
+    time.sleep(1)
+    Status(directory).write("stopped", 85, 7, " and ".join(asked))
+"""
+LAUNCHER = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {RANK!r}, sys.argv[1]])"
+
+
+def python(source: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-c", source, *arguments]
+
+
+def test_a_rank_that_outlives_its_launcher_is_waited_for(tmp_path):
+    signals: list[int] = []
+
+    def ask() -> None:
+        deadline = time.monotonic() + 60
+        while read_status(tmp_path).get("state") != "running" and time.monotonic() < deadline:
+            time.sleep(0.02)
+        signals.append(signal.SIGUSR1)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    code = run_child(python(LAUNCHER, str(tmp_path)), tmp_path, signals)
+    thread.join()
+    assert code == 85
+    assert read_status(tmp_path) == {
+        "state": "stopped",
+        "exit_code": 85,
+        "step": 7,
+        "message": "once",
+    }
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 85)])
+def test_nothing_starts_after_a_signal(number, code, tmp_path):
+    with heard_signals() as signals:
+        signal.raise_signal(number)
+        started = tmp_path / "started"
+        assert run_child(["touch", str(started)], tmp_path, signals) == code
+    assert not started.exists()
+
+
+def test_signals_are_heard_in_the_block_only_and_nohup_is_respected():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with heard_signals() as signals:
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGTERM)
+        assert signals == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(
+    ("written", "status", "code"),
+    [(False, 85, 3), (True, None, 3), (True, 2, 2), (True, 0, 0)],
+)
+def test_the_code_is_that_of_the_status_if_this_command_wrote_it(written, status, code, tmp_path):
+    Status(tmp_path).write("stopped", 85, 1, "an earlier one")
+    write = f"Status(Path({str(tmp_path)!r})).write('', {status}, 1, '')" if written else ""
+    source = f"""
+import sys
+from pathlib import Path
+from trainer.process.status import Status
+{write}
+sys.exit(3)
+"""
+    assert run_child(python(source), tmp_path, []) == code
+
+
+def test_a_command_that_was_killed_has_the_code_of_a_shell(tmp_path):
+    kill = f"""
+import os, signal
+from pathlib import Path
+from trainer.process.status import Status
+Status(Path({str(tmp_path)!r})).write("running", None, 3, "starting")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert run_child(python(kill), tmp_path, []) == 137
+    status = read_status(tmp_path)
+    assert (status["state"], status["exit_code"]) == ("failed", 137)
+    assert "killed by SIGKILL, most often by the system for lack of memory" in status["message"]
+
+
+def test_what_cannot_be_started_is_one_sentence(tmp_path):
+    with pytest.raises(ConfigError, match="no-such-launcher cannot be started"):
+        run_child(["no-such-launcher"], tmp_path, [])

@@ -1,0 +1,386 @@
+"""Recipes: how they are read, what is refused, and with which sentence."""
+
+import re
+
+import pydantic
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from trainer.errors import ConfigError
+from trainer.recipe.reading import differences, dump_yaml, load_recipe, parse_recipe
+from trainer.recipe.shipped import FOLDER, shipped_recipes
+from trainer.recipe.yaml12 import read_yaml
+
+SHIPPED = sorted(shipped_recipes())
+
+
+def problems(values) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_recipe(values, "test.yaml")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("5e-5", 5e-5),
+        ("1e4", 1e4),
+        ("1E+4", 1e4),
+        (".5", 0.5),
+        ("2.", 2.0),
+        ("-3", -3),
+        ("+3", 3),
+        ("010", 10),  # not octal
+        ("1_000", "1_000"),
+        ("12:30", "12:30"),  # not sexagesimal
+        ("2024-01-31", "2024-01-31"),  # not a date
+        ("yes", "yes"),
+        ("no", "no"),
+        ("on", "on"),
+        ("off", "off"),
+        ("n", "n"),
+        ("true", True),
+        ("False", False),
+        ("null", None),
+        ("~", None),
+        ("'null'", "null"),
+        ("'5e-5'", "5e-5"),
+        ("", None),
+        ("[1, 2e3]", [1, 2000.0]),
+    ],
+)
+def test_values_are_those_of_yaml_1_2(text, value):
+    for found in (read_yaml(text, "x"), (read_yaml(f"key: {text}", "x") or {}).get("key")):
+        assert found == value
+        assert type(found) is type(value)
+
+
+def test_numbers_without_a_dot_work_in_files_and_overrides(write_recipe, reviews_recipe):
+    file = write_recipe(reviews_recipe)
+    text = file.read_text()
+    file.write_text(re.sub("learning_rate: .*", "learning_rate: 5e-5", text))
+    assert load_recipe(str(file)).optimizer.learning_rate == 5e-5
+    changed = load_recipe(str(file), ("optimizer.learning_rate=1e-3", "task.labels=[yes, no]"))
+    assert changed.optimizer.learning_rate == 1e-3
+    assert changed.task.labels == ("yes", "no")
+
+
+def test_broken_yaml_is_named_with_its_line(tmp_path):
+    file = tmp_path / "broken.yaml"
+    file.write_text("seed: 1\nmodel: {name_or_path: [x\n")
+    with pytest.raises(ConfigError, match=r"broken\.yaml, line \d+: not valid YAML"):
+        load_recipe(str(file))
+
+
+@pytest.mark.parametrize("text", ["", "just words", "- a\n- b\n"])
+def test_a_recipe_is_a_mapping(tmp_path, text):
+    file = tmp_path / "other.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="a recipe is a mapping"):
+        load_recipe(str(file))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_recipe_loads_and_comes_back_from_its_dump(name, tmp_path):
+    recipe = load_recipe(name)
+    file = tmp_path / "dumped.yaml"
+    file.write_text(dump_yaml(recipe), "utf-8")
+    assert load_recipe(str(file)) == recipe
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_recipe_opens_with_its_purpose_and_its_command(name):
+    text = (FOLDER / f"{name}.yaml").read_text("utf-8")
+    comment = re.match(r"(?:#.*\n)+", text)
+    assert comment is not None
+    assert re.search(rf"-m trainer train {re.escape(name)}\b", comment.group())
+    assert shipped_recipes()[name]
+
+
+def test_an_unknown_recipe_names_the_nearest(tmp_path):
+    with pytest.raises(ConfigError, match=r"no recipe dmeo.*did you mean demo\?"):
+        load_recipe("dmeo")
+    with pytest.raises(ConfigError, match="`trainer recipes` lists them"):
+        load_recipe("zzzzzz")
+    with pytest.raises(ConfigError, match=r"absent\.yaml cannot be read"):
+        load_recipe(str(tmp_path / "absent.yaml"))
+
+
+def at(values: dict, key: str, value) -> dict:
+    """Sets a dotted key."""
+    *parents, leaf = key.split(".")
+    section = values
+    for parent in parents:
+        section = section.setdefault(parent, {})
+    section[leaf] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("optimizer.learnig_rate", 1e-4, "did you mean optimizer.learning_rate?"),
+        ("epoch", 3, "unknown key"),
+        ("learning_rate", 1e-4, "did you mean optimizer.learning_rate?"),
+        ("batch.max_seq_lenght", 64, "did you mean batch.max_seq_length?"),
+        ("data.source.num_row", 5, "did you mean data.source.num_rows?"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(reviews_recipe, key, value, sentence):
+    message = problems(at(reviews_recipe, key, value))
+    assert f"{key}: unknown key" in message
+    assert sentence in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", True),
+        ("seed", "1"),
+        ("seed", 1.0),
+        ("seed", -1),
+        ("batch.global_batch_size", 0),
+        ("batch.global_batch_size", "32"),
+        ("batch.micro_batch_size", True),
+        ("optimizer.learning_rate", "5e-5"),
+        ("optimizer.learning_rate", 0),
+        ("optimizer.learning_rate", float("nan")),
+        ("optimizer.learning_rate", float("inf")),  # 1e999 in a file
+        ("optimizer.betas", [0.9]),
+        ("optimizer.betas", [0.9, 1.0]),
+        ("tuning.dropout", 1.0),
+        ("evaluation.baseline", 1),
+        ("evaluation.baseline", "yes"),
+        ("evaluation.patience", 0),
+        ("data.length_bucketing", 1),
+        ("data.max_rows", 1.5),
+        ("model.tokenizer", 3),
+        ("model.tokenizer", {"train": "wordpiece", "vocab_size": 10}),
+        ("task.labels", ["a"]),
+        ("task.labels", [0.5, 1]),
+        ("task.class_weights", [1.0, 0.0]),
+    ],
+)
+def test_a_wrong_type_or_value_is_named_and_never_converted(reviews_recipe, key, value):
+    assert f"\n  {key}" in "\n  " + problems(at(reviews_recipe, key, value)).partition(": ")[2]
+
+
+@pytest.mark.parametrize(
+    ("task", "sections", "sentence"),
+    [
+        (
+            {"name": "question_answering", "stride": 32},
+            {},
+            "task.stride: 32 leaves nothing of batch.max_seq_length=32 for new context; use auto, "
+            "which is 10",
+        ),
+        (
+            {"name": "causal_lm", "chat": True},
+            {},
+            "task.chat: a tokenizer that is trained here has",
+        ),
+        (
+            {"name": "classification"},
+            {"documents": "headings"},
+            "data.documents: headings joins lines to running text, and classification reads each",
+        ),
+        (
+            {"name": "causal_lm", "prompt": "{text}", "completion": "{label}"},
+            {"documents": "blank_lines"},
+            "data.documents: blank_lines joins lines",
+        ),
+    ],
+)
+def test_sections_that_contradict_each_other_are_named(reviews_recipe, task, sections, sentence):
+    reviews_recipe["evaluation"] = {}
+    reviews_recipe["data"] |= sections
+    assert problems(at(reviews_recipe, "task", task)).startswith(f"test.yaml: {sentence}")
+
+
+@pytest.mark.parametrize("name", ["masked_lm", "causal_lm"])
+def test_a_vocabulary_is_no_head_that_can_be_fresh(reviews_recipe, name):
+    reviews_recipe["evaluation"] = {}
+    fresh = at(reviews_recipe, "model.fresh_head", True)
+    assert "model.fresh_head: the head of" in problems(at(fresh, "task", {"name": name}))
+    assert parse_recipe(at(fresh, "task", {"name": "question_answering"}), "test").model.fresh_head
+
+
+def test_sections_agree_where_nothing_is_said(reviews_recipe):
+    reviews_recipe["evaluation"] = {}
+    parse_recipe(at(reviews_recipe, "task", {"name": "question_answering"}), "test")
+    for name in ("masked_lm", "causal_lm"):
+        values = at(reviews_recipe, "task", {"name": name})
+        parse_recipe(at(values, "data.documents", "headings"), "test")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("precision", "bf61", "precision: 'bf61' is none of auto, fp32, bf16, fp16; did you mean"),
+        ("tuning.mode", "lorra", "did you mean lora?"),
+        ("optimizer.name", "adamw8bit", "did you mean adamw_8bit?"),
+        ("tracking.trackers", ["tensorbord"], "did you mean tensorboard?"),
+    ],
+)
+def test_a_wrong_choice_lists_them_and_names_the_nearest(reviews_recipe, key, value, sentence):
+    message = problems(at(reviews_recipe, key, value))
+    assert "is none of" in message
+    assert sentence in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("schedule.steps", 5, "schedule: give exactly one of epochs and steps"),
+        ("schedule.epochs", None, "schedule: give exactly one of epochs and steps"),
+        ("schedule.warmup_steps", 5, "schedule: give one of warmup_ratio and warmup_steps"),
+        ("model.name_or_path", "bert", "model: give exactly one of name_or_path and architecture"),
+        ("model.initialization", "pretrained", "set initialization: random"),
+        ("model.architecture", {"hidden_size": 8}, "architecture needs a model_type"),
+        ("model.tokenizer", None, "set tokenizer"),
+        ("data.source.hub", "glue", "data.source: give exactly one of hub, files and builtin"),
+        ("data.source.config", "sst2", "config and revision go with hub only"),
+        ("data.source", {"files": {"test": "a.csv"}}, "files needs a train entry"),
+        ("task.labels", ["a", "a"], "labels must differ"),
+        ("task.class_weights", [1.0, 2.0, 3.0], "class_weights has 3 numbers for 2 labels"),
+    ],
+)
+def test_values_that_cannot_go_together(reviews_recipe, key, value, sentence):
+    assert sentence in problems(at(reviews_recipe, key, value))
+
+
+def test_missing_sections_are_named(reviews_recipe):
+    del reviews_recipe["model"], reviews_recipe["data"]["source"]
+    message = problems(reviews_recipe)
+    assert "model: required, and missing" in message
+    assert "data.source: required, and missing" in message
+
+
+def test_all_problems_stand_in_one_message(reviews_recipe):
+    for key, value in {
+        "optimizer.learnig_rate": 1e-4,
+        "batch.global_batch_size": -3,
+        "precision": "int8",
+        "schedule.steps": 10,
+    }.items():
+        at(reviews_recipe, key, value)
+    message = problems(reviews_recipe)
+    assert message.startswith("test.yaml: ")
+    found = {
+        line.strip().removeprefix("test.yaml: ").split(": ")[0] for line in message.split("\n")
+    }
+    assert found == {
+        "optimizer.learnig_rate",
+        "batch.global_batch_size",
+        "precision",
+        "schedule",
+    }
+
+
+def test_a_problem_inside_a_choice_of_types_has_the_key_that_the_file_has(reviews_recipe):
+    at(reviews_recipe, "data.split.validation", {"ratio": 2.0, "seed": 1})
+    assert "data.split.validation.ratio: 2.0: " in problems(reviews_recipe)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("seed", "write it as key.path=value"),
+        ("=3", "write it as key.path=value"),
+        ("seed.inner=3", "seed is a value, not a section"),
+        ("batch.micro_batch_size=[1", "not valid YAML"),
+        ("batch.micro_batchsize=4", "did you mean batch.micro_batch_size?"),
+        ("seed=yes", "seed: 'yes': "),
+    ],
+)
+def test_a_wrong_override_is_named(override, sentence):
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        load_recipe("demo", (override,))
+
+
+def test_overrides_make_sections_and_the_last_one_holds():
+    recipe = load_recipe("demo", ("data.split.test=null", "seed=2", "seed=3", "data.max_rows=8"))
+    assert (recipe.seed, recipe.data.max_rows, recipe.data.split.test) == (3, 8, None)
+
+
+def test_a_recipe_cannot_be_changed():
+    recipe = load_recipe("demo")
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        recipe.batch.global_batch_size = 3  # type: ignore[misc]
+
+
+def test_differences_are_dotted_keys_with_both_values():
+    one = load_recipe("demo")
+    assert differences(one, load_recipe("demo")) == {}
+    other = load_recipe("demo", ("seed=5", "data.split.validation={ratio: 0.5}"))
+    assert differences(one, other) == {
+        "seed": (1, 5),
+        "data.split.validation": ("auto", None),
+        "data.split.validation.ratio": (None, 0.5),
+        "data.split.validation.seed": (None, 1),
+    }
+
+
+def test_relative_paths_become_absolute(reviews_recipe, tmp_path, monkeypatch):
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "corpus").mkdir()
+    monkeypatch.chdir(tmp_path)
+    reviews_recipe["model"] = {"name_or_path": "bert", "tokenizer": "google/bert"}
+    reviews_recipe["data"]["source"] = {"files": {"train": ["a.csv", "b.csv"], "test": "c.csv"}}
+    recipe = parse_recipe(reviews_recipe, "x")
+    assert recipe.model.name_or_path == str(tmp_path / "bert")
+    assert recipe.model.tokenizer == "google/bert"  # no folder here: a hub name
+    assert recipe.data.source.files == {
+        "train": (str(tmp_path / "a.csv"), str(tmp_path / "b.csv")),
+        "test": str(tmp_path / "c.csv"),
+    }
+    reviews_recipe["data"]["source"] = {"hub": "corpus"}
+    assert parse_recipe(reviews_recipe, "x").data.source.hub == str(tmp_path / "corpus")
+
+
+printable = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]))
+
+
+@given(st.lists(printable, min_size=2, unique=True))
+@example(["1e5", "09"])  # numbers to YAML 1.2 only: the writer has to quote them
+@example(["yes", "no"])
+@example(["1_000", "12:30"])
+@example(["null", "true"])
+def test_any_text_comes_back_from_a_dump(labels):
+    values = {"model": {"name_or_path": "x"}, "data": {"source": {"builtin": "reviews"}}}
+    recipe = parse_recipe({**values, "task": {"name": "classification", "labels": labels}}, "x")
+    assert parse_recipe(read_yaml(dump_yaml(recipe), "x"), "x") == recipe
+
+
+@given(st.floats(min_value=0, exclude_min=True, allow_infinity=False, allow_nan=False))
+def test_any_number_comes_back_from_a_dump(rate):
+    values = {"model": {"name_or_path": "x"}, "data": {"source": {"builtin": "reviews"}}}
+    values |= {"task": {"name": "classification"}, "optimizer": {"learning_rate": rate}}
+    recipe = parse_recipe(values, "x")
+    assert parse_recipe(read_yaml(dump_yaml(recipe), "x"), "x") == recipe
+
+
+@pytest.mark.parametrize(
+    ("prompt", "problem"),
+    [
+        ("say it", "names no column"),
+        ("{} {a}", "the name of a column and no more"),
+        ("{a!r}", "the name of a column and no more"),
+        ("{a:>5}", "the name of a column and no more"),
+        ("{a", "is no template"),
+    ],
+)
+def test_a_template_that_cannot_be_filled_is_refused(prompt, problem):
+    values = {
+        "model": {"name_or_path": "gpt2"},
+        "task": {"name": "causal_lm", "prompt": prompt, "completion": "{b} {{kept}}"},
+        "data": {"source": {"builtin": "instructions"}},
+    }
+    with pytest.raises(ConfigError, match=f"task: .*{problem}"):
+        parse_recipe(values, "recipe")
+    values["task"]["prompt"] = "{a.b}: "
+    assert parse_recipe(values, "recipe").task.template_columns() == [
+        ("prompt", "a.b"),
+        ("completion", "b"),
+    ]

@@ -1,0 +1,132 @@
+"""A recipe in miniature: its whole path in seconds, with a tiny random model and built-in data."""
+
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import ConfigError
+from trainer.recipe.reading import parse_recipe
+from trainer.recipe.schema import Recipe
+
+NUM_ROWS, NUM_STEPS, MAX_SEQ_LENGTH, VOCABULARY = 48, 4, 96, 512
+SIZES = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "intermediate_size": 128,
+    "max_position_embeddings": 1024,
+}
+SENTENCES = {"source": "reviews", "columns": {}, "labels": ["negative", "positive"]}
+PAIRS = {
+    "source": "nli",
+    "columns": {"text": "premise", "text_pair": "hypothesis"},
+    "labels": ["entailment", "neutral", "contradiction"],
+}
+
+
+def smoke(recipe: Recipe) -> Recipe:
+    """Returns the recipe with a model of the same family, but tiny, built-in data and few steps.
+
+    What is loaded is made here and kept in the cache, random: nothing is learned that would mean
+    anything. Raises ConfigError where the family cannot be told, or for a task of one's own.
+    """
+    values = recipe.model_dump(mode="json")
+    values["model"] |= _model(recipe)
+    values["task"], data = _task_and_data(recipe)
+    values["data"] = {"max_rows": NUM_ROWS, **data}
+    length = min(recipe.batch.max_seq_length, MAX_SEQ_LENGTH)
+    values["batch"] = {"global_batch_size": 8, "max_seq_length": length}
+    values["schedule"] = {"name": recipe.schedule.name, "steps": NUM_STEPS, "warmup_steps": 1}
+    values["evaluation"] |= {"every": NUM_STEPS // 2, "patience": None}
+    if values["evaluation"]["metric"] in ("precision", "recall", "f1"):  # of two classes only
+        values["evaluation"]["metric"] += "_macro"
+    values["checkpoint"] |= {"every_steps": NUM_STEPS // 2}
+    values["tracking"] |= {"log_every_steps": 1}
+    return parse_recipe(values, "the miniature")
+
+
+def _task_and_data(recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any]]:
+    task = recipe.task.model_dump(mode="json")
+    match task["name"]:
+        case "classification":
+            kind = PAIRS if recipe.data.columns.text_pair else SENTENCES
+            task["labels"] = kind["labels"]
+            if isinstance(task["class_weights"], list):
+                task["class_weights"] = None
+            if task["zero_shot"]:
+                task["zero_shot"]["answers"] = [f" {label}" for label in kind["labels"]]
+            return task, _builtin(kind["source"], kind["columns"])
+        case "question_answering":
+            task |= {"stride": 16, "num_best": 5}
+            if task["zero_shot"]:
+                task["zero_shot"] |= {"num_examples": 4, "max_new_tokens": 4}
+            return task, _builtin("passages")
+        case "masked_lm":
+            return task, _builtin("documents")
+        case "causal_lm" if task["prompt"] is None and not task["chat"]:
+            return task, _builtin("documents")
+        case "causal_lm":
+            task |= {"chat": False, "prompt": "{instruction}\n{input}\n", "completion": "{output}"}
+            task["generation"] = {"num_examples": 4, "max_new_tokens": 4}
+            return task, _builtin("instructions")
+        case name:
+            raise ConfigError(f"--smoke has no data for the task {name}; train it on rows of yours")
+
+
+def _builtin(name: Any, columns: Any = None) -> dict[str, Any]:
+    return {"source": {"builtin": name, "num_rows": NUM_ROWS}, "columns": columns or {}}
+
+
+def _model(recipe: Recipe) -> dict[str, Any]:
+    """Returns the model's keys: numbers where the recipe gives numbers, otherwise a folder."""
+    from trainer.models.architecture import shape_config
+
+    kind = shape_config(recipe.model).model_type
+    if recipe.model.architecture is not None:
+        trained = getattr(recipe.model.tokenizer, "train", "bpe")
+        tokenizer = {"train": trained, "vocab_size": VOCABULARY}
+        return {"architecture": _numbers(kind), "tokenizer": tokenizer}
+    return {"name_or_path": str(_folder(kind)), "revision": None, "tokenizer": None}
+
+
+def _numbers(kind: str) -> dict[str, Any]:
+    from transformers import CONFIG_MAPPING
+
+    known = CONFIG_MAPPING[kind]()
+    return {"model_type": kind, **{key: v for key, v in SIZES.items() if hasattr(known, key)}}
+
+
+def _folder(kind: str) -> Path:
+    """Returns a folder with a tiny random model of a family, as if it had been pretrained."""
+    from trainer.files.cache import cache_folder, content_key
+    from trainer.files.kept_folder import write_once
+
+    key = content_key(kind=kind, numbers=_numbers(kind), vocabulary=VOCABULARY)
+    return write_once(cache_folder() / "smoke" / key, lambda folder: _write(kind, folder))
+
+
+def _write(kind: str, folder: Path) -> None:
+    import torch
+    import transformers
+
+    from trainer.data.builtin import BUILTIN
+    from trainer.models.architecture import build_model_config
+    from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
+    from trainer.recipe.schema import Model, TrainedTokenizer
+
+    texts = [str(row["text"]) for row in BUILTIN["reviews"](200, 1)["train"]]
+    train_tokenizer(TrainedTokenizer(train="bpe", vocab_size=VOCABULARY), texts, folder)
+    settings = Model(architecture=_numbers(kind), initialization="random", tokenizer=str(folder))
+    tokenizer = load_tokenizer(settings)
+    numbers = build_model_config(settings, tokenizer)
+    mappings: tuple[Any, ...] = (
+        transformers.MODEL_FOR_PRETRAINING_MAPPING,
+        transformers.MODEL_FOR_CAUSAL_LM_MAPPING,
+        transformers.MODEL_FOR_MASKED_LM_MAPPING,
+    )
+    known = [mapping[type(numbers)] for mapping in mappings if type(numbers) in mapping]
+    if not known:
+        raise ConfigError(f"--smoke has no miniature of a {kind}, which predicts no words")
+    torch.manual_seed(0)
+    known[0](numbers).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,105 @@
+"""Fills the caches: all that a run would fetch or tokenise, so that it needs no network."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.assembly.inputs import Inputs, build_inputs, check_mode
+from trainer.assembly.memory_advice import recipe_memory
+from trainer.data.encoded import PreparedSplit
+from trainer.files.cache import cache_folder
+from trainer.models.load import load_model
+from trainer.models.tokenizers.tokenizer import num_rows
+from trainer.recipe.schema import Model, Recipe, TrainedTokenizer
+
+
+def prepare(recipe: Recipe) -> Iterator[str]:
+    """Fetches model, tokenizer and data of a recipe, tokenises all splits, and gives lines on it.
+
+    Neither a device nor a weight in memory is needed. Raises ConfigError and DataError as the run
+    would that reads the caches.
+    """
+    check_mode(recipe)
+    with recipe_memory(recipe, "data", "preparing the data"):
+        inputs = build_inputs(recipe, None)
+    yield _line("tokenizer", _tokenizer(recipe.model, len(inputs.tokenizer)))
+    for name, split in inputs.splits.items():
+        yield _line(name, _split(split))
+    yield from (_line("note", note) for note in inputs.notes)
+    if recipe.model.initialization == "pretrained":
+        yield from (_line("note", note) for note in fetch_weights(recipe, inputs))
+    yield _line("model", _model(recipe.model))
+    yield from (_line("cache", place) for place in _caches())
+
+
+def fetch_weights(recipe: Recipe, inputs: Inputs) -> list[str]:
+    """Fetches the files of each model that the run will load, compares their names and shapes with
+    it, and returns notes on them."""
+    notes: list[str] = []
+    kinds = [inputs.task.auto_model]
+    if inputs.task.zero_shot is not None:
+        kinds.append("AutoModelForCausalLM")  # which also reads generation_config.json
+    for kind in kinds:
+        loaded = load_model(
+            recipe.model,
+            inputs.model_config,
+            auto_model=kind,
+            tokenizer_size=num_rows(inputs.tokenizer),
+            mode="full",  # 4-bit and 8-bit weights are made of the same files
+            frozen_dtype=torch.float32,
+            seed=recipe.seed,
+            fetch_only=True,
+        )
+        notes += loaded.notes
+    return notes
+
+
+def _line(name: str, text: str) -> str:
+    return f"{name:<11} {text}"
+
+
+def _tokenizer(model: Model, size: int) -> str:
+    settings = model.tokenizer
+    if isinstance(settings, TrainedTokenizer):
+        return f"{settings.train} of {size:,} tokens, trained on the train split"
+    return f"{settings or model.name_or_path}, {size:,} tokens"
+
+
+def _split(split: PreparedSplit) -> str:
+    return f"{len(split.rows):,} rows, {len(split):,} examples of {split.lengths.sum():,} tokens"
+
+
+def _model(model: Model) -> str:
+    if model.architecture is not None:
+        return "random, of the numbers in the recipe; nothing to fetch"
+    name = str(model.name_or_path)
+    if Path(name).is_dir():
+        return f"the folder {name}; nothing to fetch"
+    found = _cached(name, model.revision)
+    size = sum(file.stat().st_size for file in found)
+    weights = ", without weights, which are random" * (model.initialization == "random")
+    return f"{name}, {size:,} bytes in {len(found)} files{weights}"
+
+
+def _cached(name: str, revision: str | None) -> list[Path]:
+    """Returns the files of a hub model that are in the cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for known in ("config.json", "tokenizer_config.json"):
+        file: Any = try_to_load_from_cache(name, known, revision=revision)
+        if isinstance(file, str):
+            return [path for path in Path(file).parent.rglob("*") if path.is_file()]
+    return []
+
+
+def _caches() -> list[str]:
+    from datasets.config import HF_DATASETS_CACHE
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return [
+        f"{HF_HUB_CACHE} (what the hub gave; HF_HOME moves it)",
+        f"{HF_DATASETS_CACHE} (rows of the hub; HF_HOME moves it)",
+        f"{cache_folder()} (rows of files, tokenizers and tokenised rows; TRAINER_CACHE moves it)",
+    ]

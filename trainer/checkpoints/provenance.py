@@ -1,0 +1,54 @@
+"""What a checkpoint was made with: rows, tokens and recipe, compared before it is used again."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from trainer.data.encoded import PreparedSplit
+from trainer.errors import CheckpointError
+from trainer.process.continuation import LENGTH, PATIENCE
+from trainer.process.run_directory import MAY_DIFFER
+from trainer.recipe.reading import flatten
+from trainer.recipe.schema import Recipe
+from trainer.wording import excerpt
+
+MAY_MOVE = ("data.source.", "model.name_or_path", "model.revision", "model.tokenizer")
+"""Keys of places: what lies there is compared by its content."""
+
+
+def made_with(recipe: Recipe, splits: Mapping[str, PreparedSplit]) -> dict[str, Any]:
+    """Returns hashes of the rows and tokens of each split, and the recipe by dotted key."""
+    digests = {name: dict(split.digests) for name, split in splits.items()}
+    return {"digests": digests, "recipe": flatten(recipe.model_dump(mode="json"))}
+
+
+def check_made_with(
+    checkpoint: Path,
+    record: Mapping[str, Any],
+    recipe: Recipe,
+    splits: Mapping[str, PreparedSplit],
+    used: Iterable[str],
+) -> None:
+    """Raises CheckpointError where the recipe, or one of the `used` splits, is another now.
+
+    What an older version did not write into `record` is not compared.
+    """
+    now = made_with(recipe, splits)
+    free = (*MAY_DIFFER, *MAY_MOVE, *LENGTH, PATIENCE)
+    for key, value in now["recipe"].items():
+        old = record["recipe"].get(key, value)
+        if old != value and not key.startswith(free):
+            raise CheckpointError(
+                f"{checkpoint} was made with {key}={excerpt(repr(old), 60)}, and config.yaml of "
+                f"its run says {excerpt(repr(value), 60)}; restore that file"
+            )
+    for split in used:
+        old, new = record["digests"].get(split), now["digests"].get(split, {})
+        if not isinstance(old, dict):
+            continue
+        for what, cause in (("rows", "the data or its division"), ("tokens", "the tokenizer")):
+            if old.get(what, new.get(what)) != new.get(what):
+                raise CheckpointError(
+                    f"the {what} of the {split} split are not those that {checkpoint} was made "
+                    f"with: {cause} changed; give the run what it had, or choose another --run-dir"
+                )

@@ -1,0 +1,106 @@
+"""A run in a process of its own, which is told to stop when this one is."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+from trainer.errors import DONE, ConfigError, TrainerError
+from trainer.process.run_directory import claim
+from trainer.process.signals import code_of, stopping_signals, taken_over
+from trainer.process.status import Status, read_status
+
+
+@contextmanager
+def heard_signals() -> Generator[list[int]]:
+    """Collects the signals that ask to stop, but for a closed terminal that nohup ignores."""
+    signals: list[int] = []
+
+    def hear(number: int, _frame: FrameType | None = None) -> None:
+        signals.append(number)
+
+    with taken_over(hear) as heard:
+        numbers = [] if heard else stopping_signals()
+        before = {number: signal.signal(number, hear) for number in numbers}
+        try:
+            yield signals
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def run_child(command: list[str], directory: Path, signals: list[int]) -> int:
+    """Runs a command that trains in `directory`, and returns its exit code once it has ended.
+
+    `signals` that were heard before are an answer, and those heard meanwhile are passed on. The
+    code is that of status.json, for a launcher hides it. Raises ConfigError where the command
+    cannot be started.
+    """
+    if signals:
+        return code_of(signals[0])
+    before, num_passed = _last_written(directory), 0
+    try:
+        # A group of its own: a launcher may die of a signal without passing it on to its rank,
+        # and a rank that heard the same Ctrl-C twice would end without saving.
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
+    except OSError as error:
+        raise ConfigError(
+            f"{command[0]} cannot be started ({error.strerror}); mend --launcher"
+        ) from error
+    while child.poll() is None:
+        for number in signals[num_passed:]:
+            num_passed += 1
+            with suppress(ProcessLookupError):
+                # Launchers pass these two on, and die of others.
+                kind = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
+                os.killpg(child.pid, kind)
+        time.sleep(0.1)
+    if num_passed:
+        _wait_until_free(directory)
+    if child.returncode == 0:
+        return DONE
+    # What an earlier command wrote is not the code of this one.
+    status = read_status(directory) if _last_written(directory) != before else {}
+    code = status.get("exit_code")
+    if code is not None:
+        return code
+    if signals:
+        return code_of(signals[0])
+    if child.returncode > 0:
+        return child.returncode
+    _note_kill(directory, -child.returncode)
+    return 128 - child.returncode
+
+
+def _note_kill(directory: Path, number: int) -> None:
+    """Writes that a run was killed, which could not do so itself."""
+    if read_status(directory).get("state") != "running":
+        return
+    name = signal.Signals(number).name
+    memory = ", most often by the system for lack of memory" * (number == signal.SIGKILL)
+    with suppress(TrainerError, OSError), claim(directory):
+        Status(directory).write(
+            "failed",
+            128 + number,
+            read_status(directory).get("step"),
+            f"killed by {name}{memory}; the same command goes on from the last checkpoint",
+        )
+
+
+def _wait_until_free(directory: Path) -> None:
+    """Waits for a rank that outlives its launcher to save: it holds the run directory's lock."""
+    with suppress(FileNotFoundError), (directory / ".lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def _last_written(directory: Path) -> int:
+    """Returns when status.json was written, in nanoseconds; 0 where there is none."""
+    try:
+        return (directory / "status.json").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

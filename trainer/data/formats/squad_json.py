@@ -1,0 +1,122 @@
+"""SQuAD's own JSON, versions 1.1 and 2.0: articles of paragraphs of questions, made into rows.
+
+Rajpurkar et al. 2016 (https://arxiv.org/abs/1606.05250) and 2018 (1806.03822). The rows are those
+of squad and squad_v2 on the hub.
+"""
+
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.data.answers import is_impossible
+from trainer.data.formats.json_files import whole_value
+from trainer.data.formats.reading import opened, shown
+from trainer.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+HEAD = 64 * 1024
+"""Bytes of a file that show whether it is one of SQuAD."""
+
+# Numbers and texts may stand before the list of articles, and nothing else.
+ARTICLES = re.compile(r'\s*\{[^\[{]*"data"\s*:\s*\[\s*\{.*?"(?:paragraphs|qas)"\s*:', re.DOTALL)
+
+# Lists of articles or of paragraphs, as simpletransformers and tools for annotation write them.
+BARE = re.compile(
+    r'\s*\[\s*\{\s*"(?:context|title|qas|paragraphs)"\s*:.*?(?<!\\)"(?:paragraphs|qas)"\s*:\s*\[',
+    re.DOTALL,
+)
+
+
+def is_squad_json(file: Path) -> bool:
+    """Returns whether a JSON file begins as those of SQuAD do; reads its beginning only."""
+    try:
+        with opened(file) as stream:
+            head = stream.read(HEAD).decode("utf-8-sig", errors="ignore")
+    except (OSError, EOFError, zlib.error):
+        return False
+    return ARTICLES.match(head) is not None or BARE.match(head) is not None
+
+
+def read_squad_json(files: Sequence[Path]) -> "Dataset":
+    """Returns rows of id, title, context, question and answers, a list of text and answer_start,
+    null where a question says nothing of them; also of is_impossible where it contradicts answers.
+
+    Raises DataError that names the file and the article, paragraph or question at fault. A file is
+    one JSON value, and so read into memory.
+    """
+    import datasets
+    import pyarrow as pa
+
+    features = datasets.Features(
+        {
+            **dict.fromkeys(("id", "title", "context", "question"), datasets.Value("string")),
+            "answers": {
+                "text": datasets.List(datasets.Value("string")),
+                "answer_start": datasets.List(datasets.Value("int32")),
+            },
+        }
+    )
+    judged = datasets.Features({**features, "is_impossible": datasets.Value("bool")})
+    tables = [judged.arrow_schema.empty_table()]
+    contradicted = False
+    for file in files:
+        for number, article in enumerate(_articles(file), 1):
+            rows = list(_rows(article, f"{shown(file)}, article {number}"))
+            contradicted = contradicted or any(map(_contradicts, rows))
+            tables.append(pa.Table.from_pylist(rows, schema=judged.arrow_schema))
+    table = pa.concat_tables(tables)
+    if contradicted:  # who reads them says which row
+        return datasets.Dataset(table, info=datasets.DatasetInfo(features=judged))
+    table = table.drop_columns(["is_impossible"]).cast(features.arrow_schema)
+    return datasets.Dataset(table, info=datasets.DatasetInfo(features=features))
+
+
+def _contradicts(row: dict[str, Any]) -> bool:
+    said, answers = row["is_impossible"], row["answers"]
+    return said is not None and answers is not None and said == bool(answers["text"])
+
+
+def _articles(file: Path) -> list[Any]:
+    content = whole_value(file)
+    if isinstance(content, list):
+        bare = bool(content) and isinstance(content[0], dict) and "paragraphs" not in content[0]
+        return [{"paragraphs": content}] if bare else content
+    return _part(content, "data", list, shown(file))
+
+
+def _rows(article: Any, place: str) -> Iterator[dict[str, Any]]:
+    for number, paragraph in enumerate(_part(article, "paragraphs", list, place), 1):
+        here = f"{place}, paragraph {number}"
+        context = _part(paragraph, "context", str, here)
+        for count, question in enumerate(_part(paragraph, "qas", list, here), 1):
+            name = str(_part(question, "id", str | int, f"{here}, question {count}"))
+            there = f"{here}, question {name}"
+            try:
+                impossible = is_impossible(question.get("is_impossible"))
+            except ValueError as error:
+                raise DataError(f"{there}: {error}") from error
+            given = question.get("answers") is not None
+            answers = _part(question, "answers", list, there) if given else []
+            texts = [_part(answer, "text", str, there) for answer in answers]
+            starts = [_part(answer, "answer_start", int, there) for answer in answers]
+            said = given or impossible
+            yield {
+                "id": name,
+                "title": str(article.get("title", "")),
+                "context": context,
+                "question": _part(question, "question", str, there),
+                "answers": {"text": texts, "answer_start": starts} if said else None,
+                "is_impossible": impossible,
+            }
+
+
+def _part(of: Any, key: str, kind: Any, place: str) -> Any:
+    """Returns a value of an object, of a kind, or raises DataError that names the place."""
+    if not isinstance(of, dict) or not isinstance(of.get(key), kind) or isinstance(of[key], bool):
+        wrong = "has no" if not isinstance(of, dict) or key not in of else "has a wrong"
+        raise DataError(f"{place} {wrong} {key}; mend it there, as SQuAD's format has it")
+    return of[key]

@@ -1,0 +1,151 @@
+"""Environment variables that launchers and users set: those that are to be numbers are."""
+
+import os
+import re
+
+from trainer.errors import LaunchError, TrainerError
+from trainer.wording import excerpt
+
+LARGEST = 10**6
+WHOLE_NUMBERS: dict[str, tuple[int, int]] = {
+    **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), (1, LARGEST)),
+    **dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK"), (0, LARGEST)),
+    **dict.fromkeys(("TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS"), (0, LARGEST)),
+    "MASTER_PORT": (1, 65535),
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (1, LARGEST),
+    "ACCELERATE_DEEPSPEED_ZERO_STAGE": (0, 3),
+    "FSDP_VERSION": (1, 2),
+    **{
+        f"PARALLELISM_CONFIG_{name}_SIZE": (1, LARGEST)
+        for name in ("DP_REPLICATE", "DP_SHARD", "TP", "CP", "SP")
+    },
+    **{
+        f"{kind}_{what}": (least, LARGEST)
+        for kind in ("PMI", "OMPI_COMM_WORLD", "MV2_COMM_WORLD")
+        for what, least in (("SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0))
+    },
+}
+"""The smallest and the largest number of each."""
+SECONDS = {
+    "TRAINER_MEETING_SECONDS": "10 minutes",
+    "TRAINER_STEP_TIMEOUT_SECONDS": "30 minutes",
+}
+"""How long ranks wait by default; see trainer.distributed.timeouts."""
+MOST_SECONDS = 365 * 24 * 3600
+TRUTHS = {
+    f"ACCELERATE_{name}"
+    for name in "USE_CPU USE_DEEPSPEED USE_FSDP USE_MEGATRON_LM DEBUG_MODE USE_MPS_DEVICE".split()
+}
+TRUTH_VALUES = ("", "0", "1", "true", "false", "yes", "no", "on", "off", "y", "n", "t", "f")
+_LIBRARIES = (
+    *("ACCELERATE_", "BNB_", "CUDA_", "DATASETS_", "DEEPSPEED_", "DS_", "FSDP_", "GLOO_", "HF_"),
+    *("HUGGINGFACE_", "MKL_", "MLFLOW_", "NCCL_", "OMP_", "PARALLELISM_", "PET_", "PYTORCH_"),
+    *("SAFETENSORS_", "TENSORBOARD_", "TOKENIZERS_", "TORCH", "TQDM_", "TRANSFORMERS_", "TRITON_"),
+    *("WANDB_", "XLA_"),
+)
+"""How variables begin that libraries read."""
+
+
+def whole_number(name: str, otherwise: int) -> int:
+    """Returns the number that a variable holds; raises LaunchError for anything else."""
+    value = os.environ.get(name)
+    if value is None:
+        return otherwise
+    least, most = WHOLE_NUMBERS[name]
+    # Python would also take digits of other scripts, blanks and underscores, which C does not.
+    if not re.fullmatch(r"-?[0-9]{1,18}", value) or not least <= int(value) <= most:
+        raise LaunchError(
+            f"{name}={shown(value)} is no whole number from {least} to {most}; unset it, or have "
+            f"the launcher set it"
+        )
+    return int(value)
+
+
+def check_variables() -> None:
+    """Raises LaunchError for a variable that holds no number where one belongs, or an impossible
+    one; what is one is left as libraries in C read it."""
+    for name in WHOLE_NUMBERS:
+        if name not in os.environ:
+            continue
+        try:
+            os.environ[name] = str(whole_number(name, 0))
+        except LaunchError:
+            os.environ.pop(name)  # as a rank that does not exist, this process would be silent
+            raise
+    for name in SECONDS:
+        seconds(name)
+    for name in TRUTHS:
+        value = os.environ.get(name, "")
+        if value.lower() not in TRUTH_VALUES:
+            raise LaunchError(f"{name}={shown(value)} is neither true nor false; unset it")
+    for name in (*TRUTHS, "ACCELERATE_TORCH_DEVICE", "ACCELERATE_DYNAMO_BACKEND"):
+        if os.environ.get(name, "set").strip() == "":
+            del os.environ[name]
+    size = whole_number("WORLD_SIZE", 1)
+    here = min(whole_number("LOCAL_WORLD_SIZE", size), size)
+    for name, number in (("RANK", size), ("LOCAL_RANK", here)):
+        if whole_number(name, 0) >= number:
+            value = os.environ.pop(name)
+            raise LaunchError(
+                f"{name}={value} is no rank of {number} process(es), as WORLD_SIZE={size} and "
+                f"LOCAL_WORLD_SIZE={here} have it; unset it, or have the launcher set it"
+            )
+
+    if size == 1 and "MASTER_ADDR" not in os.environ:
+        os.environ.pop("LOCAL_RANK", None)  # with which Accelerate would look for other processes
+
+
+def seconds(name: str) -> float | None:
+    """Returns the seconds that a variable holds, None where it is not set.
+
+    Raises LaunchError for what is no time that can be waited.
+    """
+    value = os.environ.get(name)
+    if value is None:
+        return None
+    # Not what float() also takes: digits of other scripts, nan, and more than libraries count to.
+    number = float(value) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value) else 0
+    if not 0 < number <= MOST_SECONDS:
+        raise LaunchError(
+            f"{name}={shown(value)} is no number of seconds up to {MOST_SECONDS} and above 0; "
+            f"unset it for {SECONDS[name]}"
+        )
+    return number
+
+
+def shown(value: str) -> str:
+    """Returns a value as a sentence has it, in quotes where it would not be seen without."""
+    seen = value != "" and value.isprintable() and value == value.strip()
+    return excerpt(value if seen else repr(value))
+
+
+def speaks() -> bool:
+    """Returns whether this process says what is wrong: one of each machine, and whoever is not
+    told which one it is."""
+    return re.fullmatch("[1-9][0-9]*", os.environ.get("LOCAL_RANK", "0")) is None
+
+
+def is_main() -> bool:
+    """Returns whether this is the main process, or one that is not told which one it is."""
+    return re.fullmatch("[1-9][0-9]*", os.environ.get("RANK", "0")) is None
+
+
+def value_error(error: BaseException) -> TrainerError | None:
+    """Returns the sentence for a library that could not read a variable, None for another error.
+
+    Libraries read them when they are imported, and name only the value.
+    """
+    if not isinstance(error, ValueError | TypeError | KeyError | RuntimeError):
+        return None
+    text = str(error).lower()
+    parsing = re.search(r"invalid literal|could not convert|truth value|not a valid", text)
+    for name, value in sorted(os.environ.items()):
+        low = value.lower()
+        named = bool(low.strip()) and (f"'{low}'" in text or text.endswith(f" {low}"))
+        if not parsing and re.fullmatch(r"[-+.0-9]*|.{1,2}", low):
+            continue  # a number stands in many a message
+        if name.startswith(_LIBRARIES) and named:
+            return LaunchError(
+                f"{name}={shown(value)} is not understood ({excerpt(error)}); unset it"
+            )
+    return None

@@ -1,0 +1,162 @@
+"""Ranks meet before anything waits for them, so that one that does not come is named in minutes."""
+
+import os
+import re
+import socket
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from torch.distributed import (
+    DistError,
+    PrefixStore,  # pyright: ignore[reportPrivateImportUsage]
+    TCPStore,  # pyright: ignore[reportPrivateImportUsage]
+)
+
+from trainer.distributed.environment_variables import whole_number
+from trainer.distributed.timeouts import meeting_time
+from trainer.errors import LaunchError
+from trainer.wording import excerpt, format_duration
+
+ALL_THERE = "all there"
+AGENT_SECONDS = timedelta(seconds=30)
+"""For the store of torchrun's agent, which is there already, or was killed."""
+GRACE_SECONDS = 5
+"""Time that rank 0, which may hold the store, leaves the others to read why it ends."""
+
+
+@contextmanager
+def meeting() -> Generator[PrefixStore | None]:
+    """Waits for all ranks of the launch, and holds what they met through; None for one rank.
+
+    The process group is to be made inside: its store is the same server. Raises LaunchError, on
+    every rank that is there, with the ranks that did not come, or with the address where this rank
+    does not reach the others.
+    """
+    num_ranks = whole_number("WORLD_SIZE", 1)
+    if num_ranks == 1:
+        yield None
+        return
+    rank, host, port = _place()
+    wait = meeting_time()
+    end = time.monotonic() + wait.total_seconds()
+    with_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = _join(host, port, rank, with_agent=with_agent, end=end, wait=wait)
+    run = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    place = PrefixStore(f"trainer/{run}/{attempt}", store)
+    try:
+        _meet(place, rank, num_ranks, end, wait)
+    except DistError as error:
+        raise LaunchError(
+            f"rank {rank} lost the main process at {host}:{port} before all ranks were there; its "
+            f"own message says why"
+        ) from error
+    yield place
+
+
+def _place() -> tuple[int, str, int]:
+    """Returns the rank, and the host and port where ranks meet."""
+    wanted = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+    rank, host, port = (os.environ.get(name, "") for name in wanted)
+    numbers = (rank, port)
+    if not host or not all(re.fullmatch("[0-9]{1,9}", number) for number in numbers):
+        raise LaunchError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']} and RANK={excerpt(rank)} "
+            f"MASTER_ADDR={excerpt(host)} MASTER_PORT={excerpt(port)}; set them to the number of "
+            f"the process, and to the address and a free port of the machine of rank 0"
+        )
+    return int(rank), host, int(port)
+
+
+def _join(
+    host: str, port: int, rank: int, *, with_agent: bool, end: float, wait: timedelta
+) -> TCPStore:
+    """Returns the store of the launch; rank 0 serves it unless an agent does."""
+    hosts = rank == 0 and not with_agent
+    if with_agent:  # which serves it before it starts ranks
+        wait = min(wait, AGENT_SECONDS)
+        end = min(end, time.monotonic() + wait.total_seconds())
+    problem = None if hosts else _wait_for_an_answer(host, port, end)
+    if problem is not None:
+        raise _unreachable(rank, host, port, wait, problem)
+    try:
+        return TCPStore(
+            host, port, is_master=hosts, timeout=wait, wait_for_workers=False, multi_tenant=True
+        )
+    except DistError as error:
+        if hosts and "EADDRINUSE" in str(error):
+            raise LaunchError(
+                f"rank 0 cannot listen on port {port}, which is in use; choose another "
+                f"--main_process_port (MASTER_PORT)"
+            ) from error
+        raise _unreachable(rank, host, port, wait, "what answers is no trainer") from error
+
+
+def _wait_for_an_answer(host: str, port: int, end: float) -> str | None:
+    """Returns what is wrong where nobody listens until the end, None as soon as somebody does.
+
+    Torch's own attempts print a traceback each, and Ctrl-C does not end them.
+    """
+    while True:
+        try:
+            left = end - time.monotonic()
+            socket.create_connection((host, port), timeout=min(max(left, 1), 10)).close()
+            return None
+        except OSError as error:
+            if time.monotonic() > end:
+                return error.strerror or str(error)
+        time.sleep(0.2)
+
+
+def _unreachable(rank: int, host: str, port: int, wait: timedelta, problem: object) -> LaunchError:
+    return LaunchError(
+        f"rank {rank} cannot reach the main process at {host}:{port} within "
+        f"{format_duration(wait)} ({problem}); check "
+        f"--main_process_ip (MASTER_ADDR), the port, the firewall, and that rank 0 was started"
+    )
+
+
+def _meet(store: PrefixStore, rank: int, num_ranks: int, end: float, wait: timedelta) -> None:
+    """Returns once all ranks are there, or raises on all: the first to decide decides for all."""
+    store.set(f"rank-{rank}", socket.gethostname())
+    names = [f"rank-{other}" for other in range(num_ranks)]
+    while not store.check(["decision"]):
+        if rank == 0 and store.check(names):
+            store.compare_set("decision", "", ALL_THERE)
+        elif time.monotonic() > end:
+            missing = [other for other, name in enumerate(names) if not store.check([name])]
+            found = _absence(missing, num_ranks, wait) if missing else ALL_THERE
+            store.compare_set("decision", "", found)
+        else:
+            time.sleep(0.1)
+    decision = store.get("decision").decode()
+    store.add("read", 1)
+    if decision == ALL_THERE:
+        return
+    if rank == 0:
+        last = time.monotonic() + GRACE_SECONDS
+        num_there = sum(store.check([name]) for name in names)
+        while store.add("read", 0) < num_there and time.monotonic() < last:
+            time.sleep(0.05)
+    raise LaunchError(decision)
+
+
+def _absence(ranks: list[int], num_ranks: int, wait: timedelta) -> str:
+    """Returns the sentence that names absent ranks, such as: ranks 1, 3 and 8 to 15 of 16 …"""
+    spans: list[list[int]] = []
+    for rank in ranks:
+        if spans and spans[-1][-1] == rank - 1:
+            spans[-1].append(rank)
+        else:
+            spans.append([rank])
+    parts: list[str] = []
+    for span in spans:
+        parts += [f"{span[0]} to {span[-1]}"] if len(span) > 2 else map(str, span)
+    listed = f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
+    return (
+        f"rank{'s' * (len(ranks) > 1)} {listed} of {num_ranks} did not come within "
+        f"{format_duration(wait)}; see what their machines say, "
+        f"and that each was started with its own rank"
+    )

@@ -1,0 +1,59 @@
+"""How long ranks wait for each other: to meet, while the main process works alone, and in a step.
+
+Two environment variables change them, in seconds: TRAINER_MEETING_SECONDS, and
+TRAINER_STEP_TIMEOUT_SECONDS for what is done while training.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from torch import distributed as dist
+from torch.distributed import distributed_c10d
+
+from trainer.distributed.environment_variables import seconds
+
+MEETING = timedelta(minutes=10)
+"""From the first rank that is there to the last."""
+PREPARATION = timedelta(hours=4)
+"""Before the first step and after the last, where the main process tokenizes or exports alone."""
+TRAINING = timedelta(minutes=30)
+"""In steps, evaluations and checkpoints, where no rank has more to do than the others."""
+
+
+def meeting_time() -> timedelta:
+    """Returns how long ranks wait for the last of them; raises LaunchError for what is no time."""
+    return _from_environment("TRAINER_MEETING_SECONDS", MEETING)
+
+
+def step_time() -> timedelta:
+    """Returns how long a rank waits for another while training, and to connect to it.
+
+    Raises LaunchError for what is no time.
+    """
+    return _from_environment("TRAINER_STEP_TIMEOUT_SECONDS", TRAINING)
+
+
+@contextmanager
+def training_time() -> Generator[None]:
+    """Lets no rank wait longer for another than while training, and afterwards as before it."""
+    wait_at_most(step_time())
+    yield
+    wait_at_most(PREPARATION)
+
+
+def wait_at_most(time: timedelta) -> None:
+    """Sets how long this rank waits in a collective from now on, in every group made so far.
+
+    Engines make groups of their own, with torch's defaults. On CPUs (gloo) the collective then
+    raises. On GPUs (NCCL) torch's watchdog ends the process, after lines of its own.
+    """
+    if not dist.is_initialized():
+        return
+    for group in list(distributed_c10d._world.pg_map):  # pyright: ignore[reportPrivateUsage]
+        distributed_c10d._set_pg_timeout(time, group)  # pyright: ignore[reportPrivateUsage]
+
+
+def _from_environment(name: str, otherwise: timedelta) -> timedelta:
+    found = seconds(name)
+    return otherwise if found is None else timedelta(seconds=found)

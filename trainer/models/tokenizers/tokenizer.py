@@ -1,0 +1,258 @@
+"""Tokenizers: a model's, one from a path, or one trained on the train split."""
+
+import copy
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+from trainer.errors import ConfigError
+from trainer.models.pretrained.model_folder import other_format, shown
+from trainer.recipe.schema import Model, TrainedTokenizer
+from trainer.wording import excerpt
+
+SPECIAL = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+USUAL = {
+    "pad_token": ("[PAD]", "<pad>"),
+    "unk_token": ("[UNK]", "<unk>"),
+    "bos_token": ("<s>",),
+    "eos_token": ("</s>", "<|endoftext|>"),
+    "cls_token": ("[CLS]", "<s>"),
+    "sep_token": ("[SEP]", "</s>"),
+    "mask_token": ("[MASK]", "<mask>"),
+}
+"""Names by which a tokenizer.json without a configuration tells the roles of its tokens."""
+TRACES = (
+    "is_local",
+    "local_files_only",
+    "max_length",
+    "name_or_path",
+    "pad_to_multiple_of",
+    "stride",
+    "truncation_strategy",
+)
+"""Entries of a tokenizer's settings that tell where it came from and how it was used."""
+_UNUSED = re.compile(r"unused|reserved|placeholder", re.IGNORECASE)
+
+
+def load_tokenizer(model: Model) -> Any:
+    """Returns the tokenizer that `model.tokenizer` names, the model's own where it is null.
+
+    Raises ConfigError where it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    name = model.tokenizer or model.name_or_path
+    assert isinstance(name, str)
+    revision = model.revision if name == model.name_or_path else None
+    try:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                name, revision=revision, trust_remote_code=False
+            )
+        except TypeError:  # the class of its model type expects another kind of tokenizer.json
+            tokenizer = _as_it_stands(name, revision)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a damaged file makes its class stumble over
+        key = "tokenizer" if model.tokenizer else "name_or_path"
+        raise ConfigError(missing(f"model.{key}", name, "tokenizer", error)) from error
+    tokenizer.padding_side = "right"
+    # Else its export would ask for code that is not run.
+    tokenizer.init_kwargs.pop("auto_map", None)
+    return tokenizer
+
+
+def _as_it_stands(name: str, revision: str | None) -> Any:
+    """Returns the tokenizer of a tokenizer.json by itself; its tokens have their usual roles."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(name, revision=revision or "main")
+    known = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+    for role, usual in USUAL.items():
+        named = next((token for token in usual if token in known), None)
+        if named is not None and getattr(tokenizer, role) is None:
+            setattr(tokenizer, role, named)
+    return tokenizer
+
+
+def missing(key: str, name: str, what: str, error: Exception) -> str:
+    """Returns the sentence for a hub name or folder that gave no tokenizer or weights."""
+    if "trust_remote_code" in str(error):
+        return (
+            f"{key}: {shown(name)} brings its own code for its {what} (auto_map), which is never "
+            f"run here, and transformers has no class for it; name a model whose type it has"
+        )
+    if Path(name).is_dir():
+        clause = other_format(Path(name)) if what == "weights" else ""
+        clause = clause or f": {_reason(error)}"
+        return f"{key}: the folder {shown(name)} holds no {what} that can be loaded{clause}"
+    if Path(name).name == "model":
+        run = Path(name).parent
+        return f"{key}: there is no {name}, which the run {run} leaves when it ends; train it first"
+    if isinstance(error, OSError) and error.errno is not None:  # the machine's, not the hub's
+        return (
+            f"{key}: the {what} of {name} cannot be kept: {error.strerror}; mend that, or "
+            f"set HF_HOME to another folder"
+        )
+    return (
+        f"{key}: no {what} of {name}: it is no folder here, is not in the cache, and the hub did "
+        f"not give it; check the name and the access to it, or run `trainer prepare RECIPE` where "
+        f"the hub can be reached"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Returns what a library says of a file that it cannot read, in short."""
+    if isinstance(error, UnpicklingError):  # whose advice is to run what the file holds
+        return "its file is no list of tensors, and nothing else is run"
+    text = " ".join(str(error).split())
+    return excerpt(text or type(error).__name__, 160)
+
+
+def train_tokenizer(settings: TrainedTokenizer, texts: Iterable[str], folder: Path) -> None:
+    """Writes a tokenizer of `vocab_size` pieces, at most, learned from `texts` into `folder`.
+
+    `texts` may be gone through twice; the same ones give the same bytes. Raises ConfigError where
+    single characters are more.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    special = list(SPECIAL.values())
+    if settings.train == "wordpiece":
+        tokenizer = _wordpiece({})
+        pieces = [*special, *_continuing_characters(tokenizer, texts)]
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=settings.vocab_size, special_tokens=pieces, show_progress=False
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        tokenizer = _wordpiece(tokenizer.get_vocab())
+        tokenizer.add_special_tokens(special)
+    else:
+        tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL["unk_token"]))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=settings.vocab_size,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+    if tokenizer.get_vocab_size() > settings.vocab_size:
+        needed = tokenizer.get_vocab_size()
+        raise ConfigError(
+            f"model.tokenizer.vocab_size: {settings.vocab_size} does not hold the {needed} special "
+            f"tokens and characters; use {needed} or more"
+        )
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
+    )
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL).save_pretrained(folder)
+
+
+def _wordpiece(vocabulary: dict[str, int]) -> Any:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=SPECIAL["unk_token"]))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def _continuing_characters(tokenizer: Any, texts: Iterable[str]) -> list[str]:
+    """Returns the characters inside words as ## pieces, sorted.
+
+    The library numbers them as a hash map gives them, otherwise in each run, and their numbers
+    decide between merges of like frequency.
+    """
+    normalise = tokenizer.normalizer.normalize_str
+    words = {
+        word
+        for text in texts
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normalise(text))
+    }
+    return sorted({f"##{character}" for word in words for character in word[1:]})
+
+
+def ensure_pad_token(
+    tokenizer: Any, vocab_size: int, *, known_pad: int | None = None, kind: str = "existing"
+) -> None:
+    """Gives a tokenizer without a padding token of its own one; the end token is none.
+
+    The `existing` kind needs no new row in a model of `vocab_size` rows: a token reserved for it,
+    such as Llama 3's, an unused row, the model's `known_pad`, a reserved token, the beginning of
+    texts, the unknown token; at last the end token itself. Batches are masked by length, so only
+    classifiers of decoders look for it: they read the last token that is another. The `added` kind
+    takes a token reserved for it, or adds one beyond the model's rows.
+    """
+    if tokenizer.pad_token is not None and tokenizer.pad_token != tokenizer.eos_token:
+        return
+    special = {
+        index: str(token)
+        for index, token in sorted(tokenizer.added_tokens_decoder.items())
+        if token.special and index < vocab_size and str(token) != tokenizer.eos_token
+    }
+    named = [token for token in special.values() if "pad" in token.lower()]
+    unused = [token for token in special.values() if _UNUSED.search(token)]
+    roles = (tokenizer.bos_token, tokenizer.unk_token)
+    roles = [role for role in roles if role in special.values()]
+    if named:
+        tokenizer.pad_token = named[0]
+    elif kind == "added" or num_rows(tokenizer) < vocab_size:
+        tokenizer.add_special_tokens({"pad_token": SPECIAL["pad_token"]})
+    elif known_pad in special:
+        tokenizer.pad_token = special[known_pad]
+    elif unused or roles:
+        tokenizer.pad_token = [*unused, *roles][0]
+    elif tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    else:
+        tokenizer.add_special_tokens({"pad_token": SPECIAL["pad_token"]})
+
+
+def pads_with_a_word(tokenizer: Any) -> bool:
+    """Returns whether the padding token also has a meaning in texts."""
+    roles = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
+    return tokenizer.pad_token_id in roles
+
+
+def num_rows(tokenizer: Any) -> int:
+    """Returns how many rows an embedding needs for all tokens; their numbers may have gaps."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def save_tokenizer(tokenizer: Any, folder: Path, num_positions: int | None = None) -> None:
+    """Writes a tokenizer as it is before its first use, for a model with so many positions.
+
+    What was padded or cut with it, and where it was read from, leaves no trace.
+    """
+    saved = copy.deepcopy(tokenizer)
+    backend = getattr(saved, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    if num_positions is not None:
+        saved.model_max_length = min(saved.model_max_length, num_positions)
+    for name in TRACES:
+        saved.init_kwargs.pop(name, None)
+    saved.save_pretrained(folder)
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Returns all that decides how a text becomes tokens; take it before the first use."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    pieces = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
+    roles = sorted(tokenizer.special_tokens_map.items())  # such as which token ends a text
+    return f"{type(tokenizer).__name__} {tokenizer.model_input_names} {roles} {pieces}"

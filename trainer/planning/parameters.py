@@ -1,0 +1,230 @@
+"""How many parameters a recipe's model has, and which of them learn, without its weights."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer.engines.precision import COMPUTE_DTYPES, resolve_precision
+from trainer.models.architecture import shape_config
+from trainer.models.load import QUANTISED, LoadedModel, from_numbers, unquantised_modules
+from trainer.models.pretrained.weights import head_modules
+from trainer.models.tuning import apply_tuning
+from trainer.planning.outline import outline
+from trainer.recipe.schema import Recipe
+from trainer.tasks import task_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    total: int
+    """Weights, whatever their storage; a tied one counts once."""
+    trainable: int
+    stored: int
+    """Elements as they lie in memory: two 4-bit weights are one."""
+    bytes: dict[str, int]
+    """Of the stored elements, by their type."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**vars(self), "frozen": self.total - self.trainable}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """Parameters of one shape that a head, adapters or their absence make."""
+
+    name: str
+    """With * for the numbers of layers."""
+    shape: tuple[int, ...]
+    repeats: int
+    trainable: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    kind: str
+    """Class of the model."""
+    before: Counts
+    """The backbone by itself."""
+    after: Counts
+    """The model as it is trained."""
+    added: list[Change]
+    absent: list[Change]
+    model: nn.Module
+    """The model as it is trained, on the meta device."""
+    notes: list[str]
+
+
+def count(recipe: Recipe) -> Parameters:
+    """Returns the parameters of a recipe's model, from the numbers of its architecture.
+
+    Frozen weights have the type in which this machine computes. Raises ConfigError for what the
+    recipe does not say, and for numbers that are neither shipped nor at hand.
+    """
+    import transformers
+
+    task = task_of(recipe)
+    numbers = shape_config(recipe.model)
+    auto = getattr(transformers, task.shape(recipe, numbers))
+    mode = recipe.tuning.mode
+    asked = recipe.precision
+    frozen_dtype = COMPUTE_DTYPES[resolve_precision(asked) if asked == "auto" else asked]
+    with torch.device("meta"):
+        backbone = from_numbers(transformers.AutoModel, recipe.model, numbers)
+        model = from_numbers(auto, recipe.model, numbers)
+        model.to(torch.float32 if mode == "full" else frozen_dtype)
+        backbone.to(model.dtype)
+        storage = _packed(model, mode)
+        loaded = LoadedModel(model, head_modules(model), ("*",))
+        tuned: Any = apply_tuning(
+            loaded, recipe.tuning, trains_head=task.trains_head, gradient_checkpointing=False
+        )
+    trained = tuned.base_model.model if hasattr(tuned, "peft_config") else tuned
+    prefix = f"{model.base_model_prefix}." if model is not model.base_model else ""
+    old = {f"{prefix}{name}": one for name, one in backbone.named_parameters()}
+    packed = {id(one): storage[name] for name, one in old.items() if name in storage}
+    new = {name.replace(".base_layer.", "."): one for name, one in trained.named_parameters()}
+    packed |= {id(one): storage[name] for name, one in new.items() if name in storage}
+    added = {name: one for name, one in new.items() if name not in old}
+    absent = {name: one for name, one in old.items() if name not in new}
+    return Parameters(
+        kind=type(model).__name__,
+        before=_counts(backbone.parameters(), packed),
+        after=_counts(trained.parameters(), packed),
+        added=_folded(added),
+        absent=_folded(absent),
+        model=trained,
+        notes=_notes(mode, added, absent),
+    )
+
+
+def as_json(found: Parameters, *, full: bool) -> dict[str, Any]:
+    """Returns everything as plain values; `parameters` of a module are those of one repeat."""
+    return {
+        "model": found.kind,
+        **found.after.as_dict(),
+        "before": found.before.as_dict(),
+        "added": [vars(change) for change in found.added],
+        "absent": [vars(change) for change in found.absent],
+        "modules": [
+            {
+                "name": row.name,
+                "type": row.module.kind,
+                "repeats": row.repeats,
+                "shapes": {weight.name: list(weight.shape) for weight in row.module.weights},
+                "parameters": row.module.parameters,
+                "trainable": row.module.trainable,
+            }
+            for row in outline(found.model, full=full)
+        ],
+        "notes": found.notes,
+    }
+
+
+def as_text(found: Parameters, *, full: bool) -> str:
+    """Returns the table by module, the totals before and after, and what makes the difference."""
+    rows = [["module", "type", "shapes", "parameters", "trainable"]]
+    for row in outline(found.model, full=full):
+        leaf = row.name.rpartition(".")[2]
+        times = f" ({row.repeats} of them, each:)" if row.repeats > 1 else ""
+        shapes = ", ".join(f"{one.name} {_shape(one.shape)}" for one in row.module.weights)
+        counts = [f"{row.module.parameters:,}", f"{row.module.trainable:,}"]
+        rows.append(["  " * row.depth + leaf + times, row.module.kind, shapes, *counts])
+    table = _aligned(rows, right=2)
+    before, after = found.before.as_dict(), found.after.as_dict()
+    totals = [["", "backbone", "as trained"]]
+    for key in ("total", "trainable", "frozen", "stored"):
+        totals.append([key, f"{before[key]:,}", f"{after[key]:,}"])
+    for dtype in dict.fromkeys([*found.before.bytes, *found.after.bytes]):
+        sizes = (counts.bytes.get(dtype, 0) for counts in (found.before, found.after))
+        totals.append([f"bytes {dtype}", *(f"{size:,}" for size in sizes)])
+    lines = [found.kind, "", *table, "", *_aligned(totals, right=2)]
+    for title, changes in (("added", found.added), ("absent", found.absent)):
+        if changes:
+            lines += ["", f"{title}:", *(f"  {_change(change)}" for change in changes)]
+    if found.notes:
+        lines += ["", *(f"note: {note}" for note in found.notes)]
+    return "\n".join(lines)
+
+
+def _packed(model: Any, mode: str) -> dict[str, torch.dtype]:
+    """Returns the storage of the weights that bitsandbytes packs, by name."""
+    if mode not in QUANTISED:
+        return {}
+    from transformers.pytorch_utils import Conv1D
+
+    storage = torch.uint8 if mode == "qlora" else torch.int8
+    kept = unquantised_modules(model)
+    return {
+        f"{name}.weight": storage
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+        and not any(name == other or name.startswith(f"{other}.") for other in kept)
+    }
+
+
+def _counts(parameters: Iterable[nn.Parameter], packed: dict[int, torch.dtype]) -> Counts:
+    total = trainable = stored = 0
+    sizes: Counter[str] = Counter()
+    for parameter in parameters:
+        dtype = packed.get(id(parameter), parameter.dtype)
+        elements = (parameter.numel() + 1) // 2 if dtype == torch.uint8 else parameter.numel()
+        total += parameter.numel()
+        trainable += parameter.numel() * parameter.requires_grad
+        stored += elements
+        sizes[str(dtype).removeprefix("torch.")] += elements * dtype.itemsize
+    return Counts(total=total, trainable=trainable, stored=stored, bytes=dict(sizes))
+
+
+def _folded(parameters: dict[str, nn.Parameter]) -> list[Change]:
+    """Returns the parameters with those of all layers as one."""
+    alike = Counter(
+        (re.sub(r"(?<=\.)\d+(?=\.)", "*", name), tuple(one.shape), one.requires_grad)
+        for name, one in parameters.items()
+    )
+    return [
+        Change(name=name, shape=shape, repeats=repeats, trainable=trainable)
+        for (name, shape, trainable), repeats in alike.items()
+    ]
+
+
+def _notes(mode: str, added: dict[str, Any], absent: dict[str, Any]) -> list[str]:
+    notes: list[str] = []
+    if mode == "qlora":
+        notes.append(
+            "stored counts two 4-bit weights as one element; total is the number of weights; the "
+            "scales of 4-bit blocks, about 0.13 bits a weight, are not counted"
+        )
+    if any(".modules_to_save." in name for name in added):
+        notes.append("the head stands twice: as it was, frozen, and as the copy that learns")
+    if any("pooler" in name for name in absent):
+        notes.append("the model has no pooler: its head reads every token")
+    return notes
+
+
+def _change(change: Change) -> str:
+    size = torch.Size(change.shape).numel() * change.repeats
+    times = f"{change.repeats} x " if change.repeats > 1 else ""
+    learns = ", trained" if change.trainable else ", frozen"
+    return f"{change.name} {times}{_shape(change.shape)} = {size:,}{learns}"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def _aligned(rows: list[list[str]], *, right: int) -> list[str]:
+    """Returns rows as lines, the last `right` columns aligned at the right."""
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+    first = len(widths) - right
+    return [
+        "  ".join(
+            cell.rjust(width) if index >= first else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,65 @@
+"""Whether a run can train longer than it was to, and be the same as one that was longer at once."""
+
+from pathlib import Path
+
+from trainer.errors import RunDirectoryError
+from trainer.recipe.schema import Recipe
+from trainer.schedule import total_steps, warmup_steps
+from trainer.state import TrainState
+
+LENGTH = ("schedule.epochs", "schedule.steps")
+PATIENCE = "evaluation.patience"
+
+
+def may_go_on(key: str, earlier: Recipe, recipe: Recipe) -> bool:
+    """Returns whether a run may go on though this key, one of its length, differs."""
+    if key == PATIENCE:
+        old, new = earlier.evaluation.patience, recipe.evaluation.patience
+        return old is not None and (new is None or new > old)
+    return key in LENGTH and recipe.schedule.name == "constant"
+
+
+def instead(directory: Path) -> str:
+    """Returns how to train on from the weights alone."""
+    return (
+        f"to train on from its weights, with new moments, set model.name_or_path: "
+        f"{directory / 'model'} (which is there once the run has ended) and another --run-dir"
+    )
+
+
+def check_length(
+    directory: Path,
+    earlier: Recipe,
+    recipe: Recipe,
+    state: TrainState,
+    *,
+    num_steps: int,
+    steps_per_epoch: int,
+) -> None:
+    """Raises RunDirectoryError where the steps taken are not those of a run of `num_steps`.
+
+    `earlier` is the recipe with which they were taken.
+    """
+    patience = recipe.evaluation.patience
+    before = total_steps(earlier.schedule, steps_per_epoch)
+    if num_steps < state.step:
+        length = recipe.schedule.model_dump(include={"epochs", "steps"}, exclude_none=True)
+        given = ", ".join(f"schedule.{key}={value}" for key, value in length.items())
+        raise RunDirectoryError(
+            f"{directory} has taken {state.step} steps, and {given} asks for {num_steps}; give as "
+            f"many or more, or choose another --run-dir"
+        )
+    if num_steps == before:
+        return
+    old, new = (warmup_steps(recipe.schedule, number) for number in (before, num_steps))
+    if state.step and old != new:
+        raise RunDirectoryError(
+            f"{directory} has warmed up over {old} of {before} steps, and {num_steps} steps would "
+            f"have {new} of them, with other learning rates (schedule.warmup_ratio); "
+            f"{instead(directory)}"
+        )
+    if patience is not None and state.num_evaluations_since_best >= patience:
+        raise RunDirectoryError(
+            f"{directory} stopped after {patience} evaluations without a better one, whatever its "
+            f"length; also raise evaluation.patience, or set it to null, to go on"
+        )

@@ -1,0 +1,135 @@
+"""Finished runs: found in their directories, and read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import RunDirectoryError
+from trainer.files.plain import is_changed, read_json, reason
+from trainer.metrics.averages import with_macro_averages
+from trainer.process.status import read_status
+from trainer.recipe.reading import flatten
+from trainer.wording import excerpt, listed
+
+NEEDED = ("recipe", "baseline", "best", "seconds", "peak_memory_bytes", "scales")
+
+MAX_PATH = 40
+"""Characters of a path in a list of runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedRun:
+    directory: Path
+    results: dict[str, Any]
+    recipe: dict[str, Any]
+    """Dotted keys to values."""
+
+
+def find_runs(directories: tuple[Path, ...]) -> tuple[list[FinishedRun], list[str]]:
+    """Returns the finished runs, each once, and a sentence for each one that is left out.
+
+    A directory is that of a run, or one that holds several, such as a sweep's. Raises
+    RunDirectoryError where there is no finished run.
+    """
+    found: dict[Path, Path] = {}
+    left_out: list[str] = []
+    for directory in directories:
+        children = [directory] if _is_finished(directory) else _children(directory)
+        finished = [child for child in children if _is_finished(child)]
+        states = [
+            (one, excerpt(read_status(one).get("state", "not begun"), 20))
+            for one in [directory, *children]
+            if one not in finished
+            and ((one / "config.yaml").is_file() or (one / "status.json").is_file())
+        ]
+        if not finished:
+            names = (f"{_end_of(one)} ({state})" for one, state in states)
+            others = f", only {listed(names, 3)}" if states else ""
+            raise RunDirectoryError(
+                f"{directory} holds no finished run{others}; name the directory of a run or a sweep"
+            )
+        for child in finished:
+            found.setdefault(child.resolve(), child)
+        left_out += [f"left out, for it has not finished: {one} ({s})" for one, s in states]
+    return [_read(directory) for directory in found.values()], left_out
+
+
+def _end_of(directory: Path) -> str:
+    """Returns the last folders of a path, which tell runs apart, in a few characters."""
+    text = str(directory)
+    return text if len(text) <= MAX_PATH else f"…{text[1 - MAX_PATH :]}"
+
+
+def has_results(directory: Path) -> bool:
+    """Returns whether a run has left results that can be used."""
+    try:
+        _read(directory)
+    except RunDirectoryError:
+        return False
+    return True
+
+
+def _children(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{directory} holds no run that can be read: {reason(error)}"
+        ) from error
+
+
+def _is_finished(directory: Path) -> bool:
+    """Returns whether a run has left results, and does not go on."""
+    if read_status(directory).get("state") in ("running", "stopped", "failed"):
+        return False
+    return (directory / "results.json").is_file()
+
+
+def _read(directory: Path) -> FinishedRun:
+    file = directory / "results.json"
+    try:
+        results = read_json(file)
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(
+            f"{file} cannot be read ({excerpt(reason(error))}); leave this run out"
+        ) from error
+    missing = [key for key in NEEDED if not isinstance(results, dict) or key not in results]
+    if missing:
+        raise RunDirectoryError(f"{file} has no {missing[0]}; leave this run out or train it anew")
+    if problem := _problem(results):
+        raise RunDirectoryError(f"{file} {problem}; leave this run out or train it anew")
+    results = with_macro_averages(results)  # which earlier versions took over absent classes, too
+    return FinishedRun(directory=directory, results=results, recipe=flatten(results["recipe"]))
+
+
+def _problem(results: dict[str, Any]) -> str | None:
+    """Returns why results are not those that a run wrote, None if they can be."""
+    if is_changed(results):
+        return "was changed after it was written"
+    if not isinstance(results["recipe"], dict):
+        return "has no recipe"
+    recipe = flatten(results["recipe"])
+    for key, kind in (("seed", int), ("evaluation.metric", str), ("evaluation.mode", str)):
+        if not isinstance(recipe.get(key), kind):
+            return f"has no {key} in its recipe"
+    best, seconds = results["best"], results["seconds"]
+    sound = (
+        isinstance(best, dict)
+        and type(best.get("step")) is int
+        and _is_table(best.get("metrics"))
+        and _is_table(results["baseline"])
+        and _is_table(results.get("zero_shot") or {})
+        and isinstance(seconds, dict)
+        and type(seconds.get("total")) in (int, float)
+        and type(results["peak_memory_bytes"]) is int
+        and isinstance(results["scales"], dict)
+        and all(isinstance(scale, str) for scale in results["scales"].values())
+    )
+    return None if sound else "is of another form"
+
+
+def _is_table(value: Any) -> bool:
+    """Returns whether a value is metrics by split."""
+    return isinstance(value, dict) and all(isinstance(one, dict) for one in value.values())

@@ -1,0 +1,178 @@
+"""The run directory: owned by one process at a time, and of one recipe."""
+
+import fcntl
+import os
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from trainer.errors import RunDirectoryError
+from trainer.files.durable import write_text
+from trainer.files.plain import read_text, reason
+from trainer.process.continuation import LENGTH, instead, may_go_on
+from trainer.process.run_entries import writing_to
+from trainer.recipe.reading import (
+    differences,
+    dump_yaml,
+    flatten,
+    given_keys,
+    parse_recipe,
+    with_values,
+)
+from trainer.recipe.schema import Recipe
+from trainer.recipe.yaml12 import read_yaml
+from trainer.wording import excerpt, listed
+
+MAY_DIFFER = ("batch.micro_batch_size", "model.gradient_checkpointing", "checkpoint.", "tracking.")
+"""Keys that may change between the start of a run and its continuation."""
+BEFORE: dict[str, Any] = {
+    "data.columns.system": None,
+    "data.columns.tools": None,
+    "data.special_tokens": "parsed",
+    "model.head_labels": "position",
+    "model.pad_token": "added",
+    "task.check_labels": False,
+    "task.pair_separator": None,
+}
+"""What runs did that began before a key existed, where the key's default is something else."""
+LAG_SECONDS = 60
+"""After which a file of another machine is to be seen on a file system that both share."""
+
+
+_claimed: list[Path] = []
+
+
+@contextmanager
+def claim(directory: Path) -> Generator[None]:
+    """Holds the run directory for this process.
+
+    Raises RunDirectoryError where another process holds it; the lock ends with its process.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        # A link is not followed, nor a pipe waited for.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        lock = os.fdopen(os.open(directory / ".lock", flags, 0o666), "r+")
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(
+            f"the run directory {directory} cannot be written: {reason(error)} (.lock)"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            holder = excerpt(lock.read(40).strip() or "unknown", 20)
+            raise RunDirectoryError(
+                f"process {holder} is training in {directory}; wait for it, or choose another "
+                f"--run-dir"
+            ) from error
+        except OSError as error:
+            raise RunDirectoryError(
+                f"the file system of {directory} does not lock files ({error.strerror}); choose a "
+                f"--run-dir on one that does, or mount it so (Lustre: -o flock)"
+            ) from error
+        with suppress(OSError):  # a full disk, on which a run may well end
+            os.ftruncate(lock.fileno(), 0)
+            os.write(lock.fileno(), str(os.getpid()).encode())
+        _claimed.append(directory)
+        try:
+            yield
+        finally:
+            _claimed.remove(directory)
+
+
+def claimed(directory: Path) -> bool:
+    """Returns whether it is this process that holds a run directory."""
+    return directory in _claimed
+
+
+def leave_token(directory: Path) -> str:
+    """Returns a word that nobody else knows, and leaves it in the directory."""
+    token = uuid4().hex
+    with writing_to(directory):
+        write_text(directory / ".token", token)
+    return token
+
+
+def sees_token(directory: Path, token: str) -> bool:
+    """Returns whether this is the directory with that word; file systems of networks may lag."""
+    end = time.monotonic() + LAG_SECONDS
+    while True:
+        with suppress(OSError, ValueError):
+            if read_text(directory / ".token") == token:
+                return True
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.5)
+
+
+def read_recipe(directory: Path) -> Recipe:
+    """Returns the recipe of a run, complete with what it did before newer keys existed.
+
+    Raises RunDirectoryError where the directory holds no run.
+    """
+    file = directory / "config.yaml"
+    try:
+        text = read_text(file)
+    except FileNotFoundError:
+        raise RunDirectoryError(
+            f"{directory} holds no run: there is no config.yaml in it"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{file} cannot be read: {excerpt(reason(error))}") from error
+    values = read_yaml(text, str(file))
+    if not isinstance(values, dict):
+        raise RunDirectoryError(f"{file} is not the recipe of a run any more; restore it")
+    recipe = parse_recipe(values, str(file))
+    return with_values(recipe, {k: v for k, v in BEFORE.items() if k not in given_keys(recipe)})
+
+
+def continued(directory: Path, recipe: Recipe) -> Recipe:
+    """Returns a recipe as it continues a run: with the run's value for each key of BEFORE that the
+    recipe does not give."""
+    started = flatten(read_recipe(directory).model_dump(mode="json"))
+    kept = {key: started[key] for key in BEFORE if key in started}
+    return with_values(recipe, {k: v for k, v in kept.items() if k not in given_keys(recipe)})
+
+
+def check_recipe(directory: Path, recipe: Recipe) -> list[str]:
+    """Returns, as sentences, what changed since the run started, where that may change.
+
+    Raises RunDirectoryError, with both values, for any other difference.
+    """
+    earlier = read_recipe(directory)
+    changed = differences(earlier, continued(directory, recipe))
+    refused = {
+        key: values
+        for key, values in changed.items()
+        if not key.startswith(MAY_DIFFER) and not may_go_on(key, earlier, recipe)
+    }
+    if refused:
+        different = listed(
+            f"{key} is {excerpt(repr(old), 40)} there and {excerpt(repr(new), 40)} here"
+            for key, (old, new) in refused.items()
+        )
+        start = f"{directory} belongs to a run of another recipe: {different}"
+        if refused.keys() <= set(LENGTH):
+            raise RunDirectoryError(
+                f"{start}; only under the constant schedule can a run train longer, for under "
+                f"{recipe.schedule.name} all learning rates would be others: {instead(directory)}"
+            )
+        raise RunDirectoryError(f"{start}; choose another --run-dir")
+    return [f"{key} was {old!r} and is now {new!r}" for key, (old, new) in changed.items()]
+
+
+def free_name(directory: Path) -> Path:
+    """Returns the first of DIR-2, DIR-3, … that does not exist."""
+    number = 2
+    while (free := directory.with_name(f"{directory.name}-{number}")).exists():
+        number += 1
+    return free
+
+
+def write_recipe(directory: Path, recipe: Recipe) -> None:
+    write_text(directory / "config.yaml", dump_yaml(recipe))

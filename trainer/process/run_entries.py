@@ -1,0 +1,58 @@
+"""What may lie in a run directory: its files and folders, and no links out of it."""
+
+import errno
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trainer.errors import RunDirectoryError
+from trainer.files.file_errors import remedy
+from trainer.files.plain import reason
+
+FOLDERS = ("checkpoints", "model", "adapter", "predictions", "tensorboard", "tokenizer")
+FILES = (
+    *("config.yaml", "environment.json", "status.json", "metrics.jsonl"),
+    *("results.json", "report.md", ".lock", ".token"),
+)
+EFFECTIVE = os.access in os.supports_effective_ids
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def check_entries(directory: Path) -> None:
+    """Raises RunDirectoryError where an entry is of another kind, may not be changed, or is a link:
+    what is written and removed there would be another run's."""
+    with writing_to(directory):
+        for name in (*FOLDERS, *FILES):
+            path = directory / name
+            if path.is_symlink():
+                raise RunDirectoryError(
+                    f"{path} is a link to {path.readlink()}, and a run changes nothing outside "
+                    f"its directory; move the folder it points to here, or link the whole run "
+                    f"directory"
+                )
+            if not path.exists():
+                continue
+            if path.is_dir() != (name in FOLDERS) or not (path.is_dir() or path.is_file()):
+                kind = "folder" if name in FOLDERS else "file"
+                raise RunDirectoryError(f"{path} is no {kind}; remove it, or move it away")
+            wanted = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
+            if not os.access(path, wanted, effective_ids=EFFECTIVE):
+                raise RunDirectoryError(
+                    f"{path} cannot be read and written by this user; change its mode or owner, or "
+                    f"choose another --run-dir"
+                )
+
+
+@contextmanager
+def writing_to(directory: Path) -> Generator[None]:
+    """Makes a RunDirectoryError of an OSError, unless a disk is full, which is told elsewhere."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise RunDirectoryError(
+            f"{error.filename or directory} cannot be read or written ({reason(error)}); "
+            f"{remedy(error, directory)}"
+        ) from error

@@ -1,0 +1,172 @@
+"""status.json: what the last command in a run directory did, for scripts to read."""
+
+import fcntl
+import os
+import sys
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trainer.distributed.environment_variables import is_main
+from trainer.errors import LaunchError, RunDirectoryError, Stopped, TrainerError
+from trainer.files.durable import write_with_reserve
+from trainer.files.plain import read_json
+from trainer.process import signals
+from trainer.process.library_errors import in_a_sentence
+from trainer.process.run_directory import claim, claimed
+from trainer.process.stop_request import StopRequest
+from trainer.wording import LONGEST_MESSAGE, excerpt
+
+GRACE_SECONDS = 5
+"""Time that the main process has to say itself what another rank is about to say."""
+
+
+class Status:
+    """Writes the status of one command: the main process does, unless only another rank fails."""
+
+    def __init__(self, directory: Path, stop: StopRequest | None = None) -> None:
+        self._directory = directory
+        self._stop = stop or StopRequest()
+        self._begun = False
+        self._ending = threading.RLock()
+        self._over = False
+        """Whether it is written how the command ended."""
+
+    @property
+    def _main(self) -> bool:
+        return is_main()
+
+    def begin(self) -> None:
+        """Notes that this command has claimed the directory, and that it is running."""
+        with self._ending:
+            self.write("running", None, self._newest_step(), "starting")
+            self._begun = True
+
+    def write(self, state: str, exit_code: int | None, step: int | None, message: str) -> None:
+        """Writes the status: state is running, done, stopped or failed."""
+        with self._ending:
+            if self._main:
+                self._write(state, exit_code, step, message)
+            self._over = state != "running"
+
+    def _write(self, state: str, exit_code: int | None, step: int | None, message: str) -> None:
+        status = {"state": state, "exit_code": exit_code, "step": step}
+        write_with_reserve(
+            self._directory / "status.json",
+            {**status, "message": excerpt(message, LONGEST_MESSAGE)},
+        )
+
+    @contextmanager
+    def reported(self) -> Generator[None]:
+        """Writes how a command failed before its error goes on.
+
+        Memory or a disk that is full, and a rank that is gone or hangs, are a TrainerError, unless
+        ranks leave because they were asked to.
+        """
+        try:
+            yield
+        except TrainerError as error:
+            self._ended("failed", 2, str(error))
+            raise
+        except Stopped as stopped:
+            raise self._stopped(str(stopped)) from None
+        except KeyboardInterrupt:
+            self._ended("failed", 130, "interrupted")
+            raise
+        except Exception as error:
+            told = in_a_sentence(error, self._directory)
+            if isinstance(told, LaunchError) and self._stop.alone:
+                raise self._stopped(str(told).partition(";")[0]) from error
+            if told is not None:
+                self._ended("failed", 2, str(told))
+                raise told from error
+            self._ended("failed", 1, repr(error))
+            raise
+
+    def give_up(self) -> None:
+        """Ends the process, which was asked to stop, from any thread, unless its end is written."""
+        with self._ending:  # the main thread, which works on meanwhile, writes nothing after this
+            if self._over:
+                return
+            try:
+                signals.say(str(self._stopped(f"asked to stop ({self._stop.reason})")))
+            finally:
+                os._exit(self._stop.code)
+
+    def _stopped(self, reason: str) -> Stopped:
+        """Writes that the run was stopped, and returns it with how to go on."""
+        newest = self._newest_step()
+        resumed = "starts anew" if newest is None else f"resumes from step {newest}"
+        message = f"{reason}; the same command {resumed}"
+        self._ended("stopped", self._stop.code, message)
+        return Stopped(self._stop.code, message)
+
+    def _ended(self, state: str, code: int, message: str) -> None:
+        """Writes an end, but not over a finished run, nor beside a process that is running."""
+        self._stop.settle()  # a launcher is about to end this process, too
+        with self._ending:
+            if self._over:
+                return
+            self._over = True
+            if not self._main:
+                self._speak_for_the_main_process(state, code, message)
+                return
+            try:
+                if not claimed(self._directory):
+                    with claim(self._directory):
+                        self._write_end(state, code, message)
+                else:
+                    self._write_end(state, code, message)
+            except RunDirectoryError:
+                return
+            except OSError as error:
+                print(f"trainer: status.json cannot be written: {error}", file=sys.stderr)
+
+    def _write_end(self, state: str, code: int, message: str) -> None:
+        before = read_status(self._directory).get("state")
+        # Of a command that has begun, another rank may have ended first: its message is the cause.
+        if before not in (("failed", "stopped") if self._begun else ("done",)):
+            self._write(state, code, self._newest_step(), message)
+
+    def _speak_for_the_main_process(self, state: str, code: int, message: str) -> None:
+        """Writes and prints the end of this rank where the main process has none.
+
+        What every rank finds wrong the main process says. Of what only this one does it would know
+        no more than that a rank is gone.
+        """
+        end = time.monotonic() + GRACE_SECONDS
+        while time.monotonic() < end:
+            if read_status(self._directory).get("state") != "running":
+                return
+            time.sleep(0.1)
+        sentence = f"rank {os.environ.get('RANK')}: {message}"
+        status = {"state": state, "exit_code": code, "step": self._newest_step()}
+        try:
+            with (self._directory / ".speaker").open("a") as speaker:
+                fcntl.flock(speaker, fcntl.LOCK_EX)  # of several ranks the first speaks
+                if read_status(self._directory).get("state") != "running":
+                    return
+                write_with_reserve(
+                    self._directory / "status.json",
+                    {**status, "message": excerpt(sentence, LONGEST_MESSAGE)},
+                )
+        except OSError as error:
+            sentence += f" (status.json cannot be written: {error})"
+        print(f"trainer: {sentence}", file=sys.stderr)
+
+    def _newest_step(self) -> int | None:
+        """Returns the step that a next command would go on from."""
+        names = [path.name for path in (self._directory / "checkpoints").glob("step-????????")]
+        return max((int(name[5:]) for name in names if name[5:].isdecimal()), default=None)
+
+
+def read_status(directory: Path) -> dict[str, Any]:
+    """Returns the last status of a run, empty where there is none."""
+    try:
+        status = read_json(directory / "status.json")
+    except (OSError, ValueError):
+        return {}
+    return status if isinstance(status, dict) else {}

@@ -1,0 +1,274 @@
+"""Causal language modelling: of running text, or of answers to prompts."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainer.data.columns import column_name
+from trainer.data.encoded import Columns, PreparedSplit, Summary
+from trainer.data.packing import pack
+from trainer.errors import ConfigError, DataError
+from trainer.metrics.generation import TEXT_SCORES, generation_scores
+from trainer.models.output_loss import IGNORED, perplexity, score_tokens
+from trainer.models.positions import num_positions
+from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenizer
+from trainer.recipe import schema
+from trainer.tasks.base import (
+    Batch,
+    LossTerm,
+    Record,
+    Task,
+    attention_mask,
+    numbered,
+    pad,
+    stack,
+    texts_of,
+)
+from trainer.tasks.causal_lm.packed import apart, attention_dtype, check_packing
+from trainer.tasks.generation.generator import Generator, examples, first_answers
+from trainer.tasks.generation.prompts import Prompts, Texts, are_filled, chat_columns, whole_texts
+from trainer.tasks.question_answering.windows import sees_only_the_past
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class CausalLM(Task):
+    """Predicts the next token; of instructions, those of the answers only."""
+
+    auto_model = "AutoModelForCausalLM"
+    loss_terms = (LossTerm("next_token"),)
+    trains_head = False
+    num_statistics = 3
+
+    def __init__(
+        self,
+        settings: schema.CausalLM,
+        *,
+        columns: schema.Columns,
+        tokenizer: Any,
+        max_seq_length: int,
+        seed: int,
+        num_positions: int | None,
+        own_tokenizer: bool = False,
+        special_tokens: SpecialTokens = "literal",
+    ) -> None:
+        self.settings = settings
+        self.text = column_name(columns.text)
+        self.tokenizer = tokenizer
+        self.text_tokenizer = TextTokenizer(tokenizer, special_tokens)
+        self.max_seq_length = max_seq_length
+        self.seed = seed
+        self.prompts = (
+            Prompts(settings, columns, tokenizer, special_tokens) if settings.instructs else None
+        )
+        turn_end = self.prompts.turn_end() if self.prompts is not None else []
+        self.generator = Generator(
+            settings.generation, tokenizer, num_positions, turn_end, own_tokenizer=own_tokenizer
+        )
+        generates = settings.instructs and settings.generation.num_examples > 0
+        self.scales = {"token_accuracy": "0-1", **dict.fromkeys(TEXT_SCORES * generates, "0-100")}
+        self.metrics_offered = ("loss", "perplexity", *self.scales)
+
+    @classmethod
+    def columns(cls, recipe: schema.Recipe) -> dict[str, schema.Column | None]:
+        settings, given = recipe.task, recipe.data.columns
+        assert isinstance(settings, schema.CausalLM)
+        if settings.chat:
+            return {"data.columns.messages": given.messages}
+        if settings.prompt is None:
+            return {"data.columns.text": given.text}
+        return {f"task.{key}: {name}": name for key, name in settings.template_columns()}
+
+    @classmethod
+    def columns_in(
+        cls, recipe: schema.Recipe, present: Sequence[str]
+    ) -> dict[str, schema.Column | None]:
+        assert isinstance(recipe.task, schema.CausalLM)
+        if not recipe.task.chat:
+            return cls.columns(recipe)
+        found = chat_columns(recipe.data.columns, present)
+        return {f"data.columns.{key}": name for key, name in found.items()}
+
+    @classmethod
+    def texts(cls, recipe: schema.Recipe, rows: "Dataset") -> Iterator[str]:
+        settings = recipe.task
+        assert isinstance(settings, schema.CausalLM)
+        names = [column_name(column) for column in cls.columns(recipe).values() if column]
+        for _, chunk in numbered(rows, names):
+            for name in names:
+                for value in chunk[name]:
+                    if settings.chat:
+                        yield from (message["content"] or "" for message in value or ())
+                    elif value is not None:
+                        yield str(value)
+
+    @classmethod
+    def build(
+        cls, recipe: schema.Recipe, train: "Dataset", tokenizer: Any, model_config: Any
+    ) -> Self:
+        settings = recipe.task
+        assert isinstance(settings, schema.CausalLM)
+        if settings.chat and not tokenizer.chat_template:
+            raise ConfigError(
+                "task.chat: the tokenizer has no chat template; name another tokenizer, or set "
+                "task.prompt and task.completion"
+            )
+        if not sees_only_the_past(model_config):
+            raise ConfigError(
+                f"task.name: a {model_config.model_type} is no causal language model, which "
+                f"predicts a token from those before it alone; use masked_lm, or a decoder such as "
+                f"gpt2 or llama"
+            )
+        if settings.packing:
+            check_packing(model_config, recipe.batch.max_seq_length)
+        return cls(
+            settings,
+            columns=recipe.data.columns,
+            tokenizer=tokenizer,
+            max_seq_length=recipe.batch.max_seq_length,
+            seed=recipe.seed,
+            num_positions=num_positions(model_config),
+            own_tokenizer=recipe.model.name_or_path is not None and recipe.model.tokenizer is None,
+            special_tokens=recipe.data.special_tokens,
+        )
+
+    def encoding_settings(self) -> dict[str, Any]:
+        prompts = self.prompts.settings() if self.prompts is not None else None
+        packing = self.settings.packing
+        length = self.max_seq_length
+        return {"task": "causal_lm", "length": length, "prompts": prompts, "packing": packing}
+
+    def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
+        """Returns blocks of joined documents or, of instructions, also which tokens are `learned`.
+
+        Neighbouring blocks share a token: the last one of the first predicts nothing there. Packed
+        sequences have `position_ids` that begin anew with each example.
+        """
+        return (
+            self._blocks(rows, summary) if self.prompts is None else self._examples(rows, summary)
+        )
+
+    def _blocks(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
+        rest, step = list[int](), self.max_seq_length - 1
+        for texts in texts_of(rows, self.text, summary):
+            for ids in whole_texts(self.text_tokenizer, [text for _, text in texts], summary):
+                rest += ids
+            starts = range(0, len(rest) - step, step)
+            yield {"input_ids": [rest[start : start + step + 1] for start in starts]}
+            rest = rest[len(starts) * step :]
+        yield {"input_ids": [rest] if len(rest) > 1 else []}
+
+    def _examples(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
+        assert self.prompts is not None
+        names = self.prompts.columns(rows.column_names)
+        filled = are_filled(rows, names)
+        for numbers, chunk in numbered(rows, names):
+            tokens, learned, texts = list[list[int]](), list[list[int]](), dict[int, Texts]()
+            for index, number in enumerate(numbers):
+                row = {name: chunk[name][index] for name in names}
+                try:
+                    texts[number] = self.prompts.texts(row, summary, filled=filled)
+                except DataError as error:
+                    summary.reject(f"row {number}: {error}")
+            for number, made in zip(texts, self.prompts.encode(list(texts.values())), strict=True):
+                if isinstance(made, DataError):
+                    summary.reject(f"row {number}: {made}")
+                    continue
+                ids, flags = made
+                kept = flags[: self.max_seq_length]
+                if not any(kept):
+                    summary.reject(
+                        f"row {number}: the prompt of {flags.index(1)} tokens leaves no room for "
+                        f"the answer; raise batch.max_seq_length or shorten the prompt"
+                    )
+                    continue
+                summary.measure(len(ids), self.max_seq_length)
+                tokens.append(ids[: self.max_seq_length])
+                learned.append(kept)
+            if not self.settings.packing:
+                yield {"input_ids": tokens, "learned": learned}
+                continue
+            groups = pack([len(one) for one in tokens], self.max_seq_length)
+            yield {
+                "input_ids": [[token for i in group for token in tokens[i]] for group in groups],
+                "learned": [[flag for i in group for flag in learned[i]] for group in groups],
+                "position_ids": [
+                    [place for i in group for place in range(len(tokens[i]))] for group in groups
+                ],
+            }
+
+    def collate(self, split: PreparedSplit, ids: np.ndarray, epoch: int) -> Batch:
+        labels: list[np.ndarray] = []
+        for index in ids.tolist():
+            after = split.ragged("input_ids")[index][1:].astype(np.int64)
+            if "learned" in split.columns:
+                after = np.where(split.ragged("learned")[index][1:], after, IGNORED)
+            labels.append(np.append(after, IGNORED))
+        inputs = {"input_ids": pad(split.ragged("input_ids"), ids, self.tokenizer.pad_token_id)}
+        if "position_ids" in split.columns:
+            inputs["position_ids"] = pad(split.ragged("position_ids"), ids, 0)
+        else:
+            inputs |= attention_mask(split.lengths[ids])
+        wanted = stack(labels, IGNORED)
+        return Batch(
+            inputs=inputs,
+            targets={"labels": wanted},
+            counts=(wanted != IGNORED).sum().double()[None],
+        )
+
+    def loss_sums(
+        self, model: nn.Module, inputs: dict[str, Tensor], targets: dict[str, Tensor]
+    ) -> tuple[Tensor, Any]:
+        if "position_ids" in inputs:
+            mask = apart(inputs["position_ids"], attention_dtype(model))
+            inputs = {**inputs, "attention_mask": mask}
+        scored = score_tokens(model, inputs, targets["labels"])
+        nll = scored.loss_sum.detach().double()
+        return scored.loss_sum[None], torch.stack([nll, scored.correct])
+
+    def statistics(self, outputs: Any, targets: dict[str, Tensor]) -> Tensor:
+        count = (targets["labels"] != IGNORED).sum().double()
+        return torch.cat([outputs, count[None]])
+
+    def sample(self, split: PreparedSplit) -> np.ndarray:
+        wanted = self.settings.generation.num_examples if self.prompts is not None else 0
+        return np.random.default_rng(self.seed).permutation(len(examples(split)) - 1)[:wanted]
+
+    def generate(self, model: nn.Module, split: PreparedSplit, ids: np.ndarray) -> list[Record]:
+        if self.prompts is None:  # running text asks nothing
+            return []
+        given = list(first_answers(split, ids))
+        texts = self.generator.generate(model, [prompt for _, prompt, _ in given])
+        decode = self.generator.decode
+        return [
+            {"id": index, "prompt": decode(prompt), "prediction": text, "reference": decode(answer)}
+            for (index, prompt, answer), text in zip(given, texts, strict=True)
+        ]
+
+    def generation_ends(self, model: nn.Module) -> list[int]:
+        return self.generator.ends_of(model)
+
+    def metrics(
+        self,
+        statistics: np.ndarray,
+        answers: list[Record],
+        validation: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        nll, correct, count = statistics.tolist()
+        if not count:
+            return {}
+        measured: dict[str, Any] = {
+            "perplexity": perplexity(nll, count),
+            "token_accuracy": correct / count,
+            "num_tokens": int(count),
+        }
+        if answers:
+            predictions = [answer["prediction"] for answer in answers]
+            references = [[answer["reference"]] for answer in answers]
+            measured |= generation_scores(predictions, references)
+            measured["generated_words"] = sum(len(text.split()) for text in predictions)
+        return measured

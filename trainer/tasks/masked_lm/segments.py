@@ -1,0 +1,67 @@
+"""Pairs of segments for next-sentence prediction: chunks of documents, and what may follow."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from trainer.data.encoded import Columns, PreparedSplit
+
+Document = list[list[int]]
+"""The tokens of each of its sentences, of which there are two at least."""
+
+NUM_DRAWS = 100
+"""Places in other documents among which one is sought that fits."""
+
+
+def cut_documents(documents: Iterable[tuple[int, Document]], size: int) -> Columns:
+    """Returns chunks of `size` tokens, fewer at the end of a document, from numbered documents.
+
+    `starts` says where in a chunk a sentence begins, in a chunk of one sentence its middle.
+    """
+    columns: dict[str, list[Any]] = {"input_ids": [], "starts": [], "document": []}
+    for number, sentences in documents:
+        tokens = [token for sentence in sentences for token in sentence]
+        starts = np.cumsum([len(sentence) for sentence in sentences])
+        for begin in range(0, len(tokens) - 1, size):
+            chunk = tokens[begin : begin + size]
+            inside = starts[(starts > begin) & (starts < begin + len(chunk))] - begin
+            columns["input_ids"].append(chunk)
+            columns["starts"].append(inside.tolist() or [len(chunk) // 2])
+            columns["document"].append(number)
+    return columns
+
+
+def pair(
+    split: PreparedSplit, index: int, size: int, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Returns two segments of tokens, and whether the second follows the first in its document.
+
+    The first begins chunk `index`, and either the rest of it follows, or as much of another
+    document. Neither length nor end tells them apart: a full chunk (`size` tokens) is filled from
+    within a document, the last chunk of a document with an end of another that is about as long.
+    """
+    tokens, starts = split.ragged("input_ids"), split.ragged("starts")
+    documents, chunk = split.array("document"), tokens[index]
+    cut = int(random.choice(starts[index]))
+    first, second = chunk[:cut], chunk[cut:]
+    if random.random() < 0.5:
+        return first, second, True
+    others = random.integers(len(documents), size=NUM_DRAWS)
+    if len(chunk) < size:  # the last chunks of their documents
+        others = np.searchsorted(documents, documents[others], side="right") - 1
+    firsts, lasts = starts.offsets[others], starts.offsets[others + 1]
+    begins = tokens.offsets[others] + starts.values[random.integers(firsts, lasts)]
+    if len(chunk) < size:
+        ends = tokens.offsets[others + 1]
+        fits = cut + ends - begins <= size
+    else:
+        ends = begins + len(second)
+        reached = np.searchsorted(tokens.offsets[1:-1], ends)  # the chunk of the last token
+        fits = (ends <= tokens.offsets[-1]) & (documents[reached] == documents[others])
+    fits &= documents[others] != documents[index]
+    if fits.any():
+        best = np.argmin(np.where(fits, np.abs(ends - begins - len(second)), size))
+        return first, tokens.values[begins[best] : ends[best]], False
+    elsewhere = np.flatnonzero(documents != documents[index])  # few documents, or short ones
+    return first, tokens[int(random.choice(elsewhere))][: len(second)], False

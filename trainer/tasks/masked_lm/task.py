@@ -1,0 +1,252 @@
+"""Masked language modelling, with BERT's next-sentence prediction where a recipe wants it."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer.data.columns import column_name
+from trainer.data.documents import sentences
+from trainer.data.encoded import Columns, PreparedSplit, Summary
+from trainer.errors import ConfigError, DataError
+from trainer.models.output_loss import IGNORED, perplexity, score_tokens
+from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenizer
+from trainer.recipe import schema
+from trainer.tasks.base import (
+    Batch,
+    LossTerm,
+    Record,
+    Task,
+    attention_mask,
+    numbered,
+    stack,
+    texts_of,
+)
+from trainer.tasks.masked_lm.masking import Masking
+from trainer.tasks.masked_lm.segments import Document, cut_documents, pair
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+PAIR_MODELS = ("bert", "megatron-bert", "mobilebert")
+"""Model types with a head for the pair of segments."""
+
+
+class MaskedLM(Task):
+    """Predicts masked tokens (Devlin et al. 2019); masks differ in each epoch of training.
+
+    Which tokens are masked, and which segment follows, depends on seed, epoch and example alone;
+    evaluations are always epoch 0, so that perplexities compare.
+    """
+
+    trains_head = False
+    num_statistics = 5
+
+    def __init__(
+        self,
+        settings: schema.MaskedLM,
+        *,
+        column: schema.Column,
+        tokenizer: Any,
+        max_seq_length: int,
+        seed: int,
+        has_types: bool,
+        special_tokens: SpecialTokens = "literal",
+    ) -> None:
+        self.settings = settings
+        self.column = column_name(column)
+        self.tokenizer = tokenizer
+        self.text_tokenizer = TextTokenizer(tokenizer, special_tokens)
+        self.max_seq_length = max_seq_length
+        self.seed = seed
+        self.has_types = has_types
+        self.masking = Masking(settings, tokenizer)
+        self.auto_model = _auto_model(settings)
+        self.loss_terms = (LossTerm("masked_lm"),)
+        self.scales = {"masked_accuracy": "0-1"}
+        if settings.next_sentence_prediction:
+            self.loss_terms += (LossTerm("next_sentence"),)
+            self.scales["next_sentence_accuracy"] = "0-1"
+        self.metrics_offered = ("loss", "perplexity", *self.scales)
+
+    @classmethod
+    def columns(cls, recipe: schema.Recipe) -> dict[str, schema.Column | None]:
+        return {"data.columns.text": recipe.data.columns.text}
+
+    @classmethod
+    def texts(cls, recipe: schema.Recipe, rows: "Dataset") -> Iterator[str]:
+        name = column_name(recipe.data.columns.text)
+        for _, chunk in numbered(rows, [name]):
+            yield from (text for text in chunk[name] if isinstance(text, str))
+
+    @classmethod
+    def shape(cls, recipe: schema.Recipe, model_config: Any) -> str:
+        assert isinstance(recipe.task, schema.MaskedLM)
+        _check_pairs(recipe.task, model_config)
+        return _auto_model(recipe.task)
+
+    @classmethod
+    def build(
+        cls, recipe: schema.Recipe, train: "Dataset", tokenizer: Any, model_config: Any
+    ) -> Self:
+        settings = recipe.task
+        assert isinstance(settings, schema.MaskedLM)
+        missing = [
+            name for name in ("mask", "cls", "sep") if getattr(tokenizer, f"{name}_token") is None
+        ]
+        if missing:
+            raise ConfigError(
+                f"task.name: masked_lm needs a tokenizer with a {missing[0]} token; name a BERT's "
+                f"or train one"
+            )
+        _check_pairs(settings, model_config)
+        return cls(
+            settings,
+            column=recipe.data.columns.text,
+            tokenizer=tokenizer,
+            max_seq_length=recipe.batch.max_seq_length,
+            seed=recipe.seed,
+            has_types=getattr(model_config, "type_vocab_size", 0) > 1,
+            special_tokens=recipe.data.special_tokens,
+        )
+
+    def encoding_settings(self) -> dict[str, Any]:
+        pairs = self.settings.next_sentence_prediction
+        return {"task": "masked_lm", "pairs": pairs, "length": self.max_seq_length}
+
+    def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
+        """Returns full blocks of joined documents or, for pairs, chunks of single ones.
+
+        A block is [CLS] … [SEP], with a [SEP] between documents. Chunks lie within a document,
+        without special tokens; `starts` says where in them a sentence begins.
+        """
+        documents = texts_of(rows, self.column, summary)
+        if self.settings.next_sentence_prediction:
+            return self._pairs(documents, summary)
+        return self._blocks(documents, summary)
+
+    def _blocks(
+        self, documents: Iterator[list[tuple[int, str]]], summary: Summary
+    ) -> Iterator[Columns]:
+        cls_id, sep_id = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        size, rest = self.max_seq_length - 2, list[int]()
+        for chunk in documents:
+            made = self.text_tokenizer.tokens([text for _, text in chunk])
+            for token in made.special.values():
+                self.text_tokenizer.remark(token, summary)
+            for ids in filter(None, made.columns["input_ids"]):
+                rest += [sep_id, *ids] if rest else ids
+            full = len(rest) // size * size
+            blocks = [rest[start : start + size] for start in range(0, full, size)]
+            yield {"input_ids": [[cls_id, *block, sep_id] for block in blocks]}
+            rest = rest[full:]
+        yield {"input_ids": [[cls_id, *rest, sep_id]] if rest else []}
+
+    def _pairs(
+        self, documents: Iterator[list[tuple[int, str]]], summary: Summary
+    ) -> Iterator[Columns]:
+        count = 0
+        for chunk in documents:
+            kept = list[tuple[int, Document]]()
+            for number, text in chunk:
+                made = self.text_tokenizer.tokens(sentences(text) or [text])
+                document = made.columns["input_ids"]
+                if made.special:
+                    self.text_tokenizer.remark(next(iter(made.special.values())), summary)
+                if len(document) > 1:
+                    kept.append((count, document))
+                    count += 1
+                else:
+                    summary.reject(
+                        f"row {number}: a document of one sentence has no next one; join rows with "
+                        f"data.documents, or set next_sentence_prediction: false"
+                    )
+            yield cut_documents(kept, self.max_seq_length - 3)
+        if count == 1:
+            raise DataError(
+                "next sentences are drawn from other documents, and there is one document only; "
+                "set data.documents or next_sentence_prediction: false"
+            )
+
+    def collate(self, split: PreparedSplit, ids: np.ndarray, epoch: int) -> Batch:
+        tokens, labels, types, follows = list[Any](), list[Any](), list[Any](), list[int]()
+        for index in ids.tolist():
+            random = np.random.default_rng((self.seed, epoch, index))
+            if self.settings.next_sentence_prediction:
+                first, second, real = pair(split, index, self.max_seq_length - 3, random)
+                ends = [self.tokenizer.cls_token_id], [self.tokenizer.sep_token_id]
+                original = np.concatenate([ends[0], first, ends[1], second, ends[1]])
+                types.append(np.arange(len(original)) > len(first) + 1)
+                follows.append(0 if real else 1)  # BERT's: 0 is the next, 1 is another
+            else:
+                original = np.asarray(split.ragged("input_ids")[index])
+            masked, wanted = self.masking.mask(original, random)
+            tokens.append(masked)
+            labels.append(wanted)
+        lengths = np.array([len(one) for one in tokens])
+        inputs = {"input_ids": stack(tokens, self.tokenizer.pad_token_id)}
+        inputs |= attention_mask(lengths)
+        targets = {"labels": stack(labels, IGNORED)}
+        counts = [int((targets["labels"] != IGNORED).sum())]
+        if self.settings.next_sentence_prediction:
+            if self.has_types:
+                inputs["token_type_ids"] = stack(types, 0)
+            targets["next_sentence"] = torch.tensor(follows)
+            counts.append(len(follows))
+        return Batch(
+            inputs=inputs, targets=targets, counts=torch.tensor(counts, dtype=torch.float64)
+        )
+
+    def loss_sums(
+        self, model: nn.Module, inputs: dict[str, Tensor], targets: dict[str, Tensor]
+    ) -> tuple[Tensor, Any]:
+        scored = score_tokens(model, inputs, targets["labels"])
+        sums = [scored.loss_sum]
+        hits = torch.zeros_like(scored.correct)
+        if self.settings.next_sentence_prediction:
+            logits = scored.output.seq_relationship_logits.float()
+            wanted = targets["next_sentence"]
+            sums.append(functional.cross_entropy(logits, wanted, reduction="sum"))
+            hits = (logits.argmax(-1) == wanted).sum().double()
+        nll = scored.loss_sum.detach().double()
+        return torch.stack(sums), torch.stack([nll, scored.correct, hits])
+
+    def statistics(self, outputs: Any, targets: dict[str, Tensor]) -> Tensor:
+        num_tokens = (targets["labels"] != IGNORED).sum().double()
+        num_pairs = torch.as_tensor(len(targets.get("next_sentence", ()))).double()
+        return torch.cat([outputs, torch.stack([num_tokens, num_pairs.to(outputs.device)])])
+
+    def metrics(
+        self,
+        statistics: np.ndarray,
+        answers: list[Record],
+        validation: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        nll, correct, hits, num_tokens, num_pairs = statistics.tolist()
+        if not num_tokens:
+            return {}
+        measured = {
+            "perplexity": perplexity(nll, num_tokens),
+            "masked_accuracy": correct / num_tokens,
+            "num_masked": int(num_tokens),
+        }
+        if self.settings.next_sentence_prediction:
+            measured |= {"next_sentence_accuracy": hits / num_pairs, "num_pairs": int(num_pairs)}
+        return measured
+
+
+def _auto_model(settings: schema.MaskedLM) -> str:
+    pairs = settings.next_sentence_prediction
+    return "AutoModelForPreTraining" if pairs else "AutoModelForMaskedLM"
+
+
+def _check_pairs(settings: schema.MaskedLM, model_config: Any) -> None:
+    kind = model_config.model_type
+    if settings.next_sentence_prediction and kind not in PAIR_MODELS:
+        raise ConfigError(
+            f"task.next_sentence_prediction: a {kind} has no head for pairs of segments; set it to "
+            f"false or use bert"
+        )
