@@ -1,7 +1,8 @@
 """From a recipe to a Run: the one place where recipe, data, model and engine meet."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -38,14 +39,26 @@ from trainer.recipe.schema import Recipe
 from trainer.run import Baseline, Run
 from trainer.schedule import total_steps
 from trainer.tasks.base import Objective
+from trainer.tracking.progress import Progress
 from trainer.tracking.rank_times import RankTimes
 from trainer.tracking.tracker import Tracker
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 
 def build_run(
-    recipe: Recipe, accelerator: Accelerator, directory: Path, stop: StopRequest | None = None
+    recipe: Recipe,
+    accelerator: Accelerator,
+    directory: Path,
+    stop: StopRequest | None = None,
+    *,
+    progress: Progress | None = None,
+    other_rows: "Mapping[str, Dataset] | None" = None,
 ) -> Run:
     """Returns the run of a recipe in a directory, at step 0, with the same weights on every rank.
+
+    `progress` is called with what it has to report; `other_rows` are splits beside the recipe's.
 
     Raises ConfigError and DataError for whatever in recipe and data cannot go together.
     """
@@ -59,7 +72,7 @@ def build_run(
             f"bitsandbytes rounds trained biases; use none, or precision: fp32"
         )
     with recipe_memory(recipe, "data", "preparing the data"):
-        inputs = build_inputs(recipe, directory)
+        inputs = build_inputs(recipe, directory, other_rows)
     task, tokenizer, splits = inputs.task, inputs.tokenizer, inputs.splits
     notes = [*inputs.notes]
 
@@ -146,7 +159,9 @@ def build_run(
     # Names without the engine's and the objective's wrapping, in checkpoints as in memory.
     parameters = trainable_parameters(model)
     order_digest = content_key(order=order.digest(), rows=digest_of_rows(train.rows, recipe))
-    tracker = Tracker(accelerator, directory / "metrics.jsonl", num_steps=num_steps)
+    tracker = Tracker(
+        accelerator, directory / "metrics.jsonl", num_steps=num_steps, progress=progress
+    )
     launch = {
         "processes": accelerator.num_processes,
         "precision": precision,
