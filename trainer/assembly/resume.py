@@ -12,9 +12,10 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from trainer.assembly.inputs import check_mode
+from trainer.checkpoints.load import check_order, load_checkpoint
 from trainer.checkpoints.provenance import check_made_with
 from trainer.checkpoints.record import read_record, verify
-from trainer.checkpoints.store import CheckpointStore, check_order, load_checkpoint
+from trainer.checkpoints.store import CheckpointStore
 from trainer.distributed.collectives import on_main
 from trainer.errors import CheckpointError, RunDirectoryError
 from trainer.files.durable import write_json

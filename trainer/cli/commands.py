@@ -64,9 +64,9 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
     recipe = read_recipe(directory.absolute())
     quiet_libraries()
     from trainer.assembly.build import build_run
+    from trainer.checkpoints.load import check_order, load_weights
     from trainer.checkpoints.provenance import check_made_with
     from trainer.checkpoints.record import read_record, verify
-    from trainer.checkpoints.store import check_order, load_weights
     from trainer.distributed.collectives import on_main
     from trainer.engines.accelerator import build_accelerator
     from trainer.evaluation.evaluate import evaluate
