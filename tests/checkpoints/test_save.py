@@ -253,7 +253,7 @@ def test_pruning_never_removes_the_last_hope(recipe, tmp_path):
     assert list(directory.glob("checkpoints/step-*"))
     (directory / "status.json").unlink()
     output = run("train", recipe, "--run-dir", directory, code=2)
-    assert f"remove {directory / 'checkpoints'} to start anew" in output
+    assert f"remove {directory / 'checkpoints'} to start from scratch" in output
 
 
 def test_commands_refuse_what_is_no_run(tmp_path):

@@ -161,7 +161,8 @@ def _train(
     stack: ExitStack,
 ) -> int:
     from trainer.assembly.build import build_run
-    from trainer.assembly.resume import check_shared, open_directory, resume_run, write_settings
+    from trainer.assembly.open_directory import check_shared, open_directory, write_settings
+    from trainer.assembly.resume import resume_run
     from trainer.distributed.collectives import on_main
     from trainer.distributed.timeouts import training_time
     from trainer.engines.accelerator import build_accelerator
