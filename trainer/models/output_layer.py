@@ -12,7 +12,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -91,8 +90,8 @@ class OutputLayer(nn.Linear):
     """
 
     is_last: bool | None = None
-    """Whether the model returns the layer's output unchanged; None until `score_tokens` has compared
-    them. A layer that is not the last always returns logits."""
+    """Whether the model returns the layer's output unchanged; None until `score_tokens` has
+    compared them. A layer that is not the last always returns logits."""
 
     @classmethod
     def of(cls, linear: nn.Linear) -> "OutputLayer":
@@ -145,6 +144,8 @@ def why_all_logits(model: Any) -> str | None:
         return f"changes its logits after the output layer ({', '.join(changed)})"
     if numbers.model_type in OTHER_OUTPUT:
         return OTHER_OUTPUT[numbers.model_type]
+    if hasattr(model, "final_logits_bias"):  # of BART and its kin, but for their decoders
+        return "adds final_logits_bias after its output layer"
     layer = output_layer(model)
     if layer is None:
         return "has no output layer that transformers knows"
