@@ -177,7 +177,7 @@ def resume_run(
             objective=run.objective,
             optimizer=run.optimizer,
             parameters=run.parameters,
-            scaler=run.scaler,
+            scaler=accelerator.scaler,
             order_digest=run.order_digest,
         )
         run.tracker.say(f"resuming from {checkpoint}")
