@@ -34,12 +34,15 @@ def interruptible(work: Callable[[], Outcome], stop: StopRequest) -> Outcome:
     """
     returned: list[Outcome] = []
     raised: list[BaseException] = []
+    ended = threading.Event()  # an interrupted `join` of Python 3.11 forgets that the thread runs
 
     def run() -> None:
         try:
             returned.append(work())
         except BaseException as error:
             raised.append(error)
+        finally:
+            ended.set()
 
     # What is printed inside belongs to the notebook cell of the caller, which is in its context.
     context = contextvars.copy_context()
@@ -47,8 +50,8 @@ def interruptible(work: Callable[[], Outcome], stop: StopRequest) -> Outcome:
     thread.start()
     while True:
         try:
-            while thread.is_alive():
-                thread.join(0.5)  # Windows does not interrupt a wait without end
+            while not ended.wait(0.5):  # Windows does not interrupt a wait without end
+                pass
             break
         except KeyboardInterrupt:
             stop.ask(signal.SIGINT.name)
