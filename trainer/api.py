@@ -152,7 +152,8 @@ def train_recipe(
     """
     from trainer.assembly.build import build_run
     from trainer.assembly.memory_advice import recipe_memory, run_memory
-    from trainer.assembly.resume import check_shared, open_directory, resume_run, write_settings
+    from trainer.assembly.open_directory import check_shared, open_directory, write_settings
+    from trainer.assembly.resume import resume_run
     from trainer.distributed.collectives import on_main
     from trainer.distributed.timeouts import training_time
     from trainer.loop import finished

@@ -106,7 +106,7 @@ def export(folder: Path, given: argparse.Namespace) -> None:
     from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
     from trainer.assembly.build import build_run
-    from trainer.checkpoints.store import load_weights
+    from trainer.checkpoints.load import load_weights
     from trainer.engines.accelerator import build_accelerator
     from trainer.recipe.reading import parse_recipe
 

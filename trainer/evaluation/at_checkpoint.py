@@ -6,9 +6,9 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from trainer.checkpoints.load import check_order, load_weights
 from trainer.checkpoints.provenance import check_made_with
 from trainer.checkpoints.record import read_record, verify
-from trainer.checkpoints.store import check_order, load_weights
 from trainer.distributed.collectives import on_main
 from trainer.errors import CheckpointError, ConfigError
 from trainer.evaluation.evaluate import evaluate

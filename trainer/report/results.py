@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from trainer.checkpoints.load import load_weights
 from trainer.checkpoints.record import verify
-from trainer.checkpoints.store import load_weights
 from trainer.distributed.collectives import on_main
 from trainer.engines.sharding import whole_model
 from trainer.evaluation.evaluate import evaluate
