@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+from trainer.distributed.environment_variables import is_local_main, is_main
 from trainer.errors import (
     INTERRUPTED,
     WRONG,
@@ -18,6 +19,7 @@ from trainer.errors import (
     TrainerError,
 )
 from trainer.process import outlets, signals
+from trainer.process.exit import end
 from trainer.wording import excerpt
 
 
@@ -303,7 +305,7 @@ def _run(command: Callable[[], int], debug: bool) -> None:
     except TrainerError as error:
         _end(_told(error, debug))
     except Stopped as stopped:
-        if os.environ.get("RANK", "0") == "0":
+        if is_main():
             click.echo(f"trainer: {stopped}", err=True)
         _end(stopped.code)
     except KeyboardInterrupt:
@@ -316,17 +318,15 @@ def _run(command: Callable[[], int], debug: bool) -> None:
         if told is None:
             raise
         _end(_told(told, debug))
-    signals.settle()
+    signals.begin_shutdown()
     sys.exit(code)
 
 
 def _told(error: TrainerError, debug: bool) -> int:
     """Says what is wrong, once on each machine, and returns the exit code."""
-    from trainer.distributed.environment_variables import speaks
-
     if debug:
         traceback.print_exc()
-    elif speaks():
+    elif is_local_main():
         click.echo(f"trainer: {error}", err=True)
     return WRONG
 
@@ -341,10 +341,6 @@ def _check_output() -> None:
 
 
 def _end(code: int) -> NoReturn:
-    """Ends with an error; in good order a rank of several could wait for others that left."""
-    signals.settle()
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    """Ends the process; signals do not change `code` any more."""
+    signals.begin_shutdown()
+    end(code)

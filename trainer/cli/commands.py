@@ -1,10 +1,8 @@
 """What the commands do that train, evaluate and count."""
 
 import json
-import os
 import re
 import shlex
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +10,8 @@ from typing import TYPE_CHECKING
 from trainer.assembly.memory_advice import recipe_memory, run_memory
 from trainer.distributed.environment_variables import check_variables
 from trainer.errors import DONE, CheckpointError, ConfigError
-from trainer.process.environment import quiet_libraries
+from trainer.process.environment import quieted_libraries
+from trainer.process.exit import end
 from trainer.process.run_directory import (
     read_recipe,
 )
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from trainer.state import TrainState
 
 
+@quieted_libraries()
 def train(
     recipe_name: str,
     overrides: tuple[str, ...],
@@ -42,7 +42,6 @@ def train(
 
     Raises TrainerError for what the user can mend, and Stopped where there is nothing to save.
     """
-    quiet_libraries()
     with ExitStack() as stack:
         stop = StopRequest()
         status = Status(directory.absolute(), stop)
@@ -58,11 +57,11 @@ def train(
         return _train(recipe, directory.absolute(), resume, status, stop, stack)
 
 
+@quieted_libraries()
 def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int:
     """Prints the metrics of a checkpoint on one split."""
     check_variables()
     recipe = read_recipe(directory.absolute())
-    quiet_libraries()
     from trainer.assembly.build import build_run
     from trainer.checkpoints.provenance import check_made_with
     from trainer.checkpoints.record import read_record, verify
@@ -125,11 +124,11 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
     return _leave(accelerator, DONE)
 
 
+@quieted_libraries()
 def params(recipe_name: str, overrides: tuple[str, ...], *, full: bool, as_json: bool) -> int:
     """Prints the parameters of a recipe's model by module, without weights or network."""
     check_variables()
     recipe = load_recipe(recipe_name, overrides)
-    quiet_libraries()
     from trainer.planning.parameters import as_json as values
     from trainer.planning.parameters import as_text, count
 
@@ -138,11 +137,11 @@ def params(recipe_name: str, overrides: tuple[str, ...], *, full: bool, as_json:
     return DONE
 
 
+@quieted_libraries()
 def prepare(recipe_name: str, overrides: tuple[str, ...]) -> int:
     """Fetches and tokenises what a recipe needs, and prints what it did, a line each."""
     check_variables()
     recipe = load_recipe(recipe_name, overrides)
-    quiet_libraries()
     from trainer.assembly.offline import prepare
 
     for line in prepare(recipe):
@@ -173,7 +172,7 @@ def _train(
     if opened is None:
         if accelerator.is_main_process:
             print(f"This run is finished: {directory / 'report.md'}; --run-dir DIR trains anew.")
-        stop.settle()
+        stop.begin_shutdown()
         return _leave(accelerator, DONE)
     if not opened.longer:
         status.begin()
@@ -201,15 +200,15 @@ def _train(
             message = f"stopped at step {state.step} of {run.num_steps}; the same command resumes"
             run.tracker.say(message)
             status.write("stopped", stop.code, state.step, message)
-            stop.settle()  # now also whoever insists finds it said
+            stop.begin_shutdown()  # a second signal from here on must not overwrite this status
     run.tracker.close()
     if not finished(run, state):
         return _leave(accelerator, stop.code)
     with run_memory(run, accelerator, "saving", "measuring and writing the model"):
         finish(run, accelerator, state)
-    stop.settle()
+    stop.begin_shutdown()
     status.write("done", DONE, state.step, "done")
-    stop.code = DONE  # also of who insists now
+    stop.code = DONE  # also after a second signal from here on
     return _leave(accelerator, DONE)
 
 
@@ -277,7 +276,5 @@ def _leave(accelerator: "Accelerator", code: int) -> int:
     accelerator.wait_for_everyone()
     accelerator.end_training()
     if several:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        end(code)
     return code
