@@ -3,9 +3,11 @@
 import logging
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -202,18 +204,17 @@ def test_an_error_inside_a_run_is_raised_and_told_by_its_status(recipe, tmp_path
 
 
 def interrupt_after(step: int) -> Any:
-    """Returns a progress callable that interrupts the main thread, as Ctrl-C does.
+    """Returns a progress callable that sends the main thread SIGINT, as Ctrl-C does.
 
     After step 0 means: with the first message, before the first evaluation.
     """
-    import _thread
-
-    heard: list[Update] = []
+    seen: list[Update] = []
 
     def interrupt(update: Update) -> None:
-        if update.step == step and not heard and (step == 0 or update.message is None):
-            heard.append(update)
-            _thread.interrupt_main()
+        if update.step == step and not seen and (step == 0 or update.message is None):
+            seen.append(update)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            time.sleep(0.5)  # the main thread reacts
 
     return interrupt
 

@@ -16,6 +16,7 @@ from trainer.data.sources import rows_digest
 from trainer.errors import ConfigError, DataError
 from trainer.files.cache import cache_folder, content_key
 from trainer.files.kept_folder import write_once
+from trainer.models.quiet import quiet_transformers
 from trainer.wording import excerpt
 
 if TYPE_CHECKING:
@@ -145,7 +146,8 @@ def _check_model(model: Any) -> None:
 
 def _save(model: Any, folder: Path) -> None:
     before = copy.deepcopy(model.config)
-    model.save_pretrained(folder)  # writes class and type into the model's own configuration
+    with quiet_transformers():
+        model.save_pretrained(folder)  # writes class and type into the model's own configuration
     model.config = before
 
 

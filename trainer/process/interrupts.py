@@ -7,12 +7,12 @@ and turns an interrupt into a request to stop at the next step boundary.
 
 import contextvars
 import ctypes
-import os
 import signal
 import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from trainer.distributed.environment_variables import num_ranks
 from trainer.errors import INTERRUPTED, Stopped
 from trainer.process.stop_request import StopRequest
 
@@ -55,8 +55,8 @@ def interruptible(work: Callable[[], Outcome], stop: StopRequest) -> Outcome:
             break
         except KeyboardInterrupt:
             stop.ask(signal.SIGINT.name)
-            single = os.environ.get("WORLD_SIZE", "1") == "1"
-            if stop.alone or (single and stop.leaving):  # other ranks would wait for this one
+            alone = num_ranks() == 1  # otherwise the other ranks would wait for this one
+            if stop.alone or (alone and stop.leaving):
                 _raise_in(thread, Interrupted)
     if raised:
         raise raised.pop()

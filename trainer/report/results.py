@@ -16,6 +16,7 @@ from trainer.files.modes import follow_umask
 from trainer.files.plain import remove, sealed
 from trainer.metrics.averages import with_macro_averages
 from trainer.models.export import export_adapter, export_model
+from trainer.models.quiet import quiet_transformers
 from trainer.models.span_head import how_to_load
 from trainer.process.run_entries import writing_to
 from trainer.report.adapter_card import adapter_card
@@ -83,7 +84,7 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
     }
 
     def write() -> None:
-        with writing_to(directory):
+        with writing_to(directory), quiet_transformers():
             _write(run, results)
 
     with whole_model(run.objective):
