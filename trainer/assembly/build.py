@@ -47,7 +47,7 @@ def build_run(
 ) -> Run:
     """Returns the run of a recipe in a directory, at step 0, with the same weights on every rank.
 
-    `progress` is called with what it has to report; `other_rows` are splits beside the recipe's.
+    `progress` is called with what the run reports; `other_rows` are splits beside the recipe's.
     Raises ConfigError and DataError for anything in recipe and data that does not go together, and
     LaunchError for an engine that cannot train it.
     """
