@@ -190,7 +190,7 @@ INSISTED = """
 import sys, time
 from pathlib import Path
 from trainer.process import stop_request
-from trainer.cli.commands import train
+from trainer.cli.train import train
 from trainer.tasks.classification.task import Classification
 
 stop_request.SAME_SECONDS = 0.2

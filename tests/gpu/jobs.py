@@ -17,7 +17,7 @@ import yaml
 
 def train(name: str, values: dict[str, Any], folder: Path, *, resume: str = "auto") -> None:
     """Trains one run as `trainer train` does."""
-    from trainer.cli.commands import train
+    from trainer.cli.train import train
 
     forget_precision()
     directory = cases.folder_of(folder, name)
