@@ -29,6 +29,10 @@ def group_runs(
             raise ConfigError(f"--by {by}: no recipe has this key{_hint(by, runs)}")
     else:
         keys = differing(settings)
+        shared = [key for key in keys if all(key in one for one in settings)]
+        # What only some recipes have, such as the rank of adapters, follows from what tells.
+        if len({json.dumps([one[key] for key in shared]) for one in settings}) == len(settings):
+            keys = shared
     return [
         (
             # Where a key is absent, others tell; where all are, that they are is what tells.
