@@ -7,8 +7,8 @@ from click.testing import CliRunner
 
 from trainer.assembly.miniature import smoke
 from trainer.cli.app import main
-from trainer.recipe.reading import load_recipe
 from trainer.recipe.shipped import shipped_recipes
+from trainer.tasks.recipe import load_recipe
 
 RECIPES = sorted(shipped_recipes())
 

@@ -14,9 +14,9 @@ from toy_task import LENGTH
 from trainer.assembly.build import build_run
 from trainer.engines.accelerator import build_accelerator
 from trainer.errors import ConfigError
-from trainer.recipe.reading import parse_recipe
 from trainer.run import Run
 from trainer.tasks import TASKS, task_of
+from trainer.tasks.recipe import parse_recipe
 
 ALL = {**CASES, "toy": LENGTH}
 

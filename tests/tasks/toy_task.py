@@ -9,9 +9,11 @@ from task_cases import BERT, Case
 from torch import Tensor, nn
 
 from trainer.data.encoded import Columns, PreparedSplit, Summary
+from trainer.data.rows import numbered
 from trainer.recipe import schema
 from trainer.tasks import TASKS
-from trainer.tasks.base import Batch, LossTerm, Record, Task, attention_mask, numbered, pad
+from trainer.tasks.base import LossTerm, Record, Task
+from trainer.tasks.batch import Batch, attention_mask, pad
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -76,7 +76,7 @@ def _open(recipe: Recipe, directory: Path, resume: str) -> Opened | None:
             raise RunDirectoryError(
                 f"--resume never: {directory} holds a run; use --run-dir {free_name(directory)}"
             )
-        earlier = read_recipe(directory)
+        earlier = read_recipe(directory, type(recipe))
         changes = check_recipe(directory, recipe)
         if results and (state == "done" or not steps) and not _longer(changes):
             return None
@@ -93,7 +93,7 @@ def _open(recipe: Recipe, directory: Path, resume: str) -> Opened | None:
             raise CheckpointError(
                 f"--resume {excerpt(resume)}: no checkpoint there, such as step-00000120"
             )
-        earlier = read_recipe(source.parent.parent)
+        earlier = read_recipe(source.parent.parent, type(recipe))
         changes = check_recipe(source.parent.parent, recipe)
         recipe = continued(source.parent.parent, recipe)
         tokenizer = source.parent.parent / "tokenizer"

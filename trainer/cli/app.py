@@ -135,7 +135,8 @@ def show(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
     """Print the resolved, complete RECIPE and stop."""
 
     def command() -> int:
-        from trainer.recipe.reading import dump_yaml, load_recipe
+        from trainer.recipe.reading import dump_yaml
+        from trainer.tasks.recipe import load_recipe
 
         click.echo(dump_yaml(load_recipe(recipe, overrides)), nl=False)
         return 0

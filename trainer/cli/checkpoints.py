@@ -12,6 +12,7 @@ from trainer.errors import DONE, WRONG, CheckpointError
 from trainer.files.plain import remove
 from trainer.process.run_directory import claim, read_recipe
 from trainer.report.document import table
+from trainer.tasks.recipe import Recipe
 from trainer.tracking.metric_lines import metrics_at, read_lines
 from trainer.wording import format_bytes
 from trainer.wording import listed as listed_names
@@ -41,7 +42,7 @@ def list_checkpoints(directory: Path, as_json: bool) -> int:
     if as_json:
         print(json.dumps([asdict(one) for one in found], ensure_ascii=False))
         return DONE
-    metric = read_recipe(directory).evaluation.metric
+    metric = read_recipe(directory, Recipe).evaluation.metric
     rows = [
         [
             one.name + " (best)" * one.best,
@@ -75,7 +76,7 @@ def verify_checkpoints(directory: Path) -> int:
 
 def prune_checkpoints(directory: Path, keep_last: int | None) -> int:
     """Removes what a run keeps no longer, what is damaged, and what dead runs have left."""
-    store, settings = _store(directory), read_recipe(directory).checkpoint
+    store, settings = _store(directory), read_recipe(directory, Recipe).checkpoint
     if keep_last is not None:
         settings = settings.model_copy(update={"keep_last": keep_last})
     with claim(directory):
@@ -138,7 +139,7 @@ def listed(directory: Path) -> list[Listed]:
 
 
 def _store(directory: Path) -> CheckpointStore:
-    read_recipe(directory)  # or refuses what is no run
+    read_recipe(directory, Recipe)  # or refuses what is no run
     return CheckpointStore(directory / "checkpoints")
 
 

@@ -18,8 +18,8 @@ from trainer.process.run_directory import (
 )
 from trainer.process.status import Status
 from trainer.process.stop_request import StopRequest, end_of_time, listen
-from trainer.recipe.reading import load_recipe
-from trainer.recipe.schema import Recipe
+from trainer.recipe import schema
+from trainer.tasks.recipe import Recipe, load_recipe
 from trainer.wording import excerpt, listed
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def train(
 def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int:
     """Prints the metrics of a checkpoint on one split."""
     check_variables()
-    recipe = read_recipe(directory.absolute())
+    recipe = read_recipe(directory.absolute(), Recipe)
     quiet_libraries()
     from trainer.assembly.build import build_run
     from trainer.checkpoints.provenance import check_made_with
@@ -103,7 +103,7 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
     on_main(accelerator, lambda: verify(chosen))
     record = on_main(accelerator, lambda: read_record(chosen))
     check_order(chosen, record, run.order_digest)
-    used = ("train", split, *(("validation",) if run.task.fits_on_validation else ()))
+    used = ("train", split, *(("validation",) if run.task.tunes_threshold else ()))
     check_made_with(chosen, record, recipe, run.splits, used)
     load_weights(chosen, run.objective, run.parameters)
     lines = on_main(
@@ -111,7 +111,7 @@ def evaluate(directory: Path, checkpoint: str, split: str, as_json: bool) -> int
     )
     validation = metrics_at(lines, step).get("validation")
     elsewhere = split != "validation" and "validation" in run.splits
-    if validation is None and elsewhere and run.task.fits_on_validation:
+    if validation is None and elsewhere and run.task.tunes_threshold:
         validation = evaluate(run, accelerator, "validation")
     found = evaluate(run, accelerator, split, validation=validation)
     metrics = {"step": step, "split": split, **found}
@@ -153,7 +153,7 @@ def prepare(recipe_name: str, overrides: tuple[str, ...]) -> int:
 
 
 def _train(
-    recipe: Recipe,
+    recipe: schema.Recipe,
     directory: Path,
     resume: str,
     status: Status,

@@ -19,8 +19,7 @@ from trainer.errors import (
 )
 from trainer.process.run_directory import check_recipe
 from trainer.process.status import read_status
-from trainer.recipe.reading import load_recipe
-from trainer.recipe.schema import Recipe
+from trainer.tasks.recipe import Recipe, load_recipe
 from trainer.wording import together
 
 MAX_NAME = 200
