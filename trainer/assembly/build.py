@@ -1,7 +1,9 @@
 """From a recipe to a Run: the one place where recipe, data, model and engine meet."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
@@ -26,22 +28,33 @@ from trainer.process.stop_request import StopRequest
 from trainer.recipe.schema import Recipe
 from trainer.run import Run
 from trainer.schedule import total_steps
+from trainer.tracking.progress import Progress
 from trainer.tracking.rank_times import RankTimes
 from trainer.tracking.tracker import Tracker
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 
 def build_run(
-    recipe: Recipe, accelerator: Accelerator, directory: Path, stop: StopRequest | None = None
+    recipe: Recipe,
+    accelerator: Accelerator,
+    directory: Path,
+    stop: StopRequest | None = None,
+    *,
+    progress: Progress | None = None,
+    other_rows: "Mapping[str, Dataset] | None" = None,
 ) -> Run:
     """Returns the run of a recipe in a directory, at step 0, with the same weights on every rank.
 
+    `progress` is called with what it has to report; `other_rows` are splits beside the recipe's.
     Raises ConfigError and DataError for anything in recipe and data that does not go together, and
     LaunchError for an engine that cannot train it.
     """
     topology = topology_of(accelerator)
     launch = resolve_launch(recipe, topology)
     with recipe_memory(recipe, "data", "preparing the data"):
-        inputs = build_inputs(recipe, directory)
+        inputs = build_inputs(recipe, directory, other_rows)
     train = inputs.splits["train"]
     built = build_model(recipe, inputs, accelerator, launch.precision)
     engine = start_engine(
@@ -68,7 +81,9 @@ def build_run(
         "sharding": sharding(engine.objective),
     }
     store = CheckpointStore(directory / "checkpoints")
-    tracker = Tracker(accelerator, directory / "metrics.jsonl", num_steps=num_steps)
+    tracker = Tracker(
+        accelerator, directory / "metrics.jsonl", num_steps=num_steps, progress=progress
+    )
     saver = Saver(
         accelerator,
         store,

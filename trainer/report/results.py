@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from trainer.checkpoints.load import load_weights
 from trainer.checkpoints.record import verify
-from trainer.checkpoints.store import load_weights
 from trainer.distributed.collectives import on_main
 from trainer.engines.sharding import whole_model
 from trainer.evaluation.evaluate import evaluate
@@ -19,7 +19,6 @@ from trainer.models.export import export_adapter, export_model
 from trainer.models.span_head import how_to_load
 from trainer.process.run_entries import writing_to
 from trainer.report.adapter_card import adapter_card
-from trainer.report.diagnosis import diagnose
 from trainer.report.document import model_card, write_report
 from trainer.run import Run
 from trainer.state import TrainState
@@ -77,8 +76,8 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
         "warnings": [
             *run.notes,
             *_lost(run, lines),
-            *(one for name in zero_shot for one in diagnose(zero_shot[name], f"zero-shot {name}")),
-            *(one for split in measured for one in diagnose(best["metrics"][split], split)),
+            *_suspicious(run, {f"zero-shot {name}": found for name, found in zero_shot.items()}),
+            *_suspicious(run, {split: best["metrics"][split] for split in measured}),
         ],
     }
 
@@ -88,6 +87,11 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
 
     with whole_model(run.objective):
         on_main(accelerator, write)
+
+
+def _suspicious(run: Run, metrics: dict[str, dict[str, Any]]) -> list[str]:
+    """Returns what the task finds suspicious about the metrics of some splits."""
+    return [f"{name}: {one}" for name, found in metrics.items() for one in run.task.diagnose(found)]
 
 
 def _write(run: Run, results: dict[str, Any]) -> None:
@@ -114,8 +118,8 @@ def _write(run: Run, results: dict[str, Any]) -> None:
         _replace(staging, directory / "adapter")
     write_report(directory, results)
     write_json(directory / "results.json", sealed(results))
-    print((directory / "report.md").read_text("utf-8"))
-    print(f"model: {directory / 'model'}\nresults: {directory / 'results.json'}")
+    run.tracker.say((directory / "report.md").read_text("utf-8"))
+    run.tracker.say(f"model: {directory / 'model'}\nresults: {directory / 'results.json'}")
 
 
 def _replace(staging: Path, target: Path) -> None:

@@ -136,6 +136,9 @@ class CausalLM(Task):
         length = self.max_seq_length
         return {"task": "causal_lm", "length": length, "prompts": prompts, "packing": packing}
 
+    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
+        return ["every generated answer is empty"] if metrics.get("generated_words") == 0 else []
+
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
         """Returns blocks of joined documents or, of instructions, also which tokens are `learned`.
 

@@ -18,6 +18,7 @@ from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenize
 from trainer.recipe import schema
 from trainer.tasks.base import LossTerm, Record, Task
 from trainer.tasks.batch import Batch, attention_mask, pad
+from trainer.tasks.classification.diagnosis import diagnose
 from trainer.tasks.classification.labels import (
     class_names,
     index_of,
@@ -195,6 +196,9 @@ class Classification(Task):
                 f"that there is none, set data.exclude: {{{self.label}: [-1]}}"
             )
         return notes
+
+    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
+        return diagnose(metrics)
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
         """Returns columns input_ids, label, the index of the row and, for pairs, token_type_ids."""

@@ -1,5 +1,6 @@
 """Masked language modelling, with BERT's next-sentence prediction where a recipe wants it."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -107,6 +108,17 @@ class MaskedLM(Task):
     def encoding_settings(self) -> dict[str, Any]:
         pairs = self.settings.next_sentence_prediction
         return {"task": "masked_lm", "pairs": pairs, "length": self.max_seq_length}
+
+    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
+        if "next_sentence_accuracy" not in metrics:
+            return []
+        accuracy, error = metrics["next_sentence_accuracy"], 0.5 / math.sqrt(metrics["num_pairs"])
+        if accuracy > 0.5 + 2 * error:
+            return []
+        return [
+            f"next_sentence_accuracy {accuracy:.4f} is not above guessing, 0.5, by two standard "
+            f"errors ({error:.4f} each); the pairs have taught nothing yet"
+        ]
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
         """Returns full blocks of joined documents or, for pairs, chunks of single ones.

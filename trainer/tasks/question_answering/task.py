@@ -19,6 +19,7 @@ from trainer.recipe import schema
 from trainer.tasks.base import LossTerm, Record, Task
 from trainer.tasks.batch import Batch, attention_mask, pad
 from trainer.tasks.generation.zero_shot import GeneratedAnswer
+from trainer.tasks.question_answering.diagnosis import diagnose
 from trainer.tasks.question_answering.questions import Question, question_of
 from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
 from trainer.tasks.question_answering.spans import best_spans, merge, null_probability
@@ -143,6 +144,9 @@ class QuestionAnswering(Task):
         if True in self._answered(prepared.rows):
             return []
         return [f"no {split} question has an answer"]
+
+    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
+        return diagnose(metrics)
 
     def _answered(self, rows: "Dataset") -> set[bool | None]:
         """Returns whether rows have an answer, with None for those that say nothing; looks no
