@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Generator
@@ -64,6 +65,20 @@ REVIEWS: Values = {
     "checkpoint": {"every_steps": 5, "keep_last": 2, "keep_best": True},
     "tracking": {"trackers": [], "log_every_steps": 5},
 }
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out tests that are marked `slow` or `gpu`, unless -m names that mark.
+
+    So `-m distributed` is the second tier, and not the slow sweeps over ranks as well.
+    """
+    named = set(re.findall(r"\w+", config.getoption("markexpr")))
+    absent = [mark for mark in ("slow", "gpu") if mark not in named]
+    left_out = [item for item in items if any(map(item.get_closest_marker, absent))]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        kept = set(items) - set(left_out)
+        items[:] = [item for item in items if item in kept]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -60,6 +60,8 @@ def test_a_rank_that_outlives_its_launcher_is_waited_for(tmp_path):
 def test_nothing_starts_after_a_signal(number, code, tmp_path):
     with heard_signals() as signals:
         signal.raise_signal(number)
+        while not signals:
+            time.sleep(0.01)
         started = tmp_path / "started"
         assert run_child(["touch", str(started)], tmp_path, signals) == code
     assert not started.exists()

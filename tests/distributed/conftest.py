@@ -12,7 +12,7 @@ def train_here() -> Callable[..., Finished]:
     """Trains in this process: (recipe file, run directory, overrides…) -> Finished."""
 
     def train(recipe: Path, directory: Path, *overrides: str, resume: str = "auto") -> Finished:
-        from trainer.cli.commands import train
+        from trainer.cli.train import train
 
         return Finished(directory, train(str(recipe), overrides, directory, resume), "")
 

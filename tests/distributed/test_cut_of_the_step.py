@@ -82,6 +82,7 @@ def recipe_of(model: str, tokenizer: dict[str, Any], optimizer: str) -> dict[str
     }
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_same_loss_norm_and_parameters(
@@ -97,6 +98,7 @@ def test_same_loss_norm_and_parameters(
     assert_cuts_agree(write_recipe(recipe), train_here, train_on_two_ranks, tmp_path)
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task(task, write_recipe, train_here, train_on_two_ranks, tmp_path):
     """Steps of several loss terms, and metrics of splits that ranks do not divide."""

@@ -86,6 +86,7 @@ def of_task(task: str, optimizer: str = "sgd") -> dict[str, Any]:
     return recipe
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize(
     ("task", "config"),
     [
@@ -108,6 +109,7 @@ def test_every_task(task, config, write_recipe, train_here, train_on_two_ranks, 
             ), name
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize(
     ("mode", "config", "checkpointing"),
     [
@@ -148,6 +150,7 @@ def logits_of(model: Any, run: Finished) -> torch.Tensor:
         return model(**{name: torch.tensor(value) for name, value in batch.items()}).logits
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("config", ["zero3", *(pytest.param(one, marks=slow) for one in SETS)])
 def test_pretrained_weights_are_those_of_one_process(
     config, uneven_rows, write_recipe, train_here, train_on_two_ranks, tmp_path
@@ -168,6 +171,7 @@ def test_pretrained_weights_are_those_of_one_process(
     assert torch.allclose(logits_of(adapted, sharded), exported_logits(sharded), atol=1e-5)
 
 
+@pytest.mark.distributed
 def test_what_the_main_process_cannot_load_ends_all(write_recipe, train_on_two_ranks, tmp_path):
     recipe = recipe_of("bert", {"train": "wordpiece", "vocab_size": 200}, "sgd")
     recipe["batch"]["micro_batch_size"] = 4
@@ -182,6 +186,7 @@ def test_what_the_main_process_cannot_load_ends_all(write_recipe, train_on_two_r
     assert done.output.count("trainer: ") == 1
 
 
+@pytest.mark.distributed
 @slow
 def test_a_head_that_is_stored_untied_is_loaded_by_every_rank(
     write_recipe, train_here, train_on_two_ranks, tmp_path
@@ -198,6 +203,7 @@ def test_a_head_that_is_stored_untied_is_loaded_by_every_rank(
     assert_same(whole, train_on_two_ranks(file, tmp_path / "two", config="zero3"))
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("config", ["fsdp2", *(pytest.param(one, marks=slow) for one in STAGES)])
 def test_the_best_step_is_exported(
     config, uneven_rows, write_recipe, train_here, train_on_two_ranks, tmp_path
@@ -253,6 +259,7 @@ def test_a_run_goes_on_under_another_engine(
     assert largest_difference(whole.weights(5), second.weights(5)) < 1e-6
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize(
     ("saved", "resumed"),
     [
@@ -297,6 +304,7 @@ def sharding_of(config: str | None) -> str:
     return config.upper() if config == "fsdp2" else f"ZeRO-{config[4]}"
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize(
     "config", ["zero3", *(pytest.param(one, marks=slow) for one in ("zero1", "zero2", *SETS))]
 )
@@ -315,6 +323,7 @@ def test_resumed_under_one_engine_is_exact(
     assert [line["loss"] for line in whole.lines()[2:]] == [line["loss"] for line in again.lines()]
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("config", [*STAGES, "fsdp2"])
 @slow
 def test_losses_in_bf16_are_near_those_of_one_process(
@@ -328,6 +337,7 @@ def test_losses_in_bf16_are_near_those_of_one_process(
         assert mine["loss"] == pytest.approx(theirs["loss"], abs=5e-3)
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("config", ["zero2", "zero3"])
 @slow
 def test_fp16_goes_on_with_its_loss_scale(
@@ -390,6 +400,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize(
     "change",
     [
@@ -418,6 +429,7 @@ def test_a_configuration_that_would_train_something_else_is_refused(
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize(
     ("config", "overrides", "sentence"),
     [
@@ -434,6 +446,7 @@ def test_refusals(
     assert sentence in done.status()["message"]
 
 
+@pytest.mark.distributed
 @slow
 @pytest.mark.skipif(find_library("aio") is None, reason="libaio is not installed")
 def test_shards_on_a_disk_learn_the_same(
@@ -457,6 +470,7 @@ def test_shards_on_a_disk_learn_the_same(
     assert largest_difference(swapped.weights(5), again.weights(5)) < 1e-6
 
 
+@pytest.mark.distributed
 @slow
 def test_a_second_copy_of_the_weights_learns_the_same(
     uneven_rows, write_recipe, train_here, train_on_two_ranks, tmp_path
@@ -473,6 +487,7 @@ def test_a_second_copy_of_the_weights_learns_the_same(
     assert_same(whole, four)
 
 
+@pytest.mark.distributed
 @slow
 def test_shards_that_are_copied_learn_the_same(
     uneven_rows, write_recipe, train_here, train_on_two_ranks, tmp_path
@@ -486,6 +501,7 @@ def test_shards_that_are_copied_learn_the_same(
     assert_same(whole, four)
 
 
+@pytest.mark.distributed
 @slow
 def test_two_machines_are_one_world(uneven_rows, write_recipe, train_here, tmp_path):
     """Two launchers, each with one rank, as on two nodes; ZeRO-3."""
@@ -493,6 +509,7 @@ def test_two_machines_are_one_world(uneven_rows, write_recipe, train_here, tmp_p
     assert_same(train_here(recipe, tmp_path / "one"), on_two_machines(recipe, tmp_path / "two"))
 
 
+@pytest.mark.distributed
 @slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="TRAINER_TEST_DATA names no folder with real data")
 def test_two_machines_train_on_real_data(write_recipe, train_here, tmp_path):

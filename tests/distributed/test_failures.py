@@ -11,6 +11,7 @@ import pytest
 from distributed_runs import ROOT, Finished, launch_environment
 from test_cut_of_the_step import TASKS, recipe_of
 
+pytestmark = pytest.mark.distributed
 FAILING = """
 import os
 from trainer.errors import DataError

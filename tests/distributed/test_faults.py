@@ -21,6 +21,8 @@ from test_resume import rank_pids
 
 from trainer.checkpoints.store import CheckpointStore
 
+pytestmark = pytest.mark.distributed
+
 SCRIPT = Path(__file__).parent / "killable.py"
 POINTS = "half flush rename renamed replace unlink rmtree prepare".split()
 EVERY_RANK = ("half", "flush", "moment")  # the others are of the main process

@@ -78,6 +78,7 @@ def start_rank(start, recipe, tmp_path) -> Start:
     return train
 
 
+@pytest.mark.distributed
 def test_a_rank_that_does_not_come_is_named_on_every_other(start_rank, port, tmp_path):
     ranks = [start_rank(rank, 4, "127.0.0.1", port) for rank in (0, 2)]
     for rank in ranks:
@@ -90,6 +91,7 @@ def test_a_rank_that_does_not_come_is_named_on_every_other(start_rank, port, tmp
     assert "ranks 1 and 3 of 4" in status["message"]
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-node.invalid"])
 def test_a_rank_with_a_wrong_address_says_so(host, start_rank, port, tmp_path):
     main = start_rank(0, 2, "127.0.0.1", port)
@@ -108,6 +110,7 @@ def test_a_rank_with_a_wrong_address_says_so(host, start_rank, port, tmp_path):
     assert "rank 1 of 2" in Finished(tmp_path / "run", 2, "").status()["message"]
 
 
+@pytest.mark.distributed
 def test_ranks_that_meet_train(start_rank, port, tmp_path):
     ranks = [start_rank(rank, 2, "127.0.0.1", port) for rank in (1, 0)]
     for rank in ranks:
@@ -116,6 +119,7 @@ def test_ranks_that_meet_train(start_rank, port, tmp_path):
     assert Finished(tmp_path / "run", 0, "").results()["processes"] == 2
 
 
+@pytest.mark.distributed
 def test_a_rank_that_a_launcher_started_and_that_does_not_come_is_named(
     start, recipe, port, tmp_path
 ):
@@ -141,6 +145,7 @@ def test_a_rank_that_a_launcher_started_and_that_does_not_come_is_named(
     assert sentence in status["message"]
 
 
+@pytest.mark.distributed
 def test_ranks_that_wait_hear_that_the_main_process_ended(start_rank, port):
     main, waiting = (start_rank(rank, 3, "127.0.0.1", port, seconds=60) for rank in (0, 1))
     while not listens(port):
@@ -175,6 +180,7 @@ if first:
 """
 
 
+@pytest.mark.distributed
 def test_ranks_that_are_started_again_meet_again(start, tmp_path):
     """The launcher keeps its store, in which they have met before."""
     program = tmp_path / "restarted.py"

@@ -7,6 +7,7 @@ from distributed_runs import launch_command, run_to_its_end
 from test_engines import ROOT
 
 MB = 2**20
+pytestmark = pytest.mark.distributed
 SCRIPT = ROOT / "tests" / "distributed" / "measured_saves.py"
 
 

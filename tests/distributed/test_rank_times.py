@@ -1,9 +1,11 @@
 """A rank that computes longer than the others is named; what is trained stays the same."""
 
+import pytest
 import torch
 from distributed_runs import Finished
 from test_failures import start
 
+pytestmark = pytest.mark.distributed
 ONE_RANK_IS_SLOW = """
 import time
 import torch

@@ -74,6 +74,7 @@ def stop_after(step: int, train, tmp_path: Path) -> Finished:
         thread.join()
 
 
+@pytest.mark.distributed
 def test_two_ranks_stop_together(recipe, train_on_two_ranks, tmp_path):
     whole = train_on_two_ranks(recipe, tmp_path / "whole")
     assert whole.status()["state"] == "done", whole.output

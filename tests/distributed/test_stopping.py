@@ -11,6 +11,7 @@ import pytest
 import torch
 from distributed_runs import ROOT, Finished, launch_environment
 
+pytestmark = pytest.mark.distributed
 SLOW = """
 import os, time
 from trainer.checkpoints import shards

@@ -19,7 +19,7 @@ from typing import Any
 
 def main() -> None:
     import trainer.assembly.resume
-    import trainer.cli.commands
+    import trainer.cli.train
     import trainer.engines.accelerator
     import trainer.loop
     import trainer.report.results

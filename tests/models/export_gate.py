@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trainer.errors import TrainerError
 from trainer.models.architecture import build_model_config
 from trainer.models.export import export_adapter, export_model
-from trainer.models.load import Base, load_model
+from trainer.models.load import Base, ModelSpec, load_model
 from trainer.models.positions import num_positions
 from trainer.models.tokenizers.own_tokens import new_tokens
 from trainer.models.tokenizers.tokenizer import load_tokenizer, num_rows
@@ -60,13 +60,15 @@ def export_cell(
         if task == "classification":
             shape.num_labels = 3
         loaded = load_model(
-            settings,
-            shape,
-            auto_model=HEADS[task],
-            tokenizer_size=num_rows(words),
-            mode=mode,
-            frozen_dtype=torch.float32,
-            seed=1,
+            ModelSpec(
+                settings,
+                shape,
+                auto_model=HEADS[task],
+                tokenizer_size=num_rows(words),
+                mode=mode,
+                frozen_dtype=torch.float32,
+                seed=1,
+            )
         )
         tuned: Any = apply_tuning(
             loaded,

@@ -23,7 +23,7 @@ from transformers import (
 
 from trainer.models.architecture import build_model_config
 from trainer.models.export import export_adapter, export_model, merged
-from trainer.models.load import load_model
+from trainer.models.load import ModelSpec, load_model
 from trainer.models.parameters import trainable_parameters
 from trainer.models.tokenizers.tokenizer import load_tokenizer
 from trainer.models.tuning import apply_tuning
@@ -149,13 +149,15 @@ def test_adapters_load_through_peft_onto_the_base(
     export_adapter(trained.model, tmp_path)
     settings = schema.Model(name_or_path=str(trained.base))
     base = load_model(
-        settings,
-        build_config(settings, TASK.config_values(), trained.tokenizer),
-        auto_model=TASK.auto_model,
-        tokenizer_size=len(trained.tokenizer),
-        mode=trained.mode,
-        frozen_dtype=torch.float32,
-        seed=99,  # another fresh head: the trained one must come from the folder
+        ModelSpec(
+            settings,
+            build_config(settings, TASK.config_values(), trained.tokenizer),
+            auto_model=TASK.auto_model,
+            tokenizer_size=len(trained.tokenizer),
+            mode=trained.mode,
+            frozen_dtype=torch.float32,
+            seed=99,  # another fresh head: the trained one must come from the folder
+        )
     ).model
     adapted = PeftModel.from_pretrained(base, tmp_path)
     torch.testing.assert_close(trained.logits(adapted), trained.logits(), rtol=0, atol=1e-5)
@@ -219,13 +221,15 @@ def test_generation_keeps_its_settings_and_stops_where_it_stopped_here(
     settings = schema.Model(name_or_path=str(base))
     tokenizer = load_tokenizer(settings)
     loaded = load_model(
-        settings,
-        build_model_config(settings, tokenizer),
-        auto_model="AutoModelForCausalLM",
-        tokenizer_size=len(tokenizer),
-        mode=mode,
-        frozen_dtype=torch.float32,
-        seed=1,
+        ModelSpec(
+            settings,
+            build_model_config(settings, tokenizer),
+            auto_model="AutoModelForCausalLM",
+            tokenizer_size=len(tokenizer),
+            mode=mode,
+            frozen_dtype=torch.float32,
+            seed=1,
+        )
     )
     tuned = apply_tuning(
         loaded, schema.Tuning(mode=mode), trains_head=False, gradient_checkpointing=False

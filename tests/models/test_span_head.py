@@ -15,7 +15,7 @@ from transformers.models.llama import LlamaForQuestionAnswering
 from trainer.errors import ConfigError
 from trainer.models.architecture import build_model_config
 from trainer.models.export import export_model
-from trainer.models.load import LoadedModel, load_model
+from trainer.models.load import LoadedModel, ModelSpec, load_model
 from trainer.models.parameters import trainable_parameters
 from trainer.models.span_head import ensure_span_head, how_to_load
 from trainer.models.tokenizers.tokenizer import load_tokenizer
@@ -51,13 +51,15 @@ def load(
     made = build_model_config(settings, tokenizer)
     ensure_span_head(made)
     loaded = load_model(
-        settings,
-        made,
-        auto_model=auto_model,
-        tokenizer_size=len(tokenizer),
-        mode=mode,
-        frozen_dtype=torch.float32,
-        seed=1,
+        ModelSpec(
+            settings,
+            made,
+            auto_model=auto_model,
+            tokenizer_size=len(tokenizer),
+            mode=mode,
+            frozen_dtype=torch.float32,
+            seed=1,
+        )
     )
     return loaded, tokenizer
 

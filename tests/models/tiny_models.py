@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModel
 
 from trainer.models.architecture import build_model_config
-from trainer.models.load import LoadedModel, load_model
+from trainer.models.load import LoadedModel, ModelSpec, load_model
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.recipe import schema
 
@@ -75,12 +75,14 @@ def load(
     """Returns a classifier with the configuration `values`, before tuning, and its tokenizer."""
     tokenizer = load_tokenizer(settings)
     loaded = load_model(
-        settings,
-        build_config(settings, values, tokenizer),
-        auto_model="AutoModelForSequenceClassification",
-        tokenizer_size=len(tokenizer),
-        mode=mode,
-        frozen_dtype=dtype,
-        seed=seed,
+        ModelSpec(
+            settings,
+            build_config(settings, values, tokenizer),
+            auto_model="AutoModelForSequenceClassification",
+            tokenizer_size=len(tokenizer),
+            mode=mode,
+            frozen_dtype=dtype,
+            seed=seed,
+        )
     )
     return loaded, tokenizer

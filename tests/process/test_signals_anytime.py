@@ -80,6 +80,7 @@ def recipe(reviews_recipe, write_recipe) -> Path:
     return write_recipe(reviews_recipe)
 
 
+@pytest.mark.distributed
 def test_a_signal_at_any_moment(commands, recipe, tmp_path):
     assert not fuzz(commands, recipe, tmp_path, seed=15, warm=6, cold=1)
 

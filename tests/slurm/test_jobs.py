@@ -7,6 +7,7 @@ import pytest
 import torch
 from distributed_runs import ROOT, Finished
 
+pytestmark = pytest.mark.slurm
 STEPS = 800  # long enough for another job to be put in front
 RECIPE = f"""
 model:

@@ -179,7 +179,7 @@ def test_evaluations_see_the_same_in_each_epoch_and_training_does_not_change_it(
 
 
 def test_a_run_of_it_trains_and_reports(made, tmp_path: Path, write_recipe):
-    from trainer.cli.commands import train
+    from trainer.cli.train import train
 
     case, run = made
     recipe = write_recipe(case.recipe())

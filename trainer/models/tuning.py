@@ -10,7 +10,7 @@ from torch import nn
 
 from trainer.errors import ConfigError
 from trainer.models.load import LoadedModel
-from trainer.models.tokenizers.vocabulary_size import is_tied, output_layer
+from trainer.models.structure import is_tied, output_layer
 from trainer.recipe import schema
 
 ZEROED_PADDING = ("funnel",)
@@ -139,16 +139,11 @@ def _with_adapters(model: Any, adapters: Any, gradient_checkpointing: bool) -> n
         # PEFT says which way round it reads the weights of each layer; either is right.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         tuned = get_peft_model(model, adapters)
-    for module in tuned.modules():
-        if type(module).__name__ == "TrainableTokensLayer":
-            module.register_forward_hook(_add_bias)
+    if adapters.trainable_token_indices:
+        from trainer.models.output_tokens import score_by_new_rows
+
+        score_by_new_rows(tuned)
     return tuned
-
-
-def _add_bias(layer: Any, _: Any, output: Any) -> Any:
-    """Adds the bias of an output layer, which PEFT's layer for new tokens leaves out."""
-    bias = getattr(layer.get_base_layer(), "bias", None)
-    return output if bias is None or layer.merged else output + bias.to(output.dtype)
 
 
 def _targets(model: Any, tuning: schema.Tuning, learned: list[str]) -> list[str]:

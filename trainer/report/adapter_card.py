@@ -6,7 +6,7 @@ from typing import Any
 
 from trainer.models.load import QUANTISED, Base
 from trainer.models.span_head import how_to_load
-from trainer.models.tokenizers.vocabulary_size import output_layer
+from trainer.models.structure import output_layer
 from trainer.recipe.schema import Recipe
 from trainer.report.markup import as_markdown
 

@@ -19,13 +19,6 @@ MAX_NAME = 60
 """Characters of a label that a table still has room for."""
 
 
-def print_comparison(directories: tuple[Path, ...], by: str | None, as_json: bool) -> int:
-    """Prints the comparison of runs as Markdown, or as one JSON object."""
-    comparison = compare(directories, by)
-    print(json.dumps(comparison, ensure_ascii=False) if as_json else markdown(comparison))
-    return 0
-
-
 def compare(directories: tuple[Path, ...], by: str | None = None) -> dict[str, Any]:
     """Returns groups of runs, with mean, sample standard deviation, n and values of each metric.
 

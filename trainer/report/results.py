@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from trainer.checkpoints.load import load_weights
 from trainer.checkpoints.record import verify
-from trainer.checkpoints.store import load_weights
 from trainer.distributed.collectives import on_main
 from trainer.engines.sharding import whole_model
 from trainer.evaluation.evaluate import evaluate
@@ -114,8 +114,8 @@ def _write(run: Run, results: dict[str, Any]) -> None:
         _replace(staging, directory / "adapter")
     write_report(directory, results)
     write_json(directory / "results.json", sealed(results))
-    print((directory / "report.md").read_text("utf-8"))
-    print(f"model: {directory / 'model'}\nresults: {directory / 'results.json'}")
+    run.tracker.say((directory / "report.md").read_text("utf-8"))
+    run.tracker.say(f"model: {directory / 'model'}\nresults: {directory / 'results.json'}")
 
 
 def _replace(staging: Path, target: Path) -> None:
