@@ -12,7 +12,7 @@ from trainer.checkpoints.disk_space import CheckpointSize, checkpoint_size
 from trainer.engines.precision import COMPUTE_DTYPES, Precision
 from trainer.engines.zero3_start import load_on_main, starts_sharded
 from trainer.errors import LaunchError
-from trainer.models.load import Base, LoadedModel, load_model
+from trainer.models.load import Base, LoadedModel, ModelSpec, load_model, load_shape
 from trainer.models.parameters import ParameterCounts, count_parameters, trainable_parameters
 from trainer.models.speedups.dropout import speed_up_dropout
 from trainer.models.speedups.first_token import compute_first_token_alone
@@ -81,17 +81,18 @@ def build_model(
 def _load(
     recipe: Recipe, inputs: Inputs, accelerator: Accelerator, frozen_dtype: torch.dtype
 ) -> LoadedModel:
+    spec = ModelSpec(
+        recipe.model,
+        inputs.model_config,
+        auto_model=inputs.task.auto_model,
+        tokenizer_size=num_rows(inputs.tokenizer),
+        mode=recipe.tuning.mode,
+        frozen_dtype=frozen_dtype,
+        seed=recipe.seed,
+    )
+
     def load(*, shape_only: bool = False) -> LoadedModel:
-        return load_model(
-            recipe.model,
-            inputs.model_config,
-            auto_model=inputs.task.auto_model,
-            tokenizer_size=num_rows(inputs.tokenizer),
-            mode=recipe.tuning.mode,
-            frozen_dtype=frozen_dtype,
-            seed=recipe.seed,
-            shape_only=shape_only,
-        )
+        return load_shape(spec) if shape_only else load_model(spec)
 
     return load_on_main(accelerator, load) if starts_sharded(accelerator, recipe) else load()
 

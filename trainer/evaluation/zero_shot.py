@@ -13,7 +13,7 @@ from trainer.engines.precision import COMPUTE_DTYPES
 from trainer.errors import ConfigError
 from trainer.evaluation.evaluate import write_records
 from trainer.models.architecture import build_model_config
-from trainer.models.load import load_model
+from trainer.models.load import ModelSpec, load_model
 from trainer.models.tokenizers.tokenizer import num_rows
 from trainer.run import Run
 from trainer.tasks.base import Objective, Record, ZeroShot
@@ -62,13 +62,17 @@ def _measure(
 def _language_model(run: Run, accelerator: Accelerator) -> Any:
     settings, mode = run.recipe.model, run.recipe.tuning.mode
     loaded = load_model(
-        settings,
-        build_model_config(settings, run.tokenizer),
-        auto_model="AutoModelForCausalLM",
-        tokenizer_size=num_rows(run.tokenizer),
-        mode="head_only" if mode == "full" else mode,  # no weight learns, so none has to be fp32
-        frozen_dtype=COMPUTE_DTYPES[run.precision],
-        seed=run.recipe.seed,
+        ModelSpec(
+            settings,
+            build_model_config(settings, run.tokenizer),
+            auto_model="AutoModelForCausalLM",
+            tokenizer_size=num_rows(run.tokenizer),
+            mode="head_only"
+            if mode == "full"
+            else mode,  # no weight learns, so none has to be fp32
+            frozen_dtype=COMPUTE_DTYPES[run.precision],
+            seed=run.recipe.seed,
+        )
     )
     if loaded.fresh:
         raise ConfigError(
