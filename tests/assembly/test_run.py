@@ -7,7 +7,7 @@ import datasets
 import pytest
 
 from trainer.assembly.build import build_run
-from trainer.assembly.inputs import build_tokenizer
+from trainer.assembly.run_tokenizer import build_tokenizer
 from trainer.engines.accelerator import build_accelerator
 from trainer.recipe.reading import parse_recipe
 

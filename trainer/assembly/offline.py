@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from trainer.assembly.inputs import Inputs, build_inputs, check_mode
+from trainer.assembly.deciding_metric import check_mode
+from trainer.assembly.inputs import Inputs, build_inputs
 from trainer.assembly.memory_advice import recipe_memory
 from trainer.data.encoded import PreparedSplit
 from trainer.files.cache import cache_folder
