@@ -58,7 +58,7 @@ def test_the_name_of_a_run_keeps_the_dots_of_its_recipe(tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "llama-3.2-1b-sst2-head-smoke" / "results.json").is_file()
 
 
-def test_a_task_of_ones_own_has_no_miniature(tmp_path, monkeypatch, write_recipe, reviews_recipe):
+def test_a_task_without_a_miniature_is_refused(tmp_path, monkeypatch, write_recipe, reviews_recipe):
     monkeypatch.chdir(tmp_path)
     reviews_recipe["task"] = {"name": "length"}
     file = write_recipe(reviews_recipe)

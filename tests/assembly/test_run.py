@@ -1,4 +1,4 @@
-"""What is wired together: parts that are made once have to be those of this very recipe."""
+"""A run is put together from parts that belong to its recipe."""
 
 from pathlib import Path
 from typing import Any
