@@ -30,7 +30,7 @@ def unread_columns(rows: "Dataset", recipe: Recipe) -> list[str]:
     columns = recipe.data.columns
     joined = [name for name in (columns.text, columns.text_pair) if isinstance(name, tuple)]
     read |= {part.partition(".")[0] for names in joined for part in names}
-    read |= set(task_of(recipe).reads_if_there)
+    read |= set(task_of(recipe).optional_columns)
     unread = [name for name in rows.column_names if name not in (*read, ROW)]
     if not any(name.lower() in MAY_MATTER for name in unread):
         return []

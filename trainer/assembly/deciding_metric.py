@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING
 
 from trainer.errors import ConfigError
-from trainer.recipe.schema import Recipe, smaller_is_better
-from trainer.recipe.task_settings import OtherTask
+from trainer.recipe.schema import Recipe
 from trainer.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ def check_mode(recipe: Recipe) -> None:
 def keeps_worst(recipe: Recipe) -> str | None:
     """Returns a clause if the smallest value decides for a metric of which more is better."""
     metric, mode = recipe.evaluation.metric, recipe.evaluation.mode
-    if mode == "max" or smaller_is_better(metric) or isinstance(recipe.task, OtherTask):
+    if mode == "max" or recipe.task.best_is_smallest(metric):
         return None
     return f"min takes the step with the smallest {metric}, which is the worst, for the best"
 
@@ -39,7 +38,7 @@ def check_metric(recipe: Recipe, task: Task, rows: "dict[str, Dataset]") -> None
             key="evaluation.metric",
             value=metric,
         )
-    if smaller_is_better(metric) and settings.mode == "max":
+    if recipe.task.best_is_smallest(metric) and settings.mode == "max":
         raise ConfigError(
             f"evaluation.mode: the best {metric} is the smallest",
             key="evaluation.mode",

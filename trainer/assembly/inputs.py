@@ -124,7 +124,7 @@ def _content_key(
     rows: "Dataset", content: str, task: Task, recipe: Recipe, tokenizer_digest: str
 ) -> str:
     """Returns the name of a tokenised split in the cache: a hash of all that it depends on."""
-    optional = [column for column in task.reads_if_there if column in rows.column_names]
+    optional = [column for column in task.optional_columns if column in rows.column_names]
     return content_key(
         rows=content,
         tokenizer=tokenizer_digest,

@@ -10,7 +10,7 @@ from trainer.process.out_of_memory import held_bytes, memory_told
 from trainer.process.run_directory import MAY_DIFFER
 from trainer.recipe.schema import Recipe
 from trainer.run import Run
-from trainer.tasks.base import Batch
+from trainer.tasks.batch import Batch
 from trainer.wording import format_bytes
 
 Phase = Literal["data", "loading", "training", "evaluation", "saving"]
