@@ -33,6 +33,7 @@ from trainer.engines.micro_batch import accumulation
 from trainer.engines.portable_state import base_optimizer
 from trainer.engines.precision import Precision, resolve_precision
 from trainer.engines.sharding import has_second_copy, mesh_of
+from trainer.engines.topology import topology_of
 from trainer.errors import ConfigError, LaunchError
 from trainer.process.stop_request import StopRequest
 from trainer.process.switches import restored_switches
@@ -202,7 +203,8 @@ def check_engine(
     `made` is the optimizer before it was wrapped.
     """
     engine: Any = objective
-    steps = accumulation(recipe, micro_batch_size, accelerator.num_processes)
+    ranks = topology_of(accelerator).dp_size
+    steps = accumulation(recipe, micro_batch_size, ranks)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         found = {
             "processes": engine.dp_world_size,
@@ -215,7 +217,7 @@ def check_engine(
             "second copy": has_second_copy(objective),
         }
         promised = {
-            "processes": accelerator.num_processes,
+            "processes": ranks,
             "micro-batch size": micro_batch_size,
             "accumulation": steps,
             "clipping": recipe.optimizer.max_grad_norm or 0.0,
