@@ -12,7 +12,7 @@ from torch import nn
 from trainer.engines.precision import COMPUTE_DTYPES, resolve_precision
 from trainer.models.architecture import shape_config
 from trainer.models.load import QUANTISED, LoadedModel, from_numbers, unquantised_modules
-from trainer.models.structure import head_modules
+from trainer.models.structure import head_modules, plain_model
 from trainer.models.tuning import apply_tuning
 from trainer.planning.outline import outline
 from trainer.recipe.schema import Recipe
@@ -83,7 +83,7 @@ def count(recipe: Recipe) -> Parameters:
         tuned: Any = apply_tuning(
             loaded, recipe.tuning, trains_head=task.trains_head, gradient_checkpointing=False
         )
-    trained = tuned.base_model.model if hasattr(tuned, "peft_config") else tuned
+    trained = plain_model(tuned)
     prefix = f"{model.base_model_prefix}." if model is not model.base_model else ""
     old = {f"{prefix}{name}": one for name, one in backbone.named_parameters()}
     packed = {id(one): storage[name] for name, one in old.items() if name in storage}
