@@ -370,3 +370,27 @@ def test_runs_of_earlier_versions_stand_in_one_group_with_the_macro_averages_of_
         edit_results(run, change)
     (group,) = compare((tmp_path,))["groups"]
     assert group["validation"]["f1_macro"]["values"] == [2 / 3, 2 / 3]
+
+
+def test_runs_from_before_modes_had_keys_of_their_own_are_in_one_group(tmp_path: Path) -> None:
+    older = {"mode": "full", "r": 16, "alpha": 32, "dropout": 0.05, "bias": "none"}
+    runs = [
+        write_run(tmp_path / "older", {"tuning": older}, test=0.5),
+        write_run(tmp_path / "newer", {"tuning": {"mode": "full"}, "seed": 2}, test=0.6),
+    ]
+    assert len(compare(tuple(runs))["groups"]) == 1
+
+
+def test_the_mode_alone_names_groups_that_it_tells_apart(tmp_path: Path) -> None:
+    sections = [
+        {"mode": "full"},
+        {"mode": "lora", "r": 16, "alpha": 32},
+        {"mode": "qlora", "r": 16, "alpha": 32},
+    ]
+    runs = [
+        write_run(tmp_path / tuning["mode"], {"tuning": tuning}, test=0.5) for tuning in sections
+    ]
+    groups = compare(tuple(runs))["groups"]
+    assert [group["name"] for group in groups] == [
+        f"tuning.mode={tuning['mode']}" for tuning in sections
+    ]

@@ -32,6 +32,10 @@ def group_runs(
             )
     else:
         keys = differing(settings)
+        shared = [key for key in keys if all(key in one for one in settings)]
+        # What only some recipes have, such as the rank of adapters, follows from what tells.
+        if len({json.dumps([one[key] for key in shared]) for one in settings}) == len(settings):
+            keys = shared
     return [
         (
             # A group without any of the keys differs from the others by their absence.
