@@ -87,7 +87,9 @@ def test_the_loss_of_guessing_is_named(num_classes, distance, suspected):
     assert kinds(found) == ({"guess"} if suspected else set())
 
 
-@pytest.mark.parametrize("diagnose", [diagnose_classes, diagnose_answers, diagnose_pairs, diagnose_texts])
+@pytest.mark.parametrize(
+    "diagnose", [diagnose_classes, diagnose_answers, diagnose_pairs, diagnose_texts]
+)
 def test_a_loss_alone_is_not_suspicious(diagnose):
     assert diagnose({"loss": 1.0}) == []
 
