@@ -24,8 +24,8 @@ from trainer.models.load import ModelSpec, fetch_model
 from trainer.models.pretrained.not_loaded import not_loaded
 from trainer.models.tokenizers.tokenizer import load_tokenizer
 from trainer.recipe import schema
-from trainer.recipe.reading import load_recipe
 from trainer.recipe.shipped import shipped_recipes
+from trainer.tasks.recipe import load_recipe
 
 TEXTS = [f"number {index} is {word}" for index in range(60) for word in ("good", "bad")]
 ROWS = "".join(json.dumps({"text": text, "label": text.split()[-1]}) + "\n" for text in TEXTS)

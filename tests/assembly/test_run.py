@@ -9,7 +9,7 @@ import pytest
 from trainer.assembly.build import build_run
 from trainer.assembly.inputs import build_tokenizer
 from trainer.engines.accelerator import build_accelerator
-from trainer.recipe.reading import parse_recipe
+from trainer.tasks.recipe import parse_recipe
 
 ROWS = [{"question": "aa ab ba", "answer": "xx xy yx"}] * 9
 

@@ -15,7 +15,7 @@ from trainer.engines.accelerator import build_accelerator
 from trainer.errors import Stopped
 from trainer.evaluation import evaluate as evaluation
 from trainer.evaluation.evaluate import evaluate
-from trainer.recipe.reading import parse_recipe
+from trainer.tasks.recipe import parse_recipe
 
 PHI: dict[str, Any] = {
     "model_type": "phi",

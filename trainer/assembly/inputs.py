@@ -18,8 +18,7 @@ from trainer.models.positions import check_length
 from trainer.models.pretrained.model_folder import check_origin
 from trainer.models.tokenizers.pair_separator import separate_pairs
 from trainer.models.tokenizers.tokenizer import load_tokenizer, tokenizer_digest, train_tokenizer
-from trainer.recipe.schema import Column, Recipe, TrainedTokenizer, smaller_is_better
-from trainer.recipe.task_settings import OtherTask
+from trainer.recipe.schema import Column, Recipe, TrainedTokenizer
 from trainer.tasks import task_of
 from trainer.tasks.base import Task
 from trainer.tasks.unlabelled import lacks_column, lacks_targets
@@ -152,7 +151,7 @@ def prepare_splits(
     bad = recipe.data.on_bad_example
     splits: dict[str, PreparedSplit] = {}
     for name, part in rows.items():
-        also = [column for column in task.reads_if_there if column in part.column_names]
+        also = [column for column in task.optional_columns if column in part.column_names]
         content = digest_of_rows(part, recipe)
         key = content_key(
             rows=content,
@@ -195,7 +194,7 @@ def unread_columns(rows: "Dataset", recipe: Recipe) -> list[str]:
     columns = recipe.data.columns
     joined = [name for name in (columns.text, columns.text_pair) if isinstance(name, tuple)]
     read |= {part.partition(".")[0] for names in joined for part in names}
-    read |= set(task_of(recipe).reads_if_there)
+    read |= set(task_of(recipe).optional_columns)
     unread = [name for name in rows.column_names if name not in (*read, ROW)]
     if not any(name.lower() in MAY_MATTER for name in unread):
         return []
@@ -219,12 +218,9 @@ def check_mode(recipe: Recipe) -> None:
 
 
 def _keeps_worst(recipe: Recipe) -> str | None:
-    """Returns a clause where the smallest value of a metric decides of which more is better.
-
-    The metrics of other tasks than our own may be errors.
-    """
+    """Returns a clause if the smallest value decides of a metric of which more is better."""
     metric, mode = recipe.evaluation.metric, recipe.evaluation.mode
-    if mode == "max" or smaller_is_better(metric) or isinstance(recipe.task, OtherTask):
+    if mode == "max" or recipe.task.best_is_smallest(metric):
         return None
     return f"min takes the step with the smallest {metric}, which is the worst, for the best"
 
@@ -235,7 +231,7 @@ def _check_metric(recipe: Recipe, task: Task, rows: "dict[str, Dataset]") -> Non
             f"evaluation.metric: {recipe.evaluation.metric!r} is none of "
             f"{', '.join(task.metrics_offered)}"
         )
-    if smaller_is_better(recipe.evaluation.metric) and recipe.evaluation.mode == "max":
+    if recipe.task.best_is_smallest(recipe.evaluation.metric) and recipe.evaluation.mode == "max":
         raise ConfigError(
             f"evaluation.mode: the best {recipe.evaluation.metric} is the smallest; set mode: min"
         )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from trainer.run import Run
-    from trainer.tasks.base import Batch
+    from trainer.tasks.batch import Batch
 
 Phase = Literal["data", "loading", "training", "evaluation", "saving"]
 SHORTEST = 32

@@ -62,7 +62,7 @@ def build_model(
     )
     if accelerator.device.type == "cpu":
         speed_up_dropout(model)
-    if task.reads_logits_alone:
+    if task.needs_only_logits:
         compute_first_token_alone(loaded.model)
     return BuiltModel(
         model=model,

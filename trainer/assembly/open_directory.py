@@ -153,6 +153,6 @@ def _opened(recipe: Recipe, directory: Path) -> Opened:
     return Opened(
         recipe=continued(directory, recipe),
         changes=changes,
-        earlier=read_recipe(directory),
+        earlier=read_recipe(directory, type(recipe)),
         longer=any(change.startswith((*LENGTH, PATIENCE)) for change in changes),
     )
