@@ -234,22 +234,23 @@ DAMAGES = [damage_values, cut_ends, swap_two, lose_one, add_one, pipe, no_folder
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_differs_is_made_anew_and_said(cache, damage, capsys):
+def test_what_differs_is_made_anew_and_said(cache, damage, caplog):
     first = prepare("key", encode)
     damage(cache / "prepared" / "key")
     again = prepare("key", encode)
     assert [again.ragged("input_ids")[i].tolist() for i in range(3)] == COLUMNS["input_ids"]
     assert again.digests == first.digests
-    assert "is not as it was written" in capsys.readouterr().err
+    (message,) = caplog.messages
+    assert "is not as it was written" in message
     prepare("key", never)
 
 
-def test_what_an_older_version_kept_without_a_manifest_is_made_anew_silently(cache, capsys):
+def test_what_an_older_version_kept_without_a_manifest_is_made_anew_silently(cache, caplog):
     prepare("key", encode)
     damage_values(cache / "prepared" / "key")
     (cache / "prepared" / "key" / "manifest.json").unlink()
     assert prepare("key", encode).ragged("input_ids")[2].tolist() == [9, 10]
-    assert capsys.readouterr().err == ""
+    assert caplog.messages == []
     kept = cache / "tokenizer"
     kept.mkdir()
     (kept / "tokenizer.json").write_text("{}")
