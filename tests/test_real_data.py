@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.cli.commands import train
+from trainer.cli.train import train
 
 FOLDER = Path(os.environ.get("TRAINER_TEST_DATA", "/nonexistent"))
 pytestmark = pytest.mark.skipif(

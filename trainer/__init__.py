@@ -1,1 +1,72 @@
-"""A distributed trainer for language models whose numbers do not depend on where it runs."""
+"""A distributed trainer for language models whose numbers do not depend on where it runs.
+
+    import trainer
+
+    result = trainer.train("demo", {"optimizer.learning_rate": 3e-4}, run_dir="runs/demo")
+    result.metrics["test"]["accuracy"]
+
+The names below are imported when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer.api import evaluate, load, load_recipe, train
+    from trainer.errors import (
+        CheckpointError,
+        ConfigError,
+        DataError,
+        DivergedError,
+        FileError,
+        LaunchError,
+        OutOfMemoryError,
+        RunDirectoryError,
+        TrainerError,
+    )
+    from trainer.recipe.schema import Recipe
+    from trainer.report.result import Result
+
+    __version__: str
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DivergedError",
+    "FileError",
+    "LaunchError",
+    "OutOfMemoryError",
+    "Recipe",
+    "Result",
+    "RunDirectoryError",
+    "TrainerError",
+    "__version__",
+    "evaluate",
+    "load",
+    "load_recipe",
+    "train",
+]
+
+_ERRORS = frozenset(name for name in __all__ if name.endswith("Error"))
+_PLACES = {
+    **dict.fromkeys(_ERRORS, "trainer.errors"),
+    **dict.fromkeys(("evaluate", "load", "load_recipe", "train"), "trainer.api"),
+    "Recipe": "trainer.recipe.schema",
+    "Result": "trainer.report.result",
+}
+"""The module of each public name."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("trainer")
+    if name not in _PLACES:
+        raise AttributeError(f"module 'trainer' has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,8 @@
-"""The training loop: fetch the micro-batches of a step, count, forward and backward, clip, step."""
+"""The training loop: `train` repeats `optimizer_step`, and between steps logs, evaluates and saves.
+
+Every branch is taken by all ranks alike: it depends on the recipe, on the state, or on a flag that
+the ranks have agreed on. A rank that branched on its own would leave the others waiting.
+"""
 
 import math
 import time
@@ -26,89 +30,60 @@ from trainer.tasks.base import Batch
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
     losses: dict[str, float]
-    """The step's loss over all ranks, and by term where a task has several."""
+    """The step's loss over all ranks, and each term's if the task has several."""
     grad_norm: float
-    """Global norm before clipping."""
+    """Global norm of the gradient before clipping."""
     skipped: bool
-    """Whether fp16 loss scaling left the step out."""
+    """Whether fp16 loss scaling left the step out, because its gradient overflowed."""
 
 
 def train(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
-    """Returns the state after the last step, or after the step in which any rank was to stop.
+    """Trains from `state` until the run is finished, or until any rank is asked to stop.
 
-    Evaluates, and saves what a later call continues from. Raises DivergedError and CheckpointError
-    on every rank.
+    Returns the state after the last step taken; a checkpoint holds it. Raises DivergedError and
+    CheckpointError on every rank.
     """
-    recipe, order = run.recipe, run.order
     run.objective.train()
-    clock = time.monotonic()
-    while not finished(run, state):
-        left_over = awaits_evaluation(run, state)  # by a run that was stopped
-        epoch = order.epoch_of(state.step - left_over) + 1
-        stopping, record, started = False, None, time.monotonic()
-        if not left_over:
-            rate = learning_rate(
-                state.step,
-                peak=recipe.optimizer.learning_rate,
-                schedule=recipe.schedule,
-                num_steps=run.num_steps,
-            )
-            for group in run.optimizer.param_groups:
-                group["lr"] = rate
-            seed_step(recipe.seed, state.step, accelerator.process_index)
+    stopping = False
 
-            ids = order.examples(state.step)
-            doing = f"in the optimizer's part of step {state.step + 1}"
-            with run_memory(run, accelerator, "training", doing):
-                window = step_window(run, accelerator, state.step)
-                result = optimizer_step(run, accelerator, window, step=state.step + 1)
-            tokens = int(run.splits["train"].lengths[ids].sum())
-            state = state.after(
-                samples=len(ids), tokens=tokens, loss=result.losses["loss"], skipped=result.skipped
-            )
+    # A run that is asked to stop skips the evaluation of its last step: its successor takes it.
+    if evaluation_due(run, state) and not finished(run, state):
+        state, stopping = evaluate_and_select(run, accelerator, state)
+        if checkpoint_due(run, state, stopping=stopping):
+            stopping = save_checkpoint(run, accelerator, state, stopping=stopping)
 
-            run.stop.leave_time_for(run.saver.reserve, step=time.monotonic() - started)
-            stopping, writing = any_rank_of_each(accelerator, run.stop.requested, run.saver.busy)
-            if not writing:
-                run.saver.finish()
-            logging = state.step % recipe.tracking.log_every_steps == 0 or ends_epoch(run, state)
-            last = state.step == run.num_steps
-            if logging or last or awaits_evaluation(run, state) or stopping:
-                seconds, clock = time.monotonic() - clock, time.monotonic()
-                values = {**result.losses, "grad_norm": result.grad_norm}
-                ranks = run.rank_times.summary()
-                record = run.tracker.training(state, epoch, values, rate, seconds, ranks)
-            run.tracker.progress(state.step, record)
+    training_since = time.monotonic()
+    while not stopping and not finished(run, state):
+        started, step = time.monotonic(), state.step + 1
 
-        pause, improved = time.monotonic(), False
-        if awaits_evaluation(run, state) and not stopping:
-            try:
-                metrics = evaluate(run, accelerator, "validation", until_stopped=True)
-            except Stopped:
-                if run.stop.leaving:  # not what the ranks have agreed on
-                    raise
-                stopping = True
-            else:
-                value = metrics[recipe.evaluation.metric]
-                state = state.evaluated(value, mode=recipe.evaluation.mode)
-                run.tracker.evaluation(state, epoch, metrics)
-                state, improved = state.with_loss_reset(), state.best_step == state.step
+        # Learning rate, randomness and examples of a step are functions of its position alone.
+        rate = set_learning_rate(run, state.step)
+        seed_step(run.recipe.seed, state.step, run.topology.dp_rank)
+        with run_memory(run, accelerator, "training", f"in the optimizer's part of step {step}"):
+            window = step_window(run, accelerator, state.step)
+            result = optimizer_step(run, accelerator, window, step=step)
+        state = state_after(run, state, result)
 
-        every_steps = recipe.checkpoint.every_steps
-        if (
-            stopping
-            or finished(run, state)
-            or (improved and recipe.checkpoint.keep_best)
-            or (ends_epoch(run, state) and recipe.checkpoint.every_epoch)
-            or (every_steps is not None and state.step % every_steps == 0)
-        ):
-            doing = f"saving the checkpoint of step {state.step}"
-            with run_memory(run, accelerator, "saving", doing):
-                run.saver.save(state, ends_epoch=ends_epoch(run, state))
-            stopping = stopping or any_rank(accelerator, run.stop.requested)
-        clock += time.monotonic() - pause  # evaluating and saving are no training time
-        if stopping:
-            break
+        # Ranks agree on whether to stop, and on whether one still writes the last checkpoint.
+        run.stop.leave_time_for(run.saver.reserve, step=time.monotonic() - started)
+        stopping, writing = any_rank_of_each(accelerator, run.stop.requested, run.saver.busy)
+
+        # What is due now, in this order.
+        record = None
+        if not writing:
+            run.saver.finish()
+        if log_due(run, state, stopping=stopping):
+            seconds, training_since = time.monotonic() - training_since, time.monotonic()
+            values = {**result.losses, "grad_norm": result.grad_norm}
+            ranks = run.rank_times.summary()
+            record = run.tracker.training(state, epoch(run, state), values, rate, seconds, ranks)
+        run.tracker.progress(state.step, record)
+        paused = time.monotonic()
+        if evaluation_due(run, state) and not stopping:
+            state, stopping = evaluate_and_select(run, accelerator, state)
+        if checkpoint_due(run, state, stopping=stopping):
+            stopping = save_checkpoint(run, accelerator, state, stopping=stopping)
+        training_since += time.monotonic() - paused  # the next log line counts training alone
     run.saver.finish()
     return state
 
@@ -116,17 +91,19 @@ def train(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
 def optimizer_step(
     run: Run, accelerator: Accelerator, window: list[Batch], *, step: int
 ) -> StepResult:
-    """Takes one optimizer step over the micro-batches of this rank.
+    """Takes one optimizer step over `window`, the micro-batches of this rank.
 
     The gradient is that of the sum of each loss term over the whole step, divided by the term's
-    count over the whole step: it does not depend on how the step was cut into micro-batches, nor
-    over how many ranks. Raises DivergedError, naming `step`, on every rank, before weights change
-    wherever the engine leaves the step to us.
+    target count over the whole step. It depends neither on how the step is cut into micro-batches
+    nor on the number of ranks. Raises DivergedError, which names `step`, on every rank; unless
+    DeepSpeed steps by itself, that is before any weight changes.
     """
-    counts = sum_over_ranks(accelerator, torch.stack([batch.counts for batch in window]).sum(0))
-    # Engines average gradients over ranks, and DeepSpeed over micro-batches; the sum is wanted.
-    shares = accelerator.num_processes * accelerator.gradient_accumulation_steps
-    scale = (shares * run.term_weights / counts.clamp(min=1e-12)).float()
+    group = run.topology.loss_group
+    counts = torch.stack([batch.counts for batch in window]).sum(0)
+    counts = sum_over_ranks(accelerator, counts, group)
+    # Engines average gradients over ranks, and DeepSpeed over micro-batches; we need the sum.
+    averaged_over = run.topology.dp_size * accelerator.gradient_accumulation_steps
+    scale = (averaged_over * run.term_weights / counts.clamp(min=1e-12)).float()
     sums = torch.zeros_like(counts)
     for position, batch in enumerate(window):
         last = position == len(window) - 1
@@ -134,67 +111,129 @@ def optimizer_step(
         with memory, accumulating(accelerator, run.objective, last=last):
             with run.rank_times.forward():
                 losses, _ = run.objective(batch.inputs, batch.targets)
-            losses = losses * batch.counts.bool()  # a dummy, or a term without targets, counts 0
+            losses = losses * batch.counts.bool()  # 0 for a dummy and for a term without targets
             accelerator.backward((losses * scale).sum())
         sums += losses.detach()
-    stepped = zero_stage(run.objective) > 0  # and clipped, in the last backward
+    stepped = zero_stage(run.objective) > 0  # DeepSpeed clips and steps in the last backward
     norm = zero_grad_norm(run.objective) if stepped else _gradient_norm(run, accelerator)
-    totals = torch.cat([sum_over_ranks(accelerator, sums), counts, norm.double().reshape(1)])
-    *numbers, grad_norm = totals.tolist()  # waits for the device
-    losses = loss_by_term(run, np.array(numbers[: len(sums)]), np.array(numbers[len(sums) :]))
-    _check_finite(run, numbers[: len(sums)], grad_norm, step)
+    sums = sum_over_ranks(accelerator, sums, group)
+    # One copy to the host: the only time a step waits for the device.
+    *numbers, grad_norm = torch.cat([sums, counts, norm.double().reshape(1)]).tolist()
+    term_sums, term_counts = numbers[: len(sums)], numbers[len(sums) :]
+    _check_finite(run, accelerator, term_sums, grad_norm, step)
     max_norm = run.recipe.optimizer.max_grad_norm
     if not stepped:
         if max_norm is not None and grad_norm > max_norm:
             clip_grads_with_norm_(run.parameters.values(), max_norm, norm)
         run.optimizer.step()
         run.optimizer.zero_grad()
+    losses = loss_by_term(run, np.array(term_sums), np.array(term_counts))
     return StepResult(losses=losses, grad_norm=grad_norm, skipped=not math.isfinite(grad_norm))
 
 
-def _gradient_norm(run: Run, accelerator: Accelerator) -> Tensor:
-    accelerator.unscale_gradients()
-    return global_grad_norm(run.parameters)
-
-
 def step_window(run: Run, accelerator: Accelerator, step: int) -> list[Batch]:
-    """Returns this rank's micro-batches of optimizer step `step`, dummies included."""
-    window: list[Batch] = []
+    """Returns this rank's micro-batches of optimizer step `step` (from 0), on its device.
+
+    Every rank gets equally many; those without examples are dummies that count 0.
+    """
+    train, window = run.splits["train"], list[Batch]()
     epoch = run.order.epoch_of(step) + 1
     for ids in run.order.micro_batches(
         step,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
+        rank=run.topology.dp_rank,
+        world_size=run.topology.dp_size,
         micro_batch_size=run.micro_batch_size,
     ):
-        run.rank_times.count(run.splits["train"].lengths[ids])
-        stand_in = np.zeros(1, dtype=np.int64)
-        ids_or_any = ids if len(ids) else stand_in
-        batch = run.task.collate(run.splits["train"], ids_or_any, epoch)
+        run.rank_times.count(train.lengths[ids])
+        any_example = np.zeros(1, dtype=np.int64)
+        batch = run.task.collate(train, ids if len(ids) else any_example, epoch)
         window.append((batch if len(ids) else batch.as_dummy()).to(accelerator.device))
     return window
 
 
+def set_learning_rate(run: Run, step: int) -> float:
+    """Sets and returns the learning rate of optimizer step `step` (from 0).
+
+    It is set before the backward pass, because DeepSpeed steps inside it.
+    """
+    rate = learning_rate(
+        step,
+        peak=run.recipe.optimizer.learning_rate,
+        schedule=run.recipe.schedule,
+        num_steps=run.num_steps,
+    )
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seeds the generators of this rank for one step, so that dropout resumes by arithmetic."""
+    """Seeds torch's generators for one step, so that dropout resumes without a saved state."""
     torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0]))
 
 
+def state_after(run: Run, state: TrainState, result: StepResult) -> TrainState:
+    """Returns the state after the step that follows `state`."""
+    ids = run.order.examples(state.step)
+    return state.after(
+        samples=len(ids),
+        tokens=int(run.splits["train"].lengths[ids].sum()),
+        loss=result.losses["loss"],
+        skipped=result.skipped,
+    )
+
+
+def evaluate_and_select(
+    run: Run, accelerator: Accelerator, state: TrainState
+) -> tuple[TrainState, bool]:
+    """Evaluates the validation split and notes whether this step is the best so far.
+
+    Returns the new state, and whether the run should stop: then a rank was asked to during the
+    evaluation, which was abandoned and is still due.
+    """
+    try:
+        metrics = evaluate(run, accelerator, "validation", until_stopped=True)
+    except Stopped:
+        if run.stop.leaving:  # this rank must leave now, without an agreement
+            raise
+        return state, True
+    settings = run.recipe.evaluation
+    state = state.evaluated(metrics[settings.metric], mode=settings.mode)
+    run.tracker.evaluation(state, epoch(run, state), metrics)
+    return state.with_loss_reset(), False
+
+
+def save_checkpoint(
+    run: Run, accelerator: Accelerator, state: TrainState, *, stopping: bool
+) -> bool:
+    """Saves a checkpoint; returns whether the run should stop, now or since before."""
+    doing = f"saving the checkpoint of step {state.step}"
+    with run_memory(run, accelerator, "saving", doing):
+        run.saver.save(state, ends_epoch=ends_epoch(run, state))
+    return stopping or any_rank(accelerator, run.stop.requested)
+
+
 def finished(run: Run, state: TrainState) -> bool:
-    """Returns whether all steps are done and evaluated, or evaluations stopped improving."""
+    """Returns whether all steps are taken and evaluated, or evaluations stopped improving."""
     patience = run.recipe.evaluation.patience
     if patience is not None and state.num_evaluations_since_best >= patience:
         return True
-    return state.step >= run.num_steps and not awaits_evaluation(run, state)
+    return state.step >= run.num_steps and not evaluation_due(run, state)
 
 
-def ends_epoch(run: Run, state: TrainState) -> bool:
-    """Returns whether the step just taken was the last of an epoch."""
-    return state.step % run.order.steps_per_epoch == 0
+def log_due(run: Run, state: TrainState, *, stopping: bool) -> bool:
+    """Returns whether the step just taken is logged."""
+    return (
+        state.step % run.recipe.tracking.log_every_steps == 0
+        or ends_epoch(run, state)
+        or state.step == run.num_steps
+        or evaluation_due(run, state)
+        or stopping
+    )
 
 
-def awaits_evaluation(run: Run, state: TrainState) -> bool:
-    """Returns whether the validation split is to be evaluated before the next step."""
+def evaluation_due(run: Run, state: TrainState) -> bool:
+    """Returns whether the validation split is evaluated before the next step."""
     if "validation" not in run.splits or state.evaluated_step == state.step:
         return False
     every = run.recipe.evaluation.every
@@ -202,17 +241,50 @@ def awaits_evaluation(run: Run, state: TrainState) -> bool:
     return due or state.step == run.num_steps
 
 
-def _check_finite(run: Run, sums: list[float], grad_norm: float, step: int) -> None:
+def checkpoint_due(run: Run, state: TrainState, *, stopping: bool) -> bool:
+    """Returns whether a checkpoint is saved before the next step."""
+    settings = run.recipe.checkpoint
+    return (
+        stopping
+        or finished(run, state)
+        or (settings.keep_best and state.best_step == state.step)
+        or (settings.every_epoch and ends_epoch(run, state))
+        or (settings.every_steps is not None and state.step % settings.every_steps == 0)
+    )
+
+
+def ends_epoch(run: Run, state: TrainState) -> bool:
+    """Returns whether the step just taken was the last of an epoch."""
+    return state.step % run.order.steps_per_epoch == 0
+
+
+def epoch(run: Run, state: TrainState) -> int:
+    """Returns the epoch, from 1, of the step just taken."""
+    return run.order.epoch_of(state.step - 1) + 1
+
+
+def _gradient_norm(run: Run, accelerator: Accelerator) -> Tensor:
+    accelerator.unscale_gradients()
+    return global_grad_norm(run.parameters)
+
+
+def _check_finite(
+    run: Run, accelerator: Accelerator, sums: list[float], grad_norm: float, step: int
+) -> None:
+    """Raises DivergedError for a loss or a gradient that is infinite or not a number."""
     terms = zip(run.task.loss_terms, sums, strict=True)
     wrong = [f"the loss {term.name}" for term, value in terms if not math.isfinite(value)]
     if not math.isfinite(grad_norm):
-        # In fp16 the loss scale adapts to it, until nothing is left to scale.
-        scaling = loss_scale(run.objective, run.scaler)
+        # In fp16 that is normal: the loss scale falls until the gradient fits, or cannot fall more.
+        scaling = loss_scale(run.objective, accelerator.scaler)
         if scaling is None or scaling["scale"] <= 1:
             wrong.append("the gradient")
     if wrong:
+        rate = run.recipe.optimizer.learning_rate
         raise DivergedError(
-            f"{' and '.join(wrong)} at step {step} are no finite numbers; lower "
-            f"optimizer.learning_rate ({run.recipe.optimizer.learning_rate}) or "
-            f"optimizer.max_grad_norm, or warm up longer"
+            f"{' and '.join(wrong)} of step {step} {'are' if wrong[1:] else 'is'} not finite",
+            key="optimizer.learning_rate",
+            value=rate,
+            hint=f"lower optimizer.learning_rate ({rate}) or optimizer.max_grad_norm, or warm up "
+            f"longer",
         )

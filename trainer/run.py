@@ -1,4 +1,4 @@
-"""Run: the frozen record of what training and evaluation need."""
+"""Run: the record of everything that training, evaluation and reports need."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from trainer.checkpoints.save import Saver
 from trainer.checkpoints.store import CheckpointStore
 from trainer.data.encoded import PreparedSplit
 from trainer.engines.precision import Precision
+from trainer.engines.topology import Topology
 from trainer.models.load import Base
 from trainer.models.parameters import ParameterCounts
 from trainer.order import DataOrder
@@ -26,42 +27,59 @@ Baseline = Literal["pretrained", "untrained head", "random weights"]
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Everything that training and evaluation need; nothing of it changes but the weights."""
+    """Everything that training, evaluation and reports need; functions take it, it has no methods.
 
+    The record itself never changes. What changes while training is the weights, the optimizer,
+    and the services at the end.
+    """
+
+    # What was asked for, and where.
     recipe: Recipe
     directory: Path
+    precision: Precision
+    micro_batch_size: int
+    topology: Topology
+    launch: dict[str, Any]
+    """What may differ when a run is resumed; the log then says so."""
+
+    # The data, and the order in which it is learned.
     task: Task
     tokenizer: Any
-    base: Base
-    num_positions: int | None
-    """Which the model has, where it counts them."""
     splits: dict[str, PreparedSplit]
     order: DataOrder
     order_digest: str
-    """Equal only for the same steps on the same rows."""
-    model: nn.Module
-    """The tuned model, without task or engine around it."""
-    objective: nn.Module
-    """The model with its loss, as the engine wrapped it."""
-    optimizer: torch.optim.Optimizer
-    parameters: dict[str, nn.Parameter]
-    """What learns, by name."""
-    counts: ParameterCounts
-    baseline_is: Baseline
-    """What is measured before the first step; figures of an untrained head say nothing."""
+    """Equal only if every step has the same examples of the same rows."""
+    num_steps: int
+    """Optimizer steps of the whole run."""
     term_weights: Tensor
     """Weight of each loss term, float64 [num_terms]."""
-    micro_batch_size: int
-    num_steps: int
-    precision: Precision
-    launch: dict[str, Any]
-    """What may change between the parts of a run, which then say so."""
+
+    # The model, and what is learned of it.
+    model: nn.Module
+    """The tuned model, without the task's loss and the engine's wrapping."""
+    base: Base
+    """What loading the untuned model again takes, for the card of an adapter."""
+    num_positions: int | None
+    """Longest sequence that the model can read; None if it has no such limit."""
+    parameters: dict[str, nn.Parameter]
+    """The trainable parameters by their name in `model`."""
+    counts: ParameterCounts
+    baseline_is: Baseline
+    """What is measured before the first step; figures of an untrained head mean nothing."""
+
+    # The engine.
+    objective: nn.Module
+    """The model with the task's loss, wrapped by the engine."""
+    optimizer: torch.optim.Optimizer
+    """The optimizer, wrapped by the engine."""
+
+    # Services: they keep state of their own.
     store: CheckpointStore
     checkpoint_size: CheckpointSize
     saver: Saver
     stop: StopRequest
     tracker: Tracker
     rank_times: RankTimes
-    scaler: Any
+
     notes: tuple[str, ...]
-    """What a reader of the results should know of data and model."""
+    """What a reader of the results should know about data and model, a sentence each."""

@@ -20,8 +20,9 @@ from tiny_models import architectures, save_backbones
 from trainer.cli.app import main
 from trainer.files.cache import cache_folder
 from trainer.models.architecture import build_model_config
-from trainer.models.load import load_model
-from trainer.models.tokenizers.tokenizer import load_tokenizer, missing
+from trainer.models.load import ModelSpec, fetch_model
+from trainer.models.pretrained.not_loaded import not_loaded
+from trainer.models.tokenizers.tokenizer import load_tokenizer
 from trainer.recipe import schema
 from trainer.recipe.reading import load_recipe
 from trainer.recipe.shipped import shipped_recipes
@@ -269,8 +270,8 @@ def test_what_no_hub_gives_is_one_sentence_and_code_2(recipe: Path, tmp_path: Pa
 
 def test_a_full_disk_is_not_blamed_on_the_hub() -> None:
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    sentence = missing("model.name_or_path", "some/bert", "weights", full)
-    assert "No space left on device; mend that, or set HF_HOME" in sentence
+    sentence = str(not_loaded("model.name_or_path", "some/bert", "weights", full))
+    assert "No space left on device; fix that, or set HF_HOME" in sentence
 
 
 @pytest.mark.parametrize("initialization", ["pretrained", "random"])
@@ -280,15 +281,16 @@ def test_no_weight_is_in_memory(folders: dict[str, Path], initialization: Any) -
     tokenizer = load_tokenizer(settings)
     made = build_model_config(settings, tokenizer)
     made.pad_token_id = rows = made.vocab_size
-    loaded = load_model(
-        settings,
-        made,
-        auto_model="AutoModelForCausalLM",
-        tokenizer_size=rows + 1,
-        mode="full",
-        frozen_dtype=torch.float32,
-        seed=1,
-        fetch_only=True,
+    loaded = fetch_model(
+        ModelSpec(
+            settings,
+            made,
+            auto_model="AutoModelForCausalLM",
+            tokenizer_size=rows + 1,
+            mode="full",
+            frozen_dtype=torch.float32,
+            seed=1,
+        )
     )
     weights = list(loaded.model.parameters())
     assert {weight.device.type for weight in weights} == {"meta"}

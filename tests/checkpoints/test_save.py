@@ -190,7 +190,7 @@ INSISTED = """
 import sys, time
 from pathlib import Path
 from trainer.process import stop_request
-from trainer.cli.commands import train
+from trainer.cli.train import train
 from trainer.tasks.classification.task import Classification
 
 stop_request.SAME_SECONDS = 0.2
@@ -253,7 +253,7 @@ def test_pruning_never_removes_the_last_hope(recipe, tmp_path):
     assert list(directory.glob("checkpoints/step-*"))
     (directory / "status.json").unlink()
     output = run("train", recipe, "--run-dir", directory, code=2)
-    assert f"remove {directory / 'checkpoints'} to start anew" in output
+    assert f"remove {directory / 'checkpoints'} to start from scratch" in output
 
 
 def test_commands_refuse_what_is_no_run(tmp_path):
@@ -270,8 +270,9 @@ def test_the_disk_is_asked_before_the_first_step(tmp_path):
     assert ", 18 MB in all" in check_disk_space(tmp_path, size, every, **known)
     free = shutil.disk_usage(tmp_path).free
     large = CheckpointSize(weights=free, moments=2 * free)
-    with pytest.raises(CheckpointError, match=r"3 checkpoints of .* checkpoint\.keep_last"):
+    with pytest.raises(CheckpointError, match=r"for 3 checkpoints of .* at a time") as caught:
         check_disk_space(tmp_path, large, settings, **known)
+    assert (caught.value.key, caught.value.value) == ("checkpoint.keep_last", 2)
 
 
 def test_what_lies_there_already_counts(tmp_path, monkeypatch):

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from trainer.checkpoints import shards
-from trainer.checkpoints.shards import SavedTensors, ShardWriter, fingerprint
+from trainer.checkpoints.record import fingerprint
+from trainer.checkpoints.saved_tensors import SavedTensors
+from trainer.checkpoints.shards import ShardWriter
 from trainer.engines.portable_state import Whole
 
 SIZES = [30, 50, 10, 200, 5, 90, 20, 100, 100]

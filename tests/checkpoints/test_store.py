@@ -18,9 +18,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from trainer.checkpoints.record import read_manifest, read_record, verify, write_record
-from trainer.checkpoints.shards import ShardWriter, fingerprint
-from trainer.checkpoints.store import CheckpointStore, load_checkpoint, load_weights
+from trainer.checkpoints.load import load_checkpoint, load_weights
+from trainer.checkpoints.record import (
+    fingerprint,
+    read_manifest,
+    read_record,
+    verify,
+    write_record,
+)
+from trainer.checkpoints.shards import ShardWriter
+from trainer.checkpoints.store import CheckpointStore
 from trainer.engines.loss_scale import loss_scale, set_loss_scale
 from trainer.engines.portable_state import full_moments, full_weights
 from trainer.errors import CheckpointError
@@ -120,10 +127,10 @@ def test_a_checkpoint_of_an_older_version_says_so(store):
 
 def test_the_changed_file_is_named(store):
     flip_a_bit(publish(store, 2))
-    with pytest.raises(
-        CheckpointError, match=r"changed after it was written: model-00001\.safetensors$"
-    ):
+    with pytest.raises(CheckpointError, match="changed after it was written") as caught:
         verify(store.path(2))
+    assert caught.value.key == str(store.path(2))
+    assert caught.value.value == ["model-00001.safetensors"]
 
 
 def test_where_all_are_damaged_each_is_named(store):
@@ -274,7 +281,7 @@ def test_a_folder_that_cannot_be_read_is_passed_over(store):
     store.path(2).symlink_to(store.path(2))  # in a circle, so that root cannot read it either
     found, passed_over = store.newest()
     assert found == store.path(1)
-    assert "step-00000002 is no complete checkpoint" in passed_over[0]
+    assert "step-00000002 is not a complete checkpoint" in passed_over[0]
     store.set_aside_after(found)
     assert store.steps() == [1]
 
@@ -358,10 +365,10 @@ def write(folder: Path, parameters, optimizer, digest: str = "abc", scaler=None)
     write_record(
         staging,
         state=STATE,
-        loss_scale=loss_scale(PLAIN, scaler),
-        order_digest=digest,
-        launch={},
         ends_epoch=False,
+        loss_scale=loss_scale(PLAIN, scaler),
+        metrics={},
+        facts={"order_digest": digest, "launch": {}},
     )
     files["state.json"] = fingerprint(staging / "state.json")
     return store.publish(staging, 3, files)
@@ -459,16 +466,18 @@ def test_other_training_data_is_refused(tmp_path):
     parameters, optimizer = build("adamw")
     folder = write(tmp_path / "step", parameters, optimizer, digest="abc")
     before = copy.deepcopy(dict(parameters))
-    with pytest.raises(CheckpointError, match="the training data changed"):
+    with pytest.raises(CheckpointError, match="the training data changed") as caught:
         load(folder, parameters, optimizer, digest="abd")
+    assert caught.value.hint == "give the run the same data or another --run-dir"
     assert_equal(dict(parameters), before)
 
 
 def test_another_model_is_refused_and_the_weight_named(tmp_path):
     parameters, optimizer = build("adamw")
     folder = write(tmp_path / "step", parameters, optimizer)
-    with pytest.raises(CheckpointError, match=r"second\.weight is only in one of them"):
+    with pytest.raises(CheckpointError, match="is of another model") as caught:
         load_weights(folder, PLAIN, {k: p for k, p in parameters.items() if k != "second.weight"})
+    assert (caught.value.key, caught.value.value) == (str(folder), "second.weight")
 
 
 def test_the_numbers_of_a_checkpoint_are_readable(tmp_path):
@@ -500,34 +509,64 @@ def of(name: str, value: torch.Tensor) -> Callable[[dict[str, Any]], Any]:
     return lambda tensors: tensors.update({name: value})
 
 
+BIAS = "first.bias"
+
+
 @pytest.mark.parametrize(
-    ("optimizer", "kind", "change", "reason"),
+    ("optimizer", "kind", "change", "tensor", "problem"),
     [
-        ("adamw", "model", of("first.bias", torch.ones(1)), r"first\.bias has shape \[1\]"),
-        ("adamw", "model", of("first.bias", torch.ones(96).half()), "has type F16"),
-        ("adamw", "model", of("first.bias", torch.full((96,), torch.nan)), "are not numbers"),
-        ("adamw", "model", of("other", torch.ones(1)), "other is only in one of them"),
-        ("adamw", "optimizer", dict.clear, "has no moments of first.weight, which has learned"),
-        ("adamw", "optimizer", without("first.bias|exp_avg"), "exp_avg is only in one of them"),
-        ("adamw", "optimizer", of("x|step", torch.ones(())), "moments of x, which the model has"),
-        ("adamw", "optimizer", of("first.bias|exp_avg", torch.ones(1)), "needs .96. of F32"),
-        ("adamw", "optimizer", of("first.bias|step", torch.ones(()) * 9), "no number of steps"),
-        ("adamw", "optimizer", of("first.bias|step", torch.zeros(())), "no number of steps"),
-        ("sgd", "optimizer", dict.clear, "has no moments"),
-        ("sgd", "optimizer", of("first.bias|exp_avg", torch.ones(96)), "of another optimizer"),
-        ("adamw_8bit", "optimizer", without("first.weight|qmap1"), "of another optimizer"),
-        ("adamw_8bit", "optimizer", of("first.weight|absmax1", torch.ones(1)), "does not fit"),
+        ("adamw", "model", of(BIAS, torch.ones(1)), BIAS, "does not fit"),
+        ("adamw", "model", of(BIAS, torch.ones(96).half()), BIAS, "does not fit"),
+        ("adamw", "model", of("other", torch.ones(1)), "other", "is of another model"),
+        ("adamw", "optimizer", dict.clear, "first.weight", "has no moments"),
+        ("adamw", "optimizer", without(f"{BIAS}|exp_avg"), f"{BIAS}|exp_avg", "another optimizer"),
+        ("adamw", "optimizer", of("x|step", torch.ones(())), "x", "does not have"),
+        ("adamw", "optimizer", of(f"{BIAS}|exp_avg", torch.ones(1)), f"{BIAS}|exp_avg", "not fit"),
+        ("adamw", "optimizer", of(f"{BIAS}|step", torch.ones(()) * 9), f"{BIAS}|step", "1 to 3"),
+        ("adamw", "optimizer", of(f"{BIAS}|step", torch.zeros(())), f"{BIAS}|step", "1 to 3"),
+        ("sgd", "optimizer", dict.clear, "first.weight", "has no moments"),
+        ("sgd", "optimizer", of(f"{BIAS}|exp_avg", torch.ones(96)), f"{BIAS}|exp_avg", "optimizer"),
+        ("adamw_8bit", "optimizer", without("first.weight|qmap1"), "first.weight|qmap1", "another"),
+        (
+            "adamw_8bit",
+            "optimizer",
+            of("first.weight|absmax1", torch.ones(1)),
+            "first.weight|absmax1",
+            "does not fit",
+        ),
     ],
 )
-def test_tensors_that_do_not_fit_are_refused(tmp_path, optimizer, kind, change, reason):
+def test_tensors_that_do_not_fit_are_refused(tmp_path, optimizer, kind, change, tensor, problem):
+    checkpoint, refused = load_changed(tmp_path, optimizer, kind, change)
+    assert (refused.key, refused.value) == (str(checkpoint), tensor)
+    assert problem in str(refused)
+    assert "--run-dir" in refused.hint
+
+
+def test_a_refused_tensor_is_named_with_what_it_has_and_what_it_needs(tmp_path):
+    _, refused = load_changed(tmp_path, "adamw", "model", of(BIAS, torch.ones(1)))
+    assert "first.bias has shape [1] and needs [96]" in str(refused)
+
+
+def test_values_that_are_not_numbers_are_refused(tmp_path):
+    nan = of(BIAS, torch.full((96,), torch.nan))
+    _, refused = load_changed(tmp_path, "adamw", "model", nan)
+    assert "first.bias in model-00001.safetensors holds values that are not numbers" in str(refused)
+
+
+def load_changed(
+    folder: Path, optimizer: str, kind: str, change: Callable[[dict[str, Any]], Any]
+) -> tuple[Path, CheckpointError]:
+    """Returns a checkpoint with changed tensors that verifies, and why it was not loaded."""
     parameters, adam = build(optimizer)
     learn(parameters, adam, 0)
-    checkpoint = write(tmp_path / "run", parameters, adam)
-    found, found_adam = build(optimizer, seed=1)
+    checkpoint = write(folder / "run", parameters, adam)
+    fresh, fresh_adam = build(optimizer, seed=1)
     rewritten(checkpoint, kind, change)
     verify(checkpoint, resumable=True)
-    with pytest.raises(CheckpointError, match=reason):
-        load(checkpoint, found, found_adam)
+    with pytest.raises(CheckpointError) as caught:
+        load(checkpoint, fresh, fresh_adam)
+    return checkpoint, caught.value
 
 
 def test_a_parameter_that_never_learned_has_no_moments(tmp_path):

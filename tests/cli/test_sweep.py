@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.cli.sweep import cell_names, grid, sweep
+from trainer.cli.grid import cell_names, grid
+from trainer.cli.sweep import sweep
 from trainer.errors import ConfigError, LaunchError
 from trainer.process.run_directory import claim
 from trainer.process.status import Status, read_status

@@ -16,7 +16,7 @@ def train_here() -> Callable[..., Finished]:
 
 
 def _train_here(recipe: Path, directory: Path, *overrides: str, resume: str = "auto") -> Finished:
-    from trainer.cli.commands import train
+    from trainer.cli.train import train
 
     return Finished(directory, train(str(recipe), overrides, directory, resume), "")
 

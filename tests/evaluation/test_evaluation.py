@@ -72,7 +72,7 @@ def test_answers_are_generated_in_the_precision_of_the_loss(
 def test_a_run_that_is_asked_to_stop_generates_no_more_answers(
     values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "ANSWERS_BETWEEN_LOOKS", 2)
+    monkeypatch.setattr(evaluation, "ANSWERS_PER_STOP_CHECK", 2)
     recipe = parse_recipe(values, "phi")
     accelerator = build_accelerator(recipe, tmp_path)
     run = build_run(recipe, accelerator, tmp_path)

@@ -17,7 +17,7 @@ import yaml
 
 def train(name: str, values: dict[str, Any], folder: Path, *, resume: str = "auto") -> None:
     """Trains one run as `trainer train` does."""
-    from trainer.cli.commands import train
+    from trainer.cli.train import train
 
     forget_precision()
     directory = cases.folder_of(folder, name)
@@ -106,7 +106,7 @@ def export(folder: Path, given: argparse.Namespace) -> None:
     from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
     from trainer.assembly.build import build_run
-    from trainer.checkpoints.store import load_weights
+    from trainer.checkpoints.load import load_weights
     from trainer.engines.accelerator import build_accelerator
     from trainer.recipe.reading import parse_recipe
 

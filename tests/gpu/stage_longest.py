@@ -65,6 +65,7 @@ def build_large_run(stage: Stage) -> tuple[Any, Any]:
     The package would draw a random model in 16 bits on the CPU first.
     """
     from trainer.models.load import LoadedModel
+    from trainer.models.output_layer import install_output_layer
     from trainer.models.parameters import trainable_parameters
     from trainer.models.tuning import apply_tuning
     from trainer.optim import build_optimizer
@@ -74,8 +75,10 @@ def build_large_run(stage: Stage) -> tuple[Any, Any]:
     if stage.on_gpu:
         whole = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(CAP / whole, 1.0))
+    base = random_in_4_bits(stage)
+    assert install_output_layer(base) is None
     model = apply_tuning(
-        LoadedModel(random_in_4_bits(stage), head=("lm_head",), fresh=()),
+        LoadedModel(base, head=("lm_head",), fresh=()),
         run.recipe.tuning,
         trains_head=False,
         gradient_checkpointing=True,

@@ -23,6 +23,7 @@ from trainer.metrics.answers import METRICS, answer_metrics
 from trainer.metrics.averages import macro_averages, with_macro_averages
 from trainer.metrics.generation import TEXT_SCORES, generation_scores
 from trainer.metrics.squad import SquadRecord, squad_scores
+from trainer.models.output_layer import install_output_layer
 from trainer.models.output_loss import IGNORED, perplexity, score_tokens
 from trainer.recipe import schema
 from trainer.state import TrainState
@@ -138,6 +139,7 @@ def test_perplexity_is_the_exponential_of_the_loss_of_transformers(kind):
         model = BertForMaskedLM(BertConfig(intermediate_size=8, **numbers, **SMALL)).eval()
         labels[:, ::3] = ids[:, ::3]
         given = labels
+    install_output_layer(model)
     with torch.no_grad():
         scored = score_tokens(model, {"input_ids": ids}, labels)
         loss = model(input_ids=ids, labels=given).loss

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.errors import DataError
-from trainer.metrics.squad import SquadMetrics, SquadRecord, squad_records, squad_scores
+from trainer.metrics.squad import SquadRecord, squad_scores
+from trainer.metrics.squad_module import SquadMetrics
 
 PARTS = (
     "the The AN a cat Cat's Zoë zoe ﬁn İzmir U.S. — _ ß ¿ !! theatre a-n 1,000 ’s the. é e\u0301"
@@ -256,28 +257,31 @@ def reference(identity: str, *answers: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("predictions", "references", "message"),
+    ("predictions", "references", "message", "wrong"),
     [
-        (["a"], ["a", "b"], "question 'b' has no prediction"),
-        (["a", "b", "a"], ["a", "b"], "prediction 'a' comes more than once"),
-        (["a", "b"], ["a", "b", "b"], "question 'b' comes more than once"),
-        (["a", "b", "c"], ["a", "b"], "prediction 'c' belongs to none of the 2 questions"),
+        (["a", "a"], ["a", "b"], "prediction 'a' occurs more than once", "a"),
+        (["a", "b"], ["b", "b"], "question 'b' occurs more than once", "b"),
+        (["a", "c"], ["a", "b"], "prediction 'c' belongs to none of the 2 questions", "c"),
     ],
 )
-def test_predictions_and_questions_must_pair_up(predictions, references, message):
-    with pytest.raises(DataError, match=message):
-        squad_records(
-            [prediction(identity) for identity in predictions],
-            [reference(identity) for identity in references],
+def test_predictions_and_questions_must_pair_up(predictions, references, message, wrong):
+    module = SquadMetrics(keep_in_memory=True)
+    with pytest.raises(DataError, match=message) as raised:
+        module.compute(
+            predictions=[prediction(identity) for identity in predictions],
+            references=[reference(identity) for identity in references],
         )
+    assert (raised.value.key, raised.value.value) == ("id", wrong)
 
 
 def test_records_must_be_one_for_each_question_and_comparable():
     record = SquadRecord("a", [], "")
-    with pytest.raises(DataError, match="prediction 'a' comes more than once"):
+    with pytest.raises(DataError, match="prediction 'a' occurs more than once") as raised:
         squad_scores([record, SquadRecord("b", [], ""), record])
-    with pytest.raises(DataError, match="no_answer_probability of 'n' is NaN"):
+    assert (raised.value.key, raised.value.value) == ("id", "a")
+    with pytest.raises(DataError, match="no_answer_probability of 'n' is NaN") as raised:
         squad_scores([record, SquadRecord("n", [], "", float("nan"))])
+    assert raised.value.key == "no_answer_probability"
 
 
 def test_without_records_there_are_no_scores():

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from export_families import TEXTS
+from tiny_models import tuning_of
 from torch import Tensor, nn
 
 from trainer.errors import TrainerError
 from trainer.models.architecture import build_model_config
 from trainer.models.export import export_adapter, export_model
-from trainer.models.load import Base, load_model
+from trainer.models.load import Base, ModelSpec, load_model
 from trainer.models.positions import num_positions
 from trainer.models.tokenizers.own_tokens import new_tokens
 from trainer.models.tokenizers.tokenizer import load_tokenizer, num_rows
@@ -60,17 +61,19 @@ def export_cell(
         if task == "classification":
             shape.num_labels = 3
         loaded = load_model(
-            settings,
-            shape,
-            auto_model=HEADS[task],
-            tokenizer_size=num_rows(words),
-            mode=mode,
-            frozen_dtype=torch.float32,
-            seed=1,
+            ModelSpec(
+                settings,
+                shape,
+                auto_model=HEADS[task],
+                tokenizer_size=num_rows(words),
+                mode=mode,
+                frozen_dtype=torch.float32,
+                seed=1,
+            )
         )
         tuned: Any = apply_tuning(
             loaded,
-            schema.Tuning(mode=mode, r=4, alpha=8, **tuning),
+            tuning_of(mode, r=4, alpha=8, **tuning),
             trains_head=task in ("classification", "question_answering"),
             gradient_checkpointing=False,
             new_tokens=new_tokens(settings, words, shape.vocab_size),

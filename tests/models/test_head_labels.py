@@ -17,7 +17,7 @@ from transformers import (
 
 from trainer.errors import ConfigError
 from trainer.models.export import merged
-from trainer.models.load import LoadedModel, load_model
+from trainer.models.load import LoadedModel, ModelSpec, load_model
 from trainer.models.tuning import apply_tuning
 from trainer.recipe import schema
 
@@ -71,13 +71,15 @@ def load(
     made.id2label = dict(enumerate(labels))
     made.label2id = {label: row for row, label in enumerate(labels)}
     return load_model(
-        schema.Model(name_or_path=str(folder), **settings),
-        made,
-        auto_model=auto_model,
-        tokenizer_size=40,
-        mode=mode,
-        frozen_dtype=torch.float32,
-        seed=1,
+        ModelSpec(
+            schema.Model(name_or_path=str(folder), **settings),
+            made,
+            auto_model=auto_model,
+            tokenizer_size=40,
+            mode=mode,
+            frozen_dtype=torch.float32,
+            seed=1,
+        )
     )
 
 
@@ -115,7 +117,7 @@ def test_the_export_has_the_order_of_the_recipe(tmp_path: Path) -> None:
     loaded = load(tmp_path / "base", ["positive", "negative", "neutral"], mode="lora")
     expected = logits(loaded.model)
     tuned = apply_tuning(
-        loaded, schema.Tuning(mode="lora"), trains_head=True, gradient_checkpointing=False
+        loaded, schema.AdapterTuning(), trains_head=True, gradient_checkpointing=False
     )
     merged(tuned).save_pretrained(tmp_path / "out")
     again: Any = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import build_config
+from tiny_models import build_config, tuning_of
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from trainer.models.load import load_model
+from trainer.models.load import ModelSpec, load_model
 from trainer.models.parameters import count_parameters, trainable_parameters
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.models.tuning import apply_tuning
@@ -85,15 +85,17 @@ def tiny_llama(tokenizer_folder: Path, mode: str) -> nn.Module:
     )
     tokenizer = load_tokenizer(settings)
     loaded = load_model(
-        settings,
-        build_config(settings, {"num_labels": NUM_LABELS}, tokenizer),
-        auto_model="AutoModelForSequenceClassification",
-        tokenizer_size=len(tokenizer),
-        mode=mode,
-        frozen_dtype=torch.float32,
-        seed=1,
+        ModelSpec(
+            settings,
+            build_config(settings, {"num_labels": NUM_LABELS}, tokenizer),
+            auto_model="AutoModelForSequenceClassification",
+            tokenizer_size=len(tokenizer),
+            mode=mode,
+            frozen_dtype=torch.float32,
+            seed=1,
+        )
     )
-    tuning = schema.Tuning(mode=mode, r=RANK)
+    tuning = tuning_of(mode, r=RANK)
     return apply_tuning(loaded, tuning, trains_head=True, gradient_checkpointing=False)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoConfig
 
 from trainer.errors import ConfigError
-from trainer.models.load import LoadedModel, load_model
+from trainer.models.load import LoadedModel, ModelSpec, load_model
 from trainer.models.span_head import ensure_span_head
 from trainer.recipe import schema
 
@@ -63,13 +63,15 @@ def load(folder: Path, auto_model: str = CLASSIFIER, *, mode: str = "full") -> L
     if auto_model == SPAN:
         ensure_span_head(stored)
     return load_model(
-        schema.Model(name_or_path=str(folder)),
-        stored,
-        auto_model=auto_model,
-        tokenizer_size=40,
-        mode=mode,
-        frozen_dtype=torch.float32,
-        seed=1,
+        ModelSpec(
+            schema.Model(name_or_path=str(folder)),
+            stored,
+            auto_model=auto_model,
+            tokenizer_size=40,
+            mode=mode,
+            frozen_dtype=torch.float32,
+            seed=1,
+        )
     )
 
 

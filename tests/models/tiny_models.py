@@ -1,13 +1,15 @@
 """Small models of each architecture, made on the spot and loaded as the package loads any other."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from transformers import AutoModel
 
 from trainer.models.architecture import build_model_config
-from trainer.models.load import LoadedModel, load_model
+from trainer.models.load import LoadedModel, ModelSpec, load_model
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.recipe import schema
 
@@ -56,6 +58,12 @@ def save_backbones(
     return {name: root / name for name in numbers}
 
 
+def tuning_of(mode: str, **settings: Any) -> schema.Tuning:
+    """Returns the tuning section of a recipe, in which modes without adapters ignore their keys."""
+    section: TypeAdapter[schema.Tuning] = TypeAdapter(schema.Tuning)
+    return section.validate_json(json.dumps({"mode": mode, **settings}))
+
+
 def build_config(settings: schema.Model, values: dict[str, Any], tokenizer: Any) -> Any:
     """Returns the configuration of a model with the values that a task gives it."""
     made = build_model_config(settings, tokenizer)
@@ -75,12 +83,14 @@ def load(
     """Returns a classifier with the configuration `values`, before tuning, and its tokenizer."""
     tokenizer = load_tokenizer(settings)
     loaded = load_model(
-        settings,
-        build_config(settings, values, tokenizer),
-        auto_model="AutoModelForSequenceClassification",
-        tokenizer_size=len(tokenizer),
-        mode=mode,
-        frozen_dtype=dtype,
-        seed=seed,
+        ModelSpec(
+            settings,
+            build_config(settings, values, tokenizer),
+            auto_model="AutoModelForSequenceClassification",
+            tokenizer_size=len(tokenizer),
+            mode=mode,
+            frozen_dtype=dtype,
+            seed=seed,
+        )
     )
     return loaded, tokenizer

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from trainer.checkpoints.record import read_record, verify, write_record
-from trainer.checkpoints.shards import fingerprint
+from trainer.checkpoints.record import fingerprint, read_record, verify, write_record
 from trainer.checkpoints.store import CheckpointStore
 from trainer.cli.app import main
 from trainer.errors import CheckpointError, RunDirectoryError
@@ -34,10 +33,10 @@ def publish(store: CheckpointStore, step: int, **state: Any) -> Path:
     write_record(
         folder,
         state=TrainState(step=step, **state),
-        loss_scale=None,
-        order_digest="",
-        launch={},
         ends_epoch=False,
+        loss_scale=None,
+        metrics={},
+        facts={"order_digest": "", "launch": {}},
     )
     sums = {file.name: fingerprint(file) for file in folder.iterdir()}
     return store.publish(folder, step, sums)
@@ -164,7 +163,7 @@ def test_a_manifest_names_files_beside_it_only(tmp_path, name):
     manifest["files"][name] = {"bytes": 1, "sha256": ""}
     manifest.pop("checksum")
     (checkpoint / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError, match="is no file in it"):
+    with pytest.raises(CheckpointError, match="is not a file in it"):
         verify(checkpoint)
 
 
@@ -196,7 +195,7 @@ def test_lines_are_those_that_a_checkpoint_remembers(tmp_path):
     assert len(known_lines(file, memory)) == 3
     for changed in (first[1:], [first[0], line(7), first[2]]):
         file.write_text("".join(f"{one}\n" for one in changed))
-        with pytest.raises(RunDirectoryError, match="remove it to go on without"):
+        with pytest.raises(RunDirectoryError, match="remove it to continue without"):
             lines_at(file, state, memory)
         assert known_lines(file, memory) == []
 

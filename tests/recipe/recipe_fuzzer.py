@@ -292,7 +292,7 @@ def use(file: Path, overrides: tuple[str, ...] = (), *, train: Path | None = Non
 
 def train_here(file: Path, overrides: tuple[str, ...], directory: Path) -> None:
     """Trains in this process; a run that ends without results.json is an error."""
-    from trainer.cli.commands import train
+    from trainer.cli.train import train
 
     code = train(str(file), overrides, directory, "auto")
     results = json.loads((directory / "results.json").read_text("utf-8"))

@@ -5,10 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from trainer.metrics.classification import from_confusion
+from trainer.metrics.classification import from_counts
 from trainer.report.diagnosis import diagnose
 
 LABELS = ["a", "b", "c"]
+
+
+def from_confusion(confusion: np.ndarray, labels: list[str]) -> dict[str, object]:
+    return from_counts(confusion.diagonal(), confusion.sum(0), confusion.sum(1), labels)
 
 
 def findings(confusion: list[list[int]], loss: float = 0.3) -> list[str]:

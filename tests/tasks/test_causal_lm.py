@@ -13,6 +13,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from trainer.data.encoded import PreparedSplit, prepare
 from trainer.errors import ConfigError
+from trainer.models.output_layer import install_output_layer
 from trainer.models.tokenizers.tokenizer import load_tokenizer
 from trainer.recipe import schema
 from trainer.recipe.reading import parse_recipe
@@ -106,6 +107,7 @@ def test_packed_is_unpacked(name, attention, tmp_path):
     packed_task, _, _ = build(name, tmp_path, packing=True)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(model_config, attn_implementation=attention).train()
+    install_output_layer(model)
     alone = encoded(task, given(), "alone")
     packed = encoded(packed_task, given(), "packed")
     assert len(packed) < len(alone) / 2
@@ -125,6 +127,7 @@ def test_without_the_mask_packed_examples_would_see_each_other(tmp_path):
     task, _, model_config = build("gpt2", tmp_path, packing=True)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(model_config).eval()
+    install_output_layer(model)
     split = encoded(task, given(), "packed")
     batch = task.collate(split, np.arange(1), epoch=0)
     with torch.no_grad():
@@ -239,6 +242,7 @@ def test_half_precision_keeps_packed_examples_apart(tmp_path):
     task, _, model_config = build("llama", tmp_path, packing=True)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(model_config).eval()
+    install_output_layer(model)
     batch = task.collate(encoded(task, given(), "packed"), np.arange(2), epoch=0)
     with torch.no_grad():
         full, _ = task.loss_sums(model, batch.inputs, batch.targets)

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from trainer.data.encoded import PreparedSplit, Summary, prepare
 from trainer.errors import ConfigError, DataError
+from trainer.models.output_layer import install_output_layer
 from trainer.models.output_loss import IGNORED
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.recipe import schema
@@ -325,6 +326,7 @@ def test_metrics_are_over_all_masked_tokens_however_they_were_batched(tokenizer,
     torch.manual_seed(1)
     numbers = transformers.BertConfig(vocab_size=len(tokenizer), **SIZES)
     model = getattr(transformers, made.auto_model).from_config(numbers).eval()
+    install_output_layer(model)
     total = torch.zeros(made.num_statistics, dtype=torch.float64)
     nll, right, hits = list[float](), list[bool](), list[bool]()
     cuts = np.split(np.arange(len(prepared)), [1, 4, 12, 13, 25])  # of different sizes

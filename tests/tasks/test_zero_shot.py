@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from trainer.data.encoded import PreparedSplit, Summary, prepare
 from trainer.errors import ConfigError
 from trainer.models.architecture import build_model_config
+from trainer.models.output_layer import install_output_layer
 from trainer.models.tokenizers.special_tokens import TextTokenizer
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.recipe import schema
@@ -67,6 +68,7 @@ def build(folder: Path, kind: str) -> tuple[Any, Any, Any]:
     model_config = build_model_config(settings, tokenizer)
     torch.manual_seed(1)
     made = transformers.AutoModelForCausalLM.from_config(model_config).eval()
+    install_output_layer(made)
     return tokenizer, model_config, made
 
 

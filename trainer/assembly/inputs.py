@@ -50,7 +50,9 @@ class Inputs:
     """What a reader of the results should know of the data."""
 
 
-def build_inputs(recipe: Recipe, directory: Path | None) -> Inputs:
+def build_inputs(
+    recipe: Recipe, directory: Path | None, other_rows: "Mapping[str, Dataset] | None" = None
+) -> Inputs:
     """Returns the inputs of a recipe, from the caches where they are there.
 
     A tokenizer that is trained here is also kept in the run directory, where there is one. Raises
@@ -59,6 +61,7 @@ def build_inputs(recipe: Recipe, directory: Path | None) -> Inputs:
     check_origin(recipe.model)
     kind = task_of(recipe)
     rows, left_out = load_splits(recipe.data)
+    rows |= other_rows or {}
     rows, unlabelled = lacks_column(kind.target, kind.columns(recipe), rows)
     for name, part in rows.items():
         columns = kind.columns_in(recipe, part.column_names)

@@ -10,7 +10,7 @@ from trainer.assembly.inputs import Inputs, build_inputs, check_mode
 from trainer.assembly.memory_advice import recipe_memory
 from trainer.data.encoded import PreparedSplit
 from trainer.files.cache import cache_folder
-from trainer.models.load import load_model
+from trainer.models.load import ModelSpec, fetch_model
 from trainer.models.tokenizers.tokenizer import num_rows
 from trainer.recipe.schema import Model, Recipe, TrainedTokenizer
 
@@ -42,7 +42,7 @@ def fetch_weights(recipe: Recipe, inputs: Inputs) -> list[str]:
     if inputs.task.zero_shot is not None:
         kinds.append("AutoModelForCausalLM")  # which also reads generation_config.json
     for kind in kinds:
-        loaded = load_model(
+        spec = ModelSpec(
             recipe.model,
             inputs.model_config,
             auto_model=kind,
@@ -50,9 +50,8 @@ def fetch_weights(recipe: Recipe, inputs: Inputs) -> list[str]:
             mode="full",  # 4-bit and 8-bit weights are made of the same files
             frozen_dtype=torch.float32,
             seed=recipe.seed,
-            fetch_only=True,
         )
-        notes += loaded.notes
+        notes += fetch_model(spec).notes
     return notes
 
 

@@ -1,4 +1,4 @@
-"""The disk that a run needs: estimated, and refused before the first step where it cannot fit."""
+"""The disk space of a run: estimated before its first step, and refused if it cannot fit."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 MOMENTS_8BIT_FROM = 4096
-"""Weights of the smallest tensor whose moments bitsandbytes keeps in 8 bits."""
+"""Number of weights from which bitsandbytes keeps the moments of a tensor in 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,14 @@ class CheckpointSize:
 
     @property
     def total(self) -> int:
+        """Bytes of a checkpoint that a run can resume from."""
         return self.weights + self.moments
 
 
 def checkpoint_size(
     parameters: Iterable["nn.Parameter"], optimizer: schema.Optimizer
 ) -> CheckpointSize:
-    """Returns what a checkpoint of the parameters that learn takes, before an engine shards them.
+    """Returns the size of a checkpoint of trainable parameters that no engine has sharded yet.
 
     Weights are saved in fp32, and moments as the optimizer keeps them.
     """
@@ -50,28 +51,33 @@ def check_disk_space(
     num_epochs: int,
     model_bytes: int,
 ) -> str:
-    """Returns, as a sentence, what a run is about to need on the disk, and what is free.
+    """Returns a clause on what a run needs in its directory, and what is free.
 
-    The checkpoints that it has already count as there. Raises CheckpointError where it cannot fit.
+    Checkpoints that exist already count as part of what it needs. Raises CheckpointError if it
+    cannot fit.
     """
     num_light = settings.keep_best + settings.every_epoch * num_epochs
-    whole = (settings.keep_last + 1) * size.total  # one more while it is written
-    needed = whole + num_light * size.weights + model_bytes
-    there = sum(map(bytes_in, (directory / "checkpoints").glob("step-*")))
+    resumable = (settings.keep_last + 1) * size.total  # one more while it is written
+    needed = resumable + num_light * size.weights + model_bytes
+    existing = sum(map(bytes_in, (directory / "checkpoints").glob("step-*")))
     free = shutil.disk_usage(directory).free
-    if needed - there > free:
+    if needed - existing > free:
         raise CheckpointError(
-            f"this run needs about {format_bytes(needed - there)} more in {directory}, for "
+            f"this run needs about {format_bytes(needed - existing)} more in {directory}, for "
             f"{settings.keep_last + 1} checkpoints of {format_bytes(size.total)} at a time and the "
-            f"model of {format_bytes(model_bytes)}, and {format_bytes(free)} are free; free space, "
-            f"lower checkpoint.keep_last, or choose another --run-dir"
+            f"model of {format_bytes(model_bytes)}, and {format_bytes(free)} are free",
+            key="checkpoint.keep_last",
+            value=settings.keep_last,
+            hint="free space, lower checkpoint.keep_last, or choose another --run-dir",
         )
-    sizes = [format_bytes(number) for number in (size.total, needed, free)]
-    return f"checkpoints of {sizes[0]}, {sizes[1]} in all, {sizes[2]} free"
+    return (
+        f"checkpoints of {format_bytes(size.total)}, {format_bytes(needed)} in all, "
+        f"{format_bytes(free)} free"
+    )
 
 
 def bytes_in(folder: Path) -> int:
-    """Returns the bytes of all files in a folder, of which some may be going meanwhile."""
+    """Returns the bytes of all files below a folder; files may disappear meanwhile."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:
@@ -85,5 +91,5 @@ def _moment_bytes(num_weights: int, optimizer: schema.Optimizer) -> int:
         return 4 * num_weights if optimizer.momentum else 0
     if optimizer.name == "adamw" or num_weights < MOMENTS_8BIT_FROM:
         return 8 * num_weights
-    # Two moments of a byte, their scales for each 256 weights, and two tables of 256 values.
+    # Two moments of one byte, each with a scale per 256 weights and a table of 256 values.
     return 2 * (num_weights + 4 * -(-num_weights // 256) + 4 * 256)

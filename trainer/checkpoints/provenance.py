@@ -1,4 +1,4 @@
-"""What a checkpoint was made with: rows, tokens and recipe, compared before it is used again."""
+"""Provenance: the rows, tokens and recipe of a checkpoint, compared before it is used again."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,11 +13,11 @@ from trainer.recipe.schema import Recipe
 from trainer.wording import excerpt
 
 MAY_MOVE = ("data.source.", "model.name_or_path", "model.revision", "model.tokenizer")
-"""Keys of places: what lies there is compared by its content."""
+"""Keys that name places. What was read there is compared by its content instead."""
 
 
 def made_with(recipe: Recipe, splits: Mapping[str, PreparedSplit]) -> dict[str, Any]:
-    """Returns hashes of the rows and tokens of each split, and the recipe by dotted key."""
+    """Returns hashes of the rows and tokens of each split (`digests`), and the `recipe` by key."""
     digests = {name: dict(split.digests) for name, split in splits.items()}
     return {"digests": digests, "recipe": flatten(recipe.model_dump(mode="json"))}
 
@@ -29,18 +29,21 @@ def check_made_with(
     splits: Mapping[str, PreparedSplit],
     used: Iterable[str],
 ) -> None:
-    """Raises CheckpointError where the recipe, or one of the `used` splits, is another now.
+    """Raises CheckpointError if the recipe, or one of the `used` splits, has changed since.
 
     What an older version did not write into `record` is not compared.
     """
     now = made_with(recipe, splits)
-    free = (*MAY_DIFFER, *MAY_MOVE, *LENGTH, PATIENCE)
+    may_differ = (*MAY_DIFFER, *MAY_MOVE, *LENGTH, PATIENCE)
     for key, value in now["recipe"].items():
         old = record["recipe"].get(key, value)
-        if old != value and not key.startswith(free):
+        if old != value and not key.startswith(may_differ):
             raise CheckpointError(
                 f"{checkpoint} was made with {key}={excerpt(repr(old), 60)}, and config.yaml of "
-                f"its run says {excerpt(repr(value), 60)}; restore that file"
+                f"its run says {excerpt(repr(value), 60)}",
+                key=key,
+                value=value,
+                hint="restore that file",
             )
     for split in used:
         old, new = record["digests"].get(split), now["digests"].get(split, {})
@@ -50,5 +53,8 @@ def check_made_with(
             if old.get(what, new.get(what)) != new.get(what):
                 raise CheckpointError(
                     f"the {what} of the {split} split are not those that {checkpoint} was made "
-                    f"with: {cause} changed; give the run what it had, or choose another --run-dir"
+                    f"with: {cause} changed",
+                    key=split,
+                    value=what,
+                    hint="give the run the same data and tokenizer, or choose another --run-dir",
                 )

@@ -1,80 +1,99 @@
-"""What a checkpoint says of itself: the manifest of its files, and the numbers of the run."""
+"""What a checkpoint says about itself: the manifest of its files, and the record of the run."""
 
+import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.checkpoints.shards import fingerprint
 from trainer.errors import CheckpointError
 from trainer.files.durable import flush, write_text
-from trainer.files.plain import is_changed, read_json, reason, sealed, write_new
+from trainer.files.plain import is_changed, open_plain, read_json, reason, sealed, write_new
 from trainer.state import TrainState
 from trainer.wording import excerpt, listed
 
 MANIFEST, RECORD = "manifest.json", "state.json"
-NAMED = re.compile(r"(?:\.replaced-(?=.*-)|step-(?!.*-))([0-9]{8})(?:-.+)?")
-"""Names of checkpoints, and of those that a run which died was about to replace."""
+NAME = re.compile(r"(?:\.replaced-(?=.*-)|step-(?!.*-))([0-9]{8})(?:-.+)?")
+"""Folder names of checkpoints, and of those that a run was replacing when it died."""
+
+Fingerprint = dict[str, int | str]
+"""Size and checksum of a file: `bytes` and `sha256`."""
+
+
+def fingerprint(file: Path) -> Fingerprint:
+    """Returns size and checksum of a file; raises OSError for anything but a plain file."""
+    with open_plain(file) as opened:
+        return {
+            "bytes": os.fstat(opened.fileno()).st_size,
+            "sha256": hashlib.file_digest(opened, "sha256").hexdigest(),
+        }
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
-    """Returns what a checkpoint says of itself: `files` with fingerprints, and `resumable`.
+    """Returns the manifest of a checkpoint: `files` with their fingerprints, and `resumable`.
 
-    Raises CheckpointError where it says nothing, or what no run has written.
+    Raises CheckpointError if there is none, or none that a run can have written.
     """
     try:
         manifest = read_json(checkpoint / MANIFEST)
         if not isinstance(manifest, dict):
-            raise ValueError(f"{MANIFEST} is no mapping")
+            raise ValueError(f"{MANIFEST} is not a mapping")
         if "resumable" not in manifest:
-            raise CheckpointError(f"{checkpoint} was written by an older version, in another form")
+            raise CheckpointError(
+                f"{checkpoint} was written by an older version, in another format",
+                key=str(checkpoint),
+            )
         if is_changed(manifest):
             raise ValueError(f"{MANIFEST} was changed after it was written")
         files = manifest.get("files")
         if not isinstance(files, dict) or not isinstance(manifest["resumable"], bool):
-            raise ValueError(f"{MANIFEST} is of another form")
+            raise ValueError(f"{MANIFEST} has another format")
         for name, expected in files.items():
             if Path(name).name != name or name in ("", ".."):
-                raise ValueError(f"{MANIFEST} names {excerpt(name, 60)}, which is no file in it")
+                raise ValueError(f"{MANIFEST} names {excerpt(name, 60)}, which is not a file in it")
             if not _is_fingerprint(expected):
                 raise ValueError(f"{MANIFEST} has no size and checksum of {excerpt(name, 60)}")
         if RECORD not in files:
             raise ValueError(f"{MANIFEST} does not list {RECORD}")
     except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{checkpoint} is no complete checkpoint: {excerpt(_named(error), 200)}"
-        ) from error
+        raise _incomplete(checkpoint, error) from error
     return {"resumable": manifest["resumable"], "files": dict(files)}
 
 
-def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+def write_manifest(folder: Path, files: Mapping[str, Fingerprint], *, resumable: bool) -> None:
+    """Writes the manifest of a checkpoint, and returns once it is on the disk."""
+    manifest = {"resumable": resumable, "files": dict(files)}
     write_text(folder / MANIFEST, json.dumps(sealed(manifest), indent=2))
     flush(folder / MANIFEST)
 
 
 def verify(checkpoint: Path, *, resumable: bool = False) -> None:
-    """Raises CheckpointError unless each file has the size and the checksum of the manifest, and
-    the numbers are those of the step that names the folder.
+    """Raises CheckpointError unless every file has the size and checksum of the manifest, and the
+    record is of the step that names the folder.
 
-    With `resumable`, also where it holds weights only.
+    With `resumable`, also if the checkpoint holds weights only.
     """
     manifest = read_manifest(checkpoint)
     try:
         files = manifest["files"].items()
-        wrong = [name for name, expected in files if fingerprint(checkpoint / name) != expected]
+        changed = [name for name, expected in files if fingerprint(checkpoint / name) != expected]
     except OSError as error:
+        raise _incomplete(checkpoint, error) from error
+    if changed:
         raise CheckpointError(
-            f"{checkpoint} is no complete checkpoint: {excerpt(_named(error), 200)}"
-        ) from error
-    if wrong:
-        raise CheckpointError(f"{checkpoint} was changed after it was written: {listed(wrong, 3)}")
+            f"{checkpoint} was changed after it was written: {listed(changed, 3)}",
+            key=str(checkpoint),
+            value=changed,
+        )
     read_record(checkpoint)
     if resumable and not manifest["resumable"]:
         raise CheckpointError(
-            f"{checkpoint} holds weights only, for moments are kept of the last ones; no run goes "
-            f"on from it"
+            f"{checkpoint} holds weights only, because moments are kept for the last checkpoints "
+            f"alone; no run can resume from it",
+            key=str(checkpoint),
         )
 
 
@@ -82,52 +101,55 @@ def write_record(
     folder: Path,
     *,
     state: TrainState,
-    loss_scale: Mapping[str, float] | None,
-    order_digest: str,
-    launch: Mapping[str, Any],
     ends_epoch: bool,
-    **written_with: Any,
+    loss_scale: Mapping[str, float] | None,
+    metrics: Mapping[str, Any],
+    facts: Mapping[str, Any],
 ) -> None:
-    """Writes the numbers of a checkpoint, and what it was `written_with`, to compare it later."""
+    """Writes the record of a checkpoint, and returns once it is on the disk.
+
+    `metrics` is what metrics.jsonl held so far. `facts` describe the run and are compared when it
+    resumes; `order_digest` and `launch` are among them.
+    """
     record = {
         "state": state.as_dict(),
-        "order_digest": order_digest,
-        "launch": dict(launch),
-        "loss_scale": loss_scale,
         "ends_epoch": ends_epoch,
-        **written_with,
+        "loss_scale": loss_scale,
+        "metrics": dict(metrics),
+        **facts,
     }
     write_new(folder / RECORD, json.dumps(sealed(record), indent=2))
     flush(folder / RECORD)
 
 
 def read_record(checkpoint: Path) -> dict[str, Any]:
-    """Returns the numbers of a checkpoint.
+    """Returns the record of a checkpoint, with each key that `write_record` writes.
 
-    Raises CheckpointError unless they can be those of a run at the step that names the folder.
+    Raises CheckpointError unless a run can have written it at the step that names the folder.
     """
     file = checkpoint / RECORD
     try:
         record = read_json(file)
         if not isinstance(record, dict):
-            raise ValueError("it is no mapping")
+            raise ValueError("it is not a mapping")
         if is_changed(record):
             raise ValueError("it was changed after it was written")
         state = TrainState.of(record.get("state"))
-        named = NAMED.fullmatch(checkpoint.name)
+        named = NAME.fullmatch(checkpoint.name)
         if named is None or int(named[1]) != state.step:
             raise ValueError(f"it is of step {state.step}, and the folder's name is of another")
         for key, kind in (("order_digest", str), ("launch", dict), ("ends_epoch", bool)):
             if not isinstance(record.get(key), kind):
-                raise ValueError(f"{key} is missing or of another form")
-        for key in ("digests", "recipe", "metrics"):  # which older versions do not write
+                raise ValueError(f"{key} is missing or has another format")
+        for key in ("digests", "recipe", "metrics"):  # older versions do not write these
             if not isinstance(record.setdefault(key, {}), dict):
-                raise ValueError(f"{key} is of another form")
-        if record.get("loss_scale") is not None and not _is_loss_scale(record["loss_scale"]):
-            raise ValueError("loss_scale is of another form")
+                raise ValueError(f"{key} has another format")
+        scale = record.setdefault("loss_scale", None)
+        if scale is not None and not _is_loss_scale(scale):
+            raise ValueError("loss_scale has another format")
     except (OSError, ValueError) as error:
         why = excerpt(reason(error), 200)
-        raise CheckpointError(f"{file} cannot be read: {why}") from error
+        raise CheckpointError(f"{file} cannot be read: {why}", key=str(file)) from error
     return record
 
 
@@ -141,12 +163,14 @@ def _is_fingerprint(value: Any) -> bool:
 def _is_loss_scale(value: Any) -> bool:
     if not isinstance(value, dict) or value.keys() != {"scale", "steps"}:
         return False
-    numbers = [one for one in value.values() if type(one) in (int, float) and math.isfinite(one)]
-    return len(numbers) == 2 and value["scale"] > 0 and value["steps"] >= 0
+    finite = all(type(v) in (int, float) and math.isfinite(v) for v in value.values())
+    return finite and value["scale"] > 0 and value["steps"] >= 0
 
 
-def _named(error: OSError | ValueError) -> str:
-    """Returns what is wrong with a file of a checkpoint, and which one it is."""
+def _incomplete(checkpoint: Path, error: OSError | ValueError) -> CheckpointError:
+    why = reason(error)
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{Path(str(error.filename)).name}: {reason(error)}"
-    return reason(error)
+        why = f"{Path(str(error.filename)).name}: {why}"
+    return CheckpointError(
+        f"{checkpoint} is not a complete checkpoint: {excerpt(why, 200)}", key=str(checkpoint)
+    )

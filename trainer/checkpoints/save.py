@@ -1,35 +1,29 @@
-"""Saves a run: every rank writes its files, and the main process publishes what is complete."""
+"""Saving: every rank writes its shards, and the main process publishes the complete checkpoint."""
 
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
-from safetensors import SafetensorError
 from torch import nn
 
 from trainer.checkpoints.disk_space import CheckpointSize
-from trainer.checkpoints.record import RECORD, write_record
-from trainer.checkpoints.shards import Fingerprint, ShardWriter, fingerprint
+from trainer.checkpoints.record import RECORD, Fingerprint, fingerprint, write_record
+from trainer.checkpoints.shards import ShardWriter
 from trainer.checkpoints.store import CheckpointStore
-from trainer.distributed.collectives import on_main
+from trainer.distributed.collectives import gather_on_main, on_main
 from trainer.engines.loss_scale import loss_scale
 from trainer.engines.portable_state import Parameters, full_moments, full_weights
-from trainer.errors import CheckpointError, DivergedError
-from trainer.files.file_errors import remedy
+from trainer.errors import DivergedError
 from trainer.recipe.schema import Checkpoint
 from trainer.state import TrainState
-from trainer.wording import excerpt
-
-Result = TypeVar("Result")
 
 BYTES_PER_SECOND = 100e6
-"""Of a slow disk, to guess how long the first save takes."""
+"""Speed of a slow disk, for a guess at how long the first checkpoint takes."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +36,7 @@ class _Pending:
 
 
 class Saver:
-    """Saves checkpoints one after the other: while training waits, or in the background."""
+    """Saves one checkpoint after the other, either while training waits or in the background."""
 
     def __init__(
         self,
@@ -58,7 +52,7 @@ class Saver:
         facts: Mapping[str, Any],
         metrics: Callable[[], dict[str, Any]],
     ) -> None:
-        """`facts` go into every record as they are; `metrics` gives what is to be remembered of
+        """`facts` describe the run in every record. `metrics` returns what a record remembers of
         metrics.jsonl, and is called on the main process only."""
         self._accelerator = accelerator
         self._store = store
@@ -76,36 +70,29 @@ class Saver:
 
     @property
     def reserve(self) -> float:
-        """Seconds that a stop has to leave for saving: those of the longest save so far, at first a
-        guess, and half as many; in the background one may have just begun."""
+        """Seconds to leave for saving before a time limit: one and a half times the longest save.
+
+        In the background one more, which may have just begun. Before the first save it is a guess.
+        """
         save = self._expected if self._longest is None else self._longest
         return (2.5 if self._in_background else 1.5) * save
 
-    def save(self, state: TrainState, *, ends_epoch: bool) -> None:
-        """Begins a checkpoint, and publishes it unless it is written in the background.
+    @property
+    def busy(self) -> bool:
+        """Whether this rank still writes."""
+        return self._pending is not None and self._pending.writer.busy
 
-        Every rank calls it. Raises CheckpointError, on every rank, where one cannot write; earlier
+    def save(self, state: TrainState, *, ends_epoch: bool) -> None:
+        """Writes a checkpoint and publishes it; in the background, only begins to write it.
+
+        Every rank calls it. Raises CheckpointError on every rank if one cannot write. Earlier
         checkpoints stay as they are.
         """
         self.finish()
-        started, accelerator = time.monotonic(), self._accelerator
-
-        def stage() -> Path:
-            folder = self._store.stage(state.step)
-            write_record(
-                folder,
-                state=state,
-                loss_scale=loss_scale(self._objective, self._scaler),
-                ends_epoch=ends_epoch,
-                metrics=self._metrics(),
-                **self._facts,
-            )
-            return folder
-
-        folder = on_main(accelerator, self._told(state.step, stage))
-        writer = ShardWriter(
-            folder, accelerator.process_index, accelerator.num_processes, self._in_background
-        )
+        started = time.monotonic()
+        folder = on_main(self._accelerator, lambda: self._stage(state, ends_epoch))
+        rank, num_ranks = self._accelerator.process_index, self._accelerator.num_processes
+        writer = ShardWriter(folder, rank, num_ranks, self._in_background)
         self._pending = _Pending(state, writer, started)
         writer.write("model", full_weights(self._objective, self._parameters))
         moments = full_moments(self._objective, self._optimizer, self._parameters)
@@ -113,40 +100,29 @@ class Saver:
         if not self._in_background:
             self.finish()
 
-    @property
-    def busy(self) -> bool:
-        """Whether this rank is still writing."""
-        return self._pending is not None and self._pending.writer.busy
-
     def finish(self) -> None:
-        """Waits for all ranks, publishes what they wrote and removes what is kept no longer."""
+        """Publishes the checkpoint that is being written, if any, once all ranks have written it.
+
+        Every rank calls it. Raises CheckpointError on every rank if one could not write.
+        """
         pending = self._pending
         if pending is None:
             return
-        written, error = pending.writer.result()
+        files, error = pending.writer.result()
         self._pending = None
         published = time.monotonic()
-        reported: list[tuple[dict[str, Fingerprint], str | None]] = gather_object(
-            [(written, None if error is None else str(error))]
-        )
-
-        def publish() -> None:
-            for _, problem in reported:
-                if problem is not None:
-                    raise OSError(problem)
-            files = {name: sums for shards, _ in reported for name, sums in shards.items()}
-            step = pending.state.step
-            files[RECORD] = fingerprint(pending.writer.folder / RECORD)
-            self._store.publish(pending.writer.folder, step, files)
-            self._store.prune(self._settings, pending.state.best_step)
-
-        on_main(self._accelerator, self._told(pending.state.step, publish))
+        written = gather_on_main(self._accelerator, (files, None if error is None else str(error)))
+        on_main(self._accelerator, lambda: self._publish(pending, written))
         writing = pending.writer.last_written - pending.started
         self._longest = max(self._longest or 0.0, writing + time.monotonic() - published)
 
     @contextmanager
     def closing(self) -> Generator[None]:
-        """Publishes what is being written where all ranks diverge, else lets it go on errors."""
+        """Ends what is being written if the body raises.
+
+        DivergedError is raised on every rank, so the pending checkpoint can be published; after any
+        other error it is abandoned.
+        """
         try:
             yield
         except DivergedError:
@@ -157,20 +133,29 @@ class Saver:
                 self._pending.writer.abandon()
             raise
 
-    def _told(self, step: int, work: Callable[[], Result]) -> Callable[[], Result]:
-        """Returns work whose failure to write is a CheckpointError that says how to go on."""
+    def _stage(self, state: TrainState, ends_epoch: bool) -> Path:
+        """Returns a staged checkpoint that holds its record."""
+        with self._store.writing(state.step):
+            folder = self._store.stage(state.step)
+            write_record(
+                folder,
+                state=state,
+                ends_epoch=ends_epoch,
+                loss_scale=loss_scale(self._objective, self._scaler),
+                metrics=self._metrics(),
+                facts=self._facts,
+            )
+        return folder
 
-        def told() -> Result:
-            try:
-                return work()
-            except (OSError, SafetensorError) as error:
-                self._store.recover()
-                kept = self._store.steps()
-                resumed = f"resumes from step {kept[-1]}" if kept else "starts anew"
-                raise CheckpointError(
-                    f"the checkpoint of step {step} cannot be written to "
-                    f"{excerpt(self._store.folder, 150)} ({excerpt(error, 120)}): "
-                    f"{remedy(error, self._store.folder)}; a later command {resumed}"
-                ) from error
-
-        return told
+    def _publish(
+        self, pending: _Pending, written: list[tuple[dict[str, Fingerprint], str | None]]
+    ) -> None:
+        """Publishes what the ranks have `written`: fingerprints by file, and what failed."""
+        step, folder = pending.state.step, pending.writer.folder
+        with self._store.writing(step):
+            for _, problem in written:
+                if problem is not None:
+                    raise OSError(problem)
+            shards = {name: sums for files, _ in written for name, sums in files.items()}
+            self._store.publish(folder, step, {**shards, RECORD: fingerprint(folder / RECORD)})
+            self._store.prune(self._settings, pending.state.best_step)

@@ -1,38 +1,87 @@
-"""Whether the tensors of a checkpoint are those that a model and its optimizer need."""
+"""Saved tensors: read by name, and compared with what a model and its optimizer need."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from trainer.checkpoints.shards import SavedTensors
 from trainer.engines.portable_state import Parameters, base_optimizer
 from trainer.engines.sharding import whole_weight
 from trainer.errors import CheckpointError
 
 Kind = tuple[tuple[int, ...], str]
-"""Shape and type of a tensor, such as F32."""
+"""Shape and type of a tensor, the type as safetensors names it, such as F32."""
 TYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64"}
 BLOCK = 256
-"""Weights for which an 8-bit optimizer keeps one scale, and values of its tables."""
+"""Number of weights that share one scale in an 8-bit optimizer, and size of its tables."""
 SMALL = 4096
-"""Weights below which it keeps moments in 32 bits."""
+"""Number of weights below which it keeps moments in 32 bits."""
+
+
+class SavedTensors(Mapping[str, Tensor]):
+    """The tensors of some safetensors files by name; each is read when it is asked for.
+
+    Reading raises OSError or SafetensorError, also for a tensor with values that are not numbers.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        """Raises OSError or SafetensorError for a file that cannot be read."""
+        self._places: dict[str, Path] = {}
+        for path in files:
+            with safe_open(path, framework="pt") as file:
+                for name in sorted(file.keys()):
+                    if name in self._places:
+                        raise SafetensorError(f"{name} is in {self._places[name].name}, too")
+                    self._places[name] = path
+        self._path: Path | None = None
+        self._file: Any = None
+
+    def __getitem__(self, name: str) -> Tensor:
+        path = self._places[name]
+        if path != self._path:  # what was read of a file takes memory until the file is closed
+            self._path, self._file = path, safe_open(path, framework="pt")
+        # A copy: without it the tensor would be a view into the file.
+        tensor = self._file.get_tensor(name).clone()
+        if tensor.is_floating_point() and tensor.isnan().any():
+            raise SafetensorError(f"{name} in {path.name} holds values that are not numbers")
+        return tensor
+
+    def kinds(self) -> dict[str, Kind]:
+        """Returns shape and type of each tensor without reading the tensors."""
+        kinds: dict[str, Kind] = {}
+        for path in dict.fromkeys(self._places.values()):
+            with safe_open(path, framework="pt") as file:
+                for name in sorted(file.keys()):
+                    part = file.get_slice(name)
+                    kinds[name] = tuple(part.get_shape()), part.get_dtype()
+        return kinds
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 def check_weights(checkpoint: Path, saved: SavedTensors, parameters: Parameters) -> None:
     """Raises CheckpointError unless names, shapes and types are those of the parameters."""
     kinds = saved.kinds()
-    if other := sorted(kinds.keys() ^ parameters.keys()):
+    if different := sorted(kinds.keys() ^ parameters.keys()):
         raise CheckpointError(
             f"{checkpoint} is of another model, or of an earlier version that trained other parts "
-            f"of it: {other[0]} is only in one of them; start again in another --run-dir"
+            f"of it: {different[0]} is in only one of them",
+            key=str(checkpoint),
+            value=different[0],
+            hint="start again in another --run-dir",
         )
     for name, parameter in parameters.items():
         shape, kind = kinds[name]
-        if shape != _shape(parameter):
-            raise _misfit(checkpoint, name, f"shape {list(shape)}", f"{list(_shape(parameter))}")
+        needed = _shape(parameter)
+        if shape != needed:
+            raise _misfit(checkpoint, name, f"shape {list(shape)}", f"{list(needed)}")
         if kind not in ("F32", TYPES.get(parameter.dtype)):
             raise _misfit(checkpoint, name, f"type {kind}", "F32")
 
@@ -49,54 +98,51 @@ def check_moments(
 ) -> None:
     """Raises CheckpointError unless names, shapes and types are those that the optimizer keeps.
 
-    Only a parameter that has never learned has none: its weight is still that of the model, which
-    must not have been replaced yet.
+    Only a parameter that has never learned may lack moments. Its saved weight must equal the
+    model's, so the weights must not be loaded yet.
     """
-    found: dict[str, dict[str, Kind]] = {name: {} for name in parameters}
+    by_parameter: dict[str, dict[str, Kind]] = {name: {} for name in parameters}
     for key, kind in saved.kinds().items():
         name, _, entry = key.rpartition("|")
-        if name not in found:
-            raise CheckpointError(f"{checkpoint} has moments of {name}, which the model has not")
-        found[name][entry] = kind
+        if name not in by_parameter:
+            raise _other(checkpoint, f"has moments of {name}, which the model does not have", name)
+        by_parameter[name][entry] = kind
     base = base_optimizer(optimizer)
     for name, parameter in parameters.items():
-        expected = _kept_by(base, _shape(parameter))
-        if not found[name]:
+        kinds, expected = by_parameter[name], _kept_by(base, _shape(parameter))
+        if not kinds:
             if expected and not _is_untouched(objective, parameter, weights[name]):
-                raise CheckpointError(
-                    f"{checkpoint} has no moments of {name}, which has learned; go on from another "
-                    f"checkpoint, or choose another --run-dir"
-                )
+                raise _other(checkpoint, f"has no moments of {name}, which has learned", name)
             continue
-        if other := sorted(found[name].keys() ^ expected.keys()):
-            raise CheckpointError(
-                f"{checkpoint} is of another optimizer: {name}|{other[0]} is only in one of them"
-            )
-        for entry, (shape, kind) in found[name].items():
+        if different := sorted(kinds.keys() ^ expected.keys()):
+            entry = f"{name}|{different[0]}"
+            raise _other(checkpoint, f"is of another optimizer: {entry} is in only one", entry)
+        for entry, (shape, kind) in kinds.items():
             if (shape, kind) != expected[entry]:
-                wanted = f"{list(expected[entry][0])} of {expected[entry][1]}"
-                raise _misfit(checkpoint, f"{name}|{entry}", f"{list(shape)} of {kind}", wanted)
+                needed = f"{list(expected[entry][0])} of {expected[entry][1]}"
+                raise _misfit(checkpoint, f"{name}|{entry}", f"{list(shape)} of {kind}", needed)
         if "step" in expected and not 0 < float(saved[f"{name}|step"]) <= step:
-            raise CheckpointError(f"{checkpoint}: {name}|step is no number of steps up to {step}")
+            count = f"{name}|step"
+            raise _other(checkpoint, f"holds a {count} that is not from 1 to {step}", count)
 
 
 def _kept_by(base: torch.optim.Optimizer, shape: tuple[int, ...]) -> Mapping[str, Kind]:
-    """Returns shape and type of what an optimizer keeps of a parameter, by entry."""
+    """Returns shape and type of each entry that an optimizer keeps for a parameter."""
     name = type(base).__name__
     if name == "SGD":
         return {"momentum_buffer": (shape, "F32")} if base.defaults["momentum"] else {}
     count: dict[str, Kind] = {"step": ((), "F32")}
     if not name.endswith("8bit"):
         return {**count, "exp_avg": (shape, "F32"), "exp_avg_sq": (shape, "F32")}
-    numel = int(torch.Size(shape).numel())
-    if numel < SMALL:
+    num_weights = int(torch.Size(shape).numel())
+    if num_weights < SMALL:
         return {**count, "state1": (shape, "F32"), "state2": (shape, "F32")}
-    scales = ((-(-numel // BLOCK),), "F32")
+    scales: Kind = ((-(-num_weights // BLOCK),), "F32")
     return {
         **count,
-        **{f"state{one}": (shape, "U8") for one in (1, 2)},
-        **{f"qmap{one}": ((BLOCK,), "F32") for one in (1, 2)},
-        **{f"absmax{one}": (scales[0], scales[1]) for one in (1, 2)},
+        **{f"state{number}": (shape, "U8") for number in (1, 2)},
+        **{f"qmap{number}": ((BLOCK,), "F32") for number in (1, 2)},
+        **{f"absmax{number}": scales for number in (1, 2)},
     }
 
 
@@ -110,8 +156,14 @@ def _shape(parameter: Any) -> tuple[int, ...]:
     return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
-def _misfit(checkpoint: Path, name: str, found: str, wanted: str) -> CheckpointError:
+def _misfit(checkpoint: Path, name: str, saved: str, needed: str) -> CheckpointError:
+    return _other(checkpoint, f"does not fit: {name} has {saved} and needs {needed}", name)
+
+
+def _other(checkpoint: Path, what: str, name: str) -> CheckpointError:
     return CheckpointError(
-        f"{checkpoint} does not fit: {name} has {found} there, and needs {wanted}; go on from "
-        f"another checkpoint, or choose another --run-dir"
+        f"{checkpoint} {what}",
+        key=str(checkpoint),
+        value=name,
+        hint="resume from another checkpoint, or choose another --run-dir",
     )

@@ -1,4 +1,4 @@
-"""Checkpoints: staged, verified, published by one rename; what is half written never counts."""
+"""The checkpoints of a run: staged, verified, published by one rename, pruned."""
 
 import os
 import re
@@ -6,102 +6,47 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
-import torch
 from safetensors import SafetensorError
-from torch import nn
 
-from trainer.checkpoints.record import MANIFEST as MANIFEST
-from trainer.checkpoints.record import RECORD as RECORD
-from trainer.checkpoints.record import read_manifest, read_record, verify, write_manifest
-from trainer.checkpoints.record import write_record as write_record
-from trainer.checkpoints.saved_tensors import check_moments, check_weights
-from trainer.checkpoints.shards import Fingerprint, SavedTensors
-from trainer.engines.loss_scale import set_loss_scale
-from trainer.engines.portable_state import Parameters, set_full_moments, set_full_weights
+from trainer.checkpoints.record import (
+    Fingerprint,
+    read_manifest,
+    read_record,
+    verify,
+    write_manifest,
+)
 from trainer.errors import CheckpointError
 from trainer.files.durable import flush
+from trainer.files.file_errors import remedy
 from trainer.files.plain import reason, remove
 from trainer.recipe import schema
-from trainer.state import TrainState
 from trainer.wording import excerpt
 
 
 @dataclass(frozen=True)
 class CheckpointStore:
-    """The checkpoints of one run: folders step-00000120, complete whenever they exist."""
+    """The checkpoints of one run: folders such as step-00000120, complete whenever they exist."""
 
     folder: Path
 
     def path(self, step: int) -> Path:
+        """Returns where the checkpoint of a step is, if there is one."""
         return self.folder / f"step-{step:08d}"
 
     def steps(self) -> list[int]:
-        """Returns the steps that have a checkpoint, oldest first.
+        """Returns the steps that have a checkpoint, in ascending order.
 
-        Raises CheckpointError where the folder cannot be read: none would mean to start anew.
+        Raises CheckpointError if the folder cannot be read: an empty list would start from scratch.
         """
-        found = (re.fullmatch(r"step-([0-9]{8})", path.name) for path in self._entries())
-        return sorted(int(one[1]) for one in found if one is not None)
-
-    def check_own(self) -> None:
-        """Raises CheckpointError where the folder is a link: it would be another run's."""
-        if self.folder.is_symlink():
-            raise CheckpointError(
-                f"{self.folder} is a link to {self.folder.readlink()}, and nothing is changed "
-                f"there; put what it leads to in its place, or link the whole run directory"
-            )
-
-    def stage(self, step: int) -> Path:
-        """Returns a new folder for the files of a checkpoint, which `publish` gives its name."""
-        self.recover()
-        staging = self._hidden("staging", step)
-        staging.mkdir(parents=True)
-        return staging
-
-    def publish(self, staging: Path, step: int, files: Mapping[str, Fingerprint]) -> Path:
-        """Returns the checkpoint of `step`, complete under its name from one moment to the next.
-
-        Raises OSError where it cannot be written, or a file is not there as its rank wrote it.
-        """
-        for name, expected in files.items():
-            if (staging / name).stat().st_size != expected["bytes"]:
-                raise OSError(f"{name} is not as it was written")
-        target = self.path(step)
-        write_manifest(staging, {"resumable": True, "files": dict(files)})
-        flush(staging)
-        if os.path.lexists(target):
-            # A run that dies before the next line gets it back.
-            target.rename(self._hidden("replaced", step))
-        staging.rename(target)
-        flush(self.folder)
-        self.recover()
-        return target
-
-    def recover(self) -> None:
-        """Takes back what a run that died was about to replace, and removes what else it has left.
-
-        What cannot be removed now, for somebody reads it over a network, is removed another time.
-        """
-        self.check_own()
-        for path in self._entries():
-            if found := re.fullmatch(r"\.replaced-([0-9]{8})-.+", path.name):
-                target = self.path(int(found[1]))
-                with suppress(CheckpointError):
-                    if not os.path.lexists(target):
-                        verify(path)
-                        path.rename(target)
-        for path in self._entries():
-            if path.name.startswith((".staging-", ".replaced-", ".pruned-")):
-                with suppress(OSError):
-                    remove(path)
+        names = (re.fullmatch(r"step-([0-9]{8})", path.name) for path in self._entries())
+        return sorted(int(name[1]) for name in names if name is not None)
 
     def newest(self, *, resumable: bool = True) -> tuple[Path | None, list[str]]:
-        """Returns the newest checkpoint that verifies, and why newer ones do not.
+        """Returns the newest checkpoint that verifies, and why each newer one does not.
 
-        With `resumable`, one that a run can go on from.
+        With `resumable`, checkpoints that hold weights only are passed over, too.
         """
         passed_over: list[str] = []
         for step in reversed(self.steps()):
@@ -113,10 +58,95 @@ class CheckpointStore:
                 return self.path(step), passed_over
         return None, passed_over
 
+    @contextmanager
+    def writing(self, step: int) -> Generator[None]:
+        """Turns errors of writing the checkpoint of `step` into a CheckpointError.
+
+        It says what a later command resumes from. What was half written is removed.
+        """
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            self.recover()
+            steps = self.steps()
+            resumed = f"resumes from step {steps[-1]}" if steps else "starts from the beginning"
+            raise CheckpointError(
+                f"the checkpoint of step {step} cannot be written to "
+                f"{excerpt(self.folder, 150)} ({excerpt(error, 120)}): "
+                f"{remedy(error, self.folder)}",
+                key=str(self.folder),
+                value=step,
+                hint=f"a later command {resumed}",
+            ) from error
+
+    def stage(self, step: int) -> Path:
+        """Returns a new hidden folder for the files of a checkpoint, until `publish` renames it."""
+        self.recover()
+        staging = self._hidden("staging", step)
+        staging.mkdir(parents=True)
+        return staging
+
+    def publish(self, staging: Path, step: int, files: Mapping[str, Fingerprint]) -> Path:
+        """Gives a staged checkpoint its manifest and its name, and returns it.
+
+        Raises OSError if that fails, or if a file does not have the size that its rank wrote.
+        """
+        for name, expected in files.items():
+            if (staging / name).stat().st_size != expected["bytes"]:
+                raise OSError(f"{name} is not as it was written")
+        target = self.path(step)
+        write_manifest(staging, files, resumable=True)
+        flush(staging)
+        if os.path.lexists(target):
+            # If the run dies before the next line, `recover` renames it back.
+            target.rename(self._hidden("replaced", step))
+        staging.rename(target)
+        flush(self.folder)
+        self.recover()
+        return target
+
+    def recover(self) -> None:
+        """Puts back a checkpoint that a dead run was replacing, and removes what else it left.
+
+        Files that cannot be removed now, such as those read over a network, wait for the next time.
+        """
+        self.check_own()
+        for path in self._entries():
+            if name := re.fullmatch(r"\.replaced-([0-9]{8})-.+", path.name):
+                target = self.path(int(name[1]))
+                with suppress(CheckpointError):
+                    if not os.path.lexists(target):
+                        verify(path)
+                        path.rename(target)
+        for path in self._entries():
+            if path.name.startswith((".staging-", ".replaced-", ".pruned-")):
+                with suppress(OSError):
+                    remove(path)
+
+    def prune(self, settings: schema.Checkpoint, best_step: int | None) -> None:
+        """Removes all checkpoints but the last, the best and, if these are kept, ends of epochs.
+
+        The best and ends of epochs lose their moments once they are not among the last: moments are
+        most of a checkpoint, and a run resumes from a newer one.
+        """
+        self.check_own()
+        spared = {best_step} if settings.keep_best else set[int | None]()
+        if settings.every_epoch:
+            spared |= {step for step in self.steps() if self._may_end_epoch(step)}
+        for step in self.steps()[: -settings.keep_last]:
+            if step in spared:
+                with suppress(CheckpointError):  # a damaged one is reported when it is read
+                    _keep_weights_only(self.path(step))
+            else:
+                # Renamed first: if the run dies here, no half of it looks like a checkpoint.
+                pruned = self.path(step).rename(self._hidden("pruned", step))
+                with suppress(OSError):
+                    remove(pruned)
+
     def set_aside_after(self, checkpoint: Path | None) -> None:
         """Renames checkpoints newer than `checkpoint`, which did not verify, to damaged-step-….
 
-        They would count among the last that are kept, in place of sound ones.
+        Otherwise `prune` would count them among the last, and remove sound ones.
         """
         self.check_own()
         for step in self.steps():
@@ -125,31 +155,21 @@ class CheckpointStore:
                 remove(target)
                 self.path(step).rename(target)
 
-    def prune(self, settings: schema.Checkpoint, best_step: int | None) -> None:
-        """Removes all but the last checkpoints, the best and, where settings say so, epochs' ends.
-
-        Of these two, older ones keep their weights only: what an optimizer remembers is mostly
-        larger, and a run goes on from a newer one.
-        """
-        self.check_own()
-        spared = {best_step} if settings.keep_best else set[int | None]()
-        if settings.every_epoch:
-            spared |= {step for step in self.steps() if self._may_end_epoch(step)}
-        for step in self.steps()[: -settings.keep_last]:
-            if step in spared:
-                with suppress(CheckpointError):  # whoever reads a damaged one is told
-                    _keep_weights_only(self.path(step))
-            else:
-                # Renamed first: a run that dies here leaves nothing that looks like a checkpoint.
-                leaving = self.path(step).rename(self._hidden("pruned", step))
-                with suppress(OSError):
-                    remove(leaving)
+    def check_own(self) -> None:
+        """Raises CheckpointError if the folder is a link: its checkpoints may be another run's."""
+        if self.folder.is_symlink():
+            raise CheckpointError(
+                f"{self.folder} is a link to {self.folder.readlink()}, where nothing is changed",
+                key=str(self.folder),
+                value=str(self.folder.readlink()),
+                hint="move the folder it points to here, or link the whole run directory",
+            )
 
     def _may_end_epoch(self, step: int) -> bool:
         try:
             return read_record(self.path(step))["ends_epoch"]
         except CheckpointError:
-            return True  # what cannot be read is not removed for it
+            return True  # an unreadable record is no reason to remove weights
 
     def _entries(self) -> list[Path]:
         try:
@@ -158,83 +178,21 @@ class CheckpointStore:
             return []
         except OSError as error:
             raise CheckpointError(
-                f"{self.folder} cannot be read ({reason(error)}): the checkpoints of the run "
-                f"should lie in this folder; make it readable, or choose another --run-dir"
+                f"{self.folder} cannot be read ({reason(error)}), and the checkpoints of the run "
+                f"should be in it",
+                key=str(self.folder),
+                hint="make the folder readable, or choose another --run-dir",
             ) from error
 
     def _hidden(self, kind: str, step: int) -> Path:
-        """Returns a name that was never used: other machines may remember where an old one led."""
+        """Returns a name that was never used: other machines may still cache an old one."""
         return self.folder / f".{kind}-{step:08d}-{uuid4().hex[:8]}"
 
 
-def load_weights(checkpoint: Path, objective: nn.Module, parameters: Parameters) -> None:
-    """Puts the weights of a checkpoint into the parameters of the same names, on every rank.
-
-    Raises CheckpointError where it has other names, shapes or types.
-    """
-    with _reading(checkpoint):
-        saved = _saved(checkpoint, "model")
-        check_weights(checkpoint, saved, parameters)
-        set_full_weights(objective, parameters, saved)
-
-
-def load_checkpoint(
-    checkpoint: Path,
-    *,
-    objective: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    parameters: Parameters,
-    scaler: Any,
-    order_digest: str,
-) -> TrainState:
-    """Returns the state of a verified checkpoint, with weights and moments put back in place.
-
-    Raises CheckpointError where the training examples are others than those it was written with, or
-    tensors are not those that model and optimizer need.
-    """
-    record = read_record(checkpoint)
-    check_order(checkpoint, record, order_digest)
-    state = TrainState.of(record["state"])
-    with _reading(checkpoint):
-        weights, moments = _saved(checkpoint, "model"), _saved(checkpoint, "optimizer")
-        check_weights(checkpoint, weights, parameters)
-        check_moments(
-            checkpoint, moments, weights, objective, optimizer, parameters, step=state.step
-        )
-        set_full_weights(objective, parameters, weights)
-        set_full_moments(objective, optimizer, parameters, moments)
-    if record.get("loss_scale") is not None:
-        set_loss_scale(objective, scaler, record["loss_scale"])
-    return state
-
-
-def check_order(checkpoint: Path, record: Mapping[str, Any], order_digest: str) -> None:
-    """Raises CheckpointError where other training examples, or in another order, were learned."""
-    if record["order_digest"] != order_digest:
-        raise CheckpointError(
-            f"the training data changed since {checkpoint} was written; give the run the same data "
-            f"or another --run-dir"
-        )
-
-
-def _saved(checkpoint: Path, kind: str) -> SavedTensors:
-    """Returns the tensors of the files that the manifest lists."""
-    names = [name for name in read_manifest(checkpoint)["files"] if name.startswith(f"{kind}-")]
-    return SavedTensors(checkpoint / name for name in sorted(names))
-
-
-@contextmanager
-def _reading(checkpoint: Path) -> Generator[None]:
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{checkpoint} cannot be read: {excerpt(error, 200)}") from error
-
-
 def _keep_weights_only(checkpoint: Path) -> None:
-    """Removes moments; whenever a run dies in it, what is left agrees with the manifest.
+    """Removes the moments; at any moment in it, the manifest lists no file that is missing.
 
-    A link is left as it is, for the moments are those of another run.
+    A link stays as it is, because the moments belong to another run.
     """
     if checkpoint.is_symlink():
         return
@@ -242,7 +200,7 @@ def _keep_weights_only(checkpoint: Path) -> None:
     if manifest["resumable"]:
         files = manifest["files"].items()
         kept = {name: file for name, file in files if not name.startswith("optimizer-")}
-        write_manifest(checkpoint, {"resumable": False, "files": kept})
+        write_manifest(checkpoint, kept, resumable=False)
         flush(checkpoint)
     for file in checkpoint.glob("optimizer-*"):
         file.unlink()

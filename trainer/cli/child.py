@@ -1,6 +1,5 @@
-"""A run in a process of its own, which is told to stop when this one is."""
+"""A run in a process of its own, to which signals that ask this one to stop are passed on."""
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -8,37 +7,26 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 
 from trainer.errors import DONE, ConfigError, TrainerError
 from trainer.process.run_directory import claim
-from trainer.process.signals import code_of, stopping_signals, taken_over
+from trainer.process.signals import code_of, taken_over
 from trainer.process.status import Status, read_status
 
 
 @contextmanager
 def heard_signals() -> Generator[list[int]]:
-    """Collects the signals that ask to stop, but for a closed terminal that nohup ignores."""
+    """Yields a list that collects the signals that ask to stop; under nohup, SIGHUP does not."""
     signals: list[int] = []
-
-    def hear(number: int, _frame: FrameType | None = None) -> None:
-        signals.append(number)
-
-    with taken_over(hear) as heard:
-        numbers = [] if heard else stopping_signals()
-        before = {number: signal.signal(number, hear) for number in numbers}
-        try:
-            yield signals
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    with taken_over(signals.append):
+        yield signals
 
 
 def run_child(command: list[str], directory: Path, signals: list[int]) -> int:
-    """Runs a command that trains in `directory`, and returns its exit code once it has ended.
+    """Runs a command that trains in `directory`, waits for its end and returns its exit code.
 
-    `signals` that were heard before are an answer, and those heard meanwhile are passed on. The
-    code is that of status.json, for a launcher hides it. Raises ConfigError where the command
+    Nothing starts if there are `signals` already; those that arrive meanwhile are passed on. The
+    code is taken from status.json, because a launcher hides it. Raises ConfigError if the command
     cannot be started.
     """
     if signals:
@@ -50,7 +38,10 @@ def run_child(command: list[str], directory: Path, signals: list[int]) -> int:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
     except OSError as error:
         raise ConfigError(
-            f"{command[0]} cannot be started ({error.strerror}); mend --launcher"
+            f"{command[0]} cannot be started ({error.strerror})",
+            key="--launcher",
+            value=command[0],
+            hint="correct --launcher",
         ) from error
     while child.poll() is None:
         for number in signals[num_passed:]:
@@ -64,7 +55,7 @@ def run_child(command: list[str], directory: Path, signals: list[int]) -> int:
         _wait_until_free(directory)
     if child.returncode == 0:
         return DONE
-    # What an earlier command wrote is not the code of this one.
+    # An earlier command may have written the status: then it does not tell this one's code.
     status = read_status(directory) if _last_written(directory) != before else {}
     code = status.get("exit_code")
     if code is not None:
@@ -78,7 +69,7 @@ def run_child(command: list[str], directory: Path, signals: list[int]) -> int:
 
 
 def _note_kill(directory: Path, number: int) -> None:
-    """Writes that a run was killed, which could not do so itself."""
+    """Writes that a run was killed: it could not do so itself."""
     if read_status(directory).get("state") != "running":
         return
     name = signal.Signals(number).name
@@ -88,18 +79,20 @@ def _note_kill(directory: Path, number: int) -> None:
             "failed",
             128 + number,
             read_status(directory).get("step"),
-            f"killed by {name}{memory}; the same command goes on from the last checkpoint",
+            f"killed by {name}{memory}; the same command resumes from the last checkpoint",
         )
 
 
 def _wait_until_free(directory: Path) -> None:
     """Waits for a rank that outlives its launcher to save: it holds the run directory's lock."""
+    import fcntl  # Windows has none
+
     with suppress(FileNotFoundError), (directory / ".lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def _last_written(directory: Path) -> int:
-    """Returns when status.json was written, in nanoseconds; 0 where there is none."""
+    """Returns when status.json was written, in nanoseconds; 0 if there is none."""
     try:
         return (directory / "status.json").stat().st_mtime_ns
     except FileNotFoundError:

@@ -7,17 +7,22 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
+from torch import distributed as dist
 
 from trainer.errors import TrainerError
 
 Result = TypeVar("Result")
 
 
-def sum_over_ranks(accelerator: Accelerator, tensor: Tensor) -> Tensor:
-    """Returns the sum of a tensor over all ranks, on each of them."""
+def sum_over_ranks(accelerator: Accelerator, tensor: Tensor, group: Any = None) -> Tensor:
+    """Returns the sum of a tensor over the ranks of a process group, on each of them.
+
+    Without a group, over all ranks.
+    """
     if accelerator.num_processes == 1:
         return tensor
-    total: Any = accelerator.reduce(tensor, "sum")
+    total = tensor.clone()
+    dist.all_reduce(total, group=group)
     return total
 
 
@@ -56,3 +61,14 @@ def on_main(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
     if isinstance(result, TrainerError):
         raise result
     return result
+
+
+def gather_on_main(accelerator: Accelerator, value: Result) -> list[Result]:
+    """Returns the `value` of each rank, in their order, on the main process; elsewhere an empty
+    list."""
+    if accelerator.num_processes == 1:
+        return [value]
+    gathered: list[Any] = [None] * accelerator.num_processes
+    is_main = accelerator.is_main_process
+    dist.gather_object(value, gathered if is_main else None, dst=0)
+    return gathered if is_main else []

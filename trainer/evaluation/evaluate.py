@@ -1,35 +1,34 @@
-"""Evaluation over ranks: sums and counts, never a list of logits; every example counts once."""
+"""Evaluation over ranks: loss sums and statistics add up, so that every example counts once."""
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from torch import Tensor
 
 from trainer.assembly.memory_advice import run_memory
-from trainer.distributed.collectives import any_rank, sum_over_ranks
+from trainer.distributed.collectives import any_rank, gather_on_main, on_main, sum_over_ranks
 from trainer.engines.sharding import whole_model
+from trainer.engines.topology import Topology
 from trainer.errors import Stopped
 from trainer.files.plain import remove
 from trainer.process.run_entries import writing_to
+from trainer.run import Run
 from trainer.tasks.base import Record
 
-if TYPE_CHECKING:
-    from trainer.run import Run
-
-BATCHES_BETWEEN_LOOKS = 8
-"""Ranks ask each other so often whether to stop: each time, a GPU waits for its results."""
-ANSWERS_BETWEEN_LOOKS = 32
-"""Of a rank, where it generates text."""
+STOP_CHECK_INTERVAL = 8
+"""Batches between two checks whether a rank was asked to stop; a check waits for the device."""
+ANSWERS_PER_STOP_CHECK = 32
+"""Answers that a rank generates between two such checks."""
 
 
 def evaluate(
-    run: "Run",
+    run: Run,
     accelerator: Accelerator,
     split: str,
     *,
@@ -37,69 +36,63 @@ def evaluate(
     validation: Mapping[str, Any] | None = None,
     until_stopped: bool = False,
 ) -> dict[str, Any]:
-    """Returns loss, loss by term and the task's metrics of a whole split, the same on every rank.
+    """Returns loss, loss by term, the task's metrics and the seconds of a whole split.
 
-    With `predictions`, the main process also writes a record for each answer to that file.
-    `validation` holds the validation metrics at the same weights, for thresholds found there. With
-    `until_stopped`, raises Stopped on every rank once one of them was asked to stop.
+    They are the same on every rank, whatever the number of ranks; the task's metrics are computed
+    on the main process. `predictions` is a file to which the main process writes a record for each
+    answer. `validation` holds the validation metrics at the same weights, for thresholds that are
+    found there. With `until_stopped`, raises Stopped on every rank once one was asked to stop.
     """
     start, rows, task = time.monotonic(), run.splits[split], run.task
-    num_terms, device = len(task.loss_terms), accelerator.device
-    sums = torch.zeros(2 * num_terms + task.num_statistics, dtype=torch.float64, device=device)
-    records: list[Record] = []
+
+    def check_stop() -> None:
+        if until_stopped:
+            leave_if_stopped(run, accelerator)
+
     run.objective.eval()
-    batches = rank_share(rows.lengths, 2 * run.micro_batch_size, accelerator)
-    for position, ids in enumerate(batches):
-        if until_stopped and position % BATCHES_BETWEEN_LOOKS == 0:
-            leave_if_asked(run, accelerator)
-        # A rank without examples left still takes part: an engine may gather weights in forward.
-        batch = task.collate(rows, ids if len(ids) else np.zeros(1, int), epoch=0)
-        with run_memory(run, accelerator, "evaluation", f"evaluating {split}", batch):
-            batch = batch.to(device)
-            with torch.no_grad():
-                losses, outputs = run.objective(batch.inputs, batch.targets)
-            if len(ids):
-                found = task.statistics(outputs, batch.targets)
-                sums += torch.cat([losses.double(), batch.counts, found])
-                if predictions is not None or task.reads_records:
-                    records += task.records(outputs, batch.targets, rows, ids)
-    asked, together = task.sample(rows), ANSWERS_BETWEEN_LOOKS * accelerator.num_processes
-    if len(asked):
-        with whole_model(run.objective), accelerator.autocast():  # as the objective has it inside
-            for first in range(0, len(asked), together):
-                if until_stopped:
-                    leave_if_asked(run, accelerator)
-                mine = slice(accelerator.process_index, together, accelerator.num_processes)
-                with run_memory(run, accelerator, "evaluation", f"generating answers to {split}"):
-                    records += task.generate(run.model, rows, asked[first:][mine])
+    keeps_records = predictions is not None or task.reads_records
+    sums, records = _losses_and_records(run, accelerator, split, keeps_records, check_stop)
+    records += _generated(run, accelerator, split, check_stop)
     run.objective.train()
-    totals = sum_over_ranks(accelerator, sums).cpu().numpy()
-    answers = task.answers(gather_object(records), rows)
-    if predictions is not None and accelerator.is_main_process:
-        write_records(answers, predictions)
+    totals = sum_over_ranks(accelerator, sums, run.topology.loss_group).cpu().numpy()
+    gathered = gather_on_main(accelerator, records)
+    num_terms = len(task.loss_terms)
+
+    def score() -> dict[str, Any]:
+        answers = task.answers([record for part in gathered for record in part], rows)
+        if predictions is not None:
+            write_records(answers, predictions)
+        return task.metrics(totals[2 * num_terms :], answers, validation)
+
     return {
         **loss_by_term(run, totals[:num_terms], totals[num_terms : 2 * num_terms]),
-        **task.metrics(totals[2 * num_terms :], answers, validation),
+        **on_main(accelerator, score),
         "seconds": time.monotonic() - start,
     }
 
 
-def leave_if_asked(run: "Run", accelerator: Accelerator) -> None:
-    """Raises Stopped on every rank where any of them was asked to stop."""
+def leave_if_stopped(run: Run, accelerator: Accelerator) -> None:
+    """Raises Stopped on every rank if any of them was asked to stop."""
     if any_rank(accelerator, run.stop.requested):
         raise Stopped(run.stop.code, "stopped in an evaluation")
 
 
-def rank_share(lengths: np.ndarray, batch_size: int, accelerator: Accelerator) -> list[np.ndarray]:
-    """Returns the ids of each batch of this rank, like lengths together; as many on every rank."""
+def rank_share(lengths: np.ndarray, batch_size: int, topology: Topology) -> list[np.ndarray]:
+    """Returns the example ids of each batch of this rank, examples of like lengths together.
+
+    Every rank gets equally many batches; the last one of some has no examples.
+    """
     ids = np.argsort(lengths, kind="stable")
     batches = [ids[start : start + batch_size] for start in range(0, len(ids), batch_size)]
-    batches += [ids[:0]] * (-len(batches) % accelerator.num_processes)
-    return batches[accelerator.process_index :: accelerator.num_processes]
+    batches += [ids[:0]] * (-len(batches) % topology.dp_size)
+    return batches[topology.dp_rank :: topology.dp_size]
 
 
-def loss_by_term(run: "Run", sums: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
-    """Returns the weighted loss and, where a task has several terms, each of them."""
+def loss_by_term(run: Run, sums: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
+    """Returns the weighted loss, and each term's mean if the task has several terms.
+
+    `sums` and `counts` are loss sums and target counts over all examples, float64 [num_terms].
+    """
     terms = run.task.loss_terms
     means = [
         float(total / count) if count else 0.0 for total, count in zip(sums, counts, strict=True)
@@ -110,9 +103,59 @@ def loss_by_term(run: "Run", sums: np.ndarray, counts: np.ndarray) -> dict[str, 
 
 
 def write_records(records: list[Record], file: Path) -> None:
-    """Writes a line for each record, in a folder that is made where it is not there."""
+    """Writes one JSON line for each record; makes the folder if it does not exist."""
     with writing_to(file.parent.parent):
         file.parent.mkdir(exist_ok=True)
-        remove(file)  # a link would be followed
+        remove(file)  # opening a link would write to what it points to
         with file.open("x", encoding="utf-8") as opened:
             opened.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def _losses_and_records(
+    run: Run,
+    accelerator: Accelerator,
+    split: str,
+    keeps_records: bool,
+    check_stop: Callable[[], None],
+) -> tuple[Tensor, list[Record]]:
+    """Returns this rank's loss sums, target counts and statistics, one after the other, and its
+    records if they are kept."""
+    task, rows, device = run.task, run.splits[split], accelerator.device
+    num_sums = 2 * len(task.loss_terms) + task.num_statistics
+    sums = torch.zeros(num_sums, dtype=torch.float64, device=device)
+    records: list[Record] = []
+    batches = rank_share(rows.lengths, 2 * run.micro_batch_size, run.topology)
+    for position, ids in enumerate(batches):
+        if position % STOP_CHECK_INTERVAL == 0:
+            check_stop()
+        # A rank that has run out of examples still takes part: engines gather weights in forward.
+        batch = task.collate(rows, ids if len(ids) else np.zeros(1, int), epoch=0)
+        with run_memory(run, accelerator, "evaluation", f"evaluating {split}", batch):
+            batch = batch.to(device)
+            with torch.no_grad():
+                losses, outputs = run.objective(batch.inputs, batch.targets)
+            if len(ids):
+                statistics = task.statistics(outputs, batch.targets)
+                sums += torch.cat([losses.double(), batch.counts, statistics])
+                if keeps_records:
+                    records += task.records(outputs, batch.targets, rows, ids)
+    return sums, records
+
+
+def _generated(
+    run: Run, accelerator: Accelerator, split: str, check_stop: Callable[[], None]
+) -> list[Record]:
+    """Returns this rank's records of the answers that the task generates for a split."""
+    rows, topology = run.splits[split], run.topology
+    ids = run.task.sample(rows)
+    records: list[Record] = []
+    if not len(ids):
+        return records
+    per_check = ANSWERS_PER_STOP_CHECK * topology.dp_size
+    with whole_model(run.objective), accelerator.autocast():  # as inside the wrapped objective
+        for first in range(0, len(ids), per_check):
+            check_stop()
+            mine = ids[first : first + per_check][topology.dp_rank :: topology.dp_size]
+            with run_memory(run, accelerator, "evaluation", f"generating answers to {split}"):
+                records += run.task.generate(run.model, rows, mine)
+    return records

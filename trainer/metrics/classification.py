@@ -1,66 +1,22 @@
-"""Classification metrics over scikit-learn, as an `evaluate` module that needs no network."""
+"""Classification metrics from counts per class, equal to scikit-learn's."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import datasets
-import evaluate
 import numpy as np
-from sklearn import metrics
 
 from trainer.metrics.averages import OF_CLASSES, macro_averages
-
-
-class ClassificationMetrics(evaluate.Metric):
-    """Accuracy, precision, recall and F1 of label indices, between 0 and 1 as scikit-learn's.
-
-    `compute(predictions=…, references=…, labels=…)` takes the label names in the order of their
-    indices, and `sample_weight` where one pair stands for several examples.
-    """
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description="Accuracy, precision, recall and F1, binary, macro and by class.",
-            citation="",
-            features=datasets.Features(
-                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
-            ),
-        )
-
-    def _compute(
-        self, *, predictions: Any = None, references: Any = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        return self._scores(predictions, references, **kwargs)
-
-    @staticmethod
-    def _scores(
-        predictions: Sequence[int],
-        references: Sequence[int],
-        labels: Sequence[str],
-        sample_weight: Sequence[float] | None = None,
-    ) -> dict[str, Any]:
-        indices = list(range(len(labels)))
-        settings: Any = {"sample_weight": sample_weight, "zero_division": 0.0}
-        by_class: Any = metrics.precision_recall_fscore_support(
-            references, predictions, labels=indices, **settings
-        )
-        result: dict[str, Any] = {
-            "accuracy": float(
-                metrics.accuracy_score(references, predictions, sample_weight=sample_weight)
-            )
-        }
-        predicted = np.bincount(predictions, weights=sample_weight, minlength=len(labels))
-        return result | _of_classes(*by_class[:4], predicted=predicted, labels=labels)
 
 
 def from_counts(
     correct: np.ndarray, predicted: np.ndarray, support: np.ndarray, labels: Sequence[str]
 ) -> dict[str, Any]:
-    """Returns the metrics of what was counted for each class: examples that were answered rightly,
-    answers, and examples. They grow with the number of classes, where a matrix grows with its
-    square.
+    """Returns accuracy, precision, recall and F1, between 0 and 1, from counts per class.
 
-    Without examples there are none: an empty dict.
+    `correct`, `predicted` and `support` are [classes]: correct predictions, predictions and
+    examples of each class. They can be summed over batches and ranks, and take less memory than a
+    confusion matrix, whose size grows with the square of the classes. `labels` names the classes.
+    Returns an empty dict if there are no examples.
     """
     total = support.sum()
     if total == 0:
@@ -71,13 +27,8 @@ def from_counts(
     return accuracy | _of_classes(precision, recall, f1, support, predicted, labels)
 
 
-def from_confusion(confusion: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
-    """Returns the metrics of a confusion matrix [reference, prediction] of counts."""
-    return from_counts(confusion.diagonal(), confusion.sum(0), confusion.sum(1), labels)
-
-
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Returns part / whole, 0 of nothing, as scikit-learn's zero_division."""
+    """Returns part / whole, and 0 for 0 / 0 as scikit-learn's `zero_division=0`."""
     return part / np.maximum(whole, 1)
 
 
@@ -89,7 +40,7 @@ def _of_classes(
     predicted: np.ndarray,
     labels: Sequence[str],
 ) -> dict[str, Any]:
-    """Returns the figures of the second of two classes, the macro averages, and those by class."""
+    """Returns macro averages, scores per class and, with two classes, those of the second one."""
     per_class = {
         label: {
             "precision": float(precision[index]),

@@ -1,15 +1,8 @@
-"""Scores of generated text over sacrebleu, rouge_score and nltk, offline."""
+"""Scores of generated text by sacrebleu, rouge_score and nltk, without a network."""
 
 import re
 from collections.abc import Sequence
 from typing import Any
-
-import datasets
-import evaluate
-from nltk.corpus import wordnet
-from nltk.translate.meteor_score import meteor_score
-from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu.metrics.bleu import BLEU
 
 from trainer.errors import DataError
 
@@ -19,50 +12,27 @@ TEXT_SCORES = ("bleu", *_ROUGE, "meteor", "exact_match")
 _WORDS_AND_SIGNS = re.compile(r"\w+|[^\w\s]")
 
 
-class GenerationMetrics(evaluate.Metric):
-    """BLEU, ROUGE, METEOR and exact match between 0 and 100.
-
-    Takes predictions, one text each, and references, a list of texts each; gives the dict of
-    `generation_scores`.
-    """
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description="Corpus BLEU, ROUGE-1, -2, -L and -Lsum, METEOR and exact match.",
-            citation="",
-            features=datasets.Features(
-                {
-                    "predictions": datasets.Value("string"),
-                    "references": datasets.List(datasets.Value("string")),
-                }
-            ),
-        )
-
-    def _compute(
-        self, *, predictions: Any = None, references: Any = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        return generation_scores(predictions, references, **kwargs)
-
-
 def generation_scores(
     predictions: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, float | str]:
-    """Returns BLEU, ROUGE, METEOR and exact match, 0 to 100, of texts with one reference or more.
+    """Returns BLEU, ROUGE, METEOR and exact match, 0 to 100, with one or more references per text.
 
-    `bleu` is sacrebleu's corpus BLEU with its defaults (13a tokens, case kept, exponential
-    smoothing). `rouge1`, `rouge2`, `rougeL` and `rougeLsum` are means of rouge_score's F-measure,
-    each of the reference where it is highest, without stemming; it knows a-z and 0-9 only.
-    `rougeLsum` takes a line for a sentence. `meteor` is the mean of nltk's score with its defaults
-    (alpha 0.9, beta 3, gamma 0.5), of the best reference. Its tokens are runs of letters, digits
-    and underscores, and every other sign that is no white space by itself: `\\w+|[^\\w\\s]`.
-    `meteor_matching` says which of its matchers had data: "exact, stem, WordNet" where nltk finds
-    WordNet on this machine, else "exact, stem". `exact_match` counts predictions equal to a
-    reference but for white space around them.
+    - `bleu`: sacrebleu's corpus BLEU with its defaults (13a tokens, case kept, exponential
+      smoothing).
+    - `rouge1`, `rouge2`, `rougeL`, `rougeLsum`: mean of rouge_score's F-measure without stemming,
+      taking the reference with the highest score. rouge_score reads only a-z and 0-9. For
+      `rougeLsum` each line is a sentence.
+    - `meteor`: mean of nltk's score with its defaults (alpha 0.9, beta 3, gamma 0.5), taking the
+      reference with the highest score. Tokens are runs of word characters and single other
+      characters that are not white space: `\\w+|[^\\w\\s]`.
+    - `meteor_matching`: the matchers METEOR could use: "exact, stem, WordNet" if nltk finds WordNet
+      on this machine, otherwise "exact, stem".
+    - `exact_match`: share of predictions equal to a reference, ignoring white space at both ends.
 
     Sources: Papineni et al. 2002 and Post 2018, Lin 2004, Lavie and Agarwal 2007.
 
-    Without predictions there are no scores: an empty dict. Raises DataError where a prediction
-    has no reference, or references and predictions differ in number.
+    Returns an empty dict if there are no predictions. Raises DataError if a prediction has no
+    reference, or if predictions and references differ in number.
     """
     _refuse_unequal(predictions, references)
     if not predictions:
@@ -78,8 +48,10 @@ def generation_scores(
 
 
 def _bleu(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    from sacrebleu.metrics.bleu import BLEU
+
     num_references = max(map(len, references))
-    # sacrebleu wants as many for each text; one that comes twice changes no count and no length.
+    # sacrebleu wants the same number of references for each text; repeating one changes no score.
     streams = [
         [texts[min(i, len(texts) - 1)] for texts in references] for i in range(num_references)
     ]
@@ -87,6 +59,8 @@ def _bleu(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> fl
 
 
 def _rouge(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+    from rouge_score.rouge_scorer import RougeScorer
+
     scorer = RougeScorer(_ROUGE)
     scores: list[dict[str, Any]] = [
         scorer.score_multi(texts, prediction)
@@ -96,13 +70,15 @@ def _rouge(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> d
 
 
 class _EmptyWordNet:
-    """A WordNet without words, for machines that have none."""
+    """A WordNet without words, for machines that do not have its data."""
 
     def synsets(self, _word: str) -> list[Any]:
         return []
 
 
 def _meteor(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, str]:
+    from nltk.translate.meteor_score import meteor_score
+
     synonyms, matching = _synonyms()
     scores = [
         meteor_score(
@@ -116,7 +92,9 @@ def _meteor(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> 
 
 
 def _synonyms() -> tuple[Any, str]:
-    """Returns what METEOR asks for synonyms, and the matchers that it then has."""
+    """Returns METEOR's source of synonyms, and the names of the matchers that it can use."""
+    from nltk.corpus import wordnet
+
     try:
         wordnet.ensure_loaded()
     except (LookupError, OSError):
@@ -140,9 +118,16 @@ def _percent(scores: Sequence[float]) -> float:
 def _refuse_unequal(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
     if len(predictions) != len(references):
         raise DataError(
-            f"{len(predictions)} predictions have references for {len(references)}; "
-            "give each prediction its list of references"
+            f"{len(predictions)} predictions have references for {len(references)}",
+            key="references",
+            value=len(references),
+            hint="give each prediction its list of references",
         )
     for index, texts in enumerate(references):
         if len(texts) == 0:
-            raise DataError(f"prediction {index} has no reference; give it one text or more")
+            raise DataError(
+                f"prediction {index} has no reference",
+                key="references",
+                value=index,
+                hint="give it one or more texts",
+            )

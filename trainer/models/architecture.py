@@ -7,8 +7,9 @@ from typing import Any
 
 from trainer.errors import ConfigError
 from trainer.models.pretrained.model_folder import check_config, check_origin
+from trainer.models.pretrained.not_loaded import not_loaded
 from trainer.models.tokenizers.own_tokens import check_vocabulary
-from trainer.models.tokenizers.tokenizer import ensure_pad_token, load_tokenizer, missing
+from trainer.models.tokenizers.tokenizer import ensure_pad_token, load_tokenizer
 from trainer.recipe import schema
 from trainer.recipe.reading import load_recipe
 from trainer.recipe.shipped import shipped_recipes
@@ -94,7 +95,7 @@ def stored_config(model: schema.Model) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # whatever a damaged file makes a class of transformers stumble over
-        raise ConfigError(missing("model.name_or_path", name, "configuration", error)) from error
+        raise not_loaded("model.name_or_path", name, "configuration", error) from error
     check_config(made, "model.name_or_path")
     return made
 

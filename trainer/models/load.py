@@ -1,37 +1,68 @@
-"""Models: pretrained, random from a name's shape, or from architecture numbers."""
+"""Loads models: pretrained, or random from the shape of one or from architecture numbers."""
 
 import copy
 import tempfile
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_model
 
 from trainer.errors import ConfigError
-from trainer.models.pretrained import head_labels
-from trainer.models.pretrained.checkpoint_fit import Checkpoint, look_at_checkpoint
-from trainer.models.pretrained.model_folder import check_hub_adapter, check_quantisation, shown
-from trainer.models.pretrained.weights import Names, check_values
-from trainer.models.pretrained.weights import head_modules as head_modules
-from trainer.models.tokenizers.tokenizer import missing
+from trainer.models.output_layer import install_output_layer
+from trainer.models.pretrained.not_loaded import not_loaded
+from trainer.models.quiet import quiet_transformers
+from trainer.models.structure import head_modules
 from trainer.models.tokenizers.vocabulary_size import grow_vocabulary
 from trainer.recipe import schema
 from trainer.wording import excerpt
 
+if TYPE_CHECKING:
+    from trainer.models.pretrained.checkpoint_fit import Checkpoint
+
 QUANTISED = ("qlora", "int8_lora")
+LANGUAGE_MODELS = ("AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModelForPreTraining")
+"""Classes whose head scores the vocabulary."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """What loading a base again needs to know of it."""
+    """What it takes to load the base of adapters again."""
 
     rows: int
-    """Of its vocabulary, before new tokens."""
+    """Rows of its vocabulary, before new tokens."""
     key_mapping: dict[str, str] | None
-    """Patterns of names in its files, and what they are in the model of the task."""
+    """Patterns of names in its files, and what replaces them in the model of the task."""
     renewed: bool = False
-    """Whether its own head was put aside for a new one, which may have another size."""
+    """Whether its own head, which may have another size, was replaced by a new one."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What to load, and how."""
+
+    settings: schema.Model
+    config: Any
+    """Configuration of transformers with the values of the task; loading leaves it as it is."""
+    auto_model: str
+    """Name of the auto class of transformers."""
+    tokenizer_size: int
+    """Rows that the vocabulary needs; it grows by rows that are the mean of the others."""
+    mode: str
+    """Tuning mode. It decides about quantisation, and that all weights are fp32 in full tuning."""
+    frozen_dtype: torch.dtype
+    """Type of the weights in modes other than full; what learns becomes fp32 in `apply_tuning`."""
+    seed: int
+    """Decides the weights that are not pretrained."""
+
+    @property
+    def auto(self) -> Any:
+        import transformers
+
+        return getattr(transformers, self.auto_model)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32 if self.mode == "full" else self.frozen_dtype
 
 
 @dataclass(frozen=True)
@@ -41,150 +72,198 @@ class LoadedModel:
     head: tuple[str, ...]
     """Names of its modules outside the backbone."""
     fresh: tuple[str, ...]
-    """Names of modules without pretrained weights, which frozen would stay random."""
+    """Names of modules without pretrained weights, which would stay random if frozen; `*` for all
+    of them."""
     notes: tuple[str, ...] = ()
-    """What a reader of the results should know of the pretrained weights."""
+    """What a reader of the results should know about the model, a sentence each."""
     key_mapping: dict[str, str] | None = None
-    """Patterns of names in the checkpoint, and what they are in the model."""
+    """Patterns of names in the checkpoint, and what replaces them in the model."""
     renewed: bool = False
-    """Whether the checkpoint had another head, for which a new one was drawn."""
+    """Whether the checkpoint has a head for which a new one was drawn."""
 
 
-def load_model(
-    model: schema.Model,
-    model_config: Any,
-    *,
-    auto_model: str,
-    tokenizer_size: int,
-    mode: str,
-    frozen_dtype: torch.dtype,
-    seed: int,
-    shape_only: bool = False,
-    fetch_only: bool = False,
-) -> LoadedModel:
-    """Returns the model on the CPU, or where a quantised one is put, before any tuning.
+def load_model(spec: ModelSpec) -> LoadedModel:
+    """Returns a model with its weights, before any tuning.
 
-    Weights that learn are fp32; the others of adapter and head-only modes are `frozen_dtype`.
-    What is not pretrained is drawn from `seed`. With `shape_only` it is on the meta device, without
-    weights, and what is fresh is not known. With `fetch_only` it is there, too, but all files of
-    pretrained weights are in the cache and were compared with it. The vocabulary grows to
-    `tokenizer_size` rows where it has fewer; the new ones are the mean of the others.
+    It is on the CPU; a quantised one is where bitsandbytes puts it. Seeds torch's generator. Raises
+    ConfigError for a checkpoint that is damaged or does not fit the configuration.
     """
-    import transformers
+    with quiet_transformers():
+        torch.manual_seed(spec.seed)
+        if spec.settings.initialization == "random":
+            return _finished(spec, _random_model(spec), fresh=("*",))
+        checkpoint = _look(spec)
+        model = _load_checkpoint(spec, checkpoint)
+        return _of_checkpoint(spec, model, checkpoint, check=True)
 
-    model_config = copy.deepcopy(model_config)
-    pad, rows = model_config.pad_token_id, model_config.vocab_size
-    if pad is not None and pad >= rows:
-        model_config.pad_token_id = None  # an embedding without that row would refuse it
-    transformers.logging.set_verbosity_error()
-    if not fetch_only:  # which may take long
-        transformers.logging.disable_progress_bar()
-    auto = getattr(transformers, auto_model)
-    dtype = torch.float32 if mode == "full" else frozen_dtype
-    torch.manual_seed(seed)
-    fresh: list[str] = []
-    notes: list[str] = []
-    key_mapping, renewed = None, False
-    if shape_only or (fetch_only and model.initialization == "random"):
+
+def load_shape(spec: ModelSpec) -> LoadedModel:
+    """Returns what `load_model` does on the meta device, without reading any weights.
+
+    What is fresh in it is not known.
+    """
+    with quiet_transformers():
         with torch.device("meta"):
-            built = from_numbers(auto, model, model_config).to(dtype)
-    elif model.initialization == "random":
-        built = from_numbers(auto, model, model_config).to(dtype)
-        fresh = ["*"]
-        if mode in QUANTISED:
-            with tempfile.TemporaryDirectory() as folder:
-                # transformers' own save_pretrained writes on the first of several ranks only.
-                save_model(built, f"{folder}/model.safetensors", metadata={"format": "pt"})
-                built.config.save_pretrained(folder)
-                built, _ = _from_pretrained(auto, folder, None, built.config, dtype, mode)
-    else:
-        name = str(model.name_or_path)
-        check_hub_adapter(name, model.revision)
-        prefixes = _other_prefixes(auto, model_config)
-
-        def read(key_mapping: dict[str, str] | None) -> tuple[Any, dict[str, Any]]:
-            kind, at = torch.float32, model.revision
-            return _from_pretrained(
-                auto, name, at, model_config, kind, "full", device="meta", key_mapping=key_mapping
-            )
-
-        found = look_at_checkpoint(auto, model, model_config, read, prefixes)
-        built, fresh, notes = found.model, [*found.fresh], [*found.notes]
-        key_mapping, renewed = found.key_mapping, found.renewed
-        if not fetch_only:
-            built = _load_checkpoint(auto, model, model_config, found, dtype, mode, seed)
-            notes += check_values(built, name, fresh)
-    if tokenizer_size > rows:
-        grow_vocabulary(built, tokenizer_size)
-    built.config.pad_token_id = pad
-    head = head_modules(built)
-    return LoadedModel(built, head, tuple(fresh), tuple(notes), key_mapping, renewed)
+            model = from_numbers(spec.auto, spec.settings, _own_config(spec)).to(spec.dtype)
+        return _finished(spec, model)
 
 
-def from_numbers(auto: Any, model: schema.Model, model_config: Any) -> Any:
-    """Returns the random model of a transformers class; raises ConfigError where none can be."""
+def fetch_model(spec: ModelSpec) -> LoadedModel:
+    """Returns what `load_model` does on the meta device, after fetching all files into the cache.
+
+    Compares names and shapes in the files with the model's, and raises ConfigError as `load_model`
+    does. Shows a progress bar.
+    """
+    if spec.settings.initialization == "random":
+        return load_shape(spec)
+    with quiet_transformers(progress_bar=True):
+        checkpoint = _look(spec)
+        return _of_checkpoint(spec, checkpoint.model, checkpoint, check=False)
+
+
+def from_numbers(auto: Any, settings: schema.Model, config: Any) -> Any:
+    """Returns a random model of an auto class; raises ConfigError for numbers that give none."""
     try:
-        return auto.from_config(model_config, trust_remote_code=False)
-    except Exception as error:  # each family fails in its own way, as where heads do not divide
-        key = "architecture" if model.architecture is not None else "name_or_path"
+        return auto.from_config(config, trust_remote_code=False)
+    except Exception as error:  # families fail in their own ways, such as if heads do not divide
+        key = "architecture" if settings.architecture is not None else "name_or_path"
         reason = excerpt(" ".join(str(error).split()), 200)
-        raise ConfigError(f"model.{key}: no model has such numbers: {reason}") from error
+        raise ConfigError(
+            f"model.{key}: no model has such numbers: {reason}",
+            key=f"model.{key}",
+            value=getattr(settings, key),
+        ) from error
 
 
 def unquantised_modules(model: Any) -> list[str]:
-    """Returns the names of the modules that keep their precision in qlora and int8_lora."""
+    """Returns the names of the modules that keep their precision in qlora and int8_lora.
+
+    Raises ConfigError if no backbone can be told from the head: nothing would be quantised.
+    """
     # Names are compared in full: "pooler" alone would miss the layer in bert.pooler.dense.
     poolers = [name for name, _ in model.named_modules() if name.rpartition(".")[2] == "pooler"]
     return [*head_modules(model), *poolers]
 
 
-def _load_checkpoint(
-    auto: Any,
-    model: schema.Model,
-    model_config: Any,
-    found: Checkpoint,
-    dtype: torch.dtype,
-    mode: str,
-    seed: int,
-) -> Any:
-    """Returns the model with its weights, and what is fresh in it drawn from `seed`."""
-    name = str(model.name_or_path)
-    check_quantisation(model_config, mode)
-    torch.manual_seed(seed)
-    built, info = _from_pretrained(
-        auto, name, model.revision, model_config, dtype, mode, None, found.key_mapping
-    )
-    lost = sorted(Names.of(info).missing - found.names.missing)
+def _own_config(spec: ModelSpec) -> Any:
+    """Returns a copy of the configuration whose padding token has a row in the embedding."""
+    config = copy.deepcopy(spec.config)
+    if config.pad_token_id is not None and config.pad_token_id >= config.vocab_size:
+        config.pad_token_id = None  # until the vocabulary has grown
+    return config
+
+
+def _finished(
+    spec: ModelSpec,
+    model: Any,
+    *,
+    fresh: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
+    key_mapping: dict[str, str] | None = None,
+    renewed: bool = False,
+) -> LoadedModel:
+    """Returns a model whose vocabulary has all rows and whose output layer computes the loss."""
+    if spec.tokenizer_size > spec.config.vocab_size:
+        grow_vocabulary(model, spec.tokenizer_size)
+    model.config.pad_token_id = spec.config.pad_token_id
+    if spec.auto_model in LANGUAGE_MODELS:
+        note = install_output_layer(model)
+        notes += (note,) if note is not None else ()
+    return LoadedModel(model, head_modules(model), fresh, notes, key_mapping, renewed)
+
+
+def _random_model(spec: ModelSpec) -> Any:
+    from safetensors.torch import save_model
+
+    model = from_numbers(spec.auto, spec.settings, _own_config(spec)).to(spec.dtype)
+    if spec.mode not in QUANTISED:
+        return model
+    with tempfile.TemporaryDirectory() as folder:  # transformers quantises while it reads files
+        # Of several ranks, transformers' own save_pretrained writes on the first only.
+        save_model(model, f"{folder}/model.safetensors", metadata={"format": "pt"})
+        model.config.save_pretrained(folder)
+        return _read(spec, model.config, folder=folder)[0]
+
+
+def _look(spec: ModelSpec) -> "Checkpoint":
+    """Returns the pretrained model on the meta device, and how its names fit its checkpoint's."""
+    from trainer.models.pretrained.checkpoint_fit import look_at_checkpoint
+    from trainer.models.pretrained.model_folder import check_hub_adapter
+
+    check_hub_adapter(str(spec.settings.name_or_path), spec.settings.revision)
+    config = _own_config(spec)
+
+    def read(key_mapping: dict[str, str] | None) -> tuple[Any, dict[str, Any]]:
+        return _read(spec, config, key_mapping=key_mapping, on_meta=True)
+
+    return look_at_checkpoint(spec.auto, spec.settings, config, read, _prefixes(spec.auto, config))
+
+
+def _load_checkpoint(spec: ModelSpec, checkpoint: "Checkpoint") -> Any:
+    """Returns the pretrained model with its weights; what is fresh in it is drawn from the seed."""
+    from trainer.models.pretrained import head_labels
+    from trainer.models.pretrained.model_folder import check_quantisation, shown
+    from trainer.models.pretrained.weights import Names
+
+    config = _own_config(spec)
+    check_quantisation(config, spec.mode)
+    torch.manual_seed(spec.seed)
+    model, info = _read(spec, config, key_mapping=checkpoint.key_mapping)
+    lost = sorted(Names.of(info).missing - checkpoint.names.missing)
     if lost:
         raise ConfigError(
-            f"model.name_or_path: {len(lost):,} weights of {shown(name)} did not arrive, such as "
-            f"{lost[0]}; download it again"
+            f"model.name_or_path: {len(lost):,} weights of {shown(spec.settings.name_or_path)} did "
+            f"not arrive, such as {lost[0]}",
+            key="model.name_or_path",
+            value=spec.settings.name_or_path,
+            hint="download it again",
         )
-    if found.renewed:
-        head_labels.renew(built, found.head, seed)
-    if found.rows is not None:
-        head_labels.arrange_rows(built, auto, found.rows)
-    return built
+    if checkpoint.renewed:
+        head_labels.renew(model, checkpoint.head, spec.seed)
+    if checkpoint.rows is not None:
+        head_labels.arrange_rows(model, spec.auto, checkpoint.rows)
+    return model
 
 
-def _from_pretrained(
-    auto: Any,
-    name: str,
-    revision: str | None,
-    model_config: Any,
-    dtype: torch.dtype,
-    mode: str,
-    device: str | None = None,
+def _of_checkpoint(
+    spec: ModelSpec, model: Any, checkpoint: "Checkpoint", *, check: bool
+) -> LoadedModel:
+    from trainer.models.pretrained.weights import check_values
+
+    notes = checkpoint.notes
+    if check:
+        notes += tuple(check_values(model, str(spec.settings.name_or_path), checkpoint.fresh))
+    return _finished(
+        spec,
+        model,
+        fresh=checkpoint.fresh,
+        notes=notes,
+        key_mapping=checkpoint.key_mapping,
+        renewed=checkpoint.renewed,
+    )
+
+
+def _read(
+    spec: ModelSpec,
+    config: Any,
+    *,
+    folder: str | None = None,
     key_mapping: dict[str, str] | None = None,
+    on_meta: bool = False,
 ) -> tuple[Any, dict[str, Any]]:
+    """Returns a model from its checkpoint, or from a folder, and what transformers says of names.
+
+    On the meta device the weights have names and shapes only, and are not quantised.
+    """
+    name = folder or str(spec.settings.name_or_path)
     try:
-        built, info = auto.from_pretrained(
+        model, info = spec.auto.from_pretrained(
             name,
-            revision=revision,
-            config=model_config,
-            dtype=dtype,
-            device_map=device,
-            quantization_config=_quantisation(auto, model_config, dtype, mode),
+            revision=spec.settings.revision if folder is None else None,
+            config=config,
+            dtype=torch.float32 if on_meta else spec.dtype,
+            device_map="meta" if on_meta else None,
+            quantization_config=None if on_meta else _quantisation(spec, config),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused, or the head is new
             key_mapping=key_mapping,
@@ -192,40 +271,42 @@ def _from_pretrained(
         )
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # a damaged or hostile file: whatever its reader stumbles over
-        raise ConfigError(missing("model.name_or_path", name, "weights", error)) from error
-    # Else the names of what was loaded would be written, and transformers alone not find them.
-    vars(built).pop("_weight_conversions", None)
-    for module in built.modules():
-        # Repacked for AVX512-BF16, an evaluation fails where a width is no multiple of its block.
+    except ConfigError:
+        raise
+    except Exception as error:  # a damaged or hostile file can fail anywhere in its reader
+        raise not_loaded("model.name_or_path", name, "weights", error) from error
+    # transformers would write the names of the files that it read, and not find them by itself.
+    vars(model).pop("_weight_conversions", None)
+    for module in model.modules():
+        # Packed for AVX512-BF16, a width that its block does not divide fails in evaluation.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-    return built, info
+    return model, info
 
 
-def _other_prefixes(auto: Any, model_config: Any) -> list[str]:
+def _prefixes(auto: Any, config: Any) -> list[str]:
     """Returns what a class, the backbone itself and the span head call a backbone."""
     from transformers import MODEL_FOR_QUESTION_ANSWERING_MAPPING, MODEL_MAPPING
 
     mappings: tuple[Any, ...] = (MODEL_MAPPING, MODEL_FOR_QUESTION_ANSWERING_MAPPING)
-    kinds = [known.get(type(model_config), None) for known in (auto._model_mapping, *mappings)]
+    kinds = [known.get(type(config), None) for known in (auto._model_mapping, *mappings)]
     return [getattr(kind, "base_model_prefix", "") for kind in kinds]
 
 
-def _quantisation(auto: Any, model_config: Any, dtype: torch.dtype, mode: str) -> Any:
+def _quantisation(spec: ModelSpec, config: Any) -> Any:
     """Returns the bitsandbytes settings of a mode; heads and poolers keep their precision."""
-    if mode not in QUANTISED:
+    if spec.mode not in QUANTISED:
         return None
     from transformers import BitsAndBytesConfig
 
     with torch.device("meta"):
-        kept = unquantised_modules(auto.from_config(model_config, trust_remote_code=False))
-    if mode == "int8_lora":
+        kept = unquantised_modules(spec.auto.from_config(config, trust_remote_code=False))
+    if spec.mode == "int8_lora":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_compute_dtype=spec.dtype,
         llm_int8_skip_modules=kept,
     )

@@ -10,13 +10,15 @@ from torch import nn
 
 from trainer.errors import ConfigError
 from trainer.models.load import LoadedModel
-from trainer.models.tokenizers.vocabulary_size import is_tied, output_layer
+from trainer.models.structure import is_tied, output_layer
 from trainer.recipe import schema
 
 ZEROED_PADDING = ("funnel",)
 """Families whose padding row does not survive from_pretrained."""
 NEVER_CALLED = {"mobilebert": "cls.predictions.dense"}
-"""Layers of families that read the weight by itself, so that an adapter on it would do nothing."""
+"""Layers whose weight their family reads without calling them: adapters there would do nothing."""
+LORA_NAMES = {"alpha": "lora_alpha", "dropout": "lora_dropout"}
+"""Keys of a recipe that PEFT's LoraConfig calls by another name; the others go on unchanged."""
 
 
 def apply_tuning(
@@ -38,7 +40,7 @@ def apply_tuning(
     model = loaded.model
     model.config.use_cache = False
     learned = _learned_modules(loaded, trains_head)
-    if tuning.mode == "head_only":
+    if isinstance(tuning, schema.HeadOnlyTuning):
         if not (trains_head and learned):
             raise ConfigError(
                 "tuning.mode: head_only needs a head that is the task's own; a language model's "
@@ -47,7 +49,7 @@ def apply_tuning(
         model.requires_grad_(False)
         for name in learned:
             model.get_submodule(name).requires_grad_(True)
-    elif tuning.mode == "full":
+    elif isinstance(tuning, schema.FullTuning):
         if model.config.model_type in ZEROED_PADDING and is_tied(model):
             raise ConfigError(
                 f"tuning.mode: full moves the padding row of the vocabulary, which transformers "
@@ -57,7 +59,10 @@ def apply_tuning(
         adapters = _adapters(model, tuning, learned, new_tokens, revision)
         model = _with_adapters(model, adapters, gradient_checkpointing)
     if gradient_checkpointing:
-        loaded.model.activation_checkpointing_enable({"use_reentrant": False})
+        # Older transformers know only the second name, newer ones warn about it.
+        new_name = hasattr(loaded.model, "activation_checkpointing_enable")
+        enable = "activation_checkpointing_enable" if new_name else "gradient_checkpointing_enable"
+        getattr(loaded.model, enable)({"use_reentrant": False})
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
@@ -88,7 +93,7 @@ def _is_inside(name: str, others: Iterable[str]) -> bool:
 
 def _adapters(
     model: Any,
-    tuning: schema.Tuning,
+    tuning: schema.AdapterTuning,
     learned: list[str],
     new_tokens: Sequence[int],
     revision: str | None,
@@ -98,12 +103,10 @@ def _adapters(
 
     targets = _targets(model, tuning, learned)
     sources = [getattr(one, "source_cls", type(one)) for one in map(model.get_submodule, targets)]
+    settings = tuning.model_dump(exclude={"mode", "target_modules"})
     return LoraConfig(
-        r=tuning.r,
-        lora_alpha=tuning.alpha,
-        lora_dropout=tuning.dropout,
+        **{LORA_NAMES.get(name, name): value for name, value in settings.items()},
         target_modules=targets,
-        bias=tuning.bias,
         fan_in_fan_out=all(source is Conv1D for source in sources),
         modules_to_save=learned or None,
         trainable_token_indices=_rows_to_learn(model, new_tokens, learned),
@@ -139,19 +142,14 @@ def _with_adapters(model: Any, adapters: Any, gradient_checkpointing: bool) -> n
         # PEFT says which way round it reads the weights of each layer; either is right.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         tuned = get_peft_model(model, adapters)
-    for module in tuned.modules():
-        if type(module).__name__ == "TrainableTokensLayer":
-            module.register_forward_hook(_add_bias)
+    if adapters.trainable_token_indices:
+        from trainer.models.output_tokens import score_by_new_rows
+
+        score_by_new_rows(tuned)
     return tuned
 
 
-def _add_bias(layer: Any, _: Any, output: Any) -> Any:
-    """Adds the bias of an output layer, which PEFT's layer for new tokens leaves out."""
-    bias = getattr(layer.get_base_layer(), "bias", None)
-    return output if bias is None or layer.merged else output + bias.to(output.dtype)
-
-
-def _targets(model: Any, tuning: schema.Tuning, learned: list[str]) -> list[str]:
+def _targets(model: Any, tuning: schema.AdapterTuning, learned: list[str]) -> list[str]:
     """Returns the full names of the linear layers that get an adapter."""
     from transformers.pytorch_utils import Conv1D
 

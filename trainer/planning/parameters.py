@@ -12,7 +12,7 @@ from torch import nn
 from trainer.engines.precision import COMPUTE_DTYPES, resolve_precision
 from trainer.models.architecture import shape_config
 from trainer.models.load import QUANTISED, LoadedModel, from_numbers, unquantised_modules
-from trainer.models.pretrained.weights import head_modules
+from trainer.models.structure import head_modules
 from trainer.models.tuning import apply_tuning
 from trainer.planning.outline import outline
 from trainer.recipe.schema import Recipe

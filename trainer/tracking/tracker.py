@@ -1,53 +1,56 @@
-"""What a run says while it goes: metrics.jsonl, trackers, a progress bar or plain lines."""
+"""What a run records while it trains: metrics.jsonl, trackers, and progress for a callable."""
 
 import json
 import math
 import os
-import resource
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from tqdm import tqdm
 
 from trainer.files.durable import flush, write_text
 from trainer.state import TrainState
-from trainer.tracking.metric_lines import lines_at, metrics_at, read_lines, remembered
+from trainer.tracking.metric_lines import lines_at, remembered
+from trainer.tracking.progress import Progress, Update
 from trainer.tracking.rank_times import RankSummary
-
-__all__ = ["Tracker", "metrics_at", "read_lines"]
 
 
 class Tracker:
-    """Writes metrics.jsonl, trackers and progress, from the main process only."""
+    """Writes metrics.jsonl, feeds the trackers and reports progress, on the main process only."""
 
-    def __init__(self, accelerator: Accelerator, file: Path, *, num_steps: int) -> None:
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        file: Path,
+        *,
+        num_steps: int,
+        progress: Progress | None = None,
+    ) -> None:
         self._accelerator = accelerator
         self._file = file
         self._num_steps = num_steps
-        self._logged_tokens = 0
-        self._first: tuple[int, float] | None = None
-        self._bar: tqdm[Any] | None = None
         self._active = accelerator.is_main_process
+        self._show = progress if self._active else None
+        self._logged_tokens = 0
+        self._step = 0
         self._peak = 0
 
     def start(self, state: TrainState, memory: Mapping[str, Any] | None = None) -> None:
-        """Goes on from `state`: later lines are removed, for the run writes them again.
+        """Continues from `state`: removes later lines, which the run will write again.
 
-        `memory` is what its checkpoint remembers of the lines. Raises RunDirectoryError, on the
-        main process, where they are not there any more.
+        `memory` is what the checkpoint remembers of the lines. Raises RunDirectoryError, on the
+        main process, if they are no longer there.
         """
-        self._logged_tokens = state.tokens
+        self._logged_tokens, self._step = state.tokens, state.step
         if self._active and os.path.lexists(self._file):
             kept = lines_at(self._file, state, memory or {})
             write_text(self._file, "".join(f"{line}\n" for line in kept))
 
     def remembered(self) -> dict[str, Any]:
-        """Returns what a checkpoint remembers of the lines so far, once they lie on the disk."""
+        """Returns what a checkpoint remembers of the lines so far, after flushing them to disk."""
         if self._file.is_file():
             flush(self._file)
         return remembered(self._file)
@@ -61,9 +64,9 @@ class Tracker:
         seconds: float,
         ranks: RankSummary | None,
     ) -> dict[str, Any]:
-        """Writes and returns the line of a training step; seconds are those since the last line.
+        """Writes and returns the line of a training step; `seconds` are those since the last line.
 
-        What is to be said of a rank of `ranks` is printed.
+        A note in `ranks` is shown.
         """
         tokens = state.tokens - self._logged_tokens
         self._logged_tokens = state.tokens
@@ -87,10 +90,10 @@ class Tracker:
     def evaluation(
         self, state: TrainState, epoch: int, metrics: dict[str, Any], *, split: str = "validation"
     ) -> None:
-        """Writes and prints the line of an evaluation, with the mean training loss before it."""
+        """Writes and shows the line of an evaluation, with the mean training loss before it."""
         train_loss = state.loss_sum / state.loss_steps if state.loss_steps else None
         position = {"step": state.step, "epoch": epoch, "split": split}
-        peak = _peak_memory_of_a_stretch()
+        peak = _peak_memory_since_last_call()
         self._peak = max(self._peak, peak)
         self.log({**position, **metrics, "train_loss": train_loss, "peak_memory_bytes": peak})
         numbers = "  ".join(
@@ -101,7 +104,7 @@ class Tracker:
         self.say(f"{split} after step {state.step}: {numbers}")
 
     def log(self, record: dict[str, Any]) -> None:
-        """Writes a line of metrics.jsonl; its numbers go to the trackers under split/name."""
+        """Writes a line of metrics.jsonl; its numbers go to the trackers as split/name."""
         if not self._active:
             return
         with self._file.open("a") as file:
@@ -114,57 +117,51 @@ class Tracker:
         self._accelerator.log(numbers, step=record["step"])
 
     def progress(self, step: int, record: dict[str, Any] | None) -> None:
-        """Shows a step: a bar on a terminal, a line for each record elsewhere."""
-        if not self._active:
-            return
-        now = time.monotonic()
-        if self._first is None:
-            self._first = (step, now)
-        if sys.stderr.isatty():
-            if self._bar is None:
-                self._bar = tqdm(total=self._num_steps, initial=step, unit="step", leave=True)
-            self._bar.update(step - self._bar.n)
-            if record is not None:
-                speed = record["tokens_per_second"]
-                self._bar.set_postfix_str(f"loss {record['loss']:.4f}, {speed:,.0f} tokens/s")
-        elif record is not None:
-            first_step, start = self._first
-            pace = (now - start) / (step - first_step) if step > first_step else math.nan
-            left = _duration(pace * (self._num_steps - step))
-            self.say(
-                f"step {step}/{self._num_steps}  loss {record['loss']:.4f}  "
-                f"{record['tokens_per_second']:,.0f} tokens/s  {left} left"
-            )
+        """Reports a step that was taken, with its line of metrics.jsonl if one was due."""
+        self._step = step
+        self._tell(record=record)
 
     def say(self, message: str) -> None:
-        """Prints a line from the main process without breaking the bar."""
-        if self._active:
-            tqdm.write(message, file=sys.stdout)
-            sys.stdout.flush()
-
-    def peak_memory(self) -> int:
-        """Returns the most bytes that this process held so far, of its GPU where it has one."""
-        self._peak = max(self._peak, _peak_memory_of_a_stretch())
-        return self._peak
+        """Reports a message of one or several lines."""
+        self._tell(message=message)
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        """Reports that no more steps follow."""
+        self._tell(ended=True)
+
+    def peak_memory(self) -> int:
+        """Returns the most bytes that this process has held, on its GPU if it has one."""
+        self._peak = max(self._peak, _peak_memory_since_last_call())
+        return self._peak
+
+    def _tell(
+        self,
+        *,
+        message: str | None = None,
+        record: dict[str, Any] | None = None,
+        ended: bool = False,
+    ) -> None:
+        if self._show is not None:
+            self._show(
+                Update(
+                    message=message,
+                    step=self._step,
+                    num_steps=self._num_steps,
+                    record=record,
+                    ended=ended,
+                )
+            )
 
 
-def _peak_memory_of_a_stretch() -> int:
-    """Returns the most bytes held since the last call, on a CPU since the process started."""
+def _peak_memory_since_last_call() -> int:
+    """Returns the most bytes held since the last call; on a CPU, since the process started."""
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         return peak
+    try:
+        import resource
+    except ImportError:  # Windows has no such counter
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _duration(seconds: float) -> str:
-    if math.isnan(seconds):
-        return "?"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -13,10 +13,10 @@ from trainer.models.pretrained.weights import (
     Names,
     check_backbone,
     check_head,
-    head_modules,
     key_mapping_of,
     modules_of,
 )
+from trainer.models.structure import head_modules
 from trainer.recipe import schema
 from trainer.wording import excerpt
 

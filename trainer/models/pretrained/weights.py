@@ -10,6 +10,7 @@ from torch import nn
 
 from trainer.errors import ConfigError
 from trainer.models.pretrained.model_folder import shown
+from trainer.models.structure import backbone_weights
 from trainer.wording import excerpt
 
 KEY = "model.name_or_path"
@@ -87,31 +88,6 @@ class Backbone:
         return key.removeprefix(prefix)
 
 
-def head_modules(model: Any) -> tuple[str, ...]:
-    """Returns the names of a transformers model's modules outside its backbone."""
-    backbone = {model.base_model_prefix}
-    if not hasattr(model, model.base_model_prefix):  # T5 takes its backbone's modules one by one
-        backbone = {key.partition(".")[0] for key in _whole_backbone(model)}
-    return tuple(
-        name
-        for name, module in model.named_children()
-        if name not in backbone and any(True for _ in module.parameters())
-    )
-
-
-def _whole_backbone(model: Any) -> set[str]:
-    """Returns the names of the weights of the backbone by itself, as AutoModel makes it."""
-    from transformers import MODEL_MAPPING
-
-    known: Any = MODEL_MAPPING
-    kind = known.get(type(model.config), None)
-    kind = kind[0] if isinstance(kind, tuple) else kind
-    if kind is None or isinstance(model, kind):
-        return set()
-    with torch.device("meta"):
-        return set(kind(model.config).state_dict())
-
-
 def key_mapping_of(backbone: Backbone, names: Names) -> tuple[dict[str, str], str]:
     """Returns patterns that take the names of wrappers off a checkpoint's, and what they take off.
 
@@ -168,7 +144,7 @@ def check_backbone(backbone: Backbone, names: Names, name: str) -> None:
         if backbone.would_hold(key) and "pooler" not in key.split(".") and not NO_WEIGHT.search(key)
     )
     if extra:  # but for what this task leaves out, such as Funnel's decoder
-        whole = _whole_backbone(backbone.model)
+        whole = backbone_weights(backbone.model)
         extra = [key for key in extra if backbone.short(key) not in whole]
     if lost:
         raise ConfigError(

@@ -4,13 +4,11 @@ import copy
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 from trainer.errors import ConfigError
-from trainer.models.pretrained.model_folder import other_format, shown
+from trainer.models.pretrained.not_loaded import not_loaded
 from trainer.recipe.schema import Model, TrainedTokenizer
-from trainer.wording import excerpt
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -63,7 +61,7 @@ def load_tokenizer(model: Model) -> Any:
         raise
     except Exception as error:  # whatever a damaged file makes its class stumble over
         key = "tokenizer" if model.tokenizer else "name_or_path"
-        raise ConfigError(missing(f"model.{key}", name, "tokenizer", error)) from error
+        raise not_loaded(f"model.{key}", name, "tokenizer", error) from error
     tokenizer.padding_side = "right"
     # Else its export would ask for code that is not run.
     tokenizer.init_kwargs.pop("auto_map", None)
@@ -81,40 +79,6 @@ def _as_it_stands(name: str, revision: str | None) -> Any:
         if named is not None and getattr(tokenizer, role) is None:
             setattr(tokenizer, role, named)
     return tokenizer
-
-
-def missing(key: str, name: str, what: str, error: Exception) -> str:
-    """Returns the sentence for a hub name or folder that gave no tokenizer or weights."""
-    if "trust_remote_code" in str(error):
-        return (
-            f"{key}: {shown(name)} brings its own code for its {what} (auto_map), which is never "
-            f"run here, and transformers has no class for it; name a model whose type it has"
-        )
-    if Path(name).is_dir():
-        clause = other_format(Path(name)) if what == "weights" else ""
-        clause = clause or f": {_reason(error)}"
-        return f"{key}: the folder {shown(name)} holds no {what} that can be loaded{clause}"
-    if Path(name).name == "model":
-        run = Path(name).parent
-        return f"{key}: there is no {name}, which the run {run} leaves when it ends; train it first"
-    if isinstance(error, OSError) and error.errno is not None:  # the machine's, not the hub's
-        return (
-            f"{key}: the {what} of {name} cannot be kept: {error.strerror}; mend that, or "
-            f"set HF_HOME to another folder"
-        )
-    return (
-        f"{key}: no {what} of {name}: it is no folder here, is not in the cache, and the hub did "
-        f"not give it; check the name and the access to it, or run `trainer prepare RECIPE` where "
-        f"the hub can be reached"
-    )
-
-
-def _reason(error: Exception) -> str:
-    """Returns what a library says of a file that it cannot read, in short."""
-    if isinstance(error, UnpicklingError):  # whose advice is to run what the file holds
-        return "its file is no list of tensors, and nothing else is run"
-    text = " ".join(str(error).split())
-    return excerpt(text or type(error).__name__, 160)
 
 
 def train_tokenizer(settings: TrainedTokenizer, texts: Iterable[str], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A larger vocabulary for a model whose tokenizer has tokens of its own."""
+"""Grows the vocabulary of a model whose tokenizer has more tokens."""
 
 from typing import Any
 
@@ -6,12 +6,13 @@ import torch
 from torch import nn
 
 from trainer.errors import ConfigError
+from trainer.models.structure import output_layer
 
 
 def grow_vocabulary(model: Any, size: int) -> None:
-    """Gives the embedding of a transformers model, and its output layer, `size` rows.
+    """Grows the embedding of a transformers model and its output layer to `size` rows.
 
-    New ones are the mean of the others, in either, and their bias is 0. Raises ConfigError for
+    New rows are the mean of the others in the same layer, their bias is 0. Raises ConfigError for
     models that cannot grow.
     """
     rows = model.get_input_embeddings().weight.shape[0]
@@ -19,27 +20,16 @@ def grow_vocabulary(model: Any, size: int) -> None:
         model.resize_token_embeddings(size, mean_resizing=False)
     except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"model.tokenizer: it needs {size} rows and the model has {rows}; a "
-            f"{model.config.model_type} cannot grow: use the model's own tokenizer"
+            f"model.tokenizer: it needs {size} rows, the model has {rows}, and a "
+            f"{model.config.model_type} cannot grow",
+            key="model.tokenizer",
+            value=size,
+            hint="use the model's own tokenizer",
         ) from error
     layer: Any
     embedding, output = model.get_input_embeddings(), output_layer(model)
-    for layer in {id(one): one for one in (embedding, output) if one is not None}.values():
+    for layer in {id(layer): layer for layer in (embedding, output) if layer is not None}.values():
         with torch.no_grad():
             layer.weight[rows:] = layer.weight[:rows].float().mean(0).to(layer.weight.dtype)
         if getattr(layer, "bias", None) is not None:
             nn.init.zeros_(layer.bias[rows:])
-
-
-def output_layer(model: Any) -> nn.Module | None:
-    """Returns the layer of a transformers model that scores the vocabulary; None without one."""
-    try:
-        return model.get_output_embeddings()
-    except (AttributeError, NotImplementedError):
-        return None
-
-
-def is_tied(model: Any) -> bool:
-    """Returns whether the output layer has the weight of the embedding."""
-    output: Any = output_layer(model)
-    return output is not None and output.weight is model.get_input_embeddings().weight

@@ -1,0 +1,83 @@
+"""`trainer train`: the run of a recipe, with signals, progress on the terminal and an exit code."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from trainer.cli.options import DEBUG, RECIPE, SET, SMOKE, DirectoryName
+from trainer.process import signals
+
+
+@click.command("train")
+@RECIPE
+@SET
+@click.option("--run-dir", type=DirectoryName(), help="Default: runs/<recipe name>.")
+@click.option(
+    "--resume",
+    default="auto",
+    metavar="auto|never|PATH",
+    help="Continue the run directory, refuse to, or start from a checkpoint.",
+)
+@click.option(
+    "--time-limit",
+    metavar="DURATION",
+    help="Save and stop in time, with code 85: 45m, 2h, 1:30:00.",
+)
+@SMOKE
+@DEBUG
+def command(
+    recipe: str,
+    overrides: tuple[str, ...],
+    run_dir: Path | None,
+    resume: str,
+    time_limit: str | None,
+    smoke: bool,
+) -> int:
+    """Train RECIPE, a shipped recipe's name or a YAML file."""
+    signals.expect()
+    from trainer.api import default_directory
+
+    directory = run_dir or default_directory(recipe, "-smoke" * smoke)
+    return train(recipe, overrides, directory, resume, time_limit=time_limit, in_miniature=smoke)
+
+
+def train(
+    recipe_name: str,
+    overrides: tuple[str, ...],
+    directory: Path,
+    resume: str,
+    *,
+    time_limit: str | None = None,
+    in_miniature: bool = False,
+) -> int:
+    """Trains a recipe in its run directory and returns the exit code; status.json is written last.
+
+    Raises TrainerError for what the user can fix, and Stopped if there is nothing to save.
+    """
+    from trainer.api import train_recipe
+    from trainer.distributed.environment_variables import check_variables
+    from trainer.errors import DONE
+    from trainer.process.environment import quieted_libraries
+    from trainer.process.status import Status
+    from trainer.process.stop_request import StopRequest, end_of_time, listen
+    from trainer.recipe.reading import load_recipe
+    from trainer.tracking.progress import TerminalProgress
+
+    directory = directory.absolute()
+    with quieted_libraries(), ExitStack() as stack:
+        stop = StopRequest()
+        status = Status(directory, stop)
+        stack.enter_context(listen(stop, status.give_up))
+        stack.enter_context(status.reported())
+        check_variables()
+        stop.end = end_of_time(time_limit)
+        recipe = load_recipe(recipe_name, overrides)
+        if in_miniature:
+            from trainer.assembly.miniature import smoke
+
+            recipe = smoke(recipe)
+        result = train_recipe(
+            recipe, directory, resume, status=status, stop=stop, progress=TerminalProgress()
+        )
+    return DONE if result.state == "done" else stop.code

@@ -1,0 +1,83 @@
+"""The parts of a transformers model: its backbone, its head and the layer that scores words."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer.errors import ConfigError
+
+
+def plain_model(model: Any) -> Any:
+    """Returns the transformers model under PEFT's adapters; a model without adapters as it is."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
+def output_layer(model: Any) -> nn.Module | None:
+    """Returns the layer of a transformers model that scores the vocabulary; None without one."""
+    try:
+        return model.get_output_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
+
+
+def is_tied(model: Any) -> bool:
+    """Returns whether the output layer has the weight of the embedding."""
+    output: Any = output_layer(model)
+    return output is not None and output.weight is model.get_input_embeddings().weight
+
+
+def head_modules(model: Any) -> tuple[str, ...]:
+    """Returns the names of a transformers model's direct children outside its backbone.
+
+    Only children with weights are named. Raises ConfigError if no backbone can be told from its
+    head, in which case every mode but full tuning would treat all of the model as a head.
+    """
+    parts = [
+        name for name, module in model.named_children() if any(True for _ in module.parameters())
+    ]
+    backbone = _backbone_children(model)
+    head = tuple(name for name in parts if name not in backbone)
+    if head and len(head) == len(parts):
+        raise ConfigError(
+            f"model: the backbone of a {type(model).__name__} cannot be told from its head "
+            f"({', '.join(head)})",
+            key="model",
+            value=model.config.model_type,
+            hint="use a model of another type",
+        )
+    return head
+
+
+def backbone_weights(model: Any) -> set[str]:
+    """Returns the names of the weights of the backbone by itself, as AutoModel builds it.
+
+    Empty if AutoModel has no class for the model, or the model is the backbone.
+    """
+    kind = _backbone_class(model)
+    if kind is None or isinstance(model, kind):
+        return set()
+    with torch.device("meta"):
+        return set(kind(model.config).state_dict())
+
+
+def _backbone_children(model: Any) -> set[str]:
+    """Returns the names of the direct children that are, or belong to, the backbone."""
+    if hasattr(model, model.base_model_prefix):
+        return {model.base_model_prefix}
+    kind = _backbone_class(model)
+    whole = {
+        name
+        for name, child in model.named_children()
+        if kind is not None and isinstance(child, kind)
+    }
+    # Some models, such as T5, hold the modules of their backbone one by one.
+    return whole or {key.partition(".")[0] for key in backbone_weights(model)}
+
+
+def _backbone_class(model: Any) -> type[nn.Module] | None:
+    from transformers import MODEL_MAPPING
+
+    known: Any = MODEL_MAPPING
+    kind = known.get(type(model.config), None)
+    return kind[0] if isinstance(kind, tuple) else kind

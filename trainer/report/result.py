@@ -1,0 +1,196 @@
+"""Result: what a run directory holds, for notebooks and programs."""
+
+import html
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from trainer.errors import CheckpointError, RunDirectoryError
+from trainer.files.plain import is_changed, read_json, reason
+from trainer.metrics.averages import with_macro_averages
+from trainer.process.run_directory import read_recipe
+from trainer.process.status import read_status
+from trainer.recipe.schema import Recipe
+from trainer.tracking.metric_lines import metrics_at, read_lines
+from trainer.wording import excerpt
+
+Metrics = dict[str, dict[str, Any]]
+"""Split name to metric name to value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A run that has ended, or one that was stopped and can be resumed.
+
+    Metrics are nested by split and name, such as `result.metrics["test"]["accuracy"]`, in the units
+    that `results.json` lists under `scales`.
+    """
+
+    run_dir: Path
+    state: str
+    """"done", "stopped" (train again to resume), "failed" or "running", as in status.json."""
+    message: str
+    """Why the run ended, in a sentence."""
+    step: int
+    """Optimizer steps taken."""
+    best_step: int | None
+    """The step with the best validation metric so far; None before the first evaluation."""
+    metrics: Metrics
+    """At the best step, as `best` in results.json; of the last step if none is the best one."""
+    final: Metrics
+    """At the last step that was evaluated."""
+    baseline: Metrics
+    """Before the first step."""
+    warnings: tuple[str, ...]
+    """What a reader of the metrics should know, a sentence each; empty until the run is done."""
+    model_dir: Path | None
+    """The exported model, which `from_pretrained` reads; None until the run is done."""
+
+    def load(self) -> tuple[Any, Any]:
+        """Returns the exported model, in evaluation mode on the CPU, and its tokenizer.
+
+        The model has the class that the task trained, with its head; adapters are merged into it.
+        Raises CheckpointError if the run is not done, or if its model cannot be read.
+        """
+        if self.model_dir is None:
+            raise CheckpointError(
+                f"{self.run_dir} has no model yet: the run is {self.state}",
+                key=str(self.run_dir),
+                value=self.state,
+                hint="train it to its end",
+            )
+        import transformers
+
+        from trainer.models.quiet import quiet_transformers
+        from trainer.models.span_head import ensure_span_head
+
+        try:
+            with quiet_transformers():
+                settings: Any = transformers.AutoConfig.from_pretrained(self.model_dir)
+                kind = getattr(transformers, settings.architectures[0], None)
+                if kind is None:  # a head that transformers does not have
+                    ensure_span_head(settings)
+                    kind = transformers.AutoModelForQuestionAnswering
+                model = cast(Any, kind).from_pretrained(self.model_dir)
+                return model.eval(), transformers.AutoTokenizer.from_pretrained(self.model_dir)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.model_dir} cannot be loaded ({excerpt(error, 200)})",
+                key=str(self.model_dir),
+                hint="restore the folder, or train the run again",
+            ) from error
+
+    def _repr_html_(self) -> str:
+        """Returns a table of the metrics for a notebook; text from data and names is escaped."""
+        title = f"{self.run_dir.name}: {self.state}, step {self.step}"
+        parts = [f"<p><b>{html.escape(title)}</b></p>"]
+        if self.state != "done":
+            parts.append(f"<p>{html.escape(self.message)}</p>")
+        parts += [_table(self, split) for split in self.final or self.baseline]
+        if self.warnings:
+            items = "".join(f"<li>{html.escape(one)}</li>" for one in self.warnings)
+            parts.append(f"<p>Warnings</p><ul>{items}</ul>")
+        if self.model_dir is not None:
+            parts.append(f"<p>model: <code>{html.escape(str(self.model_dir))}</code></p>")
+        return "\n".join(parts)
+
+
+def read_result(directory: Path) -> Result:
+    """Returns the result of the run in a directory, finished or not.
+
+    Raises RunDirectoryError if the directory holds no run, or if its files cannot be read.
+    """
+    directory = directory.absolute()
+    recipe, status = read_recipe(directory), read_status(directory)
+    file = directory / "results.json"
+    state = status.get("state") or ("done" if file.is_file() else "stopped")
+    lines = with_macro_averages(read_lines(directory / "metrics.jsonl"))
+    message = str(status.get("message", ""))
+    if state == "done":
+        return _finished(directory, _read(file), message)
+    evaluated = [line for line in lines if line["split"] == "validation" and line["step"] > 0]
+    best, last = _best_step(evaluated, recipe), max((one["step"] for one in evaluated), default=0)
+    return Result(
+        run_dir=directory,
+        state=str(state),
+        message=message,
+        step=max([status.get("step") or 0, *(line["step"] for line in lines)]),
+        best_step=best,
+        metrics=metrics_at(lines, best) if best else {},
+        final=metrics_at(lines, last) if last else {},
+        baseline=_of_splits(metrics_at(lines, 0)),
+        warnings=(),
+        model_dir=None,
+    )
+
+
+def _finished(directory: Path, results: dict[str, Any], message: str) -> Result:
+    model = directory / "model"
+    return Result(
+        run_dir=directory,
+        state="done",
+        message=message,
+        step=results["final"]["step"],
+        best_step=results["best"]["step"] if results["model"] == "best" else None,
+        metrics=results["best"]["metrics"],
+        final=results["final"]["metrics"],
+        baseline=results["baseline"],
+        warnings=tuple(results["warnings"]),
+        model_dir=model if model.is_dir() else None,
+    )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        results = read_json(file)
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(
+            f"{file} cannot be read ({excerpt(reason(error))})",
+            key=str(file),
+            hint="restore it, or train the run again in another directory",
+        ) from error
+    needed = ("baseline", "best", "final", "model", "warnings")
+    if not isinstance(results, dict) or is_changed(results) or not results.keys() >= {*needed}:
+        raise RunDirectoryError(
+            f"{file} is not as the run wrote it",
+            key=str(file),
+            hint="restore it, or train the run again in another directory",
+        )
+    return with_macro_averages(results)
+
+
+def _best_step(evaluated: list[dict[str, Any]], recipe: Recipe) -> int | None:
+    metric, mode = recipe.evaluation.metric, recipe.evaluation.mode
+    measured = [line for line in evaluated if isinstance(line.get(metric), int | float)]
+    if not measured:
+        return None
+    choose = max if mode == "max" else min
+    return choose(measured, key=lambda line: line[metric])["step"]
+
+
+def _of_splits(metrics: Metrics) -> Metrics:
+    """Returns the metrics without those of zero-shot answers."""
+    return {name: one for name, one in metrics.items() if not name.startswith("zero_shot_")}
+
+
+def _table(result: Result, split: str) -> str:
+    columns = {"baseline": result.baseline, "best": result.metrics, "final": result.final}
+    columns = {title: metrics[split] for title, metrics in columns.items() if split in metrics}
+    names = dict.fromkeys(
+        name
+        for metrics in columns.values()
+        for name, value in metrics.items()
+        if isinstance(value, float) and name != "seconds"
+    )
+    head = "".join(f"<th>{title}</th>" for title in columns)
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td>"
+        + "".join(f"<td>{_number(metrics.get(name))}</td>" for metrics in columns.values())
+        + "</tr>"
+        for name in names
+    )
+    return f"<table><tr><th>{html.escape(split)}</th>{head}</tr>{rows}</table>"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else ""
