@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from distributed_runs import tensors_of
+from support.launches import tensors_of
 
 from trainer.checkpoints import shards
 from trainer.checkpoints.disk_space import CheckpointSize, bytes_in, check_disk_space

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from click.testing import CliRunner
-from distributed_runs import tensors_of
+from support.launches import tensors_of
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from trainer.cli.app import main

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed_runs import Finished, launch_command, launch_environment
+from support.launches import Finished, launch_command, launch_environment
 
 from trainer.tasks import TASKS, Classification
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from distributed_runs import launch_command, run_to_its_end
+from support.launches import launch_command, run_to_its_end
 from transformers import AutoModel, AutoModelForCausalLM
 
 from trainer.cli.app import main

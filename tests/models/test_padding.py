@@ -8,7 +8,7 @@ import pytest
 import tiny_models
 import torch
 from datasets import Dataset
-from tiny_models import SIZES, architectures, random_model
+from tiny_models import SIZES, architectures, random_model, tuning_of
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor
@@ -40,7 +40,7 @@ def task(tokenizer: Any) -> Classification:
 
 def load(settings: schema.Model, mode: str = "full") -> tuple[Any, Any]:
     loaded, tokenizer = tiny_models.load(settings, task(None).config_values(), mode=mode)
-    tuning = schema.Tuning(mode=mode, r=4)
+    tuning = tuning_of(mode, r=4)
     return apply_tuning(
         loaded, tuning, trains_head=True, gradient_checkpointing=False
     ).eval(), tokenizer

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import MODES, SIZES, architectures, save_backbones
+from tiny_models import MODES, SIZES, architectures, save_backbones, tuning_of
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForQuestionAnswering, T5Config
 from transformers.models.llama import LlamaForQuestionAnswering
@@ -91,7 +91,7 @@ def test_each_mode_learns_and_the_export_answers_the_same(folders, tmp_path, nam
     loaded, tokenizer = load(folders[name], mode)
     assert HEADS[name] in loaded.fresh
     assert HEADS[name] in loaded.head
-    tuning = schema.Tuning(mode=mode, r=4, alpha=8, dropout=0.0)
+    tuning = tuning_of(mode, r=4, alpha=8, dropout=0.0)
     model = apply_tuning(loaded, tuning, trains_head=True, gradient_checkpointing=False)
     learned = trainable_parameters(model)
     assert any(HEADS[name] in parameter for parameter in learned)
@@ -191,7 +191,7 @@ def test_a_padded_batch_is_what_single_windows_give(folders):
 def test_the_model_card_of_a_class_of_ours_says_how_to_load_it_elsewhere(folders, mode, tmp_path):
     for name in ("phi", "llama"):
         loaded, tokenizer = load(folders[name], mode)
-        tuning = schema.Tuning(mode=mode)
+        tuning = tuning_of(mode)
         model = apply_tuning(loaded, tuning, trains_head=True, gradient_checkpointing=False)
         code = how_to_load(model).partition("```python\n")[2].partition("```")[0]
         assert bool(code) == (name == "phi")

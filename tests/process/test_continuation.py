@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from distributed_runs import tensors_of
+from support.launches import tensors_of
 
 from trainer.cli.app import main
 from trainer.errors import RunDirectoryError

@@ -149,7 +149,7 @@ def test_an_unknown_key_names_the_nearest(reviews_recipe, key, value, sentence):
         ("optimizer.learning_rate", float("inf")),  # 1e999 in a file
         ("optimizer.betas", [0.9]),
         ("optimizer.betas", [0.9, 1.0]),
-        ("tuning.dropout", 1.0),
+        ("tuning", {"mode": "lora", "dropout": 1.0}),
         ("evaluation.baseline", 1),
         ("evaluation.baseline", "yes"),
         ("evaluation.patience", 0),

@@ -25,7 +25,7 @@ from trainer.models.load import QUANTISED
 from trainer.models.positions import num_positions
 from trainer.order import DataOrder
 from trainer.process.stop_request import StopRequest
-from trainer.recipe.schema import Recipe
+from trainer.recipe.schema import AdapterTuning, Recipe
 from trainer.run import Run
 from trainer.schedule import total_steps
 from trainer.tracking.progress import Progress
@@ -47,7 +47,7 @@ def build_run(
 ) -> Run:
     """Returns the run of a recipe in a directory, at step 0, with the same weights on every rank.
 
-    `progress` is called with what it has to report; `other_rows` are splits beside the recipe's.
+    `progress` is called with what the run reports; `other_rows` are splits beside the recipe's.
     Raises ConfigError and DataError for anything in recipe and data that does not go together, and
     LaunchError for an engine that cannot train it.
     """
@@ -152,12 +152,13 @@ def resolve_launch(recipe: Recipe, topology: Topology) -> Launch:
         batch.global_batch_size, batch.micro_batch_size, topology.dp_size
     )
     precision = resolve_precision(recipe.precision)
-    if tuning.mode in QUANTISED and tuning.bias != "none" and precision != "fp32":
+    bias = tuning.bias if isinstance(tuning, AdapterTuning) else "none"
+    if tuning.mode in QUANTISED and bias != "none" and precision != "fp32":
         raise ConfigError(
-            f"tuning.bias: {tuning.bias} with {tuning.mode}: in {precision} bitsandbytes rounds "
-            f"trained biases",
+            f"tuning.bias: {bias} with {tuning.mode}: in {precision} bitsandbytes rounds trained "
+            f"biases",
             key="tuning.bias",
-            value=tuning.bias,
+            value=bias,
             hint="use none, or precision: fp32",
         )
     return Launch(precision=precision, micro_batch_size=micro_batch_size)

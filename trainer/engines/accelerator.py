@@ -3,18 +3,21 @@
 import importlib.util
 import os
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import (
     DistributedDataParallelKwargs,
     DistributedType,
     InitProcessGroupKwargs,
     ProjectConfiguration,
 )
+from torch import distributed as dist
 from torch import nn
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from torch.nn.parallel import DistributedDataParallel
@@ -32,6 +35,7 @@ from trainer.engines.precision import Precision, resolve_precision
 from trainer.engines.sharding import has_second_copy, mesh_of
 from trainer.errors import ConfigError, LaunchError
 from trainer.process.stop_request import StopRequest
+from trainer.process.switches import restored_switches
 from trainer.recipe.schema import Recipe
 
 ENGINES = (
@@ -41,6 +45,67 @@ ENGINES = (
     DistributedType.DEEPSPEED,
     DistributedType.FSDP,
 )
+
+
+@contextmanager
+def launched(
+    recipe: Recipe, directory: Path, stop: StopRequest | None = None
+) -> Generator[Accelerator]:
+    """Context manager: yields the Accelerator of a run, and undoes on leaving what it changed.
+
+    Afterwards trackers are closed, the process group that it made is destroyed, Accelerate's state
+    and the switches of the process are as before, and another run may follow in this process with
+    another precision and engine. Raises what `build_accelerator` raises.
+
+    Of several ranks, all wait for each other before they leave. One that leaves by an error waits
+    for none and keeps its process group, whose destructor could hang: its process has to end.
+    """
+    with restored_switches(), _restored_state():
+        had_group = dist.is_initialized()
+        accelerator = build_accelerator(recipe, directory, stop)
+        yield accelerator
+        accelerator.wait_for_everyone()
+        for tracker in accelerator.trackers:
+            tracker.finish()
+        if not had_group:
+            _destroy_group(accelerator)
+
+
+@contextmanager
+def _restored_state() -> Generator[None]:
+    """Context manager: on leaving, Accelerate's objects share the state that they shared before."""
+    shared: list[dict[str, Any]] = [
+        kind._shared_state  # pyright: ignore[reportPrivateUsage]
+        for kind in (PartialState, AcceleratorState, GradientState)
+    ]
+    before = [dict(state) for state in shared]
+    try:
+        yield
+    finally:
+        for state, entries in zip(shared, before, strict=True):
+            state.clear()
+            state.update(entries)
+
+
+_KEPT_GROUPS: list[Any] = []
+
+
+def _destroy_group(accelerator: Accelerator) -> None:
+    """Destroys the process group, unless processes that were forked may need it again.
+
+    What freed its last reference later, such as DDP's reducer, would run its destructor, which may
+    wait under Python's lock for a thread that needs the lock.
+    """
+    if not dist.is_initialized() or accelerator.state.fork_launched:
+        return
+    if accelerator.num_processes > 1:
+        _KEPT_GROUPS.append(dist.group.WORLD)
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        from deepspeed import comm
+
+        comm.destroy_process_group()
+    else:
+        dist.destroy_process_group()
 
 
 def build_accelerator(
@@ -103,6 +168,9 @@ def build_accelerator(
     if recipe.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+        # Else torch fills each new tensor, and so gigabytes of DeepSpeed's buckets at every step.
+        memory: Any = torch.utils.deterministic
+        memory.fill_uninitialized_memory = False
     return accelerator
 
 

@@ -16,7 +16,9 @@ from trainer.recipe import schema
 ZEROED_PADDING = ("funnel",)
 """Families whose padding row does not survive from_pretrained."""
 NEVER_CALLED = {"mobilebert": "cls.predictions.dense"}
-"""Layers of families that read the weight by itself, so that an adapter on it would do nothing."""
+"""Layers whose weight their family reads without calling them: adapters there would do nothing."""
+LORA_NAMES = {"alpha": "lora_alpha", "dropout": "lora_dropout"}
+"""Keys of a recipe that PEFT's LoraConfig calls by another name; the others go on unchanged."""
 
 
 def apply_tuning(
@@ -38,7 +40,7 @@ def apply_tuning(
     model = loaded.model
     model.config.use_cache = False
     learned = _learned_modules(loaded, trains_head)
-    if tuning.mode == "head_only":
+    if isinstance(tuning, schema.HeadOnlyTuning):
         if not (trains_head and learned):
             raise ConfigError(
                 "tuning.mode: head_only needs a head that is the task's own; a language model's "
@@ -47,7 +49,7 @@ def apply_tuning(
         model.requires_grad_(False)
         for name in learned:
             model.get_submodule(name).requires_grad_(True)
-    elif tuning.mode == "full":
+    elif isinstance(tuning, schema.FullTuning):
         if model.config.model_type in ZEROED_PADDING and is_tied(model):
             raise ConfigError(
                 f"tuning.mode: full moves the padding row of the vocabulary, which transformers "
@@ -91,7 +93,7 @@ def _is_inside(name: str, others: Iterable[str]) -> bool:
 
 def _adapters(
     model: Any,
-    tuning: schema.Tuning,
+    tuning: schema.AdapterTuning,
     learned: list[str],
     new_tokens: Sequence[int],
     revision: str | None,
@@ -101,12 +103,10 @@ def _adapters(
 
     targets = _targets(model, tuning, learned)
     sources = [getattr(one, "source_cls", type(one)) for one in map(model.get_submodule, targets)]
+    settings = tuning.model_dump(exclude={"mode", "target_modules"})
     return LoraConfig(
-        r=tuning.r,
-        lora_alpha=tuning.alpha,
-        lora_dropout=tuning.dropout,
+        **{LORA_NAMES.get(name, name): value for name, value in settings.items()},
         target_modules=targets,
-        bias=tuning.bias,
         fan_in_fan_out=all(source is Conv1D for source in sources),
         modules_to_save=learned or None,
         trainable_token_indices=_rows_to_learn(model, new_tokens, learned),
@@ -149,7 +149,7 @@ def _with_adapters(model: Any, adapters: Any, gradient_checkpointing: bool) -> n
     return tuned
 
 
-def _targets(model: Any, tuning: schema.Tuning, learned: list[str]) -> list[str]:
+def _targets(model: Any, tuning: schema.AdapterTuning, learned: list[str]) -> list[str]:
     """Returns the full names of the linear layers that get an adapter."""
     from transformers.pytorch_utils import Conv1D
 

@@ -1,4 +1,4 @@
-"""Where numbers cannot be right, or mean less than they seem: one sentence each."""
+"""Metrics that cannot be right, or that mean less than they seem to: a sentence for each."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ from trainer.wording import listed
 
 
 def diagnose(metrics: dict[str, Any], split: str) -> list[str]:
-    """Returns what is suspicious about the metrics of a trained model on one split."""
+    """Returns what is suspicious in the metrics of a model on one split, a sentence each."""
     findings: list[str] = []
     if "per_class" in metrics:
         findings += _of_classes(metrics)
@@ -23,23 +23,26 @@ def diagnose(metrics: dict[str, Any], split: str) -> list[str]:
 def _of_classes(metrics: dict[str, Any]) -> list[str]:
     classes: dict[str, dict[str, float]] = metrics["per_class"]
     findings: list[str] = []
-    total = sum(one["support"] for one in classes.values())
+    total = sum(values["support"] for values in classes.values())
     if not total:
         return findings
-    answered = [label for label, one in classes.items() if one["predicted"]]
+    answered = [label for label, values in classes.items() if values["predicted"]]
     if len(answered) == 1 and len(classes) > 1:
-        findings.append(f"every example is answered {answered[0]!r}; no other class ever is")
-    absent = [label for label, one in classes.items() if not one["support"]]
+        findings.append(
+            f"every example is answered {answered[0]!r}, and no other class is predicted"
+        )
+    absent = [label for label, values in classes.items() if not values["support"]]
     if absent:
         never = sum(not classes[label]["predicted"] for label in absent)
         findings.append(
-            f"no example is of {listed(absent)}; macro averages are over the classes that occur or "
-            f"are answered, {len(classes) - never} of {len(classes)}"
+            f"no example has the label {listed(absent)}; macro averages are over the classes that "
+            f"occur or are predicted, {len(classes) - never} of {len(classes)}"
         )
     majority, share = max(
-        ((label, one["support"] / total) for label, one in classes.items()), key=lambda one: one[1]
+        ((label, values["support"] / total) for label, values in classes.items()),
+        key=lambda pair: pair[1],
     )
-    # Half a standard error above the majority share could be luck; two could hardly be.
+    # Less than two standard errors above the share of the majority could be luck.
     error = math.sqrt(share * (1 - share) / total)
     if metrics["accuracy"] <= share + 2 * error:
         findings.append(
@@ -60,16 +63,14 @@ def _of_pairs(metrics: dict[str, Any]) -> list[str]:
         return []
     return [
         f"next_sentence_accuracy {accuracy:.4f} is not above guessing, 0.5, by two standard errors "
-        f"({error:.4f} each); the pairs have taught nothing yet"
+        f"({error:.4f} each); nothing was learned from the pairs yet"
     ]
 
 
 def _at_thresholds(metrics: dict[str, Any], never: float) -> list[str]:
     findings: list[str] = []
     best, exact = metrics["best_exact"], metrics["exact_at_threshold"]
-    if (
-        0 < never < 100 and best < never + 0.005
-    ):  # where a figure of two decimals shows no difference
+    if 0 < never < 100 and best < never + 0.005:  # two decimals show no difference
         findings.append(
             f"best_exact {best:.2f} at the threshold {metrics['best_exact_thresh']} is that of "
             f"never answering, {never:.2f}; the answers are worth nothing"
@@ -82,8 +83,8 @@ def _at_thresholds(metrics: dict[str, Any], never: float) -> list[str]:
     return findings
 
 
-def _as_said(metrics: dict[str, Any], never: float) -> list[str]:
-    """Of generated answers, which have no threshold."""
+def _without_threshold(metrics: dict[str, Any], never: float) -> list[str]:
+    """Returns the findings on generated answers, which have no threshold."""
     if not 0 < never < 100 or metrics["f1"] >= never + 0.005:
         return []
     return [f"f1 {metrics['f1']:.2f} is not above never answering, {never:.2f}"]
@@ -92,7 +93,9 @@ def _as_said(metrics: dict[str, Any], never: float) -> list[str]:
 def _of_answers(metrics: dict[str, Any]) -> list[str]:
     never = metrics["never_answer"]
     findings = (
-        _at_thresholds(metrics, never) if "best_exact" in metrics else _as_said(metrics, never)
+        _at_thresholds(metrics, never)
+        if "best_exact" in metrics
+        else _without_threshold(metrics, never)
     )
     if metrics.get("HasAns_f1", 100.0) < 1:
         findings.append(
@@ -102,7 +105,7 @@ def _of_answers(metrics: dict[str, Any]) -> list[str]:
     ratio = metrics.get("length_ratio", 1.0)
     if not 0.5 <= ratio <= 2:
         findings.append(
-            f"predictions have {ratio:.1f} times the words of the gold answers; answers of such a "
-            f"length are not what was asked for"
+            f"predictions have {ratio:.1f} times the words of the gold answers; their length alone "
+            f"makes them wrong"
         )
     return findings

@@ -61,16 +61,18 @@ class Result:
             )
         import transformers
 
+        from trainer.models.quiet import quiet_transformers
         from trainer.models.span_head import ensure_span_head
 
         try:
-            settings: Any = transformers.AutoConfig.from_pretrained(self.model_dir)
-            kind = getattr(transformers, settings.architectures[0], None)
-            if kind is None:  # a head that transformers does not have
-                ensure_span_head(settings)
-                kind = transformers.AutoModelForQuestionAnswering
-            model = cast(Any, kind).from_pretrained(self.model_dir)
-            return model.eval(), transformers.AutoTokenizer.from_pretrained(self.model_dir)
+            with quiet_transformers():
+                settings: Any = transformers.AutoConfig.from_pretrained(self.model_dir)
+                kind = getattr(transformers, settings.architectures[0], None)
+                if kind is None:  # a head that transformers does not have
+                    ensure_span_head(settings)
+                    kind = transformers.AutoModelForQuestionAnswering
+                model = cast(Any, kind).from_pretrained(self.model_dir)
+                return model.eval(), transformers.AutoTokenizer.from_pretrained(self.model_dir)
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"{self.model_dir} cannot be loaded ({excerpt(error, 200)})",
