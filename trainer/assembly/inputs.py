@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.data.columns import ROW, check_columns, column_name, resolve_columns
-from trainer.data.encoded import PreparedSplit, Summary, prepare
+from trainer.data.encoded import PreparedSplit, Summary, encode_once
 from trainer.data.overlap import notes_on_overlap
 from trainer.data.sources import load_splits, rows_digest
 from trainer.errors import ConfigError, DataError
@@ -164,7 +164,9 @@ def prepare_splits(
             **task.encoding_settings(),
         )
         try:
-            made = prepare(key, lambda counted, part=part: task.encode(part, counted), Summary(bad))
+            made = encode_once(
+                key, lambda counted, part=part: task.encode(part, counted), Summary(bad)
+            )
         except DataError as error:
             raise DataError(f"the {name} split, {error}") from error
         splits[name] = replace(made, rows=part, digests={"rows": content, **made.digests})
