@@ -22,7 +22,7 @@ def main() -> None:
     try:
         command_line()
     finally:
-        signals.settle_for_good()
+        signals.ignore_for_good()
         sys.stdout.flush()
         sys.stderr.flush()
 

@@ -6,19 +6,22 @@ global switch changed. The command line calls the same functions.
 
 import json
 import re
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainer.distributed.environment_variables import check_variables
 from trainer.errors import DONE, ConfigError, RunDirectoryError, Stopped
+from trainer.process.environment import quieted_libraries
 from trainer.process.run_directory import read_recipe
 from trainer.process.status import Status
 from trainer.process.stop_request import StopRequest, end_of_time
-from trainer.recipe import reading
-from trainer.recipe.schema import Recipe
+from trainer.process.switches import restored_switches
+from trainer.recipe import schema
+from trainer.recipe.reading import recipe_values
 from trainer.report.result import Result, read_result
+from trainer.tasks.recipe import Recipe, parse_recipe
 from trainer.tracking.progress import Progress, Update, default_progress
 
 if TYPE_CHECKING:
@@ -36,7 +39,8 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
     `load_recipe("demo", {"optimizer.learning_rate": 3e-4})` is what the command line writes as
     `demo --set optimizer.learning_rate=3e-4`. Raises ConfigError with every problem of the recipe.
     """
-    return reading.load_recipe(str(name_or_path), _as_settings(overrides or {}))
+    values = recipe_values(str(name_or_path), _as_settings(overrides or {}))
+    return parse_recipe(values, str(name_or_path))
 
 
 def train(
@@ -79,7 +83,7 @@ def train(
     show = default_progress() if progress == "auto" else progress
 
     def work() -> Result:
-        with status.reported():
+        with status.reported(), quieted_libraries(), restored_switches():
             check_variables()
             limit = f"{time_limit:.3f}s" if isinstance(time_limit, int | float) else time_limit
             stop.end = end_of_time(limit)
@@ -119,25 +123,28 @@ def evaluate(
     results.json; nothing in the run directory changes. Raises TrainerError.
     """
     directory = Path(run_dir).absolute()
-    check_variables()
-    recipe = read_recipe(directory)
+    recipe = read_recipe(directory, Recipe)
     from trainer.assembly.build import build_run
     from trainer.assembly.given import GIVEN, rows_of
     from trainer.assembly.memory_advice import recipe_memory
+    from trainer.engines.accelerator import launched
     from trainer.evaluation.at_checkpoint import evaluate_checkpoint
 
-    other = {} if data is None else {GIVEN: rows_of(data)}
-    with _launched(recipe, directory, StopRequest()) as accelerator:
+    with ExitStack() as stack:
+        stack.enter_context(quieted_libraries())
+        stack.enter_context(restored_switches())
+        check_variables()
+        other = {} if data is None else {GIVEN: rows_of(data)}
+        accelerator = stack.enter_context(launched(recipe, directory))
         with recipe_memory(recipe, "loading", "loading the model"):
             run = build_run(recipe, accelerator, directory, other_rows=other)
-        _keep(run, accelerator)
         return evaluate_checkpoint(
             run, accelerator, split if data is None else GIVEN, str(checkpoint)
         )
 
 
 def train_recipe(
-    recipe: Recipe,
+    recipe: schema.Recipe,
     directory: Path,
     resume: str,
     *,
@@ -156,16 +163,17 @@ def train_recipe(
     from trainer.assembly.resume import resume_run
     from trainer.distributed.collectives import on_main
     from trainer.distributed.timeouts import training_time
+    from trainer.engines.accelerator import launched
     from trainer.loop import finished
     from trainer.loop import train as train_loop
     from trainer.report.results import finish
 
-    with _launched(recipe, directory, stop) as accelerator, ExitStack() as claims:
+    with launched(recipe, directory, stop) as accelerator, ExitStack() as claims:
         opened = on_main(accelerator, lambda: open_directory(recipe, directory, resume, claims))
         if opened is None:
             if progress is not None and accelerator.is_main_process:
                 progress(Update(message=f"This run is finished: {directory / 'report.md'}"))
-            stop.settle()
+            stop.begin_shutdown()
             return on_main(accelerator, lambda: read_result(directory))
         if not opened.longer:
             status.begin()
@@ -173,7 +181,6 @@ def train_recipe(
         check_shared(accelerator, directory)
         with recipe_memory(recipe, "loading", "loading the model"):
             run = build_run(recipe, accelerator, directory, stop, progress=progress)
-        _keep(run, accelerator)
         for change in opened.changes:
             run.tracker.say(change)
         with run_memory(run, accelerator, "loading", "reading the checkpoint"):
@@ -193,44 +200,15 @@ def train_recipe(
                 )
                 run.tracker.say(message)
                 status.write("stopped", stop.code, state.step, message)
-                stop.settle()  # a second signal finds the end written
+                stop.begin_shutdown()  # a second signal finds the end written
         run.tracker.close()
         if done:
             with run_memory(run, accelerator, "saving", "measuring and writing the model"):
                 finish(run, accelerator, state)
-            stop.settle()
+            stop.begin_shutdown()
             status.write("done", DONE, state.step, "done")
             stop.code = DONE  # also for a signal that comes now
         return on_main(accelerator, lambda: read_result(directory))
-
-
-@contextmanager
-def _launched(recipe: Recipe, directory: Path, stop: StopRequest) -> Generator["Accelerator"]:
-    from accelerate.state import AcceleratorState
-
-    from trainer.engines.accelerator import build_accelerator
-    from trainer.process.environment import quiet_libraries
-
-    quiet_libraries()
-    accelerator = build_accelerator(recipe, directory, stop)
-    try:
-        yield accelerator
-        accelerator.wait_for_everyone()
-    finally:
-        accelerator.end_training()
-        AcceleratorState._reset_state(reset_partial_state=True)  # pyright: ignore[reportPrivateUsage]
-
-
-_kept: list["Run"] = []
-
-
-def _keep(run: "Run", accelerator: "Accelerator") -> None:
-    """Keeps the run of one of several ranks alive until the next run, or the end of the process.
-
-    Freeing its model right after a collective could hang: gloo's destructor waits, under Python's
-    lock, for a thread that needs the lock.
-    """
-    _kept[:] = [run] if accelerator.num_processes > 1 else []
 
 
 def _directory(recipe: str | Path | Recipe, run_dir: str | Path | None) -> Path:
@@ -257,7 +235,7 @@ def _resolved(
         values = recipe.model_dump(mode="json", exclude_unset=True)
         for key, value in (overrides or {}).items():
             _put(values, key, value)
-        resolved = reading.parse_recipe(values, "the recipe")
+        resolved = parse_recipe(values, "the recipe")
     else:
         resolved = load_recipe(recipe, overrides)
     if data is None and model is None:
@@ -269,7 +247,7 @@ def _resolved(
         values["data"]["source"] = keep_data(data)
     if model is not None:
         values["model"] = keep_model(values, model)
-    return reading.parse_recipe(values, "the recipe")
+    return parse_recipe(values, "the recipe")
 
 
 def _as_settings(overrides: Mapping[str, Any]) -> tuple[str, ...]:

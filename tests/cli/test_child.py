@@ -60,6 +60,9 @@ def test_a_rank_that_outlives_its_launcher_is_waited_for(tmp_path):
 def test_nothing_starts_after_a_signal(number, code, tmp_path):
     with heard_signals() as signals:
         signal.raise_signal(number)
+        deadline = time.monotonic() + 60  # a thread delivers it
+        while not signals and time.monotonic() < deadline:
+            time.sleep(0.01)
         started = tmp_path / "started"
         assert run_child(["touch", str(started)], tmp_path, signals) == code
     assert not started.exists()

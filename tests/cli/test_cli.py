@@ -7,8 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from trainer.cli.app import main
-from trainer.recipe.reading import dump_yaml, load_recipe
+from trainer.recipe.reading import dump_yaml
 from trainer.recipe.shipped import shipped_recipes
+from trainer.tasks.recipe import load_recipe
 
 ANSWERS = """
 import sys

@@ -21,9 +21,10 @@ from trainer.errors import DataError
 from trainer.files.cache import cache_folder, content_key
 from trainer.files.kept_folder import write_once
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
-from trainer.recipe.schema import Classification as ClassificationSettings
-from trainer.recipe.schema import Columns, Data, Model, Recipe, Source, TrainedTokenizer
+from trainer.recipe.schema import Columns, Data, Model, Source, TrainedTokenizer
+from trainer.tasks.classification.settings import ClassificationSettings
 from trainer.tasks.classification.task import Classification
+from trainer.tasks.recipe import Recipe
 
 COLUMNS: dict[str, list[Any]] = {"input_ids": [[5, 6, 7], [8], [9, 10]], "label": [1, 0, 1]}
 

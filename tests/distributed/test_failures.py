@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from distributed_runs import ROOT, Finished, launch_environment
+from support.launches import ROOT, Finished, launch_environment
 from test_cut_of_the_step import TASKS, recipe_of
 
 pytestmark = pytest.mark.distributed

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from distributed_runs import ROOT, Finished, launch_environment
+from support.launches import ROOT, Finished, launch_environment
 from test_resume import rank_pids
 
 from trainer.checkpoints.store import CheckpointStore

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from distributed_runs import launch_command, run_to_its_end
+from support.launches import launch_command, run_to_its_end
 from test_engines import ROOT
 
 MB = 2**20

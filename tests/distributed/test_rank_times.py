@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from distributed_runs import Finished
+from support.launches import Finished
 from test_failures import start
 
 pytestmark = pytest.mark.distributed

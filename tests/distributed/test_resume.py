@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed_runs import Finished, launch_command, launch_environment
+from support.launches import Finished, launch_command, launch_environment
 
-from trainer.tasks import TASKS, Classification
+from trainer.tasks.classification import task as classification
 
 STEPS = 30  # three epochs of ten, the last of each incomplete
 
@@ -32,13 +32,13 @@ def recipe(reviews_recipe, write_recipe) -> Path:
 def test_one_process(seed, recipe, train_here, tmp_path, monkeypatch):
     used: list[int] = []
 
-    class Recording(Classification):
+    class Recording(classification.Classification):
         def collate(self, split, ids, epoch):
             if len(split) == 150:
                 used.extend(map(int, ids))
             return super().collate(split, ids, epoch)
 
-    monkeypatch.setitem(TASKS, "classification", Recording)
+    monkeypatch.setattr(classification, "Classification", Recording)
     whole = train_here(recipe, tmp_path / "whole")
     assert used[:150] != used[150:300] != used[300:]
     used.clear()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed_runs import ROOT, Finished, launch_environment
+from support.launches import ROOT, Finished, launch_environment
 
 pytestmark = pytest.mark.distributed
 SLOW = """

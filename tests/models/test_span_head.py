@@ -23,6 +23,7 @@ from trainer.models.tuning import apply_tuning
 from trainer.optim import build_optimizer
 from trainer.recipe import schema
 from trainer.tasks.base import Objective
+from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
 from trainer.tasks.question_answering.task import QuestionAnswering
 from trainer.tasks.question_answering.windows import sees_only_the_past
 
@@ -67,7 +68,7 @@ def load(
 def toy_batch(tokenizer: Any, model_config: Any) -> tuple[Any, dict[str, Tensor], Any]:
     """Returns the task, and as many windows as there are names: each asks for the one it holds."""
     task = QuestionAnswering(
-        schema.QuestionAnswering(name="question_answering"),
+        QuestionAnsweringSettings(name="question_answering"),
         columns=schema.Columns(),
         tokenizer=tokenizer,
         max_seq_length=64,

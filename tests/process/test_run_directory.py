@@ -20,7 +20,9 @@ from trainer.process.run_directory import (
     read_recipe,
     write_recipe,
 )
-from trainer.recipe.reading import dump_yaml, parse_recipe, with_values
+from trainer.recipe.keys import with_values
+from trainer.recipe.reading import dump_yaml
+from trainer.tasks.recipe import parse_recipe
 
 HOLD = """
 import sys

@@ -112,7 +112,7 @@ def test_the_first_signal_after_another_reason_is_no_second_one(monkeypatch):
 def test_a_run_that_is_ending_is_left_alone():
     stop = StopRequest()
     with listen(stop, never):
-        stop.settle()
+        stop.begin_shutdown()
         send(signal.SIGTERM)
         wait_for(stop)
         time.sleep(0.1)
@@ -181,10 +181,10 @@ def test_a_rank_that_leaves_is_heard_by_the_others():
     for stop in (leaves, stays):
         stop.share(TCPStore("127.0.0.1", store.port, is_master=False))
     with stays.at_boundaries():
-        stays.hear_others()
+        stays.poll_peers()
         assert not stays.leaving
-        leaves.tell_others()
-        stays.hear_others()
+        leaves.tell_peers()
+        stays.poll_peers()
         assert stays.leaving, "there is nobody left to save with"
 
 
@@ -195,7 +195,7 @@ from trainer.process.stop_request import StopRequest, listen
 stop_request.SAME_SECONDS = 0.1
 stop = StopRequest()
 with listen(stop, lambda: None):
-    stop.settle()
+    stop.begin_shutdown()
     for _ in range(2):
         signal.raise_signal(signal.SIGTERM)
         time.sleep(0.5)
@@ -231,11 +231,13 @@ def test_the_earlier_of_two_ends_counts(monkeypatch):
 
 @pytest.mark.parametrize("wrong", ["90", "soon", "1:90:00", "-5m"])
 def test_what_is_no_time(wrong, monkeypatch):
-    with pytest.raises(ConfigError, match="such as 90s, 45m, 2h or 1:30:00"):
+    with pytest.raises(ConfigError, match="not a duration; write it like 90s") as limit:
         end_of_time(wrong)
+    assert (limit.value.key, limit.value.value) == ("--time-limit", wrong)
     monkeypatch.setenv("SLURM_JOB_END_TIME", "tomorrow")
-    with pytest.raises(LaunchError, match="SLURM_JOB_END_TIME=tomorrow"):
+    with pytest.raises(LaunchError) as job:
         end_of_time(None)
+    assert (job.value.key, job.value.value) == ("SLURM_JOB_END_TIME", "tomorrow")
 
 
 def test_time_is_left_for_a_step_and_a_save(monkeypatch):

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from trainer.cli.app import main
 from trainer.errors import ConfigError, RunDirectoryError
 from trainer.process.status import Status
-from trainer.report.comparison import compare, markdown, print_comparison
+from trainer.report.comparison import compare, markdown
 
 RECIPE: dict[str, Any] = {
     "seed": 1,
@@ -300,9 +302,8 @@ def test_long_labels_are_given_below_the_table(tmp_path):
     assert r'- group 2: prompt="one \| two\\nthree"' in text
 
 
-def test_it_prints_tables_that_are_aligned_or_one_json_object(parent, capsys):
-    assert print_comparison((parent,), None, False) == 0
-    text = capsys.readouterr().out
+def test_it_prints_tables_that_are_aligned_or_one_json_object(parent):
+    text = CliRunner().invoke(main, ["compare", str(parent)]).output
     blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert len(blocks) == 2
     assert all(len({len(line) for line in block}) == 1 for block in blocks)
@@ -310,8 +311,9 @@ def test_it_prints_tables_that_are_aligned_or_one_json_object(parent, capsys):
     assert ["model.initialization=random", "1, 2, 3", "20.0 ± 10.0", "102.0 ± 1.0", "300 ± 0"] in (
         table_rows(text)
     )
-    assert print_comparison((parent,), None, True) == 0
-    assert json.loads(capsys.readouterr().out) == compare((parent,))
+    printed = CliRunner().invoke(main, ["compare", "--json", str(parent)])
+    assert printed.exit_code == 0
+    assert json.loads(printed.output) == compare((parent,))
 
 
 def test_runs_are_found_once_and_unfinished_ones_are_named(parent):

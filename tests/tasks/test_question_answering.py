@@ -19,10 +19,12 @@ from trainer.metrics.answers import AT_THRESHOLD, answer_metrics
 from trainer.models.span_head import ensure_span_head
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.recipe import schema
-from trainer.recipe.reading import parse_recipe
-from trainer.tasks.base import Batch, Record
+from trainer.tasks.base import Record
+from trainer.tasks.batch import Batch
+from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
 from trainer.tasks.question_answering.spans import best_spans, merge, null_probability
 from trainer.tasks.question_answering.task import QuestionAnswering
+from trainer.tasks.recipe import parse_recipe
 
 ROWS = BUILTIN["passages"](60, 1)["train"]
 Outputs = tuple[Tensor, Tensor]
@@ -40,7 +42,7 @@ def task(
     types = [] if request.param else ["token_type_ids"]
     tokenizer.model_input_names = ["input_ids", *types, "attention_mask"]
     return QuestionAnswering(
-        schema.QuestionAnswering(name="question_answering", stride=16),
+        QuestionAnsweringSettings(name="question_answering", stride=16),
         columns=schema.Columns(),
         tokenizer=tokenizer,
         max_seq_length=96,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate import Accelerator
 
+from trainer.assembly.columns_read import digest_of_rows
 from trainer.assembly.engine import start_engine
-from trainer.assembly.inputs import build_inputs, digest_of_rows
+from trainer.assembly.inputs import build_inputs
 from trainer.assembly.memory_advice import recipe_memory
 from trainer.assembly.model import build_model
 from trainer.checkpoints.provenance import made_with
@@ -47,7 +48,7 @@ def build_run(
 ) -> Run:
     """Returns the run of a recipe in a directory, at step 0, with the same weights on every rank.
 
-    `progress` is called with what it has to report; `other_rows` are splits beside the recipe's.
+    `progress` is called with what the run reports; `other_rows` are splits beside the recipe's.
     Raises ConfigError and DataError for anything in recipe and data that does not go together, and
     LaunchError for an engine that cannot train it.
     """

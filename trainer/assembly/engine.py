@@ -67,7 +67,7 @@ def start_engine(
         base_optimizer,
         device=accelerator.device,
         is_wrapped=accelerator.distributed_type != DistributedType.NO,
-        needs_only_logits=task.reads_logits_alone,
+        needs_only_logits=task.needs_only_logits,
         tokens_per_step=tokens_per_step,
     )
     # The main process's weights to all ranks before wrapping, which would otherwise take theirs.

@@ -3,8 +3,6 @@
 A command returns an exit code or raises; only this file prints errors and ends the process.
 """
 
-import os
-import sys
 import traceback
 from typing import NoReturn
 
@@ -21,8 +19,10 @@ from trainer.cli import (
     sweep,
     train,
 )
+from trainer.distributed.environment_variables import is_local_main, is_main
 from trainer.errors import DONE, INTERRUPTED, WRONG, FileError, Stopped, TrainerError
 from trainer.process import outlets, signals
+from trainer.process.exit import end
 
 
 class Commands(click.Group):
@@ -40,7 +40,7 @@ class Commands(click.Group):
         except TrainerError as error:
             _end(_report(error, ctx))
         except Stopped as stopped:
-            if os.environ.get("RANK", "0") == "0":
+            if is_main():
                 click.echo(f"trainer: {stopped}", err=True)
             _end(stopped.code)
         except KeyboardInterrupt:
@@ -71,11 +71,9 @@ for _command in (
 
 def _report(error: TrainerError, ctx: click.Context) -> int:
     """Prints what is wrong, once on each machine, and returns the exit code."""
-    from trainer.distributed.environment_variables import speaks
-
     if ctx.meta.get("debug"):
         traceback.print_exc()
-    elif speaks():
+    elif is_local_main():
         click.echo(f"trainer: {error}", err=True)
     return WRONG
 
@@ -90,10 +88,6 @@ def _check_output(ctx: click.Context) -> None:
 
 
 def _end(code: int) -> NoReturn:
-    """Ends the process; one of several ranks at once, because freeing its model could hang."""
-    signals.settle()
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    """Ends the process; signals do not change `code` any more."""
+    signals.begin_shutdown()
+    end(code)

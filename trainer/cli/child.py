@@ -7,11 +7,10 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 
 from trainer.errors import DONE, ConfigError, TrainerError
 from trainer.process.run_directory import claim
-from trainer.process.signals import code_of, stopping_signals, taken_over
+from trainer.process.signals import code_of, taken_over
 from trainer.process.status import Status, read_status
 
 
@@ -19,18 +18,8 @@ from trainer.process.status import Status, read_status
 def heard_signals() -> Generator[list[int]]:
     """Yields a list that collects the signals that ask to stop; under nohup, SIGHUP does not."""
     signals: list[int] = []
-
-    def hear(number: int, _frame: FrameType | None = None) -> None:
-        signals.append(number)
-
-    with taken_over(hear) as heard:
-        numbers = [] if heard else stopping_signals()
-        before = {number: signal.signal(number, hear) for number in numbers}
-        try:
-            yield signals
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    with taken_over(signals.append):
+        yield signals
 
 
 def run_child(command: list[str], directory: Path, signals: list[int]) -> int:

@@ -12,7 +12,8 @@ from trainer.errors import DONE
 @DEBUG
 def command(recipe: str, overrides: tuple[str, ...]) -> int:
     """Print the resolved, complete RECIPE and stop."""
-    from trainer.recipe.reading import dump_yaml, load_recipe
+    from trainer.recipe.reading import dump_yaml
+    from trainer.tasks.recipe import load_recipe
 
     print(dump_yaml(load_recipe(recipe, overrides)), end="")
     return DONE

@@ -58,15 +58,14 @@ def train(
     from trainer.api import train_recipe
     from trainer.distributed.environment_variables import check_variables
     from trainer.errors import DONE
-    from trainer.process.environment import quiet_libraries
+    from trainer.process.environment import quieted_libraries
     from trainer.process.status import Status
     from trainer.process.stop_request import StopRequest, end_of_time, listen
-    from trainer.recipe.reading import load_recipe
+    from trainer.tasks.recipe import load_recipe
     from trainer.tracking.progress import TerminalProgress
 
-    quiet_libraries()
     directory = directory.absolute()
-    with ExitStack() as stack:
+    with quieted_libraries(), ExitStack() as stack:
         stop = StopRequest()
         status = Status(directory, stop)
         stack.enter_context(listen(stop, status.give_up))

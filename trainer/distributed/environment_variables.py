@@ -119,15 +119,25 @@ def shown(value: str) -> str:
     return excerpt(value if seen else repr(value))
 
 
-def speaks() -> bool:
-    """Returns whether this process says what is wrong: one of each machine, and whoever is not
-    told which one it is."""
-    return re.fullmatch("[1-9][0-9]*", os.environ.get("LOCAL_RANK", "0")) is None
+def num_ranks() -> int:
+    """Returns the number of processes of the launch; 1 if WORLD_SIZE is not set, or invalid."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    return int(size) if re.fullmatch("[1-9][0-9]{0,6}", size) else 1
 
 
 def is_main() -> bool:
-    """Returns whether this is the main process, or one that is not told which one it is."""
+    """Returns whether this is the main process: rank 0, or a process without a valid rank."""
     return re.fullmatch("[1-9][0-9]*", os.environ.get("RANK", "0")) is None
+
+
+def is_local_main() -> bool:
+    """Returns whether this process prints errors: one of each machine does."""
+    return re.fullmatch("[1-9][0-9]*", os.environ.get("LOCAL_RANK", "0")) is None
+
+
+def launched_by_accelerate() -> bool:
+    """Returns whether `accelerate launch` started this process."""
+    return "ACCELERATE_MIXED_PRECISION" in os.environ
 
 
 def value_error(error: BaseException) -> TrainerError | None:

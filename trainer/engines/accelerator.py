@@ -3,18 +3,21 @@
 import importlib.util
 import os
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import (
     DistributedDataParallelKwargs,
     DistributedType,
     InitProcessGroupKwargs,
     ProjectConfiguration,
 )
+from torch import distributed as dist
 from torch import nn
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from torch.nn.parallel import DistributedDataParallel
@@ -30,8 +33,10 @@ from trainer.engines.micro_batch import accumulation
 from trainer.engines.portable_state import base_optimizer
 from trainer.engines.precision import Precision, resolve_precision
 from trainer.engines.sharding import has_second_copy, mesh_of
+from trainer.engines.topology import topology_of
 from trainer.errors import ConfigError, LaunchError
 from trainer.process.stop_request import StopRequest
+from trainer.process.switches import restored_switches
 from trainer.recipe.schema import Recipe
 
 ENGINES = (
@@ -41,6 +46,64 @@ ENGINES = (
     DistributedType.DEEPSPEED,
     DistributedType.FSDP,
 )
+
+
+@contextmanager
+def launched(
+    recipe: Recipe, directory: Path, stop: StopRequest | None = None
+) -> Generator[Accelerator]:
+    """Context manager: yields the Accelerator of a run, and undoes on leaving what it changed.
+
+    Afterwards trackers are closed, the process group that it made is destroyed, Accelerate's state
+    and the switches of the process are as before, and another run may follow in this process with
+    another precision and engine. Raises what `build_accelerator` raises.
+
+    Of several ranks, all wait for each other before they leave. One that leaves by an error waits
+    for none and keeps its process group, whose destructor could hang: its process has to end.
+    """
+    with restored_switches(), _restored_state():
+        had_group = dist.is_initialized()
+        accelerator = build_accelerator(recipe, directory, stop)
+        failed = True
+        try:
+            yield accelerator
+            accelerator.wait_for_everyone()
+            failed = False
+        finally:
+            if not (failed and accelerator.num_processes > 1):
+                for tracker in accelerator.trackers:
+                    tracker.finish()
+                if not had_group:
+                    _destroy_group(accelerator)
+
+
+@contextmanager
+def _restored_state() -> Generator[None]:
+    """Context manager: on leaving, Accelerate's objects share the state that they shared before."""
+    shared: list[dict[str, Any]] = [
+        kind._shared_state  # pyright: ignore[reportPrivateUsage]
+        for kind in (PartialState, AcceleratorState, GradientState)
+    ]
+    before = [dict(state) for state in shared]
+    try:
+        yield
+    finally:
+        for state, entries in zip(shared, before, strict=True):
+            state.clear()
+            state.update(entries)
+
+
+def _destroy_group(accelerator: Accelerator) -> None:
+    """Destroys the process group, unless the process is a fork, as of a notebook: it may make the
+    group once only."""
+    if not dist.is_initialized() or accelerator.state.fork_launched:
+        return
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        from deepspeed import comm
+
+        comm.destroy_process_group()
+    else:
+        dist.destroy_process_group()
 
 
 def build_accelerator(
@@ -103,6 +166,9 @@ def build_accelerator(
     if recipe.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+        # Else torch fills each new tensor, and so gigabytes of DeepSpeed's buckets at every step.
+        memory: Any = torch.utils.deterministic
+        memory.fill_uninitialized_memory = False
     return accelerator
 
 
@@ -137,7 +203,8 @@ def check_engine(
     `made` is the optimizer before it was wrapped.
     """
     engine: Any = objective
-    steps = accumulation(recipe, micro_batch_size, accelerator.num_processes)
+    ranks = topology_of(accelerator).dp_size
+    steps = accumulation(recipe, micro_batch_size, ranks)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         found = {
             "processes": engine.dp_world_size,
@@ -150,7 +217,7 @@ def check_engine(
             "second copy": has_second_copy(objective),
         }
         promised = {
-            "processes": accelerator.num_processes,
+            "processes": ranks,
             "micro-batch size": micro_batch_size,
             "accumulation": steps,
             "clipping": recipe.optimizer.max_grad_norm or 0.0,

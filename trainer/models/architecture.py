@@ -11,7 +11,7 @@ from trainer.models.pretrained.not_loaded import not_loaded
 from trainer.models.tokenizers.own_tokens import check_vocabulary
 from trainer.models.tokenizers.tokenizer import ensure_pad_token, load_tokenizer
 from trainer.recipe import schema
-from trainer.recipe.reading import load_recipe
+from trainer.recipe.reading import recipe_values
 from trainer.recipe.shipped import shipped_recipes
 from trainer.wording import excerpt
 
@@ -70,7 +70,9 @@ def shape_config(model: schema.Model) -> Any:
         return _from_numbers(published)
     check_origin(model)
     recipe = recipe_of_run(model)
-    return stored_config(model) if recipe is None else shape_config(load_recipe(recipe).model)
+    if recipe is None:
+        return stored_config(model)
+    return shape_config(schema.Model(**recipe_values(recipe)["model"]))
 
 
 def recipe_of_run(model: schema.Model) -> str | None:

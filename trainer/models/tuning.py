@@ -65,7 +65,10 @@ def apply_tuning(
         adapters = _adapters(model, tuning, learned, new_tokens, revision)
         model = _with_adapters(model, adapters, gradient_checkpointing)
     if gradient_checkpointing:
-        loaded.model.activation_checkpointing_enable({"use_reentrant": False})
+        # Older transformers know only the second name, newer ones warn about it.
+        new_name = hasattr(loaded.model, "activation_checkpointing_enable")
+        enable = "activation_checkpointing_enable" if new_name else "gradient_checkpointing_enable"
+        getattr(loaded.model, enable)({"use_reentrant": False})
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)

@@ -1,4 +1,4 @@
-"""environment.json: versions, machine and launch, and libraries that keep quiet."""
+"""The environment of a run: what environment.json says of it, and libraries kept quiet in it."""
 
 import logging
 import os
@@ -6,12 +6,16 @@ import platform
 import sys
 import time
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
 from trainer.distributed.environment_variables import whole_number
 
 PACKAGES = "torch accelerate deepspeed transformers datasets peft bitsandbytes".split()
+QUIETED = ("bitsandbytes", "torch.distributed")
+NOISY_MODULES = r"(torch|transformers|peft|bitsandbytes|accelerate)\b"
 
 
 def describe_environment() -> dict[str, Any]:
@@ -33,9 +37,21 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
-def quiet_libraries() -> None:
-    """Keeps what libraries say while they are imported, and cannot be acted on, out of the log."""
+@contextmanager
+def quieted_libraries() -> Generator[None]:
+    """Context manager: keeps what libraries say while they are imported, which nobody can act on,
+    out of the log."""
+    levels = {name: logging.getLogger(name).level for name in QUIETED}
+    parallel = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    for name in ("bitsandbytes", "torch.distributed"):
+    for name in QUIETED:
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"(torch|transformers|peft|bitsandbytes|accelerate)\b")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=NOISY_MODULES)
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        if parallel is None:
+            os.environ.pop("TOKENIZERS_PARALLELISM", None)

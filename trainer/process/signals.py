@@ -1,8 +1,8 @@
-"""What asks this process to stop, heard from its first line to its last.
+"""The signals that ask this process to stop, heard from its first line to its last.
 
-Only the standard library is imported here: a signal that comes while others are imported has to
-find a listener. A thread hears, because handlers in Python wait for the main thread, which may be
-in a library.
+Only light modules are imported here: a signal that arrives while libraries are imported must find a
+listener. A thread listens, because Python runs signal handlers in the main thread, which may be
+busy inside a library.
 """
 
 import os
@@ -13,18 +13,26 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
+from trainer.distributed.environment_variables import is_main
 from trainer.errors import INTERRUPTED, STOPPED
+from trainer.process.exit import end_now
 
-STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
-TAKEN_OVER_SECONDS = 15.0
-"""Within which a command that was announced takes over what is heard."""
+STOPPING = tuple(
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGUSR1", "SIGINT", "SIGHUP")
+    if hasattr(signal, name)  # Windows has two of them
+)
+TAKEOVER_SECONDS = 15.0
+"""How long a signal waits for the command that `expect` announced."""
 
 
 def stopping_signals() -> list[signal.Signals]:
-    """Returns the signals that ask to stop; a closed terminal does not where nohup says so."""
-    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return [number for number in STOPPING if number != signal.SIGHUP or not nohup]
+    """Returns the signals that ask to stop: all of STOPPING, but SIGHUP under nohup."""
+    hangup = getattr(signal, "SIGHUP", None)
+    ignored = hangup is not None and signal.getsignal(hangup) is signal.SIG_IGN
+    return [number for number in STOPPING if not (ignored and number == hangup)]
 
 
 def code_of(number: int) -> int:
@@ -33,8 +41,11 @@ def code_of(number: int) -> int:
 
 
 def say(sentence: str) -> None:
-    """Writes a line to stderr from any thread, unless nobody reads what is there already."""
-    if os.environ.get("RANK", "0") != "0":
+    """Writes a line to stderr from any thread, on the main process only.
+
+    Skips it if the reader of a full pipe does not read.
+    """
+    if not is_main():
         return
     with suppress(OSError, ValueError):
         if select.select([], [2], [], 0.2)[1]:
@@ -42,119 +53,147 @@ def say(sentence: str) -> None:
 
 
 class Listener:
-    """Ends the process at a signal, until a command takes over or the work is done."""
+    """Receives signals in a thread, and hands them to the command that takes them over.
+
+    Until a command does, a signal ends the process, unless `begin_shutdown` was called.
+    """
 
     def __init__(self) -> None:
-        self._ears, self._mouth = socket.socketpair()
-        self._mouth.setblocking(False)
+        self._wakeup_read, self._wakeup_write = socket.socketpair()
+        self._wakeup_write.setblocking(False)
         self._change = threading.Condition()
-        self._heard: list[int] = []
+        self._pending: list[int] = []
         self._forward: Callable[[int], None] | None = None
-        self._expects = self._settled = False
+        self._expects_takeover = self._shutting_down = False
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._handlers: dict[int, Any] = {}
+        self._wakeup_before = -1
 
     def start(self) -> None:
-        """Hears from now on."""
-        threading.Thread(target=self._listen, daemon=True).start()
-        signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
+        """Listens from now on. Main thread only."""
+        self._thread.start()
+        self._wakeup_before = signal.set_wakeup_fd(
+            self._wakeup_write.fileno(), warn_on_full_buffer=False
+        )
         for number in stopping_signals():
-            signal.signal(number, _do_nothing)
-        os.register_at_fork(after_in_child=_hear_nothing)
+            self._handlers[number] = signal.signal(number, _do_nothing)
+
+    def stop(self) -> None:
+        """Puts the handlers back that `start` replaced, and ends the thread once it has delivered
+        what arrived. Main thread only."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup_before)
+        self._wakeup_write.close()
+        self._thread.join()
+        self._wakeup_read.close()
 
     def expect(self) -> None:
-        """Keeps what is heard for a command that is about to take over, and says itself what."""
-        self._expects = True
+        """Keeps signals for a command that is about to take over."""
+        self._expects_takeover = True
+
+    def begin_shutdown(self) -> None:
+        """Ignores signals from now on: the work is done, and its exit code stands."""
+        self._shutting_down = True
 
     @contextmanager
     def taken_over(self, forward: Callable[[int], None]) -> Generator[None]:
-        """Gives what was heard and is heard inside to `forward`; afterwards the work is done."""
+        """Context manager: calls `forward` with each signal, pending ones included, in the thread
+        that listens. On leaving, the work is done."""
         with self._change:
             self._forward = forward
-            for number in self._heard:
-                forward(number)
-            self._heard.clear()
+            self._deliver()
             self._change.notify_all()
         try:
             yield
         finally:
-            self.settle()
+            self.begin_shutdown()
             with self._change:
                 self._forward = None
 
-    def settle(self) -> None:
-        """Heeds nothing any more: the work is done, and its exit code stands."""
-        self._settled = True
-
     def _listen(self) -> None:
-        while True:
-            for number in self._ears.recv(64):
+        while numbers := self._wakeup_read.recv(64):
+            for number in numbers:
                 if number in STOPPING:
-                    self._hear(number)
+                    self._receive(number)
 
-    def _hear(self, number: int) -> None:
+    def _receive(self, number: int) -> None:
         with self._change:
-            self._heard.append(number)
-            if self._forward is None and self._expects:
-                self._change.wait_for(lambda: self._forward, TAKEN_OVER_SECONDS)
+            self._pending.append(number)
+            if self._forward is None and self._expects_takeover:
+                self._change.wait_for(lambda: self._forward, TAKEOVER_SECONDS)
             if self._forward is not None:
-                for one in self._heard:
-                    self._forward(one)
-                self._heard.clear()
-                return
-            if not self._settled and self._heard:
-                first = self._heard[0]
-                asked = f"asked to stop ({signal.Signals(first).name})"
-                say("interrupted" if first == signal.SIGINT else asked)
-                os._exit(code_of(first))
+                self._deliver()
+            elif not self._shutting_down and self._pending:
+                first = self._pending[0]
+                name = signal.Signals(first).name
+                say("interrupted" if first == signal.SIGINT else f"asked to stop ({name})")
+                end_now(code_of(first))
+
+    def _deliver(self) -> None:
+        assert self._forward is not None
+        for number in self._pending:
+            self._forward(number)
+        self._pending.clear()
 
 
 _listener: Listener | None = None
 
 
 def start() -> None:
-    """Has this process end by itself, with a code that says so, where it is asked to stop."""
+    """Listens for the rest of this process, which a signal ends until a command takes over."""
     global _listener
     _listener = Listener()
     _listener.start()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_restore_defaults)
 
 
 def expect() -> None:
-    """Lets a command that takes over soon hear what comes before."""
+    """Keeps signals for a command that is about to call `taken_over`."""
     if _listener is not None:
         _listener.expect()
 
 
-def settle() -> None:
-    """Lets the exit code of what is done stand, whatever comes."""
+def begin_shutdown() -> None:
+    """Ignores signals from now on: the exit code of what is done stands."""
     if _listener is not None:
-        _listener.settle()
+        _listener.begin_shutdown()
 
 
-def settle_for_good() -> None:
-    """Ignores what asks to stop while Python ends, which takes a while."""
-    settle()
+def ignore_for_good() -> None:
+    """Ignores signals while the interpreter exits, which takes a while and has no listener."""
+    begin_shutdown()
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
-def taken_over(forward: Callable[[int], None]) -> Generator[bool]:
-    """Gives what the process has heard since its first line, and hears inside, to `forward`.
+def taken_over(forward: Callable[[int], None]) -> Generator[None]:
+    """Context manager: calls `forward` with each signal that asks to stop, in a thread.
 
-    Yields whether the process hears at all; else a command installs handlers of its own.
+    These include signals that arrived since the process began to listen. A process that does not
+    listen by itself does so inside, from its main thread.
     """
-    if _listener is None:
-        yield False
+    if _listener is not None:
+        with _listener.taken_over(forward):
+            yield
         return
-    with _listener.taken_over(forward):
-        yield True
+    listener = Listener()
+    listener.start()
+    with listener.taken_over(forward):
+        try:
+            yield
+        finally:
+            listener.stop()
 
 
 def _do_nothing(_number: int, _frame: FrameType | None) -> None:
-    """Stands for the thread that hears the signal."""
+    """Stands in for the thread, which reads the signal from the wake-up socket."""
 
 
-def _hear_nothing() -> None:
-    """Lets a signal end a forked process, which has no thread to hear it."""
+def _restore_defaults() -> None:
+    """Lets signals end a forked process, whose copy of the listener has no thread."""
     if threading.current_thread() is threading.main_thread():
         signal.set_wakeup_fd(-1)
         for number in stopping_signals():

@@ -15,6 +15,7 @@ from trainer.errors import LaunchError, RunDirectoryError, Stopped, TrainerError
 from trainer.files.durable import write_with_reserve
 from trainer.files.plain import read_json
 from trainer.process import signals
+from trainer.process.exit import end_now
 from trainer.process.library_errors import in_a_sentence
 from trainer.process.run_directory import claim, claimed
 from trainer.process.stop_request import StopRequest
@@ -94,7 +95,7 @@ class Status:
             try:
                 signals.say(str(self._stopped(f"asked to stop ({self._stop.reason})")))
             finally:
-                os._exit(self._stop.code)
+                end_now(self._stop.code)
 
     def _stopped(self, reason: str) -> Stopped:
         """Writes that the run was stopped, and returns it with how to go on."""
@@ -106,7 +107,7 @@ class Status:
 
     def _ended(self, state: str, code: int, message: str) -> None:
         """Writes an end, but not over a finished run, nor beside a process that is running."""
-        self._stop.settle()  # a launcher is about to end this process, too
+        self._stop.begin_shutdown()  # a launcher is about to end this process, too
         with self._ending:
             if self._over:
                 return

@@ -1,7 +1,7 @@
 """What asks a run to stop: a signal, a time limit, the end of its launcher, or another rank.
 
 While it trains, a run stops at the next step boundary, with a checkpoint that all ranks write.
-Before the first step and after the last there is nothing to save: it ends at once.
+Before the first step and after the last there is nothing to save, so it ends at once.
 """
 
 import os
@@ -13,168 +13,191 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from types import FrameType
+from enum import Enum, IntEnum, auto
 from typing import TYPE_CHECKING
 
-from trainer.distributed.environment_variables import shown
-from trainer.errors import (
-    INTERRUPTED,
-    STOPPED,
-    ConfigError,
-    LaunchError,
+from trainer.distributed.environment_variables import (
+    is_main,
+    launched_by_accelerate,
+    num_ranks,
+    shown,
 )
+from trainer.errors import INTERRUPTED, STOPPED, ConfigError, LaunchError
 from trainer.process import signals
-from trainer.process.signals import STOPPING
+from trainer.process.exit import end_now
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]
 
 SAME_SECONDS = 2.0
-"""Launchers pass on a signal that ranks heard themselves: so long it is one and the same."""
+"""A launcher passes on a signal that ranks received themselves: within this time it is the same."""
 POLL_SECONDS = 0.5
 MARGIN_SECONDS = 10.0
-"""Of a time limit, left for the end of processes."""
-LAUNCHED = "ACCELERATE_MIXED_PRECISION"
-"""Set in every process that `accelerate launch` starts."""
+"""Part of a time limit that is kept for processes to exit."""
 PARENT = os.getppid()
-"""Its launcher, unless that died while Python started."""
+"""The launcher, unless it died while Python started."""
+
+
+class Phase(Enum):
+    """What a run is doing, which decides when it may stop."""
+
+    STARTING = auto()
+    """Before the first step: there is nothing to save."""
+    TRAINING = auto()
+    """It stops at step boundaries."""
+    FINISHING = auto()
+    """After the last step: there is nothing more to save."""
+    ENDING = auto()
+    """It is shutting down, and its exit code is decided."""
+
+
+class Urgency(IntEnum):
+    """How soon a run has to stop."""
+
+    NONE = auto()
+    AT_BOUNDARY = auto()
+    """At the next step boundary, with a checkpoint."""
+    NOW = auto()
+    """Without the other ranks and without saving: a second signal arrived, or a rank has left."""
+    DESPITE_SHUTDOWN = auto()
+    """A second signal arrived while the run was shutting down, which may hang."""
 
 
 class StopRequest:
-    """Whether this process was asked to stop, and why."""
+    """Whether a run has been asked to stop, why, and how soon."""
 
     def __init__(self) -> None:
+        self.phase = Phase.STARTING
+        self.urgency = Urgency.NONE
         self.reason: str | None = None
+        """The first reason: the name of a signal, or a phrase."""
         self.code = STOPPED
+        """The exit code of a run that stops."""
         self.end: float | None = None
         """The time limit, in seconds since the epoch."""
-        self.insisted = False
-        """Whether a second signal came."""
-        self.insisted_at_the_end = False
-        """Whether it came when the run was ending already."""
-        self.others_left = False
         self._reserve = 0.0
         self._longest_step = 0.0
         self._first_signal: float | None = None
-        self._training = self._settled = False
         self._store: Store | None = None
 
     @property
     def requested(self) -> bool:
+        """Whether the run has been asked to stop, or its time is up."""
         if self.end is not None and time.time() > self.end - self._reserve - MARGIN_SECONDS:
             self.ask("the time limit")
-        return self.reason is not None
+        return self.urgency > Urgency.NONE
 
     @property
     def leaving(self) -> bool:
-        """Whether to end without waiting for a step boundary."""
-        return not self._settled and (self.alone or (self.requested and not self._training))
+        """Whether the process has to end without waiting for a step boundary."""
+        if self.phase is Phase.ENDING:
+            return False
+        return self.alone or (self.requested and self.phase is not Phase.TRAINING)
 
     @property
     def alone(self) -> bool:
         """Whether ranks leave without each other, so that nothing can be saved."""
-        return self.insisted or self.others_left
+        return self.urgency >= Urgency.NOW
 
     def ask(self, reason: str) -> None:
-        """Notes the first reason; a second signal after a while does not wait for a checkpoint."""
+        """Asks the run to stop. The first reason is kept; a second signal makes it urgent."""
         if self.reason is None:
             self.reason = reason
             if reason == signal.SIGINT.name:
                 self.code = INTERRUPTED
+        self._raise_to(Urgency.AT_BOUNDARY)
         if reason not in signal.Signals.__members__:
             return
         now = time.monotonic()
         if self._first_signal is None:
             self._first_signal = now
         elif now - self._first_signal > SAME_SECONDS:
-            self.insisted = True
-            self.insisted_at_the_end = self._settled
+            ending = self.phase is Phase.ENDING
+            self._raise_to(Urgency.DESPITE_SHUTDOWN if ending else Urgency.NOW)
 
     def leave_time_for(self, save: float, *, step: float) -> None:
-        """Stops so much earlier that one more step and a save that takes long fit; in seconds."""
+        """Stops early enough before the time limit for one more step and a save, in seconds."""
         self._longest_step = max(self._longest_step, step)
         self._reserve = save + self._longest_step
 
     def share(self, store: "Store") -> None:
-        """Lets ranks that met at `store` hear when this one leaves, and this one hear of them."""
+        """Uses the store through which the ranks met to tell and learn that a rank leaves."""
         self._store = store
 
-    def tell_others(self) -> None:
-        """Lets the others know that this rank leaves."""
-        with suppress(RuntimeError):  # the server may have left already
+    def tell_peers(self) -> None:
+        """Tells the other ranks that this one leaves."""
+        with suppress(RuntimeError):  # the rank that serves the store may have left
             if self._store is not None:
                 self._store.set("left", "")
 
-    def hear_others(self) -> None:
-        """Notes whether another rank leaves; may wait long where the network does not answer."""
+    def poll_peers(self) -> None:
+        """Checks whether another rank has left. Blocks if the network does not answer."""
         try:
             if self._store is not None and self._store.check(["left"]):
                 self.ask("another rank was asked to stop")
-                self.others_left = True
+                self._raise_to(Urgency.NOW)
         except RuntimeError:
-            self._store = None  # its server has left; torch would warn of it each time
+            self._store = None  # its server has left; torch would warn at each attempt
 
     @contextmanager
     def at_boundaries(self) -> Generator[None]:
-        """Inside, whoever runs asks `requested` at step boundaries, and ends by itself."""
-        self._training = True
+        """Context manager of the training loop, which reads `requested` at step boundaries and
+        stops there by itself."""
+        self.phase = Phase.TRAINING
         yield
-        self._training = False
+        if self.phase is Phase.TRAINING:
+            self.phase = Phase.FINISHING
 
-    def announce(self) -> None:
-        """Tells who pressed Ctrl-C what comes."""
-        if self._training and self.reason is None and os.environ.get("RANK", "0") == "0":
-            os.write(2, b"\nsaving at the end of this step; Ctrl-C again ends at once\n")
+    def print_hint(self) -> None:
+        """Prints what a first Ctrl-C does, if the run will save before it stops."""
+        if self.phase is Phase.TRAINING and self.reason is None and is_main():
+            with suppress(OSError):
+                os.write(2, b"\nsaving at the end of this step; Ctrl-C again ends at once\n")
 
-    def settle(self) -> None:
-        """Heeds from now on only who insists, for the run is ending."""
-        self._settled = True
+    def begin_shutdown(self) -> None:
+        """From now on only a second signal is acted on: the run is shutting down."""
+        self.phase = Phase.ENDING
+
+    def _raise_to(self, urgency: Urgency) -> None:
+        self.urgency = max(self.urgency, urgency)
 
 
 @contextmanager
 def listen(stop: StopRequest, give_up: Callable[[], None]) -> Generator[None]:
-    """Notes what asks to stop, also while a library computes, imports or waits.
+    """Context manager: passes signals, the end of the launcher and peers that leave to `stop`.
 
-    A thread does: signal handlers in Python wait for the main thread, which may be in a collective.
-    Where there is nothing to wait for, the thread itself calls `give_up`, which is to end the
-    process: an exception raised in the midst of a library is lost there, or becomes another.
+    A thread does, because Python runs signal handlers in the main thread, which may be in a
+    collective. When there is nothing to wait for, that thread calls `give_up`, which ends the
+    process: an exception raised inside a library would be lost there, or become another one.
     """
-    ears, mouth = socket.socketpair()
-    ears.setblocking(False)
-    mouth.setblocking(False)
+    wakeup_read, wakeup_write = socket.socketpair()
+    wakeup_read.setblocking(False)
+    wakeup_write.setblocking(False)
     ended = threading.Event()
-    thread = threading.Thread(target=_watch, args=(stop, ears, ended, give_up), daemon=True)
-    others = threading.Thread(target=_hear_others, args=(stop, ended), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(stop, wakeup_read, ended, give_up), daemon=True)
+    poller = threading.Thread(target=_poll_peers, args=(stop, ended), daemon=True)
 
-    def hear(number: int) -> None:
-        with suppress(OSError):  # which is full of signals, or closed
-            mouth.send(bytes([number]))
+    def wake(number: int) -> None:
+        with suppress(OSError):  # the socket is full of signals, or closed
+            wakeup_write.send(bytes([number]))
 
-    numbers = signals.stopping_signals()
-    with signals.taken_over(hear):
-        woken_before = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
-        before = {number: signal.signal(number, _do_nothing) for number in numbers}
-        thread.start()
-        others.start()
+    with wakeup_read, wakeup_write, signals.taken_over(wake):
+        watcher.start()
+        poller.start()
         try:
             yield
         finally:
-            stop.settle()
+            stop.begin_shutdown()
             ended.set()
-            hear(0)
-            thread.join()
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(woken_before)
-            ears.close()
-            mouth.close()
+            wake(0)
+            watcher.join()
 
 
 def end_of_time(duration: str | None) -> float | None:
-    """Returns when a run has to have ended, in seconds since the epoch; None where no one says.
+    """Returns when a run has to have ended, in seconds since the epoch, or None without a limit.
 
-    `duration` is such as 90s, 45m, 2h or 1:30:00; SLURM_JOB_END_TIME counts, too. Raises
-    ConfigError or LaunchError for what is no time.
+    `duration` is such as 90s, 45m, 2h or 1:30:00. If SLURM_JOB_END_TIME is set and earlier, it
+    counts. Raises ConfigError or LaunchError for a text that is not a time.
     """
     ends: list[float] = []
     if duration is not None:
@@ -186,48 +209,53 @@ def end_of_time(duration: str | None) -> float | None:
             seconds = int(clock[1]) * 3600 + int(clock[2]) * 60 + int(clock[3])
         else:
             raise ConfigError(
-                f"--time-limit {shown(duration)}: give it such as 90s, 45m, 2h or 1:30:00"
+                f"--time-limit {shown(duration)} is not a duration",
+                key="--time-limit",
+                value=duration,
+                hint="write it like 90s, 45m, 2h or 1:30:00",
             )
         ends.append(time.time() + seconds)
     end = os.environ.get("SLURM_JOB_END_TIME")
     if end is not None:
         if not re.fullmatch("[0-9]{1,15}", end):
             raise LaunchError(
-                f"SLURM_JOB_END_TIME={shown(end)} is no number of seconds since the epoch; unset it"
+                f"SLURM_JOB_END_TIME={shown(end)} is not a number of seconds since the epoch",
+                key="SLURM_JOB_END_TIME",
+                value=end,
+                hint="unset it",
             )
         ends.append(float(end))
     return min(ends, default=None)
 
 
 def _watch(
-    stop: StopRequest, ears: socket.socket, ended: threading.Event, give_up: Callable[[], None]
+    stop: StopRequest,
+    wakeup_read: socket.socket,
+    ended: threading.Event,
+    give_up: Callable[[], None],
 ) -> None:
-    launched = LAUNCHED in os.environ
+    has_launcher = launched_by_accelerate()
     while not ended.is_set():
-        heard = ears.recv(64) if select.select([ears], [], [], POLL_SECONDS)[0] else b""
-        for number in heard:
-            if number in STOPPING:
+        readable, _, _ = select.select([wakeup_read], [], [], POLL_SECONDS)
+        for number in wakeup_read.recv(64) if readable else b"":
+            if number in signals.STOPPING:
                 if number == signal.SIGINT:
-                    stop.announce()
+                    stop.print_hint()
                 stop.ask(signal.Signals(number).name)
-        if launched and os.getppid() != PARENT:
+        if has_launcher and os.getppid() != PARENT:
             stop.ask("its launcher is gone")
-        if stop.insisted_at_the_end:
-            os._exit(stop.code)
+        if stop.urgency is Urgency.DESPITE_SHUTDOWN:
+            end_now(stop.code)
         if stop.leaving:
-            if os.environ.get("WORLD_SIZE", "1") != "1":
-                # This process may serve the store: the others get time to look.
-                threading.Thread(target=stop.tell_others, daemon=True).start()
+            if num_ranks() > 1:
+                # This process may serve the store: give the others time to look.
+                threading.Thread(target=stop.tell_peers, daemon=True).start()
                 time.sleep(2 * POLL_SECONDS)
             give_up()
-            stop.settle()  # it was too late: the process is ending by itself
+            stop.begin_shutdown()  # too late: the process is ending by itself
 
 
-def _hear_others(stop: StopRequest, ended: threading.Event) -> None:
-    """Asks the store in a thread of its own, for it may hang, and signals be heard nevertheless."""
+def _poll_peers(stop: StopRequest, ended: threading.Event) -> None:
+    """Polls the store in its own thread, so that a hung store cannot block signal handling."""
     while not ended.wait(POLL_SECONDS):
-        stop.hear_others()
-
-
-def _do_nothing(_number: int, _frame: FrameType | None) -> None:
-    """Stands for the thread that hears the signal."""
+        stop.poll_peers()
