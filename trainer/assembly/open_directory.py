@@ -9,7 +9,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from trainer.assembly.inputs import check_mode
+from trainer.assembly.deciding_metric import check_mode
 from trainer.checkpoints.store import CheckpointStore
 from trainer.distributed.collectives import on_main
 from trainer.errors import CheckpointError, RunDirectoryError
