@@ -62,7 +62,7 @@ def go_through(
 def check(table: dict[tuple[str, str, str], str]) -> None:
     def expected(task: str, kind: str, mode: str) -> str:
         if mode == "head_only" and task in ("causal_lm", "masked_lm"):
-            return "tuning.mode: head_only needs a head that is the task's own"
+            return "tuning.mode: head_only needs a head that belongs to the task"
         if mode == "full" and (task, kind) == ("masked_lm", "funnel"):
             return "tuning.mode: full moves the padding row"
         return "equal"

@@ -64,12 +64,17 @@ def launched(
     with restored_switches(), _restored_state():
         had_group = dist.is_initialized()
         accelerator = build_accelerator(recipe, directory, stop)
-        yield accelerator
-        accelerator.wait_for_everyone()
-        for tracker in accelerator.trackers:
-            tracker.finish()
-        if not had_group:
-            _destroy_group(accelerator)
+        failed = True
+        try:
+            yield accelerator
+            accelerator.wait_for_everyone()
+            failed = False
+        finally:
+            if not (failed and accelerator.num_processes > 1):
+                for tracker in accelerator.trackers:
+                    tracker.finish()
+                if not had_group:
+                    _destroy_group(accelerator)
 
 
 @contextmanager
@@ -88,19 +93,11 @@ def _restored_state() -> Generator[None]:
             state.update(entries)
 
 
-_KEPT_GROUPS: list[Any] = []
-
-
 def _destroy_group(accelerator: Accelerator) -> None:
-    """Destroys the process group, unless processes that were forked may need it again.
-
-    What freed its last reference later, such as DDP's reducer, would run its destructor, which may
-    wait under Python's lock for a thread that needs the lock.
-    """
+    """Destroys the process group, unless the process is a fork, as of a notebook: it may make the
+    group once only."""
     if not dist.is_initialized() or accelerator.state.fork_launched:
         return
-    if accelerator.num_processes > 1:
-        _KEPT_GROUPS.append(dist.group.WORLD)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         from deepspeed import comm
 
