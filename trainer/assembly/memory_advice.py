@@ -103,6 +103,8 @@ def run_memory(
         return doing if shape is None else f"{doing}, at {shape} (examples, tokens)"
 
     def settings() -> str:
+        from trainer.engines.sharding import Sharding
+
         weights, learned = _bytes_of(run)
         found = settings_that_help(
             run.recipe,
@@ -111,7 +113,7 @@ def run_memory(
             micro_batch_size=run.micro_batch_size,
             longest=None if shape is None else shape[-1],
             on_gpu=accelerator.device.type != "cpu",
-            shards=run.launch["sharding"] != "nothing",
+            shards=run.launch["sharding"] != Sharding.NOTHING.value,
             state_is_most=2 * (weights + learned) > held_bytes(),
         )
         return advice(found, resumes=bool(run.store.steps()))
