@@ -181,7 +181,7 @@ def listen(stop: StopRequest, give_up: Callable[[], None]) -> Generator[None]:
         with suppress(OSError):  # the socket is full of signals, or closed
             wakeup_write.send(bytes([number]))
 
-    with signals.taken_over(wake):
+    with wakeup_read, wakeup_write, signals.taken_over(wake):
         watcher.start()
         poller.start()
         try:
@@ -191,8 +191,6 @@ def listen(stop: StopRequest, give_up: Callable[[], None]) -> Generator[None]:
             ended.set()
             wake(0)
             watcher.join()
-    wakeup_read.close()
-    wakeup_write.close()
 
 
 def end_of_time(duration: str | None) -> float | None:
