@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from trainer.cli.app import main
-from trainer.recipe.reading import load_recipe
+from trainer.tasks.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
 NOT_OURS = {"build", "dist", "runs", "venv"}

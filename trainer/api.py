@@ -18,9 +18,10 @@ from trainer.process.run_directory import read_recipe
 from trainer.process.status import Status
 from trainer.process.stop_request import StopRequest, end_of_time
 from trainer.process.switches import restored_switches
-from trainer.recipe import reading
-from trainer.recipe.schema import Recipe
+from trainer.recipe import schema
+from trainer.recipe.reading import recipe_values
 from trainer.report.result import Result, read_result
+from trainer.tasks.recipe import Recipe, parse_recipe
 from trainer.tracking.progress import Progress, Update, default_progress
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
     `load_recipe("demo", {"optimizer.learning_rate": 3e-4})` is what the command line writes as
     `demo --set optimizer.learning_rate=3e-4`. Raises ConfigError with every problem of the recipe.
     """
-    return reading.load_recipe(str(name_or_path), _as_settings(overrides or {}))
+    values = recipe_values(str(name_or_path), _as_settings(overrides or {}))
+    return parse_recipe(values, str(name_or_path))
 
 
 def train(
@@ -121,7 +123,7 @@ def evaluate(
     results.json; nothing in the run directory changes. Raises TrainerError.
     """
     directory = Path(run_dir).absolute()
-    recipe = read_recipe(directory)
+    recipe = read_recipe(directory, Recipe)
     from trainer.assembly.build import build_run
     from trainer.assembly.given import GIVEN, rows_of
     from trainer.assembly.memory_advice import recipe_memory
@@ -142,7 +144,7 @@ def evaluate(
 
 
 def train_recipe(
-    recipe: Recipe,
+    recipe: schema.Recipe,
     directory: Path,
     resume: str,
     *,
@@ -233,7 +235,7 @@ def _resolved(
         values = recipe.model_dump(mode="json", exclude_unset=True)
         for key, value in (overrides or {}).items():
             _put(values, key, value)
-        resolved = reading.parse_recipe(values, "the recipe")
+        resolved = parse_recipe(values, "the recipe")
     else:
         resolved = load_recipe(recipe, overrides)
     if data is None and model is None:
@@ -245,7 +247,7 @@ def _resolved(
         values["data"]["source"] = keep_data(data)
     if model is not None:
         values["model"] = keep_model(values, model)
-    return reading.parse_recipe(values, "the recipe")
+    return parse_recipe(values, "the recipe")
 
 
 def _as_settings(overrides: Mapping[str, Any]) -> tuple[str, ...]:

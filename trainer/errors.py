@@ -71,6 +71,9 @@ class TrainerError(Exception):
 class ConfigError(TrainerError):
     """A recipe, an override or a command line is invalid."""
 
+    problems: tuple["ConfigError", ...] = ()
+    """Each problem of a recipe; key, value and hint of the error itself are those of the first."""
+
 
 class DataError(TrainerError):
     """Rows, columns or splits cannot be used as the recipe asks."""

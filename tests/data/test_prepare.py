@@ -21,9 +21,10 @@ from trainer.errors import DataError
 from trainer.files.cache import cache_folder, content_key
 from trainer.files.kept_folder import write_once
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
-from trainer.recipe.schema import Classification as ClassificationSettings
-from trainer.recipe.schema import Columns, Data, Model, Recipe, Source, TrainedTokenizer
+from trainer.recipe.schema import Columns, Data, Model, Source, TrainedTokenizer
+from trainer.tasks.classification.settings import ClassificationSettings
 from trainer.tasks.classification.task import Classification
+from trainer.tasks.recipe import Recipe
 
 COLUMNS: dict[str, list[Any]] = {"input_ids": [[5, 6, 7], [8], [9, 10]], "label": [1, 0, 1]}
 
@@ -233,22 +234,23 @@ DAMAGES = [damage_values, cut_ends, swap_two, lose_one, add_one, pipe, no_folder
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_differs_is_made_anew_and_said(cache, damage, capsys):
+def test_what_differs_is_made_anew_and_said(cache, damage, caplog):
     first = encode_once("key", encode)
     damage(cache / "prepared" / "key")
     again = encode_once("key", encode)
     assert [again.ragged("input_ids")[i].tolist() for i in range(3)] == COLUMNS["input_ids"]
     assert again.digests == first.digests
-    assert "is not as it was written" in capsys.readouterr().err
+    (message,) = caplog.messages
+    assert "is not as it was written" in message
     encode_once("key", never)
 
 
-def test_what_an_older_version_kept_without_a_manifest_is_made_anew_silently(cache, capsys):
+def test_what_an_older_version_kept_without_a_manifest_is_made_anew_silently(cache, caplog):
     encode_once("key", encode)
     damage_values(cache / "prepared" / "key")
     (cache / "prepared" / "key" / "manifest.json").unlink()
     assert encode_once("key", encode).ragged("input_ids")[2].tolist() == [9, 10]
-    assert capsys.readouterr().err == ""
+    assert caplog.messages == []
     kept = cache / "tokenizer"
     kept.mkdir()
     (kept / "tokenizer.json").write_text("{}")

@@ -23,6 +23,7 @@ from trainer.models.tuning import apply_tuning
 from trainer.optim import build_optimizer
 from trainer.recipe import schema
 from trainer.tasks.base import Objective
+from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
 from trainer.tasks.question_answering.task import QuestionAnswering
 from trainer.tasks.question_answering.windows import sees_only_the_past
 
@@ -67,7 +68,7 @@ def load(
 def toy_batch(tokenizer: Any, model_config: Any) -> tuple[Any, dict[str, Tensor], Any]:
     """Returns the task, and as many windows as there are names: each asks for the one it holds."""
     task = QuestionAnswering(
-        schema.QuestionAnswering(name="question_answering"),
+        QuestionAnsweringSettings(name="question_answering"),
         columns=schema.Columns(),
         tokenizer=tokenizer,
         max_seq_length=64,
@@ -206,5 +207,5 @@ def test_the_model_card_of_a_class_of_ours_says_how_to_load_it_elsewhere(folders
 
 
 def test_what_writes_its_answers_is_refused():
-    with pytest.raises(ConfigError, match="a t5gemma gives no answers out of a text"):
+    with pytest.raises(ConfigError, match="a t5gemma cannot mark an answer in a text"):
         ensure_span_head(type("Settings", (T5Config,), {"model_type": "t5gemma"})())

@@ -20,7 +20,9 @@ from trainer.models.tokenizers.special_tokens import TextTokenizer
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.recipe import schema
 from trainer.tasks.classification.labels import label_indices, label_names
+from trainer.tasks.classification.settings import ClassificationSettings
 from trainer.tasks.classification.task import Classification
+from trainer.tasks.recipe import Recipe
 
 COLUMNS = schema.Columns()
 PADDED = SimpleNamespace(pad_token_id=99)
@@ -38,9 +40,9 @@ def rows(labels: list[Any], texts: list[Any] | None = None) -> datasets.Dataset:
 def from_rows(
     train: datasets.Dataset, on_bad_example: Any = "error", **settings: Any
 ) -> Classification:
-    recipe = schema.Recipe(
+    recipe = Recipe(
         model=schema.Model(name_or_path="bert"),
-        task=schema.Classification(name="classification", **settings),
+        task=ClassificationSettings(name="classification", **settings),
         data=schema.Data(source=schema.Source(builtin="reviews"), on_bad_example=on_bad_example),
     )
     return Classification.build(recipe, train, PADDED, None)

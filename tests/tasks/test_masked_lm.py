@@ -19,7 +19,9 @@ from trainer.models.output_layer import install_output_layer
 from trainer.models.output_loss import IGNORED
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.recipe import schema
+from trainer.tasks.masked_lm.settings import MaskedLMSettings
 from trainer.tasks.masked_lm.task import MaskedLM
+from trainer.tasks.recipe import Recipe
 
 WORDS = [f"{first}{second}" for first in "bcdfghjk" for second in ("a", "e", "i", "o", "ur", "en")]
 SIZES: dict[str, Any] = {
@@ -53,10 +55,10 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def recipe(*, length: int = 16, seed: int = 1, **settings: Any) -> schema.Recipe:
-    return schema.Recipe(
+    return Recipe(
         seed=seed,
         model=schema.Model(name_or_path="bert"),
-        task=schema.MaskedLM(name="masked_lm", **settings),
+        task=MaskedLMSettings(name="masked_lm", **settings),
         data=schema.Data(source=schema.Source(builtin="documents")),
         batch=schema.Batch(max_seq_length=length),
     )

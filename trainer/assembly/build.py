@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate import Accelerator
 
+from trainer.assembly.columns_read import digest_of_rows
 from trainer.assembly.engine import start_engine
-from trainer.assembly.inputs import build_inputs, digest_of_rows
+from trainer.assembly.inputs import build_inputs
 from trainer.assembly.memory_advice import recipe_memory
 from trainer.assembly.model import build_model
 from trainer.checkpoints.provenance import made_with

@@ -18,7 +18,7 @@ def command(recipe: str, overrides: tuple[str, ...], full: bool, as_json: bool) 
     """Count the parameters of RECIPE's model by module, without its weights."""
     from trainer.distributed.environment_variables import check_variables
     from trainer.process.environment import quieted_libraries
-    from trainer.recipe.reading import load_recipe
+    from trainer.tasks.recipe import load_recipe
 
     check_variables()
     resolved = load_recipe(recipe, overrides)

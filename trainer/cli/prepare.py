@@ -16,7 +16,7 @@ def command(recipe: str, overrides: tuple[str, ...]) -> int:
     """Fetch model, tokenizer and data of RECIPE, and tokenise, so that train needs no network."""
     from trainer.distributed.environment_variables import check_variables
     from trainer.process.environment import quieted_libraries
-    from trainer.recipe.reading import load_recipe
+    from trainer.tasks.recipe import load_recipe
 
     check_variables()
     resolved = load_recipe(recipe, overrides)

@@ -61,7 +61,7 @@ def train(
     from trainer.process.environment import quieted_libraries
     from trainer.process.status import Status
     from trainer.process.stop_request import StopRequest, end_of_time, listen
-    from trainer.recipe.reading import load_recipe
+    from trainer.tasks.recipe import load_recipe
     from trainer.tracking.progress import TerminalProgress
 
     directory = directory.absolute()

@@ -33,6 +33,7 @@ from trainer.engines.micro_batch import accumulation
 from trainer.engines.portable_state import base_optimizer
 from trainer.engines.precision import Precision, resolve_precision
 from trainer.engines.sharding import has_second_copy, mesh_of
+from trainer.engines.topology import topology_of
 from trainer.errors import ConfigError, LaunchError
 from trainer.process.stop_request import StopRequest
 from trainer.process.switches import restored_switches
@@ -63,12 +64,17 @@ def launched(
     with restored_switches(), _restored_state():
         had_group = dist.is_initialized()
         accelerator = build_accelerator(recipe, directory, stop)
-        yield accelerator
-        accelerator.wait_for_everyone()
-        for tracker in accelerator.trackers:
-            tracker.finish()
-        if not had_group:
-            _destroy_group(accelerator)
+        failed = True
+        try:
+            yield accelerator
+            accelerator.wait_for_everyone()
+            failed = False
+        finally:
+            if not (failed and accelerator.num_processes > 1):
+                for tracker in accelerator.trackers:
+                    tracker.finish()
+                if not had_group:
+                    _destroy_group(accelerator)
 
 
 @contextmanager
@@ -87,19 +93,11 @@ def _restored_state() -> Generator[None]:
             state.update(entries)
 
 
-_KEPT_GROUPS: list[Any] = []
-
-
 def _destroy_group(accelerator: Accelerator) -> None:
-    """Destroys the process group, unless processes that were forked may need it again.
-
-    What freed its last reference later, such as DDP's reducer, would run its destructor, which may
-    wait under Python's lock for a thread that needs the lock.
-    """
+    """Destroys the process group, unless the process is a fork, as of a notebook: it may make the
+    group once only."""
     if not dist.is_initialized() or accelerator.state.fork_launched:
         return
-    if accelerator.num_processes > 1:
-        _KEPT_GROUPS.append(dist.group.WORLD)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         from deepspeed import comm
 
@@ -205,7 +203,8 @@ def check_engine(
     `made` is the optimizer before it was wrapped.
     """
     engine: Any = objective
-    steps = accumulation(recipe, micro_batch_size, accelerator.num_processes)
+    ranks = topology_of(accelerator).dp_size
+    steps = accumulation(recipe, micro_batch_size, ranks)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         found = {
             "processes": engine.dp_world_size,
@@ -218,7 +217,7 @@ def check_engine(
             "second copy": has_second_copy(objective),
         }
         promised = {
-            "processes": accelerator.num_processes,
+            "processes": ranks,
             "micro-batch size": micro_batch_size,
             "accumulation": steps,
             "clipping": recipe.optimizer.max_grad_norm or 0.0,

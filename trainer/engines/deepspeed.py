@@ -9,6 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from trainer.engines.micro_batch import accumulation, resolve_micro_batch_size
+from trainer.engines.topology import topology_of
 from trainer.errors import ConfigError, LaunchError
 from trainer.recipe.schema import Recipe
 
@@ -92,7 +93,7 @@ def fill_in_deepspeed(accelerator: Accelerator, recipe: Recipe) -> None:
             f"optimizer.name: {recipe.optimizer.name} cannot be saved by name from ZeRO's shards; "
             f"use adamw, whose moments ZeRO shards"
         )
-    batch, processes = recipe.batch, accelerator.num_processes
+    batch, processes = recipe.batch, topology_of(accelerator).dp_size
     size = resolve_micro_batch_size(batch.global_batch_size, batch.micro_batch_size, processes)
     owned = {
         "train_batch_size": batch.global_batch_size,

@@ -6,8 +6,8 @@ a billion tokens (4 GB) take less than a second, or as long as the disk takes to
 
 import errno
 import json
+import logging
 import os
-import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +22,7 @@ from trainer.files.modes import follow_umask
 from trainer.files.plain import open_plain, read_json, reason, remove
 from trainer.wording import excerpt
 
+LOG = logging.getLogger("trainer")
 MANIFEST = "manifest.json"
 UNLISTED = "it has no manifest"
 """True of caches written by older versions."""
@@ -34,7 +35,7 @@ def write_once(
 
     `write` gets a temporary folder, which is renamed to `folder` when it is complete. If several
     processes call this, one writes and the others wait. A folder that was changed since it was
-    written is written again, with a message on stderr. A folder without a manifest, from an older
+    written is written again, which is logged. A folder without a manifest, from an older
     version, is written again silently or, with `accept_unlisted`, returned as it is. Raises
     DataError if the folder cannot be read or written.
     """
@@ -84,10 +85,7 @@ def _make(folder: Path, write: Callable[[Path], None], problem: str) -> None:
             remove(left)  # by a process that was killed: we hold its lock
         if os.path.lexists(folder):
             if problem != UNLISTED:
-                print(
-                    f"trainer: {folder} is not as it was written ({problem}); writing it again",
-                    file=sys.stderr,
-                )
+                LOG.warning("%s is not as it was written (%s); writing it again", folder, problem)
             # Renamed first: processes that have it open keep it, and no half-removed folder has
             # its name.
             leaving = folder.rename(_hidden(folder))

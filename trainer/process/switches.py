@@ -18,13 +18,14 @@ def restored_switches() -> Generator[None]:
     generators, and what transformers and datasets print.
     """
     with ExitStack() as stack:
-        for group in (_environment, _torch, _transformers, _datasets):
+        for group in (restored_environment, _torch, _transformers, _datasets):
             stack.enter_context(group())
         yield
 
 
 @contextmanager
-def _environment() -> Generator[None]:
+def restored_environment() -> Generator[None]:
+    """Context manager: on leaving, the environment variables are those on entering."""
     before = dict(os.environ)
     try:
         yield

@@ -10,7 +10,7 @@ from trainer.files.plain import is_changed, read_json, reason
 from trainer.metrics.averages import with_macro_averages
 from trainer.process.run_directory import read_recipe
 from trainer.process.status import read_status
-from trainer.recipe.schema import Recipe
+from trainer.tasks.recipe import Recipe
 from trainer.tracking.metric_lines import metrics_at, read_lines
 from trainer.wording import excerpt
 
@@ -101,7 +101,7 @@ def read_result(directory: Path) -> Result:
     Raises RunDirectoryError if the directory holds no run, or if its files cannot be read.
     """
     directory = directory.absolute()
-    recipe, status = read_recipe(directory), read_status(directory)
+    recipe, status = read_recipe(directory, Recipe), read_status(directory)
     file = directory / "results.json"
     state = status.get("state") or ("done" if file.is_file() else "stopped")
     lines = with_macro_averages(read_lines(directory / "metrics.jsonl"))

@@ -20,7 +20,6 @@ from trainer.models.quiet import quiet_transformers
 from trainer.models.span_head import how_to_load
 from trainer.process.run_entries import writing_to
 from trainer.report.adapter_card import adapter_card
-from trainer.report.diagnosis import diagnose
 from trainer.report.document import model_card, write_report
 from trainer.run import Run
 from trainer.state import TrainState
@@ -78,8 +77,10 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
         "warnings": [
             *run.notes,
             *_lost(run, lines),
-            *_suspicious(zero_shot, "zero-shot "),
-            *_suspicious({split: best["metrics"][split] for split in measured}),
+            *_suspicious(run, zero_shot, "zero-shot "),
+                run, {f"zero-shot {name}": metrics for name, metrics in zero_shot.items()}
+            ),
+            *_suspicious(run, {split: best["metrics"][split] for split in measured}),
         ],
     }
 
@@ -89,6 +90,15 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
 
     with whole_model(run.objective):
         on_main(accelerator, write)
+
+
+def _suspicious(run: Run, metrics: dict[str, dict[str, Any]], prefix: str = "") -> list[str]:
+    """Returns what the task finds suspicious in the metrics of each split, a sentence each."""
+    return [
+        f"{prefix}{split}: {finding}"
+        for split, values in metrics.items()
+        for finding in run.task.diagnose(values)
+    ]
 
 
 def _write(run: Run, results: dict[str, Any]) -> None:
@@ -117,15 +127,6 @@ def _write(run: Run, results: dict[str, Any]) -> None:
     write_json(directory / "results.json", sealed(results))
     run.tracker.say((directory / "report.md").read_text("utf-8"))
     run.tracker.say(f"model: {directory / 'model'}\nresults: {directory / 'results.json'}")
-
-
-def _suspicious(metrics: dict[str, dict[str, Any]], prefix: str = "") -> list[str]:
-    """Returns what is suspicious in the metrics of each split, a sentence each."""
-    return [
-        finding
-        for split, values in metrics.items()
-        for finding in diagnose(values, f"{prefix}{split}")
-    ]
 
 
 def _replace(staging: Path, target: Path) -> None:
