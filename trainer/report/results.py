@@ -77,7 +77,7 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
         "warnings": [
             *run.notes,
             *_lost(run, lines),
-            *_suspicious(run, {f"zero-shot {name}": metrics for name, metrics in zero_shot.items()}),
+            *_suspicious(run, zero_shot, "zero-shot "),
             *_suspicious(run, {split: best["metrics"][split] for split in measured}),
         ],
     }
