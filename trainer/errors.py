@@ -12,6 +12,7 @@ TrainerError
 """
 
 from collections.abc import Iterator
+from typing import Self
 
 from trainer.wording import LONGEST_MESSAGE, excerpt
 
@@ -49,6 +50,7 @@ class TrainerError(Exception):
         hint: str | None = None,
     ) -> None:
         super().__init__(excerpt(f"{message}; {hint}" if hint else message, LONGEST_MESSAGE))
+        self._message = message
         self.key = key
         """What is wrong: a dotted recipe key, a command-line option, a column, an environment
         variable or a file name."""
@@ -56,6 +58,14 @@ class TrainerError(Exception):
         """The value that `key` has."""
         self.hint = hint
         """How to fix it: the part of the message after the last semicolon."""
+
+    def under(self, key: str) -> Self:
+        """Returns this error as one about `key`, which is put before the message.
+
+        Its `value` is what the error was about before, such as the file that a recipe names.
+        """
+        value = self.value if self.key is None else self.key
+        return type(self)(f"{key}: {self._message}", key=key, value=value, hint=self.hint)
 
 
 class ConfigError(TrainerError):
