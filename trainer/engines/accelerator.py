@@ -1,5 +1,6 @@
 """The Accelerator of a run: its processes, its engine, and what becomes of them after the run."""
 
+import logging
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
