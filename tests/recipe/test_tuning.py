@@ -7,8 +7,10 @@ import pytest
 from trainer.errors import ConfigError
 from trainer.process.run_directory import check_recipe
 from trainer.recipe import schema
-from trainer.recipe.reading import differences, dump_yaml, load_recipe, parse_recipe
+from trainer.recipe.keys import differences
+from trainer.recipe.reading import dump_yaml
 from trainer.recipe.yaml12 import read_yaml
+from trainer.tasks.recipe import load_recipe, parse_recipe
 
 ADAPTERS = {"r": 8, "alpha": 16, "dropout": 0.1, "target_modules": ["query"], "bias": "all"}
 OF_ADAPTERS = {"mode", *ADAPTERS}

@@ -1,6 +1,8 @@
 """A package of others brings a task along, with all that a task owns."""
 
+import copy
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from trainer.tasks.recipe import Recipe, parse_recipe
 
 
 def recipe_of(task: dict[str, Any] | None = None, **data: Any) -> Recipe:
-    values = LENGTH.recipe()
+    values = copy.deepcopy(LENGTH.recipe())
     values["task"] |= task or {}
     values["data"] |= data
     return parse_recipe(values, "recipe")
@@ -32,22 +34,26 @@ def refusal(**sections: Any) -> ConfigError:
     return caught.value
 
 
-def test_it_is_found_by_its_name(outside_package):
+@pytest.mark.usefixtures("outside_package")
+def test_it_is_found_by_its_name():
     recipe = recipe_of()
     assert isinstance(recipe.task, LengthSettings)
     assert task_of(recipe) is Length
 
 
-def test_without_the_package_there_is_no_such_task():
+def test_without_the_package_there_is_no_such_task(outside_package, monkeypatch):
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(outside_package)])
     error = refusal()
     assert (error.key, error.value) == ("task.name", "length")
 
 
-def test_its_name_is_suggested_too(outside_package):
+@pytest.mark.usefixtures("outside_package")
+def test_its_name_is_suggested_too():
     assert refusal(task={"name": "lenght"}).hint == "did you mean length?"
 
 
-def test_its_settings_are_validated(outside_package):
+@pytest.mark.usefixtures("outside_package")
+def test_its_settings_are_validated():
     error = refusal(task={"unit": 0, "untis": 3})
     problems = {problem.key: problem for problem in error.problems}
     assert problems.keys() == {"task.unit", "task.untis"}
@@ -55,17 +61,20 @@ def test_its_settings_are_validated(outside_package):
     assert problems["task.untis"].hint == "did you mean task.unit?"
 
 
-def test_it_can_contradict_other_sections(outside_package):
+@pytest.mark.usefixtures("outside_package")
+def test_it_can_contradict_other_sections():
     error = refusal(task={"unit": 1000})
     assert (error.key, error.value, error.hint) == ("task.unit", 1000, "use 100")
 
 
-def test_it_decides_by_its_own_metric_of_which_less_is_better(outside_package):
+@pytest.mark.usefixtures("outside_package")
+def test_it_decides_by_its_own_metric_of_which_less_is_better():
     evaluation = recipe_of().evaluation
     assert (evaluation.metric, evaluation.mode) == ("mean_error", "min")
 
 
-def test_it_has_a_column_role_of_its_own(outside_package):
+@pytest.mark.usefixtures("outside_package")
+def test_it_has_a_column_role_of_its_own():
     recipe = recipe_of(columns={"counted": "label"})
     assert isinstance(recipe.data.columns, LengthColumns)
     assert recipe.data.columns.counted == "label"
@@ -80,7 +89,8 @@ def test_it_has_a_column_role_of_its_own(outside_package):
     assert caught.value.key == "data.columns.counted"
 
 
-def test_its_complete_recipe_reads_back(outside_package):
+@pytest.mark.usefixtures("outside_package")
+def test_its_complete_recipe_reads_back():
     recipe = recipe_of({"unit": 7}, columns={"counted": "label"})
     values = read_yaml(dump_yaml(recipe), "config.yaml")
     assert values["task"] == {"name": "length", "unit": 7}
@@ -88,8 +98,9 @@ def test_its_complete_recipe_reads_back(outside_package):
     assert parse_recipe(values, "config.yaml") == recipe == Recipe(**values)
 
 
-def test_it_trains_and_its_warning_is_reported(outside_package, tmp_path, write_recipe):
-    values = LENGTH.recipe()
+@pytest.mark.usefixtures("outside_package")
+def test_it_trains_and_its_warning_is_reported(tmp_path, write_recipe):
+    values = copy.deepcopy(LENGTH.recipe())
     values["task"]["unit"] = 1
     values["data"]["columns"] = {"counted": "label"}
     run = tmp_path / "run"
@@ -102,7 +113,8 @@ def test_it_trains_and_its_warning_is_reported(outside_package, tmp_path, write_
     assert warning in results["warnings"]
 
 
-def test_it_has_a_miniature(outside_package):
+@pytest.mark.usefixtures("outside_package")
+def test_it_has_a_miniature():
     recipe = recipe_of()
     small = smoke(recipe)
     assert small.task == LengthSettings(name="length", unit=10)
@@ -110,7 +122,8 @@ def test_it_has_a_miniature(outside_package):
     assert small.data.source.builtin == "reviews"
 
 
-def test_a_task_without_built_in_rows_has_no_miniature(outside_package, monkeypatch):
+@pytest.mark.usefixtures("outside_package")
+def test_a_task_without_built_in_rows_has_no_miniature(monkeypatch):
     monkeypatch.setattr(LengthSettings, "miniature", TaskSettings.miniature)
     with pytest.raises(ConfigError) as caught:
         smoke(recipe_of())

@@ -21,10 +21,9 @@ ALL = {**CASES, "toy": LENGTH}
 
 
 @pytest.fixture(scope="module", params=ALL)
-def made(
-    request: pytest.FixtureRequest, tmp_path_factory: Any, outside_package: Path
-) -> tuple[Case, Run]:
+def made(request: pytest.FixtureRequest, tmp_path_factory: Any) -> tuple[Case, Run]:
     """A case and its run, before the first step."""
+    request.getfixturevalue("outside_package")
     case = ALL[request.param]
     folder = tmp_path_factory.mktemp(request.param)
     recipe = parse_recipe(case.recipe(), request.param)

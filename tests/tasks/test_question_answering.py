@@ -11,10 +11,10 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForQuestionAnswering
 
+import trainer
 from trainer.assembly.inputs import build_inputs
-from trainer.cli import commands
 from trainer.data.builtin import BUILTIN
-from trainer.data.encoded import PreparedSplit, Summary, prepare
+from trainer.data.encoded import PreparedSplit, Summary, encode_once
 from trainer.metrics.answers import AT_THRESHOLD, answer_metrics
 from trainer.models.span_head import ensure_span_head
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
@@ -56,7 +56,7 @@ def split(task: QuestionAnswering, tmp_path_factory: pytest.TempPathFactory) -> 
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("TRAINER_CACHE", str(tmp_path_factory.mktemp("cache")))
         rows = Dataset.from_list(ROWS)
-        made = prepare("split", lambda counted: task.encode(rows, counted), Summary())
+        made = encode_once("split", lambda counted: task.encode(rows, counted), Summary())
     return PreparedSplit(made.columns, made.summary, rows)
 
 
@@ -370,7 +370,7 @@ def test_a_model_that_had_three_classes_gets_a_span_head_of_two_outputs(reviews_
     assert model.qa_outputs.out_features == 2
 
 
-def test_a_whole_run(reviews_recipe, write_recipe, tmp_path, capsys):
+def test_a_whole_run(reviews_recipe, write_recipe, tmp_path):
     recipe = reviews_recipe
     recipe["model"]["architecture"]["max_position_embeddings"] = 96
     recipe |= {
@@ -380,7 +380,7 @@ def test_a_whole_run(reviews_recipe, write_recipe, tmp_path, capsys):
         "evaluation": {"every": "epoch"},
     }
     directory = tmp_path / "run"
-    assert commands.train(str(write_recipe(recipe)), (), directory, "auto") == 0
+    trainer.train(write_recipe(recipe), run_dir=directory, progress=None)
     results = json.loads((directory / "results.json").read_text())
     assert results["recipe"]["evaluation"]["metric"] == "best_f1"
     assert results["best"]["metrics"].keys() == {"validation", "test"}
@@ -408,8 +408,7 @@ def test_a_whole_run(reviews_recipe, write_recipe, tmp_path, capsys):
     assert all(0 <= one["no_answer_probability"] <= 1 for one in answers)
     # Of a step at which nothing was evaluated the threshold is no more that of the test answers.
     (directory / "metrics.jsonl").write_text("")
-    assert commands.evaluate(directory, "best", "test", as_json=True) == 0
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    found = trainer.evaluate(directory, split="test")
     for name in ("null_threshold", "null_threshold_from", "f1_at_threshold"):
         assert found[name] == test[name]
     made = AutoModelForQuestionAnswering.from_pretrained(directory / "model")

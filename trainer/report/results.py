@@ -77,7 +77,9 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
         "warnings": [
             *run.notes,
             *_lost(run, lines),
-            *_suspicious(run, {f"zero-shot {name}": found for name, found in zero_shot.items()}),
+            *_suspicious(run, zero_shot, "zero-shot "),
+                run, {f"zero-shot {name}": metrics for name, metrics in zero_shot.items()}
+            ),
             *_suspicious(run, {split: best["metrics"][split] for split in measured}),
         ],
     }
@@ -90,9 +92,13 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
         on_main(accelerator, write)
 
 
-def _suspicious(run: Run, metrics: dict[str, dict[str, Any]]) -> list[str]:
-    """Returns what the task finds suspicious about the metrics of some splits."""
-    return [f"{name}: {one}" for name, found in metrics.items() for one in run.task.diagnose(found)]
+def _suspicious(run: Run, metrics: dict[str, dict[str, Any]], prefix: str = "") -> list[str]:
+    """Returns what the task finds suspicious in the metrics of each split, a sentence each."""
+    return [
+        f"{prefix}{split}: {finding}"
+        for split, values in metrics.items()
+        for finding in run.task.diagnose(values)
+    ]
 
 
 def _write(run: Run, results: dict[str, Any]) -> None:

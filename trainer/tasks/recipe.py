@@ -5,9 +5,9 @@ It stands above the room recipe/, which knows no task. This is `trainer.Recipe`.
 
 from typing import Any
 
-from trainer.recipe import schema
+from trainer.recipe import reference, schema
 from trainer.recipe.reading import recipe_values, validated
-from trainer.tasks import settings_of
+from trainer.tasks import TASKS, settings_of
 
 
 class Recipe(schema.Recipe):
@@ -35,3 +35,16 @@ def parse_recipe(values: dict[str, Any], origin: str) -> Recipe:
     """Returns the recipe of a mapping; raises ConfigError, which starts with `origin`, with every
     problem."""
     return validated(Recipe, values, origin)
+
+
+def explain_key(key: str) -> str:
+    """Returns what a dotted key takes, its default and its documentation; for a section, its keys.
+
+    Raises ConfigError, with the nearest key, for an unknown one.
+    """
+    return reference.explain(key, Recipe, {name: known.settings for name, known in TASKS.items()})
+
+
+def key_reference() -> str:
+    """Returns the Markdown page of every key, with the settings of our own tasks."""
+    return reference.reference(Recipe, {name: known.settings for name, known in TASKS.items()})

@@ -16,17 +16,19 @@ def diagnose(metrics: Mapping[str, Any]) -> list[str]:
     findings: list[str] = []
     predicted = [label for label, counts in classes.items() if counts["predicted"]]
     if len(predicted) == 1 and len(classes) > 1:
-        findings.append(f"every example is answered {predicted[0]!r}; no other class ever is")
+        findings.append(
+            f"every example is answered {predicted[0]!r}, and no other class is predicted"
+        )
     absent = [label for label, counts in classes.items() if not counts["support"]]
     if absent:
         never = sum(not classes[label]["predicted"] for label in absent)
         findings.append(
-            f"no example is of {listed(absent)}; macro averages are over the classes that occur or "
-            f"are answered, {len(classes) - never} of {len(classes)}"
+            f"no example has the label {listed(absent)}; macro averages are over the classes that "
+            f"occur or are predicted, {len(classes) - never} of {len(classes)}"
         )
     majority = max(classes, key=lambda label: classes[label]["support"])
     share = classes[majority]["support"] / num_examples
-    # Half a standard error above the majority share may be luck; two are hardly so.
+    # Less than two standard errors above the share of the majority could be luck.
     error = math.sqrt(share * (1 - share) / num_examples)
     if metrics["accuracy"] <= share + 2 * error:
         findings.append(

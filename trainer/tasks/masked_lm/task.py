@@ -117,7 +117,7 @@ class MaskedLM(Task):
             return []
         return [
             f"next_sentence_accuracy {accuracy:.4f} is not above guessing, 0.5, by two standard "
-            f"errors ({error:.4f} each); the pairs have taught nothing yet"
+            f"errors ({error:.4f} each); nothing was learned from the pairs yet"
         ]
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:

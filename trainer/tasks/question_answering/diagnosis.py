@@ -21,8 +21,8 @@ def diagnose(metrics: Mapping[str, Any]) -> list[str]:
     ratio = metrics.get("length_ratio", 1.0)
     if not 0.5 <= ratio <= 2:
         findings.append(
-            f"predictions have {ratio:.1f} times the words of the gold answers; answers of such a "
-            f"length are not what was asked for"
+            f"predictions have {ratio:.1f} times the words of the gold answers; their length alone "
+            f"makes them wrong"
         )
     return findings
 
