@@ -10,7 +10,7 @@ from accelerate.utils import DeepSpeedPlugin
 
 from trainer.engines.deepspeed import fill_in_deepspeed
 from trainer.errors import ConfigError, LaunchError
-from trainer.recipe.reading import parse_recipe
+from trainer.tasks.recipe import parse_recipe
 
 FILE = Path(__file__).parents[2] / "ds_configs" / "zero2.json"
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
@@ -55,7 +55,11 @@ def two_ranks(tmp_path, monkeypatch):
         file.write_text(json.dumps({key: v for key, v in settings.items() if v is not None}))
         plugin = DeepSpeedPlugin(hf_ds_config=str(file))
         return SimpleNamespace(
-            deepspeed_plugin=plugin, num_processes=2, gradient_accumulation_steps=1
+            deepspeed_plugin=plugin,
+            num_processes=2,
+            process_index=0,
+            is_main_process=True,
+            gradient_accumulation_steps=1,
         )
 
     return make
