@@ -17,7 +17,7 @@ import pytest
 import torch
 import transformers
 from accelerate.state import AcceleratorState, PartialState
-from distributed_runs import ROOT, launch_environment, tensors_of
+from support.launches import ROOT, launch_environment, tensors_of
 
 import trainer
 from trainer.tracking.progress import Update
@@ -379,7 +379,7 @@ def test_ranks_of_a_notebook_train_together(recipe, tmp_path, unused_port):
     """Real ranks on gloo, forked from a process that has trained before."""
     done = subprocess.run(
         [
-            *(sys.executable, str(Path(__file__).with_name("notebook_ranks.py"))),
+            *(sys.executable, str(Path(__file__).parent / "support" / "notebook_ranks.py")),
             *(str(recipe), str(tmp_path), str(unused_port)),
         ],
         cwd=ROOT,

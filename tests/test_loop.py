@@ -16,9 +16,9 @@ from trainer.errors import DivergedError
 from trainer.evaluation.evaluate import rank_share
 from trainer.loop import checkpoint_due, evaluation_due, finished, log_due, step_window, train
 from trainer.process.stop_request import StopRequest
-from trainer.recipe.reading import parse_recipe
 from trainer.run import Run
 from trainer.state import TrainState
+from trainer.tasks.recipe import parse_recipe
 from trainer.tracking.metric_lines import read_lines
 
 

@@ -11,6 +11,7 @@ from trainer.recipe.shipped import shipped_recipes
 from trainer.tasks.recipe import load_recipe
 
 RECIPES = sorted(shipped_recipes())
+ONE_OF_EACH_TASK = list({load_recipe(name).task.name: name for name in RECIPES}.values())
 
 
 def run(*arguments):
@@ -19,7 +20,13 @@ def run(*arguments):
     return done.output
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ONE_OF_EACH_TASK else pytest.mark.distributed)
+        for name in RECIPES
+    ],
+)
 def test_every_recipe_runs_in_miniature(name, tmp_path):
     recipe = load_recipe(name)
     run("train", name, "--smoke", "--run-dir", tmp_path / "run")

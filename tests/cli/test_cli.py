@@ -50,6 +50,19 @@ def test_show_prints_a_complete_recipe_that_loads(tmp_path):
     assert dump_yaml(recipe) == shown.stdout
 
 
+def test_show_explains_a_key_and_the_keys_of_a_section():
+    shown = invoke("show", "--explain", "optimizer.learning_rate")
+    assert shown.exit_code == 0
+    assert shown.stdout.startswith("optimizer.learning_rate\n")
+    assert "default `5.0e-05`" in shown.stdout
+    assert "optimizer.weight_decay" in invoke("show", "--explain", "optimizer").stdout
+    unknown = invoke("show", "--explain", "optimizer.learning_rte")
+    assert unknown.exit_code == 2
+    assert "did you mean optimizer.learning_rate" in unknown.stderr
+    for arguments in ([], ["demo", "--explain", "seed"]):
+        assert invoke("show", *arguments).exit_code == 2
+
+
 @pytest.mark.parametrize("command", ["show", "train"])
 def test_an_unknown_recipe_is_one_sentence_and_code_2(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -3,14 +3,13 @@
 import os
 import random
 import signal
-import subprocess
 import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from support.launches import Finished, launch_command, launch_environment
+from support.launches import Finished
 
 from trainer.tasks.classification import task as classification
 
@@ -75,21 +74,18 @@ def stop_after(step: int, train, tmp_path: Path) -> Finished:
 
 
 @pytest.mark.distributed
-def test_two_ranks_stop_together(recipe, train_on_two_ranks, tmp_path):
+def test_two_ranks_stop_together(recipe, launch, train_on_two_ranks, tmp_path):
     whole = train_on_two_ranks(recipe, tmp_path / "whole")
     assert whole.status()["state"] == "done", whole.output
     directory = tmp_path / "stopped"
-    command = launch_command("train", str(recipe), "--run-dir", str(directory))
     for stop in (7, 18):
-        process = subprocess.Popen(
-            command, env=launch_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        process = launch("train", str(recipe), "--run-dir", str(directory))
         wait_for_line(directory, stop)
         # The second rank alone gets the signal; the launcher would die of it.
-        os.kill(rank_pids(process.pid)[1], signal.SIGUSR1)
+        os.kill(process.rank_pids()[1], signal.SIGUSR1)
         output, _ = process.communicate(timeout=120)
         status = Finished(directory, process.returncode, "").status()
-        assert (status["state"], status["exit_code"]) == ("stopped", 85), output.decode()
+        assert (status["state"], status["exit_code"]) == ("stopped", 85), output
         assert status["step"] >= stop
     done = train_on_two_ranks(recipe, directory)
     assert done.status()["state"] == "done", done.output
@@ -117,12 +113,3 @@ def wait_for_line(directory: Path, step: int) -> None:
     while not (file.is_file() and f'"step": {step}, "epoch"' in file.read_text()):
         assert time.monotonic() < deadline, "no progress"
         time.sleep(0.002)
-
-
-def rank_pids(launcher: int) -> list[int]:
-    """Returns the processes of the ranks, in order of rank."""
-    import psutil
-
-    children = psutil.Process(launcher).children(recursive=True)
-    ranks = [(child.environ().get("RANK"), child.pid) for child in children]
-    return [pid for rank, pid in sorted((rank, pid) for rank, pid in ranks if rank is not None)]

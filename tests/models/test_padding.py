@@ -14,7 +14,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, PhiConfig, PreTrainedTokenizerFast
 
-from trainer.data.encoded import PreparedSplit, prepare
+from trainer.data.encoded import PreparedSplit, encode_once
 from trainer.files.cache import content_key
 from trainer.models.export import export_model
 from trainer.models.tokenizers.tokenizer import (
@@ -49,7 +49,7 @@ def load(settings: schema.Model, mode: str = "full") -> tuple[Any, Any]:
 def encode(tokenizer: Any, texts: list[str]) -> PreparedSplit:
     rows = Dataset.from_dict({"text": texts, "label": ["bad"] * len(texts)})
     key = content_key(rows=texts, tokenizer=tokenizer_digest(tokenizer))
-    return prepare(key, lambda summary: task(tokenizer).encode(rows, summary))
+    return encode_once(key, lambda summary: task(tokenizer).encode(rows, summary))
 
 
 def logits(model: Any, tokenizer: Any, split: PreparedSplit, ids: list[int]) -> Tensor:

@@ -284,7 +284,7 @@ def test_head_only_needs_a_head(
     folders: dict[str, Path], head: tuple[str, ...], trains_head: bool
 ) -> None:
     backbone = AutoModel.from_pretrained(folders["bert"])
-    with pytest.raises(ConfigError, match="head_only needs a head that is the task's own"):
+    with pytest.raises(ConfigError, match="head_only needs a head that belongs to the task"):
         apply_tuning(
             LoadedModel(backbone, head, ()),
             schema.HeadOnlyTuning(),

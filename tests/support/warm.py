@@ -23,14 +23,17 @@ class WarmServer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._channel, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._server = subprocess.Popen(
-            [sys.executable, warm_server.__file__, str(there.fileno())],
-            pass_fds=[there.fileno()],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with (folder / "server.log").open("w") as log:
+            self._server = subprocess.Popen(
+                [sys.executable, warm_server.__file__, str(there.fileno())],
+                pass_fds=[there.fileno()],
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         there.close()
         self._number = 0
 
@@ -70,7 +73,9 @@ class WarmServer:
 
     def ask(self, **request: Any) -> dict[str, Any]:
         self._channel.send(json.dumps({"id": 0, **request}).encode())
-        return json.loads(self._channel.recv(warm_server.MESSAGE_BYTES))
+        answer = self._channel.recv(warm_server.MESSAGE_BYTES)
+        assert answer, (self.folder / "server.log").read_text()
+        return json.loads(answer)
 
 
 class WarmProcess:

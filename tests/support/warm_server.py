@@ -10,6 +10,8 @@ launcher: its agent, rendezvous, signals and exit codes are those of torchrun, b
 which it asks such a server for (forked before the launcher starts a thread) and not the system.
 """
 
+import atexit
+import gc
 import importlib
 import json
 import os
@@ -19,6 +21,8 @@ import runpy
 import signal
 import socket
 import sys
+import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -40,9 +44,15 @@ MESSAGE_BYTES = 2**20
 
 
 def main() -> None:
+    from transformers import conversion_mapping
+
     for name in (*PRELOADED, *_modules_of_trainer()):
         importlib.import_module(name)
+    conversion_mapping.get_checkpoint_conversion_mapping("bert")  # compiles a thousand patterns
+    gc.collect()
+    gc.freeze()  # else each collection in a forked process would copy the memory that they share
     serve(socket.socket(fileno=int(sys.argv[1])))
+    os._exit(0)
 
 
 def _modules_of_trainer() -> Iterator[str]:
@@ -106,7 +116,20 @@ def _become(request: dict[str, Any], ranks: str | None) -> NoReturn:
     program = request["program"]
     if program[:2] == LAUNCHER:
         _ask_for_ranks(_second_server(request["ranks"]))
-    _run(program)
+    try:
+        _run(program)
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    # As the interpreter ends, but for the destructors of what all these processes share.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _write(file: Path, text: str) -> None:
@@ -115,8 +138,8 @@ def _write(file: Path, text: str) -> None:
     staging.rename(file)
 
 
-def _run(program: Sequence[str]) -> NoReturn:
-    """Runs a program as `python` does, to the end of the interpreter."""
+def _run(program: Sequence[str]) -> None:
+    """Runs a program as `python` does."""
     from trainer.process import stop_request
 
     assert stop_request.PARENT  # read when it is imported, which was in another process
@@ -134,7 +157,6 @@ def _run(program: Sequence[str]) -> NoReturn:
         sys.path[0] = str(Path(program[0]).parent)
         sys.argv = program
         runpy.run_path(program[0], run_name="__main__")
-    sys.exit(0)
 
 
 def _second_server(ranks: str) -> socket.socket:

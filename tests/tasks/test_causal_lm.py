@@ -11,7 +11,7 @@ from tiny_models import build_config, random_model
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from trainer.data.encoded import PreparedSplit, prepare
+from trainer.data.encoded import PreparedSplit, encode_once
 from trainer.errors import ConfigError
 from trainer.models.decoder import is_decoder
 from trainer.models.output_layer import install_output_layer
@@ -85,7 +85,7 @@ def given() -> datasets.Dataset:
 
 
 def encoded(task: CausalLM, rows: datasets.Dataset, key: str) -> PreparedSplit:
-    return prepare(key, lambda summary: task.encode(rows, summary))
+    return encode_once(key, lambda summary: task.encode(rows, summary))
 
 
 def loss_and_gradient(task: CausalLM, model: Any, split: PreparedSplit, size: int) -> Any:

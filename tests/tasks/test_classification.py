@@ -13,7 +13,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from torch.nn import functional
 
-from trainer.data.encoded import PreparedSplit, Summary, prepare
+from trainer.data.encoded import PreparedSplit, Summary, encode_once
 from trainer.data.sources import load_splits
 from trainer.errors import ConfigError, DataError
 from trainer.models.tokenizers.special_tokens import TextTokenizer
@@ -244,7 +244,7 @@ def split(tmp_path, monkeypatch) -> PreparedSplit:
     ids = [[2, 7, 3], [2, 8, 9, 10, 3], [2, 11, 3], [2, 3]]
     types = [[0] * len(one) for one in ids]
     columns = {"input_ids": ids, "label": [0, 1, 2, 1], "token_type_ids": types}
-    return prepare("split", lambda _: [columns])
+    return encode_once("split", lambda _: [columns])
 
 
 LABELS = ("a", "b", "c")

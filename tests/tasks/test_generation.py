@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from trainer.data.encoded import PreparedSplit, Ragged, Summary, prepare
+from trainer.data.encoded import PreparedSplit, Ragged, Summary, encode_once
 from trainer.recipe import schema
 from trainer.tasks.causal_lm.settings import CausalLMSettings
 from trainer.tasks.causal_lm.task import CausalLM
@@ -257,7 +257,7 @@ def cache(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def prepared(made: CausalLM, rows: list[dict[str, Any]]) -> PreparedSplit:
     given = datasets.Dataset.from_list(rows)
-    return prepare("split", lambda summary: made.encode(given, summary))
+    return encode_once("split", lambda summary: made.encode(given, summary))
 
 
 @pytest.mark.usefixtures("cache")

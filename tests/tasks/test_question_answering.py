@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForQuestionAnswering
 import trainer
 from trainer.assembly.inputs import build_inputs
 from trainer.data.builtin import BUILTIN
-from trainer.data.encoded import PreparedSplit, Summary, prepare
+from trainer.data.encoded import PreparedSplit, Summary, encode_once
 from trainer.metrics.answers import AT_THRESHOLD, answer_metrics
 from trainer.models.span_head import ensure_span_head
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
@@ -56,7 +56,7 @@ def split(task: QuestionAnswering, tmp_path_factory: pytest.TempPathFactory) -> 
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("TRAINER_CACHE", str(tmp_path_factory.mktemp("cache")))
         rows = Dataset.from_list(ROWS)
-        made = prepare("split", lambda counted: task.encode(rows, counted), Summary())
+        made = encode_once("split", lambda counted: task.encode(rows, counted), Summary())
     return PreparedSplit(made.columns, made.summary, rows)
 
 

@@ -11,7 +11,7 @@ import torch
 import transformers
 from pydantic import ValidationError
 
-from trainer.data.encoded import PreparedSplit, Summary, prepare
+from trainer.data.encoded import PreparedSplit, Summary, encode_once
 from trainer.errors import ConfigError
 from trainer.models.architecture import build_model_config
 from trainer.models.output_layer import install_output_layer
@@ -204,7 +204,7 @@ def classification(made: tuple[Any, Any, Any], settings: Any, **columns: Any) ->
 def prepared(task: Any, rows: datasets.Dataset, cache: Path) -> PreparedSplit:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("TRAINER_CACHE", str(cache))
-        made = prepare("split", lambda counted: task.encode(rows, counted), Summary("skip"))
+        made = encode_once("split", lambda counted: task.encode(rows, counted), Summary("skip"))
     return PreparedSplit(made.columns, made.summary, rows)
 
 

@@ -9,7 +9,7 @@ from trainer.assembly.columns_read import digest_of_rows, identifying_columns, u
 from trainer.assembly.deciding_metric import check_metric, keeps_worst
 from trainer.assembly.run_tokenizer import build_tokenizer
 from trainer.data.columns import check_columns, resolve_columns
-from trainer.data.encoded import PreparedSplit, Summary, prepare
+from trainer.data.encoded import PreparedSplit, Summary, encode_once
 from trainer.data.overlap import notes_on_overlap
 from trainer.data.sources import load_splits, rows_digest
 from trainer.errors import DataError
@@ -84,7 +84,7 @@ def prepare_splits(
         key = _content_key(part, content, task, recipe, digest)
         summary = Summary(recipe.data.on_bad_example)
         try:
-            split = prepare(key, lambda counted, part=part: task.encode(part, counted), summary)
+            split = encode_once(key, lambda counted, part=part: task.encode(part, counted), summary)
         except DataError as error:
             raise DataError(
                 f"the {name} split, {error}", key=error.key or name, value=error.value

@@ -77,7 +77,9 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
         "warnings": [
             *run.notes,
             *_lost(run, lines),
-            *_suspicious(run, {f"zero-shot {name}": found for name, found in zero_shot.items()}),
+            *_suspicious(run, zero_shot, "zero-shot "),
+                run, {f"zero-shot {name}": metrics for name, metrics in zero_shot.items()}
+            ),
             *_suspicious(run, {split: best["metrics"][split] for split in measured}),
         ],
     }
