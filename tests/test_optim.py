@@ -1,11 +1,25 @@
 """Groups of parameters, and a step of each optimizer."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import nn
 
-from trainer.optim import build_optimizer, parameter_groups
+from trainer.assembly.build import build_run
+from trainer.checkpoints.disk_space import checkpoint_size
+from trainer.engines.accelerator import launched
+from trainer.engines.fsdp2 import fill_in_fsdp
+from trainer.errors import ConfigError
+from trainer.loop import train
+from trainer.optim import OPTIMIZERS as KINDS
+from trainer.optim import Kind, build_optimizer, parameter_groups
 from trainer.recipe import schema
+from trainer.recipe.reading import parse_recipe
+from trainer.schedule import learning_rate
+from trainer.state import TrainState
 
 OPTIMIZERS = ("adamw", "sgd", "adamw_8bit", "paged_adamw_8bit")
 
@@ -35,7 +49,8 @@ def test_biases_and_norms_do_not_decay() -> None:
 )
 def test_no_group_is_empty(module: nn.Module, decay: float) -> None:
     (group,) = parameter_groups(parameters(module), 0.1)
-    assert group == {"params": list(module.parameters()), "weight_decay": decay}
+    expected = {"params": list(module.parameters()), "weight_decay": decay, "lr_scale": 1.0}
+    assert group == expected
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -106,3 +121,68 @@ def test_adamw_is_torchs_own() -> None:
     optimizer.step()
     decayed = torch.tensor([[1.0, -2.0]]) * (1 - 0.1 * 0.5)
     torch.testing.assert_close(weight.data, decayed - 0.1 * torch.tensor([[1.0, -1.0]]))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_table_says_what_an_optimizer_keeps(name: str, momentum: float) -> None:
+    module, settings = Block(), schema.Optimizer(name=name, momentum=momentum)
+    optimizer = build_optimizer(parameters(module), settings)
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    kind = KINDS[name]
+    for parameter in module.parameters():
+        kept = {
+            entry: (tuple(value.shape), value.dtype)
+            for entry, value in optimizer.state[parameter].items()
+            if entry != "step" and isinstance(value, torch.Tensor)
+        }
+        expected = dict(kind.state(tuple(parameter.shape), settings))
+        assert ("step" in optimizer.state[parameter]) == ("step" in expected)
+        expected.pop("step", None)
+        assert kept == expected
+        stored = sum(size.numel() * dtype.itemsize for size, dtype in sized(kept.values()))
+        assert kind.moment_bytes(tuple(parameter.shape), settings) == stored
+
+
+def sized(entries):
+    return [(torch.Size(shape), dtype) for shape, dtype in entries]
+
+
+def rows_at_half_rate(groups: list[dict[str, Any]], settings: schema.Optimizer):
+    """An optimizer of one moment a row, which halves the rate of the parameters that decay."""
+    for group in groups:
+        group["lr_scale"] = 0.5 if group["weight_decay"] else 1.0
+    return torch.optim.SGD(groups, lr=settings.learning_rate)
+
+
+ROWS = Kind(
+    build=rows_at_half_rate,
+    state=lambda shape, _: {"row": (shape[:1], torch.float32)},
+    elementwise=False,
+)
+
+
+def test_an_optimizer_is_one_entry_of_the_table(reviews_recipe, tmp_path, monkeypatch) -> None:
+    """Loop, disk space and engines ask its entry; none of them knows its name."""
+    monkeypatch.setitem(KINDS, "rows", ROWS)
+    reviews_recipe["schedule"] = {"name": "linear", "steps": 3}
+    recipe = parse_recipe(reviews_recipe, "test")
+    settings = recipe.optimizer.model_copy(update={"name": "rows"})
+    recipe = recipe.model_copy(update={"optimizer": settings})
+    module = Block()
+    size = checkpoint_size(module.parameters(), settings)
+    assert size.moments == 4 * sum(len(parameter) for parameter in module.parameters())
+    with launched(recipe, tmp_path) as accelerator:
+        run = build_run(recipe, accelerator, tmp_path)
+        train(run, accelerator, TrainState())
+        peak, schedule = settings.learning_rate, recipe.schedule
+        last = learning_rate(2, peak=peak, schedule=schedule, num_steps=3)
+        assert [group["lr"] for group in run.optimizer.param_groups] == [last / 2, last]
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    state = SimpleNamespace(fsdp_plugin=FullyShardedDataParallelPlugin())
+    engine: Any = SimpleNamespace(distributed_type=DistributedType.FSDP, state=state)
+    with pytest.raises(ConfigError) as error:
+        fill_in_fsdp(engine, recipe, "fp32")
+    assert (error.value.key, error.value.value) == ("optimizer.name", "rows")

@@ -17,8 +17,12 @@ from torch.nn.utils import clip_grads_with_norm_
 from trainer.assembly.memory_advice import run_memory
 from trainer.distributed.collectives import any_rank, any_rank_of_each, sum_over_ranks
 from trainer.engines.loss_scale import loss_scale
-from trainer.engines.portable_state import accumulating, global_grad_norm, zero_grad_norm
-from trainer.engines.sharding import zero_stage
+from trainer.engines.step import (
+    accumulating,
+    global_grad_norm,
+    steps_in_backward,
+    zero_grad_norm,
+)
 from trainer.errors import DivergedError, Stopped
 from trainer.evaluation.evaluate import evaluate, loss_by_term
 from trainer.run import Run
@@ -114,7 +118,7 @@ def optimizer_step(
             losses = losses * batch.counts.bool()  # 0 for a dummy and for a term without targets
             accelerator.backward((losses * scale).sum())
         sums += losses.detach()
-    stepped = zero_stage(run.objective) > 0  # DeepSpeed clips and steps in the last backward
+    stepped = steps_in_backward(run.objective)
     norm = zero_grad_norm(run.objective) if stepped else _gradient_norm(run, accelerator)
     sums = sum_over_ranks(accelerator, sums, group)
     # One copy to the host: the only time a step waits for the device.
@@ -163,7 +167,7 @@ def set_learning_rate(run: Run, step: int) -> float:
         num_steps=run.num_steps,
     )
     for group in run.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["lr_scale"]
     return rate
 
 

@@ -31,7 +31,7 @@ from torch.nn.utils import clip_grads_with_norm_
 
 from trainer.assembly.build import build_run
 from trainer.engines.accelerator import build_accelerator
-from trainer.engines.portable_state import global_grad_norm
+from trainer.engines.step import global_grad_norm
 from trainer.loop import seed_step, step_window, train
 from trainer.order import DataOrder
 from trainer.run import Run

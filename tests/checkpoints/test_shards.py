@@ -15,15 +15,15 @@ from trainer.checkpoints import shards
 from trainer.checkpoints.record import fingerprint
 from trainer.checkpoints.saved_tensors import SavedTensors
 from trainer.checkpoints.shards import ShardWriter
-from trainer.engines.portable_state import Whole
+from trainer.engines.portable_state import GatherableTensor
 
 SIZES = [30, 50, 10, 200, 5, 90, 20, 100, 100]
 
 
-def wholes(sizes: list[int]) -> list[Whole]:
-    """Returns tensors of these sizes in bytes."""
+def wholes(sizes: list[int]) -> list[GatherableTensor]:
+    """Returns tensors of so many bytes."""
     made = [torch.arange(size, dtype=torch.uint8) + index for index, size in enumerate(sizes)]
-    return [Whole(f"t{i}", t.numel(), lambda t=t: t) for i, t in enumerate(made)]
+    return [GatherableTensor(f"t{i}", t.numel(), lambda t=t: t) for i, t in enumerate(made)]
 
 
 def write(folder: Path, rank: int, num_ranks: int, sizes: list[int] = SIZES) -> set[str]:
@@ -50,7 +50,7 @@ def test_every_tensor_is_written_once_whatever_the_number_of_ranks(num_ranks, tm
     saved = SavedTensors(tmp_path.glob("model-*"))
     assert sorted(saved) == sorted(tensor.name for tensor in wholes(SIZES))
     for tensor in wholes(SIZES):
-        assert torch.equal(saved[tensor.name], tensor.get())
+        assert torch.equal(saved[tensor.name], tensor.gather())
     assert len(SavedTensors(tmp_path.glob("optimizer-*"))) == 3
     for file in tmp_path.iterdir():
         held = [tensor.numel() for tensor in load_file(file).values()]
@@ -83,7 +83,8 @@ def test_a_rank_never_holds_more_than_two_files_or_one_tensor(sizes, num_ranks):
         patched.setattr(shards, "_write", slow)
         writer = ShardWriter(Path(), rank=0, num_ranks=num_ranks, snapshot=False)
         writer.write(
-            "model", (Whole(str(i), n, lambda n=n: gathered(n)) for i, n in enumerate(sizes))
+            "model",
+            (GatherableTensor(str(i), n, lambda n=n: gathered(n)) for i, n in enumerate(sizes)),
         )
         writer.result()
     assert most[0] <= max(200, *sizes)
@@ -92,7 +93,7 @@ def test_a_rank_never_holds_more_than_two_files_or_one_tensor(sizes, num_ranks):
 def test_a_snapshot_is_what_was_there_when_it_was_taken(tmp_path):
     weight = torch.zeros(10)
     writer = ShardWriter(tmp_path, 0, 1, snapshot=True)
-    writer.write("model", [Whole("weight", 40, lambda: weight)])
+    writer.write("model", [GatherableTensor("weight", 40, lambda: weight)])
     weight += 1
     writer.result()
     assert torch.equal(SavedTensors(tmp_path.iterdir())["weight"], torch.zeros(10))
@@ -104,7 +105,7 @@ def test_a_failed_write_is_reported_at_the_end(tmp_path):
     asked: list[str] = []
     writer = ShardWriter(tmp_path / "gone", 0, 1, snapshot=False)
     tensors = [
-        Whole(t.name, t.num_bytes, lambda t=t: asked.append(t.name) or t.get())
+        GatherableTensor(t.name, t.num_bytes, lambda t=t: asked.append(t.name) or t.gather())
         for t in wholes(SIZES)
     ]
     writer.write("model", tensors)
@@ -119,4 +120,4 @@ def test_a_tensor_outlives_the_file_it_was_read_from(tmp_path):
     read = SavedTensors(tmp_path.glob("model-*"))["t3"]
     for file in tmp_path.iterdir():
         file.unlink()
-    assert torch.equal(read, wholes(SIZES)[3].get())
+    assert torch.equal(read, wholes(SIZES)[3].gather())

@@ -17,59 +17,71 @@ from transformers import (
 
 from trainer.engines.accelerator import build_accelerator
 from trainer.engines.fsdp2 import check_mesh, fill_in_fsdp, layer_classes
-from trainer.errors import ConfigError, LaunchError, TrainerError
+from trainer.errors import ConfigError, LaunchError
 from trainer.tasks.recipe import parse_recipe
 
 
 def test_what_accelerate_ignores_on_cpus_is_refused(reviews_recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_VERSION", "2")
-    with pytest.raises(LaunchError, match="Accelerate ignores it elsewhere"):
+    with pytest.raises(LaunchError, match="Accelerate ignores it elsewhere; use") as error:
         build_accelerator(parse_recipe(reviews_recipe, "test"), tmp_path)
+    assert error.value.key == "ACCELERATE_USE_FSDP"
 
 
 @pytest.mark.parametrize(
-    ("sizes", "sentence"),
+    ("sizes", "mesh", "hint"),
     [
-        ({"DP_REPLICATE": 2, "DP_SHARD": 8}, "2 copies of 8 shards are not the 4 processes"),
-        ({"DP_SHARD": 2, "TP": 2}, "parallelism_config_tp_size: only data is parallel"),
-        ({"CP": 4}, "parallelism_config_cp_size"),
-        ({"DP_REPLICATE": 4}, "copies without shards are DDP"),
+        ({"DP_REPLICATE": 2, "DP_SHARD": 8}, "DP_REPLICATE", "dp_shard_size"),
+        ({"DP_SHARD": 2, "TP": 2}, "TP", "use 1"),
+        ({"CP": 4}, "CP", "use 1"),
+        ({"DP_REPLICATE": 4}, "DP_REPLICATE", "ddp.yaml"),
     ],
 )
-def test_a_mesh_that_is_not_the_launch_is_refused(sizes, sentence, monkeypatch):
+def test_a_mesh_that_is_not_the_launch_is_refused(sizes, mesh, hint, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     for name, size in sizes.items():
         monkeypatch.setenv(f"PARALLELISM_CONFIG_{name}_SIZE", str(size))
-    with pytest.raises(LaunchError, match=sentence):
+    with pytest.raises(LaunchError) as error:
         check_mesh()
+    assert (error.value.key, error.value.value) == (f"PARALLELISM_CONFIG_{mesh}_SIZE", sizes[mesh])
+    assert hint in (error.value.hint or "")
 
 
 @pytest.mark.parametrize(
-    ("settings", "overrides", "sentence"),
+    ("settings", "overrides", "key", "hint"),
     [
-        ({"FSDP_VERSION": "1"}, {}, "set fsdp_version: 2"),
-        ({"FSDP_OFFLOAD_PARAMS": "yes"}, {}, "use zero3-offload.yaml"),
-        ({"FSDP_ACTIVATION_CHECKPOINTING": "true"}, {}, "set model.gradient_checkpointing"),
-        ({}, {"tuning": {"mode": "qlora"}}, "FSDP2 cannot shard qlora"),
-        ({}, {"optimizer": {"name": "adamw_8bit"}}, "FSDP2 cannot shard adamw_8bit"),
+        ({"FSDP_VERSION": "1"}, {}, "FSDP_VERSION", "fsdp_version: 2"),
+        ({"FSDP_OFFLOAD_PARAMS": "yes"}, {}, "FSDP_OFFLOAD_PARAMS", "zero3-offload.yaml"),
+        (
+            {"FSDP_ACTIVATION_CHECKPOINTING": "true"},
+            {},
+            "FSDP_ACTIVATION_CHECKPOINTING",
+            "set model.gradient_checkpointing",
+        ),
+        ({}, {"tuning": {"mode": "qlora"}}, "tuning.mode", "zero2.yaml or ddp.yaml"),
+        ({}, {"optimizer": {"name": "adamw_8bit"}}, "optimizer.name", "zero2.yaml or ddp.yaml"),
     ],
 )
 def test_what_the_recipe_does_not_say_is_refused(
-    settings, overrides, sentence, reviews_recipe, monkeypatch
+    settings, overrides, key, hint, reviews_recipe, monkeypatch
 ):
     for name, value in {"FSDP_VERSION": "2", **settings}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(TrainerError, match=sentence):
+    kind = ConfigError if "." in key else LaunchError
+    with pytest.raises(kind) as error:
         fill_in_fsdp(sharding_over_gpus(), parse_recipe(reviews_recipe | overrides, "test"), "fp32")
+    assert error.value.key == key
+    assert hint in (error.value.hint or "")
 
 
 def test_fp16_and_a_head_that_stays_without_weights_are_kept_away(reviews_recipe, monkeypatch):
     monkeypatch.setenv("FSDP_VERSION", "2")
     monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")
     recipe = parse_recipe(reviews_recipe, "test")
-    with pytest.raises(ConfigError, match="a loss scale over shards"):
+    with pytest.raises(ConfigError) as error:
         fill_in_fsdp(sharding_over_gpus(), recipe, "fp16")
+    assert (error.value.key, error.value.value) == ("precision", "fp16")
     fill_in_fsdp(sharding_over_gpus(), recipe, "bf16")
     assert os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] == "false"
 

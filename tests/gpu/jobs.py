@@ -93,7 +93,7 @@ def paging(folder: Path, _: argparse.Namespace) -> None:
 
     made = counts()
     kept = full_moments(run.objective, run.optimizer, run.parameters)
-    moments = {whole.name: whole.get().clone() for whole in kept}
+    moments = {whole.name: whole.gather().clone() for whole in kept}
     set_full_moments(run.objective, run.optimizer, run.parameters, moments)
     (folder / "found.json").write_text(json.dumps({"made": made, "loaded": counts()}))
 

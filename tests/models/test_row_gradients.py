@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils import clip_grads_with_norm_
 
-from trainer.engines.portable_state import global_grad_norm
+from trainer.engines.step import global_grad_norm
 from trainer.models.speedups.row_gradients import use_row_gradients
 from trainer.optim import build_optimizer
 from trainer.recipe import schema

@@ -135,7 +135,7 @@ def test_a_template_is_filled_and_only_the_completion_is_learned(
 
 @pytest.mark.parametrize("answer", ["", "  ", "\n", None])
 def test_an_empty_completion_is_refused(llama, answer):
-    with pytest.raises(DataError, match="the completion is empty; mend or remove the row"):
+    with pytest.raises(DataError, match="the completion is empty; fix or remove the row"):
         prompts(llama).row({"q": "what", "a": answer})
 
 
@@ -279,7 +279,7 @@ def test_what_a_template_says_of_messages_is_passed_on(llama):
     ("messages", "found"),
     [
         (None, "its messages are None, not a list"),
-        ("what", "its messages are the text 'what', which is no JSON list"),
+        ("what", "its messages are the text 'what', which is not a JSON list"),
         (5, "its messages are 5, not a list"),
         ({"speaker": "a"}, "its messages are an object of speaker, not a list"),
         (["what", "Paris"], "message 1 is 'what', not an object"),

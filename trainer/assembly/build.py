@@ -18,7 +18,7 @@ from trainer.checkpoints.save import Saver
 from trainer.checkpoints.store import CheckpointStore
 from trainer.engines.micro_batch import resolve_micro_batch_size
 from trainer.engines.precision import Precision, resolve_precision
-from trainer.engines.sharding import sharding
+from trainer.engines.sharding import sharding_of
 from trainer.engines.topology import Topology, topology_of
 from trainer.errors import ConfigError
 from trainer.files.cache import content_key
@@ -79,7 +79,7 @@ def build_run(
     may_differ = {
         "processes": accelerator.num_processes,
         "precision": launch.precision,
-        "sharding": sharding(engine.objective),
+        "sharding": sharding_of(engine.objective).value,
     }
     store = CheckpointStore(directory / "checkpoints")
     tracker = Tracker(

@@ -11,10 +11,11 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from trainer.distributed.collectives import any_rank
-from trainer.engines.accelerator import check_engine, prepare
+from trainer.engines.accelerator import wrap
 from trainer.engines.precision import COMPUTE_DTYPES, Precision
+from trainer.engines.promises import check_engine
 from trainer.engines.sharding import whole_weight
-from trainer.engines.zero3_start import make_room, shard_from_main, starts_sharded
+from trainer.engines.zero3_start import materialize, shard_from_main, starts_sharded
 from trainer.errors import LaunchError
 from trainer.models.export import dense_weight, packed_layer
 from trainer.models.parameters import trainable_parameters
@@ -58,7 +59,7 @@ def start_engine(
         objective.to(accelerator.device)
     # Ranks that loaded only the shape get memory: an optimizer takes no meta parameters.
     if sharded:
-        make_room(accelerator, objective, COMPUTE_DTYPES[precision])
+        materialize(accelerator, objective, COMPUTE_DTYPES[precision])
     # The optimizer before sharding: its groups go by shape, and a ZeRO-3 shard has lost its own.
     base_optimizer = build_optimizer(trainable_parameters(model), recipe.optimizer)
     # Before an engine registers hooks on modules that this replaces.
@@ -76,7 +77,7 @@ def start_engine(
     # A packed 4-bit weight is compared around the wrapping: an engine that casts it destroys it.
     canary = packed_layer(model)
     before = None if canary is None else _dense_copy(canary)
-    objective, optimizer = prepare(accelerator, objective, base_optimizer)
+    objective, optimizer = wrap(accelerator, objective, base_optimizer)
     if canary is not None and before is not None:
         _check_canary(canary, before, objective, recipe, accelerator)
     # Only the wrapped engine can say what it made of the recipe.

@@ -6,6 +6,7 @@ from typing import Literal
 from accelerate import Accelerator
 
 from trainer.engines.micro_batch import AUTO_MICRO_BATCH
+from trainer.engines.sharding import Sharding
 from trainer.process.out_of_memory import held_bytes, memory_told
 from trainer.process.run_directory import MAY_DIFFER
 from trainer.recipe.schema import Recipe
@@ -41,7 +42,7 @@ def run_memory(
             micro_batch_size=run.micro_batch_size,
             longest=None if shape is None else shape[-1],
             on_gpu=accelerator.device.type != "cpu",
-            shards=run.launch["sharding"] != "nothing",
+            shards=run.launch["sharding"] != Sharding.NOTHING.value,
             state_is_most=2 * (weights + trained) > held_bytes(),
         )
         return advice(helpful, resumes=bool(run.store.steps()))

@@ -1,5 +1,6 @@
 """The disk space of a run: estimated before its first step, and refused if it cannot fit."""
 
+import math
 import os
 import shutil
 from collections.abc import Iterable
@@ -9,14 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.errors import CheckpointError
+from trainer.optim import OPTIMIZERS
 from trainer.recipe import schema
 from trainer.wording import format_bytes
 
 if TYPE_CHECKING:
     from torch import nn
-
-MOMENTS_8BIT_FROM = 4096
-"""Number of weights from which bitsandbytes keeps the moments of a tensor in 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,12 @@ def checkpoint_size(
 
     Weights are saved in fp32, and moments as the optimizer keeps them.
     """
-    sizes = [parameter.numel() for parameter in parameters]
-    return CheckpointSize(4 * sum(sizes), sum(_moment_bytes(size, optimizer) for size in sizes))
+    kind = OPTIMIZERS[optimizer.name]
+    shapes = [tuple(parameter.shape) for parameter in parameters]
+    return CheckpointSize(
+        weights=4 * sum(math.prod(shape) for shape in shapes),
+        moments=sum(kind.moment_bytes(shape, optimizer) for shape in shapes),
+    )
 
 
 def check_disk_space(
@@ -84,12 +87,3 @@ def bytes_in(folder: Path) -> int:
             with suppress(OSError):
                 total += (Path(place) / name).stat().st_size
     return total
-
-
-def _moment_bytes(num_weights: int, optimizer: schema.Optimizer) -> int:
-    if optimizer.name == "sgd":
-        return 4 * num_weights if optimizer.momentum else 0
-    if optimizer.name == "adamw" or num_weights < MOMENTS_8BIT_FROM:
-        return 8 * num_weights
-    # Two moments of one byte, each with a scale per 256 weights and a table of 256 values.
-    return 2 * (num_weights + 4 * -(-num_weights // 256) + 4 * 256)

@@ -11,14 +11,11 @@ from torch import Tensor, nn
 from trainer.engines.portable_state import Parameters, base_optimizer
 from trainer.engines.sharding import whole_weight
 from trainer.errors import CheckpointError
+from trainer.optim import BLOCK_8BIT, SMALLEST_8BIT
 
 Kind = tuple[tuple[int, ...], str]
 """Shape and type of a tensor, the type as safetensors names it, such as F32."""
 TYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64"}
-BLOCK = 256
-"""Number of weights that share one scale in an 8-bit optimizer, and size of its tables."""
-SMALL = 4096
-"""Number of weights below which it keeps moments in 32 bits."""
 
 
 class SavedTensors(Mapping[str, Tensor]):
@@ -135,13 +132,13 @@ def _kept_by(base: torch.optim.Optimizer, shape: tuple[int, ...]) -> Mapping[str
     if not name.endswith("8bit"):
         return {**count, "exp_avg": (shape, "F32"), "exp_avg_sq": (shape, "F32")}
     num_weights = int(torch.Size(shape).numel())
-    if num_weights < SMALL:
+    if num_weights < SMALLEST_8BIT:
         return {**count, "state1": (shape, "F32"), "state2": (shape, "F32")}
-    scales: Kind = ((-(-num_weights // BLOCK),), "F32")
+    scales: Kind = ((-(-num_weights // BLOCK_8BIT),), "F32")
     return {
         **count,
         **{f"state{number}": (shape, "U8") for number in (1, 2)},
-        **{f"qmap{number}": ((BLOCK,), "F32") for number in (1, 2)},
+        **{f"qmap{number}": ((BLOCK_8BIT,), "F32") for number in (1, 2)},
         **{f"absmax{number}": scales for number in (1, 2)},
     }
 

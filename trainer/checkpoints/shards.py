@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trainer.checkpoints.record import Fingerprint, fingerprint
-from trainer.engines.portable_state import Whole
+from trainer.engines.portable_state import GatherableTensor
 from trainer.files.durable import flush
 from trainer.files.modes import follow_umask
 
@@ -40,7 +40,7 @@ class ShardWriter:
     last_written: float = field(default_factory=time.monotonic)
     """When the last file was complete, on the clock of time.monotonic()."""
 
-    def write(self, kind: str, tensors: Iterable[Whole]) -> None:
+    def write(self, kind: str, tensors: Iterable[GatherableTensor]) -> None:
         """Gathers tensors, and queues files such as model-00001.safetensors; all ranks call it.
 
         Which rank writes which file depends on the sizes alone.
@@ -54,9 +54,9 @@ class ShardWriter:
             shard: dict[str, Tensor] = {}
             for tensor in group:
                 if mine:
-                    shard[tensor.name] = tensor.get().to("cpu", copy=self.snapshot)
+                    shard[tensor.name] = tensor.gather().to("cpu", copy=self.snapshot)
                 else:
-                    tensor.get()  # every rank takes part, for the one that writes it
+                    tensor.gather()  # every rank takes part, for the one that writes it
             if mine:
                 file = self.folder / f"{kind}-{number:05d}.safetensors"
                 self._written.append(self._pool.submit(_write, file, shard))
@@ -93,9 +93,9 @@ class ShardWriter:
             written.exception()
 
 
-def _grouped(tensors: Iterable[Whole]) -> Iterator[list[Whole]]:
+def _grouped(tensors: Iterable[GatherableTensor]) -> Iterator[list[GatherableTensor]]:
     """Yields the tensors of each shard."""
-    group: list[Whole] = []
+    group: list[GatherableTensor] = []
     size = 0
     for tensor in tensors:
         if size and size + tensor.num_bytes > SHARD_BYTES:

@@ -1,4 +1,4 @@
-"""FSDP2's settings: precision and layers are filled in, what the recipe does not say refused."""
+"""Settings of FSDP2: filled in from the recipe, and refused if they contradict it."""
 
 import os
 from typing import Any
@@ -10,71 +10,102 @@ from torch import nn
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
 
 from trainer.distributed.environment_variables import whole_number
+from trainer.engines.launch import DATA_MESHES, MODEL_MESHES, mesh_size, mesh_variable
 from trainer.engines.precision import Precision
 from trainer.errors import ConfigError, LaunchError
 from trainer.models.load import QUANTISED
+from trainer.optim import OPTIMIZERS
 from trainer.recipe.schema import Recipe
 
 
 def check_mesh() -> None:
-    """Raises LaunchError for a mesh of ranks that is not the launch's, or splits what it may not.
+    """Raises LaunchError if the mesh of ranks is not the launch's, or splits more than examples.
 
-    Copies of a model, each sharded over some ranks, learn from the whole batch; layers or sequences
-    that are split over ranks would make several ranks see the same examples.
+    Replicas of a model, each sharded over some ranks, learn from the whole batch. Ranks that split
+    layers or sequences would count the same examples several times.
     """
-    sizes = {
-        name: whole_number(f"PARALLELISM_CONFIG_{name.upper()}_SIZE", 1)
-        for name in ("dp_replicate", "dp_shard", "tp", "cp", "sp")
-    }
-    processes = whole_number("WORLD_SIZE", 1)
-    for name in ("tp", "cp", "sp"):
-        if sizes[name] > 1:
-            raise LaunchError(f"parallelism_config_{name}_size: only data is parallel here; use 1")
-    copies, shards = sizes["dp_replicate"], sizes["dp_shard"]
-    if copies > 1 and shards == 1:
-        raise LaunchError("parallelism_config: copies without shards are DDP; use ddp.yaml")
-    if copies * shards not in (1, processes):
+    for mesh in MODEL_MESHES:
+        if mesh_size(mesh) > 1:
+            raise LaunchError(
+                f"parallelism_config_{mesh}_size: only data parallelism is supported",
+                key=mesh_variable(mesh),
+                value=mesh_size(mesh),
+                hint="use 1",
+            )
+    num_ranks = whole_number("WORLD_SIZE", 1)
+    replicas, shards = (mesh_size(mesh) for mesh in DATA_MESHES)
+    if replicas > 1 and shards == 1:
         raise LaunchError(
-            f"parallelism_config: {copies} copies of {shards} shards are not the {processes} "
-            f"processes of the launch; set --parallelism_config_dp_replicate_size and "
-            f"--parallelism_config_dp_shard_size"
+            "parallelism_config: replicas without shards are DDP",
+            key=mesh_variable("dp_replicate"),
+            value=replicas,
+            hint="use ddp.yaml",
+        )
+    if replicas * shards not in (1, num_ranks):
+        raise LaunchError(
+            f"parallelism_config: {replicas} replicas of {shards} shards are not the {num_ranks} "
+            f"processes of the launch",
+            key=mesh_variable("dp_replicate"),
+            value=replicas,
+            hint="set --parallelism_config_dp_replicate_size and "
+            "--parallelism_config_dp_shard_size",
         )
 
 
-def promised_mesh(processes: int) -> tuple[int, ...]:
-    """Returns the mesh that the launch asked for: shards, or copies and their shards."""
-    copies = whole_number("PARALLELISM_CONFIG_DP_REPLICATE_SIZE", 1)
-    return (processes,) if copies == 1 else (copies, processes // copies)
+def promised_mesh(num_ranks: int) -> tuple[int, ...]:
+    """Returns the mesh that the launch asks for: (shards,), or (replicas, shards of each)."""
+    replicas = mesh_size("dp_replicate")
+    return (num_ranks,) if replicas == 1 else (replicas, num_ranks // replicas)
 
 
 def fill_in_fsdp(accelerator: Accelerator, recipe: Recipe, precision: Precision) -> None:
-    """Has FSDP2 compute in the recipe's precision and add up gradients in fp32.
+    """Makes FSDP2 compute in the recipe's precision and accumulate gradients in fp32.
 
-    Raises LaunchError where it was ignored or would do what the recipe does not say, and
-    ConfigError for a recipe that it cannot train.
+    Raises LaunchError if Accelerate would ignore FSDP or its settings contradict the recipe, and
+    ConfigError for a recipe that FSDP2 cannot train.
     """
     if accelerator.distributed_type != DistributedType.FSDP:
         raise LaunchError(
-            "FSDP2 shards over GPUs, and Accelerate ignores it elsewhere; use "
-            "accelerate_configs/gpu-1.yaml, or cpu-2-zero3.yaml on CPUs"
+            "FSDP2 shards over GPUs, and Accelerate ignores it elsewhere",
+            key="ACCELERATE_USE_FSDP",
+            value="true",
+            hint="use accelerate_configs/gpu-1.yaml, or cpu-2-zero3.yaml on CPUs",
         )
     plugin: Any = accelerator.state.fsdp_plugin
     if plugin.fsdp_version != 2:
-        raise LaunchError("FSDP in its first version is not supported; set fsdp_version: 2")
+        raise LaunchError(
+            "the first version of FSDP is not supported",
+            key="FSDP_VERSION",
+            value=plugin.fsdp_version,
+            hint="set fsdp_version: 2",
+        )
     if isinstance(plugin.cpu_offload, CPUOffloadPolicy):
-        raise LaunchError("FSDP2 with offload is not supported; use zero3-offload.yaml")
+        raise LaunchError(
+            "FSDP2 with offload is not supported",
+            key="FSDP_OFFLOAD_PARAMS",
+            value="true",
+            hint="use zero3-offload.yaml",
+        )
     if plugin.activation_checkpointing:
         raise LaunchError(
-            "fsdp_activation_checkpointing is the recipe's: set model.gradient_checkpointing"
+            "fsdp_activation_checkpointing is decided by the recipe",
+            key="FSDP_ACTIVATION_CHECKPOINTING",
+            value="true",
+            hint="set model.gradient_checkpointing",
         )
-    if recipe.tuning.mode in QUANTISED or "8bit" in recipe.optimizer.name:
-        what, key = recipe.tuning.mode, "tuning.mode"
-        if what not in QUANTISED:
-            what, key = recipe.optimizer.name, "optimizer.name"
-        raise ConfigError(f"{key}: FSDP2 cannot shard {what}; launch with zero2.yaml or ddp.yaml")
+    optimizer = recipe.optimizer.name
+    if recipe.tuning.mode in QUANTISED:
+        raise _unshardable("tuning.mode", recipe.tuning.mode)
+    if not OPTIMIZERS[optimizer].elementwise:
+        raise _unshardable("optimizer.name", optimizer)
     if precision == "fp16":
-        raise ConfigError("precision: fp16 needs a loss scale over shards; launch with zero3.yaml")
-    # With it transformers leaves a new head on the meta device, on all ranks but one.
+        raise ConfigError(
+            "precision: fp16 needs a loss scale over shards",
+            key="precision",
+            value=precision,
+            hint="launch with zero3.yaml",
+        )
+    # With it, transformers leaves a new head on the meta device on all ranks but one.
     plugin.cpu_ram_efficient_loading = False
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
     if precision == "bf16":
@@ -83,18 +114,29 @@ def fill_in_fsdp(accelerator: Accelerator, recipe: Recipe, precision: Precision)
         )
 
 
-def layer_classes(objective: Any) -> list[str]:
-    """Returns the classes of layers that FSDP2 gathers one at a time.
+def _unshardable(key: str, value: str) -> ConfigError:
+    return ConfigError(
+        f"{key}: FSDP2 cannot shard {value}",
+        key=key,
+        value=value,
+        hint="launch with zero2.yaml or ddp.yaml",
+    )
 
-    Those with a tied weight are gathered with the rest of the model: two groups cannot share it.
+
+def layer_classes(objective: Any) -> list[str]:
+    """Returns the names of the classes whose modules FSDP2 gathers one at a time.
+
+    Modules with a tied weight are gathered with the rest of the model: two groups cannot share it.
     """
-    once: set[int] = set()
+    seen: set[int] = set()
     tied: set[int] = set()
     for _, parameter in objective.named_parameters(remove_duplicate=False):
-        (tied if id(parameter) in once else once).add(id(parameter))
+        (tied if id(parameter) in seen else seen).add(id(parameter))
     stacks = [module for module in objective.modules() if isinstance(module, nn.ModuleList)]
     longest = {type(layer).__name__ for layer in max(stacks, key=len, default=())}
-    offered = objective.model._no_split_modules or longest
-    layers = [module for module in objective.modules() if type(module).__name__ in offered]
+    names = objective.model._no_split_modules or longest
+    layers = [module for module in objective.modules() if type(module).__name__ in names]
     sharing = [layer for layer in layers if any(id(p) in tied for p in layer.parameters())]
-    return sorted({type(one).__name__ for one in layers} - {type(one).__name__ for one in sharing})
+    return sorted(
+        {type(layer).__name__ for layer in layers} - {type(layer).__name__ for layer in sharing}
+    )

@@ -1,4 +1,4 @@
-"""The precision of a run, by what the device can compute in."""
+"""The precision of a run, and whether the device computes in it."""
 
 from typing import Literal
 
@@ -16,20 +16,29 @@ COMPUTE_DTYPES: dict[Precision, torch.dtype] = {
 }
 
 
-def resolve_precision(asked: Precision | Literal["auto"]) -> Precision:
-    """Returns what the device computes in: by compute capability, for emulated bf16 is slow.
+def resolve_precision(requested: Precision | Literal["auto"]) -> Precision:
+    """Returns the precision of a run; `auto` follows the compute capability, not emulated types.
 
-    Raises ConfigError for bf16 before capability 8.0 and for fp16 without a GPU.
+    Raises ConfigError for bf16 below capability 8.0, where it is emulated and slow, and for fp16
+    without a device that has it.
     """
     capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
-    if asked == "auto":
+    if requested == "auto":
         if capability is None:
             return "fp32"
         return "bf16" if capability >= (8, 0) else "fp16"
-    if asked == "bf16" and capability is not None and capability < (8, 0):
+    if requested == "bf16" and capability is not None and capability < (8, 0):
         raise ConfigError(
-            f"precision: bf16 is emulated on {torch.cuda.get_device_name()}; use fp16 or auto"
+            f"precision: bf16 is emulated on {torch.cuda.get_device_name()}",
+            key="precision",
+            value=requested,
+            hint="use fp16 or auto",
         )
-    if asked == "fp16" and capability is None and not deepspeed_has_fp16():
-        raise ConfigError("precision: fp16 needs a GPU; use fp32, bf16 or auto")
-    return asked
+    if requested == "fp16" and capability is None and not deepspeed_has_fp16():
+        raise ConfigError(
+            "precision: fp16 needs a GPU",
+            key="precision",
+            value=requested,
+            hint="use fp32, bf16 or auto",
+        )
+    return requested

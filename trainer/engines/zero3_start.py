@@ -1,7 +1,7 @@
-"""How ZeRO-3 starts: one rank holds the model, the others its shape, and each gets its share.
+"""How a model starts under ZeRO-3: the main process loads it, the other ranks receive shards of it.
 
-No GPU then ever holds more than its share and one parameter, and a host holds one copy of a model
-however many ranks it has. The weights are those of one process, whatever their number.
+A GPU never holds more than its shards and one whole parameter, and a machine one copy of the model
+however many ranks it runs. The weights do not depend on the number of ranks.
 """
 
 from collections.abc import Callable
@@ -18,45 +18,45 @@ from trainer.recipe.schema import Recipe
 
 
 def starts_sharded(accelerator: Accelerator, recipe: Recipe) -> bool:
-    """Returns whether the main process alone loads the model; packed weights load everywhere."""
+    """Returns whether the main process alone loads the weights; packed ones load on every rank."""
     plugin: Any = accelerator.deepspeed_plugin
     sharded = plugin is not None and plugin.zero_stage == 3
     return sharded and recipe.tuning.mode not in QUANTISED
 
 
 def load_on_main(accelerator: Accelerator, load: Callable[..., LoadedModel]) -> LoadedModel:
-    """Returns the model, with weights on the main process and as a shape on the others.
+    """Returns the model: with weights on the main process, on the meta device elsewhere.
 
-    What `load` raises there is raised on every rank. Where the weights tell more than the shape,
-    such as output embeddings that are stored untied, every rank loads them.
+    What `load` raises on the main process is raised on every rank. Every rank loads the weights if
+    they decide the layout, as output embeddings that are stored untied do.
     """
     own: list[LoadedModel] = []
 
     def on_rank_0() -> tuple[Any, ...]:
         own.append(load())
         model = own[0].model
-        told = {"fresh": own[0].fresh, "notes": own[0].notes}
-        return told, getattr(model, "generation_config", None), _layout(model)
+        from_weights = {"fresh": own[0].fresh, "notes": own[0].notes}
+        return from_weights, getattr(model, "generation_config", None), _layout(model)
 
-    told, generation_config, layout = on_main(accelerator, on_rank_0)
-    loaded = own[0] if own else replace(load(shape_only=True), **told)
+    from_weights, generation_config, layout = on_main(accelerator, on_rank_0)
+    loaded = own[0] if own else replace(load(shape_only=True), **from_weights)
     if any_rank(accelerator, _layout(loaded.model) != layout):
         return own[0] if own else load()
-    if generation_config is not None:  # which is stored beside the weights
+    if generation_config is not None:  # which is stored next to the weights
         loaded.model.generation_config = generation_config
     return loaded
 
 
 def _layout(model: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
-    """Returns name and shape of what ranks send each other."""
+    """Returns names and shapes of the tensors that ranks exchange."""
     tensors = [*model.named_parameters(), *model.named_buffers()]
     return [(name, tuple(tensor.shape)) for name, tensor in tensors]
 
 
-def make_room(accelerator: Accelerator, objective: nn.Module, dtype: torch.dtype) -> None:
-    """Makes parameters `dtype`, those on the meta device anew, and sends buffers to all ranks.
+def materialize(accelerator: Accelerator, objective: nn.Module, dtype: torch.dtype) -> None:
+    """Converts parameters to `dtype`, allocates those on the meta device, and broadcasts buffers.
 
-    New memory is not touched, and takes no room, until `shard_from_main` fills it.
+    The system backs allocated memory with pages only when `shard_from_main` fills it.
     """
     filled = {
         parameter: nn.Parameter(
@@ -80,15 +80,15 @@ def make_room(accelerator: Accelerator, objective: nn.Module, dtype: torch.dtype
 
 
 def shard_from_main(accelerator: Accelerator, objective: nn.Module) -> None:
-    """Shards the main process's weights over all ranks, one at a time.
+    """Shards the main process's weights over all ranks, one parameter at a time.
 
-    A sharded parameter has lost its shape: optimizers are made before.
+    Build the optimizer before: a sharded parameter has lost its shape.
     """
     from deepspeed.runtime.zero import Init
 
     dtype = next(objective.parameters()).dtype
     plugin: Any = accelerator.deepspeed_plugin
-    given = plugin.deepspeed_config
-    zero = {k: value for k, value in given["zero_optimization"].items() if value != "auto"}
-    sizes = {k: given[k] for k in ("train_batch_size", "gradient_accumulation_steps")}
+    settings = plugin.deepspeed_config
+    zero = {k: value for k, value in settings["zero_optimization"].items() if value != "auto"}
+    sizes = {k: settings[k] for k in ("train_batch_size", "gradient_accumulation_steps")}
     Init(module=objective, config_dict_or_path={**sizes, "zero_optimization": zero}, dtype=dtype)

@@ -1,6 +1,5 @@
 """The run directory: owned by one process at a time, and of one recipe."""
 
-import fcntl
 import os
 import time
 from collections.abc import Generator
@@ -13,6 +12,7 @@ from trainer.errors import RunDirectoryError
 from trainer.files.durable import write_text
 from trainer.files.plain import read_text, reason
 from trainer.process.continuation import LENGTH, instead, may_go_on
+from trainer.process.file_lock import lock
 from trainer.process.run_entries import writing_to
 from trainer.recipe.keys import differences, flatten, given_keys, with_values
 from trainer.recipe.reading import RecipeT, dump_yaml, validated
@@ -41,37 +41,41 @@ _claimed: list[Path] = []
 
 @contextmanager
 def claim(directory: Path) -> Generator[None]:
-    """Holds the run directory for this process.
+    """Context manager: holds the run directory for this process.
 
-    Raises RunDirectoryError where another process holds it; the lock ends with its process.
+    Raises RunDirectoryError if another process holds it; the lock ends with its process.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        # A link is not followed, nor a pipe waited for.
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-        lock = os.fdopen(os.open(directory / ".lock", flags, 0o666), "r+")
+        # Neither follow a link nor wait for a pipe.
+        flags = os.O_RDWR | os.O_CREAT
+        flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # not on Windows
+        file = os.fdopen(os.open(directory / ".lock", flags, 0o666), "r+")
     except (OSError, ValueError) as error:
         raise RunDirectoryError(
             f"the run directory {directory} cannot be written: {reason(error)} (.lock)"
         ) from error
-    with lock:
+    with file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file.fileno(), wait=False)
         except BlockingIOError as error:
-            lock.seek(0)
-            holder = excerpt(lock.read(40).strip() or "unknown", 20)
+            file.seek(0)
+            holder = excerpt(file.read(40).strip() or "unknown", 20)
             raise RunDirectoryError(
-                f"process {holder} is training in {directory}; wait for it, or choose another "
-                f"--run-dir"
+                f"process {holder} is training in {directory}",
+                key=str(directory),
+                value=holder,
+                hint="wait for it, or choose another --run-dir",
             ) from error
         except OSError as error:
             raise RunDirectoryError(
-                f"the file system of {directory} does not lock files ({error.strerror}); choose a "
-                f"--run-dir on one that does, or mount it so (Lustre: -o flock)"
+                f"the file system of {directory} does not lock files ({error.strerror})",
+                key=str(directory),
+                hint="choose a --run-dir on one that does, or mount it so (Lustre: -o flock)",
             ) from error
         with suppress(OSError):  # a full disk, on which a run may well end
-            os.ftruncate(lock.fileno(), 0)
-            os.write(lock.fileno(), str(os.getpid()).encode())
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), str(os.getpid()).encode())
         _claimed.append(directory)
         try:
             yield

@@ -1,6 +1,5 @@
 """status.json: what the last command in a run directory did, for scripts to read."""
 
-import fcntl
 import logging
 import os
 import threading
@@ -16,6 +15,7 @@ from trainer.files.durable import write_with_reserve
 from trainer.files.plain import read_json
 from trainer.process import signals
 from trainer.process.exit import end_now
+from trainer.process.file_lock import lock
 from trainer.process.library_errors import in_a_sentence
 from trainer.process.run_directory import claim, claimed
 from trainer.process.stop_request import StopRequest
@@ -148,7 +148,7 @@ class Status:
         status = {"state": state, "exit_code": code, "step": self._newest_step()}
         try:
             with (self._directory / ".speaker").open("a") as speaker:
-                fcntl.flock(speaker, fcntl.LOCK_EX)  # of several ranks the first speaks
+                lock(speaker.fileno(), wait=True)  # of several ranks the first speaks
                 if read_status(self._directory).get("state") != "running":
                     return
                 write_with_reserve(

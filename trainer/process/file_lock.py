@@ -1,0 +1,36 @@
+"""Locks on open files that end with their process.
+
+filelock is not used for run directories: it empties the file before it holds the lock, and with it
+the number of the process that does.
+"""
+
+import os
+import sys
+import time
+
+BEYOND_TEXT = 2**30
+"""Offset of the byte that is locked on Windows, where a locked byte cannot be read."""
+
+
+def lock(descriptor: int, *, wait: bool) -> None:
+    """Locks an open file, after other processes if it may `wait`.
+
+    Raises BlockingIOError if another process holds the lock and it may not, and OSError if the file
+    system does not lock files.
+    """
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        return
+    import msvcrt
+
+    while True:
+        os.lseek(descriptor, BEYOND_TEXT, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            return
+        except PermissionError as error:
+            if not wait:
+                raise BlockingIOError(error.errno, error.strerror) from error
+        time.sleep(0.1)
