@@ -107,10 +107,18 @@ def write_recipe(tmp_path: Path) -> Callable[[Values], Path]:
 
 
 @pytest.fixture(scope="session")
-def commands(tmp_path_factory) -> Generator[Any]:
-    """Real processes of the command line, started in a moment."""
-    from warm_commands import Commands
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Generator[Any]:
+    """A process that has imported the libraries, from which programs are forked (`WarmServer`)."""
+    from support.warm import WarmServer
 
-    found = Commands(tmp_path_factory.mktemp("commands"))
-    yield found
-    found.close()
+    server = WarmServer(tmp_path_factory.mktemp("warm"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def commands(warm: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Real processes of the command line, started in a moment (`Commands`)."""
+    from support.commands import Commands
+
+    return Commands(warm, tmp_path_factory.mktemp("commands"))

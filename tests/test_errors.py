@@ -1,6 +1,6 @@
 """Messages stay readable whatever goes into them."""
 
-from trainer.errors import DataError
+from trainer.errors import ConfigError, DataError
 from trainer.wording import LONGEST_MESSAGE, excerpt, listed
 
 
@@ -22,3 +22,17 @@ def test_a_list_counts_what_it_leaves_out() -> None:
 def test_a_message_is_cut() -> None:
     message = str(DataError("y" * 10_000))
     assert len(message) == LONGEST_MESSAGE
+
+
+def test_the_hint_ends_the_message_and_every_part_can_be_read_by_programs() -> None:
+    error = ConfigError("lr is text", key="optimizer.lr", value="x", hint="give a number")
+    assert str(error) == "lr is text; give a number"
+    assert (error.key, error.value, error.hint) == ("optimizer.lr", "x", "give a number")
+
+
+def test_an_error_about_a_file_becomes_one_about_the_key_that_names_it() -> None:
+    inner = DataError("a.csv is empty", key="a.csv", hint="fill it")
+    outer = inner.under("data.source.files.train")
+    assert type(outer) is DataError
+    assert str(outer) == "data.source.files.train: a.csv is empty; fill it"
+    assert (outer.key, outer.value, outer.hint) == ("data.source.files.train", "a.csv", "fill it")

@@ -144,3 +144,28 @@ def test_libraries_stay_in_their_rooms():
 
 def test_a_file_has_a_noun():
     assert not {file.stem for file in FILES} & {"utils", "util", "helpers", "helper", "common"}
+
+
+def calls(file: Path) -> set[str]:
+    """Returns the names of what a file calls, such as print and sys.exit."""
+    return {
+        ast.unparse(node.func)
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+    }
+
+
+def callers(name: str) -> set[str]:
+    return {str(file.relative_to(ROOT)) for file in FILES if name in calls(file)}
+
+
+def test_only_the_command_line_prints_and_the_callables_for_progress():
+    assert callers("print") - {"tracking/progress.py", "engines/accelerator.py"} <= {
+        str(file.relative_to(ROOT)) for file in (ROOT / "cli").rglob("*.py")
+    }
+
+
+def test_only_the_command_line_ends_the_process():
+    assert callers("os._exit") | callers("sys.exit") == {"process/exit.py", "__main__.py"}
+    enders = {name for name in MODULES if "trainer.process.exit" in ours(MODULES[name])}
+    assert {room(name) for name in enders} <= {"cli", "process"}

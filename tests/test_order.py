@@ -64,7 +64,7 @@ def test_a_short_last_step_leaves_some_ranks_an_empty_micro_batch():
 
 
 @given(counts, sizes, st.integers(0, 50))
-def test_a_later_start_finds_the_same_step(num, size, step):
+def test_a_resumed_run_takes_the_same_step(num, size, step):
     played = make(num, size)
     before = [played.examples(earlier) for earlier in range(step + 1)]
     assert np.array_equal(make(num, size).examples(step), before[-1])
@@ -123,7 +123,7 @@ def test_examples_of_a_step_go_from_short_to_long():
         assert np.all(np.diff(order._lengths[ids]) >= 0)
 
 
-def test_ranks_get_like_amounts_of_tokens():
+def test_ranks_get_about_equally_many_tokens():
     lengths = np.arange(1, 65)
     order = DataOrder(seed=1, lengths=lengths, global_batch_size=64, length_bucketing=True)
     tokens = [

@@ -1,5 +1,6 @@
 """What the Markdown pages show can be run, and what they name exists."""
 
+import json
 import os
 import re
 import shlex
@@ -14,7 +15,7 @@ import pytest
 import yaml
 
 from trainer.cli.app import main
-from trainer.recipe.reading import load_recipe
+from trainer.tasks.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
 NOT_OURS = {"build", "dist", "runs", "venv"}
@@ -22,6 +23,7 @@ OWN_FOLDERS = ("trainer", "tests", "slurm", "accelerate_configs", "ds_configs", 
 PLACEHOLDERS = {"RECIPE", "NAME", "mine.yaml"}
 SMALL = {"data.source.num_rows": 64, "schedule.epochs": 1}
 """The demo in a second, where a page trains it."""
+RATIOS = "median_ratio_to_ours"
 
 
 def pages() -> list[str]:
@@ -300,6 +302,26 @@ def test_messages_of_the_troubleshooting_exist():
     joined = re.sub(r"""["']\s*\n\s*f?["']""", "", sources)  # of neighbouring literals
     parts = [part.strip() for message in messages for part in message.split("…")]
     assert not [part for part in parts if part and part not in joined]
+
+
+def test_figures_of_speed_are_the_raw_results():
+    results, page = ROOT / "tests/benchmarks/results", text_of("tests/benchmarks/README.md")
+
+    def ratio(name: str, loop: str) -> str:
+        return f"{json.loads((results / f'{name}.json').read_text())[RATIOS][loop]:.2f}"
+
+    for loop, row in (("plain", "plain Accelerate loop"), ("grouped", "Transformers' Trainer, gr")):
+        cells = [
+            f"{ratio(f'speed-{precision}-quiet', loop)} ({ratio(f'speed-{precision}', loop)})"
+            for precision in ("fp32", "bf16")
+        ]
+        assert re.search(
+            rf"^\| {row}[^|]*\| {re.escape(' | '.join(cells))} \|$", page, re.MULTILINE
+        )
+        assert f"{ratio('speed-fp32-quiet', loop)} times" in text_of("README.md")
+    for name in ("instruction-fp32", "instruction-bf16", "masked-lm"):
+        measured = json.loads((results / f"{name}.json").read_text())["tokens_per_second"]
+        assert all(f"| {number:,}, " in page for number in measured.values())
 
 
 def test_the_first_page_is_short_and_complete():

@@ -1,4 +1,4 @@
-"""The position of a run: what a step and an evaluation add to it."""
+"""The state of a run: what a step and an evaluation change in it."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ def test_a_step_adds_up():
     assert (state.loss_sum, state.loss_steps, state.skipped_steps) == (2.5, 2, 1)
 
 
-def test_the_mean_loss_starts_anew_and_nothing_else_does():
+def test_a_reset_of_the_mean_loss_resets_nothing_else():
     state = step(TrainState(), loss=2.0)
     fresh = state.with_loss_reset()
     assert fresh == dataclasses.replace(state, loss_sum=0.0, loss_steps=0)
@@ -64,7 +64,7 @@ def test_it_is_frozen():
 
 
 def test_an_evaluation_that_no_checkpoint_knows_is_recorded_once(tmp_path):
-    """It was taken after the run went on, which died before it saved again."""
+    """The run was resumed, evaluated, and died before it saved again."""
     file = tmp_path / "metrics.jsonl"
     found = [("validation", 0), ("train", 4), ("validation", 4), ("train", 8), ("validation", 8)]
     numbers = {"epoch": 0, "seconds": 0.1, "tokens_per_second": 1.0, "peak_memory_bytes": 1}

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
         RunDirectoryError,
         TrainerError,
     )
-    from trainer.recipe.schema import Recipe
     from trainer.report.result import Result
+    from trainer.tasks.recipe import Recipe
 
     __version__: str
 
@@ -52,7 +52,7 @@ _ERRORS = frozenset(name for name in __all__ if name.endswith("Error"))
 _PLACES = {
     **dict.fromkeys(_ERRORS, "trainer.errors"),
     **dict.fromkeys(("evaluate", "load", "load_recipe", "train"), "trainer.api"),
-    "Recipe": "trainer.recipe.schema",
+    "Recipe": "trainer.tasks.recipe",
     "Result": "trainer.report.result",
 }
 """The module of each public name."""

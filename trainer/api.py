@@ -17,10 +17,11 @@ from trainer.process.environment import quieted_libraries
 from trainer.process.run_directory import read_recipe
 from trainer.process.status import Status
 from trainer.process.stop_request import StopRequest, end_of_time
-from trainer.process.switches import restored_environment
-from trainer.recipe import reading
-from trainer.recipe.schema import Recipe
+from trainer.process.switches import restored_switches
+from trainer.recipe import schema
+from trainer.recipe.reading import recipe_values
 from trainer.report.result import Result, read_result
+from trainer.tasks.recipe import Recipe, parse_recipe
 from trainer.tracking.progress import Progress, Update, default_progress
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
     `load_recipe("demo", {"optimizer.learning_rate": 3e-4})` is what the command line writes as
     `demo --set optimizer.learning_rate=3e-4`. Raises ConfigError with every problem of the recipe.
     """
-    return reading.load_recipe(str(name_or_path), _as_settings(overrides or {}))
+    values = recipe_values(str(name_or_path), _as_settings(overrides or {}))
+    return parse_recipe(values, str(name_or_path))
 
 
 def train(
@@ -81,7 +83,7 @@ def train(
     show = default_progress() if progress == "auto" else progress
 
     def work() -> Result:
-        with restored_environment(), status.reported():
+        with status.reported(), quieted_libraries(), restored_switches():
             check_variables()
             limit = f"{time_limit:.3f}s" if isinstance(time_limit, int | float) else time_limit
             stop.end = end_of_time(limit)
@@ -107,7 +109,6 @@ def load(run_dir: str | Path) -> Result:
     return read_result(Path(run_dir))
 
 
-@restored_environment()
 def evaluate(
     run_dir: str | Path,
     *,
@@ -122,26 +123,28 @@ def evaluate(
     results.json; nothing in the run directory changes. Raises TrainerError.
     """
     directory = Path(run_dir).absolute()
-    check_variables()
-    recipe = read_recipe(directory)
+    recipe = read_recipe(directory, Recipe)
     from trainer.assembly.build import build_run
     from trainer.assembly.given import GIVEN, rows_of
     from trainer.assembly.memory_advice import recipe_memory
     from trainer.engines.accelerator import launched
     from trainer.evaluation.at_checkpoint import evaluate_checkpoint
 
-    other = {} if data is None else {GIVEN: rows_of(data)}
-    with quieted_libraries(), launched(recipe, directory) as accelerator:
+    with ExitStack() as stack:
+        stack.enter_context(quieted_libraries())
+        stack.enter_context(restored_switches())
+        check_variables()
+        other = {} if data is None else {GIVEN: rows_of(data)}
+        accelerator = stack.enter_context(launched(recipe, directory))
         with recipe_memory(recipe, "loading", "loading the model"):
             run = build_run(recipe, accelerator, directory, other_rows=other)
-        _keep(run, accelerator)
         return evaluate_checkpoint(
             run, accelerator, split if data is None else GIVEN, str(checkpoint)
         )
 
 
 def train_recipe(
-    recipe: Recipe,
+    recipe: schema.Recipe,
     directory: Path,
     resume: str,
     *,
@@ -165,11 +168,7 @@ def train_recipe(
     from trainer.loop import train as train_loop
     from trainer.report.results import finish
 
-    with (
-        quieted_libraries(),
-        launched(recipe, directory, stop) as accelerator,
-        ExitStack() as claims,
-    ):
+    with launched(recipe, directory, stop) as accelerator, ExitStack() as claims:
         opened = on_main(accelerator, lambda: open_directory(recipe, directory, resume, claims))
         if opened is None:
             if progress is not None and accelerator.is_main_process:
@@ -182,7 +181,6 @@ def train_recipe(
         check_shared(accelerator, directory)
         with recipe_memory(recipe, "loading", "loading the model"):
             run = build_run(recipe, accelerator, directory, stop, progress=progress)
-        _keep(run, accelerator)
         for change in opened.changes:
             run.tracker.say(change)
         with run_memory(run, accelerator, "loading", "reading the checkpoint"):
@@ -213,18 +211,6 @@ def train_recipe(
         return on_main(accelerator, lambda: read_result(directory))
 
 
-_kept: list["Run"] = []
-
-
-def _keep(run: "Run", accelerator: "Accelerator") -> None:
-    """Keeps the run of one of several ranks alive until the next run, or the end of the process.
-
-    Freeing its model right after a collective could hang: gloo's destructor waits, under Python's
-    lock, for a thread that needs the lock.
-    """
-    _kept[:] = [run] if accelerator.num_processes > 1 else []
-
-
 def _directory(recipe: str | Path | Recipe, run_dir: str | Path | None) -> Path:
     if run_dir is not None:
         return Path(run_dir).absolute()
@@ -249,7 +235,7 @@ def _resolved(
         values = recipe.model_dump(mode="json", exclude_unset=True)
         for key, value in (overrides or {}).items():
             _put(values, key, value)
-        resolved = reading.parse_recipe(values, "the recipe")
+        resolved = parse_recipe(values, "the recipe")
     else:
         resolved = load_recipe(recipe, overrides)
     if data is None and model is None:
@@ -261,7 +247,7 @@ def _resolved(
         values["data"]["source"] = keep_data(data)
     if model is not None:
         values["model"] = keep_model(values, model)
-    return reading.parse_recipe(values, "the recipe")
+    return parse_recipe(values, "the recipe")
 
 
 def _as_settings(overrides: Mapping[str, Any]) -> tuple[str, ...]:

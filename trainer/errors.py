@@ -1,34 +1,37 @@
-"""User-fixable errors: the message says how to fix what is wrong, and a command exits with 2.
+"""User-fixable errors: the message says how to fix the problem, and a command exits with code 2.
 
 TrainerError
-├── ConfigError        a recipe, an override or a command line that cannot be right
-├── DataError          rows, columns or splits that cannot be used
-├── LaunchError        the processes that started are not the ones that were promised
-├── RunDirectoryError  the run directory is in use, or belongs to another run
-├── CheckpointError    a checkpoint cannot be written, found, verified or continued
-├── FileError          a file or folder that the system does not let be written or read
-├── OutOfMemoryError   the memory of the machine or of its GPU does not hold what a run needs
-└── DivergedError      the loss or the gradient is no finite number any more
+├── ConfigError        a recipe, an override or a command line is invalid
+├── DataError          rows, columns or splits cannot be used
+├── LaunchError        the launched processes do not match the launch settings
+├── RunDirectoryError  the run directory is in use or belongs to another run
+├── CheckpointError    a checkpoint cannot be written, found, verified or resumed
+├── FileError          the system refuses to read or write a file or folder
+├── OutOfMemoryError   the run does not fit into the memory of the machine or its GPU
+└── DivergedError      the loss or the gradient is not finite any more
 """
 
 from collections.abc import Iterator
+from typing import Self
 
 from trainer.wording import LONGEST_MESSAGE, excerpt
 
 DONE, WRONG, STOPPED, INTERRUPTED = 0, 2, 85, 130
-"""Exit codes: all done, something to mend, stopped by a signal and to be resumed, Ctrl-C."""
+"""Exit codes: done, an error to fix, stopped by a signal and resumable, Ctrl-C."""
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yields an error, what it was raised from, or else in, and so on; a TrainerError has only the
-    cause that it names."""
+    """Yields an error and its chain of causes, explicit (`raise ... from`) or else implicit.
+
+    The implicit cause of a TrainerError is not followed.
+    """
     seen: set[int] = set()
-    following: BaseException | None = error
-    while following is not None and id(following) not in seen:
-        seen.add(id(following))
-        yield following
-        implicit = None if isinstance(following, TrainerError) else following.__context__
-        following = following.__cause__ or implicit
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        implicit = None if isinstance(current, TrainerError) else current.__context__
+        current = current.__cause__ or implicit
 
 
 class TrainerError(Exception):
@@ -47,6 +50,7 @@ class TrainerError(Exception):
         hint: str | None = None,
     ) -> None:
         super().__init__(excerpt(f"{message}; {hint}" if hint else message, LONGEST_MESSAGE))
+        self._message = message
         self.key = key
         """What is wrong: a dotted recipe key, a command-line option, a column, an environment
         variable or a file name."""
@@ -55,9 +59,20 @@ class TrainerError(Exception):
         self.hint = hint
         """How to fix it: the part of the message after the last semicolon."""
 
+    def under(self, key: str) -> Self:
+        """Returns this error as one about `key`, which is put before the message.
+
+        Its `value` is what the error was about before, such as the file that a recipe names.
+        """
+        value = self.value if self.key is None else self.key
+        return type(self)(f"{key}: {self._message}", key=key, value=value, hint=self.hint)
+
 
 class ConfigError(TrainerError):
-    """A recipe, an override or a command line cannot be right."""
+    """A recipe, an override or a command line is invalid."""
+
+    problems: tuple["ConfigError", ...] = ()
+    """Each problem of a recipe; key, value and hint of the error itself are those of the first."""
 
 
 class DataError(TrainerError):
@@ -65,31 +80,31 @@ class DataError(TrainerError):
 
 
 class LaunchError(TrainerError):
-    """The processes that started are not the ones that the launch promised."""
+    """The launched processes do not match the launch settings."""
 
 
 class RunDirectoryError(TrainerError):
-    """The run directory is in use, or belongs to another run."""
+    """The run directory is in use or belongs to another run."""
 
 
 class CheckpointError(TrainerError):
-    """A checkpoint cannot be written, found, verified or continued from."""
+    """A checkpoint cannot be written, found, verified or resumed."""
 
 
 class FileError(TrainerError):
-    """The system does not let a file or a folder be written or read."""
+    """The system refuses to read or write a file or folder; `value` is its error number."""
 
 
 class OutOfMemoryError(TrainerError):
-    """The memory of the machine or of its GPU does not hold what is needed."""
+    """The run does not fit into the memory of the machine or its GPU."""
 
 
 class DivergedError(TrainerError):
-    """The loss or the gradient stopped being a finite number."""
+    """The loss or the gradient is not finite any more."""
 
 
 class Stopped(BaseException):
-    """The run was asked to stop, and ends with `code`; like Ctrl-C it is no error."""
+    """The run was asked to stop and ends with exit code `code`; like Ctrl-C it is not an error."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)

@@ -28,7 +28,7 @@ from trainer.evaluation.evaluate import evaluate, loss_by_term
 from trainer.run import Run
 from trainer.schedule import learning_rate
 from trainer.state import TrainState
-from trainer.tasks.base import Batch
+from trainer.tasks.batch import Batch
 
 
 @dataclass(frozen=True, kw_only=True)

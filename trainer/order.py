@@ -1,4 +1,4 @@
-"""Which examples form which optimizer step: a pure function of (seed, step)."""
+"""The order of training examples: which of them form which optimizer step."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,17 +7,18 @@ from functools import lru_cache
 import numpy as np
 
 POOL = 128
-"""Global batches whose examples are sorted by length together."""
+"""Number of global batches whose examples are sorted by length together."""
 
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
 class DataOrder:
-    """The order of training examples, on any number of ranks.
+    """The order of training examples: a pure function of seed and step, on any number of ranks.
 
-    An epoch is a seeded permutation of all examples, cut into pools of many global batches. Each
-    pool is sorted by length and cut into global batches, which are shuffled. What does not fill a
-    global batch is the epoch's last step. World size and micro-batch do not enter.
+    An epoch is a seeded permutation of all examples, cut into pools of POOL global batches. Each
+    pool is sorted by length and cut into global batches, and these are shuffled. Examples that do
+    not fill a global batch are the epoch's last step. With `length_bucketing=False` nothing is
+    sorted. World size and micro-batch size change neither order nor steps.
     """
 
     def __init__(
@@ -36,10 +37,12 @@ class DataOrder:
 
     @property
     def num_examples(self) -> int:
+        """Number of examples of an epoch."""
         return len(self._lengths)
 
     @property
     def steps_per_epoch(self) -> int:
+        """Number of optimizer steps of an epoch; the last one may be incomplete."""
         return -(-self.num_examples // self._size)
 
     def epoch_of(self, step: int) -> int:
@@ -62,9 +65,9 @@ class DataOrder:
     ) -> list[Indices]:
         """Returns the example ids of each micro-batch of `rank` in optimizer step `step`.
 
-        Neighbours in length share a micro-batch, and ranks take turns in length, forth and back.
-        Every rank gets the same number of micro-batches; in an incomplete step some hold fewer
-        examples, or none.
+        Examples of like length share a micro-batch. Ranks take turns by length, back and forth, so
+        that they get about equally many tokens. Every rank gets the same number of micro-batches;
+        in an incomplete step some of them hold fewer examples, or none.
         """
         ids = self.examples(step)
         num_slots = -(-len(ids) // (micro_batch_size * world_size))
@@ -75,7 +78,7 @@ class DataOrder:
         ]
 
     def digest(self) -> str:
-        """Returns a hash that two orders share only if all their steps are equal."""
+        """Returns a hash that two orders share only if all of their steps are the same."""
         settings = f"{self._seed} {self._size} {self._bucketing} {POOL} "
         return hashlib.sha256(settings.encode() + self._lengths.tobytes()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step: nothing to checkpoint, nothing to prepare."""
+"""The learning rate schedule: a pure function of the step, without state to checkpoint."""
 
 import math
 
@@ -11,7 +11,7 @@ def total_steps(schedule: Schedule, steps_per_epoch: int) -> int:
 
 
 def warmup_steps(schedule: Schedule, num_steps: int) -> int:
-    """Returns the number of optimizer steps in which the learning rate rises."""
+    """Returns the number of optimizer steps of the warm-up, in which the learning rate rises."""
     if schedule.warmup_ratio is not None:
         return math.ceil(schedule.warmup_ratio * num_steps)
     return min(schedule.warmup_steps or 0, num_steps)
@@ -20,8 +20,8 @@ def warmup_steps(schedule: Schedule, num_steps: int) -> int:
 def learning_rate(step: int, *, peak: float, schedule: Schedule, num_steps: int) -> float:
     """Returns the learning rate of optimizer step `step`, from 0, out of `num_steps`.
 
-    It rises linearly to `peak` in the warm-up, which it reaches in the step after it, then stays,
-    falls linearly, or falls as half a cosine; the step after the last would have 0.
+    In the warm-up it rises linearly and reaches `peak` in the step after. From there it is
+    constant, falls linearly or falls as half a cosine; the step after the last would have 0.
     """
     rising = warmup_steps(schedule, num_steps)
     if step < rising:

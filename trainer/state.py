@@ -1,4 +1,4 @@
-"""What a run has done so far: only numbers, so that resuming is arithmetic."""
+"""The state of a run: numbers only, so that resuming is arithmetic."""
 
 import math
 from dataclasses import asdict, dataclass, fields, replace
@@ -9,7 +9,7 @@ from trainer.wording import excerpt
 
 @dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """The position of a run; order, learning rate and generators are functions of it."""
+    """How far a run has come; data order, learning rate and random seeds are functions of it."""
 
     step: int = 0
     """Optimizer steps taken."""
@@ -18,13 +18,13 @@ class TrainState:
     tokens: int = 0
     """Tokens consumed, without padding."""
     loss_sum: float = 0.0
-    """Training losses of the steps since the last evaluation, added up."""
+    """Sum of the training losses of the steps since the last evaluation."""
     loss_steps: int = 0
     """Number of those steps."""
     skipped_steps: int = 0
     """Optimizer steps that fp16 loss scaling left out."""
     evaluated_step: int = 0
-    """The last step after which the validation split was evaluated."""
+    """The last step after which the validation split was evaluated; 0 if it never was."""
     best_step: int | None = None
     best_value: float | None = None
     """The deciding validation metric at best_step."""
@@ -32,7 +32,10 @@ class TrainState:
 
     @classmethod
     def of(cls, values: Any) -> Self:
-        """Returns the state that `as_dict` gave; raises ValueError for one that no run was in."""
+        """Returns the state from the dict that `as_dict` returned.
+
+        Raises ValueError for one that no run can have been in.
+        """
         names = [field.name for field in fields(cls)]
         if not isinstance(values, dict) or "step" not in values:
             raise ValueError("it has no state with a step")
@@ -67,20 +70,25 @@ class TrainState:
         )
 
     def evaluated(self, value: float, *, mode: str) -> Self:
-        """Returns the state after an evaluation whose deciding metric is `value`."""
-        known = self.best_value
-        if known is None or math.isnan(known):
+        """Returns the state after an evaluation whose deciding metric is `value`.
+
+        `mode` says whether the larger ("max") or the smaller ("min") value is better. NaN is never
+        better than a number.
+        """
+        best = self.best_value
+        if best is None or math.isnan(best):
             better = not math.isnan(value)
         else:
-            better = value > known if mode == "max" else value < known
+            better = value > best if mode == "max" else value < best
         now = replace(self, evaluated_step=self.step)
         if not better:
             return replace(now, num_evaluations_since_best=self.num_evaluations_since_best + 1)
         return replace(now, best_step=self.step, best_value=value, num_evaluations_since_best=0)
 
     def with_loss_reset(self) -> Self:
-        """Returns the state in which the mean training loss starts anew."""
+        """Returns the state in which the mean training loss starts again from the next step."""
         return replace(self, loss_sum=0.0, loss_steps=0)
 
     def as_dict(self) -> dict[str, Any]:
+        """Returns the numbers by name, for a checkpoint's record."""
         return asdict(self)

@@ -1,14 +1,14 @@
-"""Values as a message shows them: shortened, counted, with units."""
+"""Formats values for messages: shortened, counted, with units."""
 
 from collections.abc import Iterable
 from datetime import timedelta
 
 LONGEST_MESSAGE = 500
-"""Characters of the longest message: what comes from data or libraries can be megabytes long."""
+"""Maximum characters of a message: texts from data or libraries can be megabytes long."""
 
 
 def excerpt(value: object, most: int = 80) -> str:
-    """Returns `value` as text of at most `most` characters; of a longer one the rest is counted."""
+    """Returns `value` as text of at most `most` characters, with the full length if it was cut."""
     text = str(value)
     if len(text) <= most:
         return text
@@ -17,20 +17,19 @@ def excerpt(value: object, most: int = 80) -> str:
 
 
 def listed(values: Iterable[object], most: int = 8) -> str:
-    """Returns the first `most` values with commas between them, each an excerpt, and how many more
-    there are."""
+    """Returns the first `most` values, each shortened, separated by commas, and "and N more"."""
     shown = [excerpt(value, 60) for value in values]
     rest = len(shown) - most
     return ", ".join(shown[:most]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def together(origin: str, problems: Iterable[str]) -> str:
-    """Returns one message of as many different problems as it has room for, a line each, and how
-    many more there are."""
-    message, found = f"{excerpt(origin, 100)}: " if origin else "", list(dict.fromkeys(problems))
-    for position, problem in enumerate(found):
+    """Returns one message with a line per distinct problem, up to LONGEST_MESSAGE characters, and
+    the number of problems left out."""
+    message, distinct = f"{excerpt(origin, 100)}: " if origin else "", list(dict.fromkeys(problems))
+    for position, problem in enumerate(distinct):
         line = "\n  " * (position > 0) + excerpt(problem, LONGEST_MESSAGE // 2)
-        rest = f"\n  and {len(found) - position:,} more problems"
+        rest = f"\n  and {len(distinct) - position:,} more problems"
         if len(message) + len(line) + len(rest) > LONGEST_MESSAGE:
             return message + rest
         message += line
@@ -38,7 +37,7 @@ def together(origin: str, problems: Iterable[str]) -> str:
 
 
 def format_bytes(num_bytes: float) -> str:
-    """Returns bytes as a sentence has them, such as 1.2 GB."""
+    """Returns a number of bytes with its unit, such as "1.2 GB"."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if num_bytes < 1000:
             return f"{num_bytes:.3g} {unit}"
@@ -47,7 +46,7 @@ def format_bytes(num_bytes: float) -> str:
 
 
 def format_duration(time: timedelta) -> str:
-    """Returns a time as a sentence has it, such as 30 minutes."""
+    """Returns a duration in its largest whole unit, such as "30 minutes"."""
     length = time.total_seconds()
     units = {"hour": 3600, "minute": 60}
     unit = next((name for name, size in units.items() if length % size == 0), "second")

@@ -1,4 +1,4 @@
-"""What is prepared where a hub is reached trains where none is; nothing is made again."""
+"""A prepared recipe trains without a network, and nothing is prepared twice."""
 
 import errno
 import json
@@ -24,8 +24,8 @@ from trainer.models.load import ModelSpec, fetch_model
 from trainer.models.pretrained.not_loaded import not_loaded
 from trainer.models.tokenizers.tokenizer import load_tokenizer
 from trainer.recipe import schema
-from trainer.recipe.reading import load_recipe
 from trainer.recipe.shipped import shipped_recipes
+from trainer.tasks.recipe import load_recipe
 
 TEXTS = [f"number {index} is {word}" for index in range(60) for word in ("good", "bad")]
 ROWS = "".join(json.dumps({"text": text, "label": text.split()[-1]}) + "\n" for text in TEXTS)
@@ -46,7 +46,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def root(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a hub has: a model in one file beside other formats, one in five, and rows."""
+    """The contents of a hub: a model in one file and in other formats, one in five files, rows."""
     root = tmp_path_factory.mktemp("hub")
     bert, llama, rows = (
         root / name for name in ("models/some/bert", "models/some/llama", "datasets/some/rows")
@@ -119,7 +119,7 @@ def kept() -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in files if not path.name.endswith(".lock")}
 
 
-def test_what_was_prepared_trains_offline_in_a_process_of_its_own(
+def test_a_prepared_recipe_trains_offline_in_another_process(
     root: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caches = {
@@ -244,12 +244,14 @@ def test_demos_are_prepared_without_a_network(name: str) -> None:
     )
 
 
-def test_demos_are_all_that_need_no_hub() -> None:
+def test_only_demos_need_no_hub() -> None:
     local = {name for name in shipped_recipes() if load_recipe(name).data.source.builtin}
     assert set(DEMOS) == local
 
 
-def test_what_no_hub_gives_is_one_sentence_and_code_2(recipe: Path, tmp_path: Path) -> None:
+def test_a_name_that_is_not_on_the_hub_is_one_sentence_and_code_2(
+    recipe: Path, tmp_path: Path
+) -> None:
     (tmp_path / "rows.jsonl").write_text(ROWS)
     source = json.dumps({"files": {"train": str(tmp_path / "rows.jsonl")}})
     local = ("--set", f"data.source={source}")
@@ -276,7 +278,7 @@ def test_a_full_disk_is_not_blamed_on_the_hub() -> None:
 
 @pytest.mark.parametrize("initialization", ["pretrained", "random"])
 def test_no_weight_is_in_memory(folders: dict[str, Path], initialization: Any) -> None:
-    """Also where the padding token of a tokenizer adds a row to the embedding."""
+    """Also if the padding token of a tokenizer adds a row to the embedding."""
     settings = schema.Model(name_or_path=str(folders["llama"]), initialization=initialization)
     tokenizer = load_tokenizer(settings)
     made = build_model_config(settings, tokenizer)

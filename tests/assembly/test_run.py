@@ -1,4 +1,4 @@
-"""What is wired together: parts that are made once have to be those of this very recipe."""
+"""A run is put together from parts that belong to its recipe."""
 
 from pathlib import Path
 from typing import Any
@@ -7,9 +7,9 @@ import datasets
 import pytest
 
 from trainer.assembly.build import build_run
-from trainer.assembly.inputs import build_tokenizer
+from trainer.assembly.run_tokenizer import build_tokenizer
 from trainer.engines.accelerator import build_accelerator
-from trainer.recipe.reading import parse_recipe
+from trainer.tasks.recipe import parse_recipe
 
 ROWS = [{"question": "aa ab ba", "answer": "xx xy yx"}] * 9
 

@@ -20,11 +20,10 @@ import torch
 import yaml
 from engines import train
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "distributed"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from distributed_runs import write_uneven_rows
-from test_cut_of_the_step import largest_difference
-from test_engines import classification
+from support.launches import largest_difference, write_uneven_rows
+from support.step_recipes import classification
 
 ENGINES = {
     "one process": None,

@@ -18,11 +18,16 @@ import deepspeed
 import torch
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "distributed"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from distributed_runs import Finished, launch_command, run_to_its_end, write_uneven_rows
-from test_cut_of_the_step import TASKS, largest_difference
-from test_engines import SETS, STAGES, classification, of_task
+from support.launches import (
+    Finished,
+    largest_difference,
+    launch_command,
+    run_to_its_end,
+    write_uneven_rows,
+)
+from support.step_recipes import SETS, STAGES, TASKS, classification, of_task
 
 ENGINES = (None, "cpu-2", *STAGES, *SETS)
 

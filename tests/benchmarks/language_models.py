@@ -57,8 +57,8 @@ class Ours:
     def __init__(self, given: argparse.Namespace, folder: Path, *, packing: bool) -> None:
         from trainer.assembly.build import build_run
         from trainer.engines.accelerator import build_accelerator
-        from trainer.recipe.reading import parse_recipe
         from trainer.state import TrainState
+        from trainer.tasks.recipe import parse_recipe
 
         recipe = parse_recipe(recipe_values(given, packing=packing), "benchmark")
         directory = Path(tempfile.mkdtemp(dir=folder))

@@ -20,8 +20,8 @@ from trainer.assembly.build import build_run
 from trainer.engines.accelerator import build_accelerator
 from trainer.evaluation.evaluate import evaluate
 from trainer.loop import train
-from trainer.recipe.reading import parse_recipe
 from trainer.state import TrainState
+from trainer.tasks.recipe import parse_recipe
 
 
 def accuracies(given: Any, seed: int) -> dict[str, float]:

@@ -27,8 +27,8 @@ from trainer.assembly.build import build_run
 from trainer.checkpoints.disk_space import bytes_in
 from trainer.engines.accelerator import build_accelerator
 from trainer.loop import train
-from trainer.recipe.reading import parse_recipe
 from trainer.state import TrainState
+from trainer.tasks.recipe import parse_recipe
 
 NUM_STEPS, EVERY, ROUNDS = 25, 8, 3
 CASES = {

@@ -196,7 +196,7 @@ def measure_engine(engine: Engine, ranks: int, folder: Path) -> dict[str, Any]:
     from trainer.engines.accelerator import build_accelerator
     from trainer.engines.portable_state import base_optimizer
     from trainer.loop import optimizer_step, step_window
-    from trainer.recipe.reading import parse_recipe
+    from trainer.tasks.recipe import parse_recipe
 
     recipe = parse_recipe(recipe_values(ranks), "benchmark")
     accelerator = build_accelerator(recipe, folder)
@@ -260,7 +260,7 @@ def measure_parts(folder: Path) -> dict[str, Any]:
     from trainer.assembly.build import build_run
     from trainer.engines.accelerator import build_accelerator
     from trainer.loop import step_window
-    from trainer.recipe.reading import parse_recipe
+    from trainer.tasks.recipe import parse_recipe
 
     recipe = parse_recipe(recipe_values(2), "benchmark")
     accelerator = build_accelerator(recipe, folder)

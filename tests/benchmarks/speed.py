@@ -34,9 +34,9 @@ from trainer.engines.accelerator import build_accelerator
 from trainer.engines.step import global_grad_norm
 from trainer.loop import seed_step, step_window, train
 from trainer.order import DataOrder
-from trainer.recipe.reading import parse_recipe
 from trainer.run import Run
 from trainer.state import TrainState
+from trainer.tasks.recipe import parse_recipe
 from trainer.tracking.metric_lines import read_lines
 
 

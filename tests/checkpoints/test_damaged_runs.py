@@ -1,4 +1,4 @@
-"""Damaged run directories and caches: every command ends right, or in one short sentence.
+"""Damaged run directories and caches: every command succeeds, or ends in one short sentence.
 
 A seeded fuzzer. Each case copies a finished or a stopped run with its cache, damages one to three
 things, and runs one command in process. What it leaves must equal what the undamaged run leaves,
@@ -173,7 +173,7 @@ def to_pipe(path: Path, rng: random.Random) -> None:
 
 
 def to_link(path: Path, rng: random.Random) -> None:
-    """Moves it out of the directory, and leaves a link there: equal to read, not to change."""
+    """Moves it out of the directory and leaves a link: it reads the same, but is not changed."""
     if os.path.lexists(path):
         outside = next(one for one in path.parents if (one / "outside").is_dir()) / "outside"
         target = outside / f"{rng.random()}"
@@ -201,7 +201,7 @@ def other_json(path: Path, rng: random.Random) -> None:
 
 
 def edit(path: Path, rng: random.Random) -> None:
-    """Changes one value of a JSON file, and the size and checksum that a manifest has of it."""
+    """Changes one value of a JSON file, and its size and checksum in the manifest."""
     try:
         value = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -271,7 +271,7 @@ LOOKS = ("ls", "verify", "prune", "compare", "show", "sweep")
 
 
 def run_case(originals: Originals, place: Path, seed: int, commands: tuple[str, ...]) -> str:
-    """Returns what is wrong with the end of a command on a damaged run, nothing if it is right."""
+    """Returns what is wrong with how a command on a damaged run ended, or nothing."""
     rng = random.Random(seed)
     kind = rng.choice(("finished", "stopped"))
     run, cache = place / "run", place / "cache"

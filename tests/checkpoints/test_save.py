@@ -1,4 +1,4 @@
-"""Checkpoints of a run: at once or in the background, listed, verified and pruned."""
+"""Checkpoints of a run: saved at once or in the background, listed, verified and pruned."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from distributed_runs import tensors_of
+from support.launches import tensors_of
 
 from trainer.checkpoints import shards
 from trainer.checkpoints.disk_space import CheckpointSize, bytes_in, check_disk_space
@@ -41,7 +41,7 @@ def recipe(reviews_recipe, write_recipe) -> Path:
     return write_recipe(reviews_recipe)
 
 
-def test_in_the_background_training_goes_on_and_learns_the_same(recipe, tmp_path, monkeypatch):
+def test_saving_in_the_background_does_not_change_what_is_learned(recipe, tmp_path, monkeypatch):
     """Writing takes longer than a step: a checkpoint is published after later steps."""
     run("train", recipe, "--run-dir", tmp_path / "at-once")
     lines = tmp_path / "background" / "metrics.jsonl"
@@ -80,7 +80,7 @@ def test_in_the_background_training_goes_on_and_learns_the_same(recipe, tmp_path
 
 
 @pytest.mark.parametrize("background", ["false", "true"])
-def test_what_cannot_be_written_ends_the_run_with_the_step_to_go_on_from(
+def test_a_failed_write_ends_the_run_and_names_the_step_to_resume_from(
     background, recipe, tmp_path, monkeypatch
 ):
     really = shards._write
@@ -155,7 +155,7 @@ def test_checkpoints_are_listed_verified_and_pruned(recipe, tmp_path):
 
 
 def test_a_run_whose_only_checkpoint_was_being_replaced_is_still_that_run(recipe, tmp_path):
-    """It was killed between two renames: another recipe must not take its place."""
+    """The run was killed between two renames: another recipe must not take its place."""
     directory = tmp_path / "run"
     run("train", recipe, "--run-dir", directory, "--set", "checkpoint.keep_last=1")
     (directory / "status.json").unlink()
@@ -171,7 +171,7 @@ def test_a_run_whose_only_checkpoint_was_being_replaced_is_still_that_run(recipe
 
 @pytest.fixture
 def slow_evaluation(reviews_recipe, write_recipe, monkeypatch) -> Path:
-    """A recipe whose validation takes seconds, and is in the third step."""
+    """A recipe that evaluates after its third step, which takes seconds."""
     collate = Classification.collate
 
     def slowly(self, split, ids, epoch):
@@ -206,7 +206,7 @@ train(sys.argv[1], (), Path(sys.argv[2]), "auto")
 
 
 def ask_to_stop(file: Path, *, step: int, times: int, pid: int) -> threading.Thread:
-    """Sends a process SIGUSR1, half a second apart, once the line of a step is there."""
+    """Sends a process SIGUSR1 twice, half a second apart, once a step is logged."""
 
     def work() -> None:
         while not (file.is_file() and f'"step": {step}, ' in file.read_text()):
@@ -221,7 +221,7 @@ def ask_to_stop(file: Path, *, step: int, times: int, pid: int) -> threading.Thr
 
 
 def test_a_second_signal_in_an_evaluation_saves_nothing(slow_evaluation, tmp_path):
-    """It ends the process, which therefore is one of its own."""
+    """The signal ends the process, so that the run needs one of its own."""
     directory = tmp_path / "run"
     command = [sys.executable, "-c", INSISTED, str(slow_evaluation), str(directory)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -232,7 +232,7 @@ def test_a_second_signal_in_an_evaluation_saves_nothing(slow_evaluation, tmp_pat
     assert list((directory / "checkpoints").iterdir()) == []
 
 
-def test_a_time_limit_stops_a_run_with_a_checkpoint_and_it_goes_on(recipe, tmp_path, monkeypatch):
+def test_a_time_limit_stops_a_run_with_a_checkpoint_and_it_resumes(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(stop_request, "MARGIN_SECONDS", 0)
     settings = ["--set", "schedule.epochs=400", "--run-dir", tmp_path / "run"]
     output = run("train", recipe, *settings, "--time-limit", "9s", code=85)
@@ -244,7 +244,7 @@ def test_a_time_limit_stops_a_run_with_a_checkpoint_and_it_goes_on(recipe, tmp_p
     assert f"step-{status['step']:08d}" in output
 
 
-def test_pruning_never_removes_the_last_hope(recipe, tmp_path):
+def test_pruning_removes_nothing_without_a_sound_checkpoint(recipe, tmp_path):
     directory = tmp_path / "run"
     run("train", recipe, "--run-dir", directory)
     for step in directory.glob("checkpoints/step-*"):
@@ -256,12 +256,12 @@ def test_pruning_never_removes_the_last_hope(recipe, tmp_path):
     assert f"remove {directory / 'checkpoints'} to start from scratch" in output
 
 
-def test_commands_refuse_what_is_no_run(tmp_path):
+def test_commands_refuse_a_directory_without_a_run(tmp_path):
     for command in ("ls", "verify", "prune"):
         assert "holds no run" in run("checkpoints", command, tmp_path, code=2)
 
 
-def test_the_disk_is_asked_before_the_first_step(tmp_path):
+def test_a_run_that_does_not_fit_on_the_disk_is_refused(tmp_path):
     size, settings = CheckpointSize(weights=10**6, moments=2 * 10**6), Checkpoint(keep_last=2)
     known = {"num_epochs": 3, "model_bytes": 5 * 10**6}
     said = check_disk_space(tmp_path, size, settings, **known)
@@ -275,7 +275,7 @@ def test_the_disk_is_asked_before_the_first_step(tmp_path):
     assert (caught.value.key, caught.value.value) == ("checkpoint.keep_last", 2)
 
 
-def test_what_lies_there_already_counts(tmp_path, monkeypatch):
+def test_existing_checkpoints_count_as_space_of_the_run(tmp_path, monkeypatch):
     there = tmp_path / "checkpoints" / "step-00000001"
     there.mkdir(parents=True)
     (there / "file").write_bytes(b"0" * 1000)
@@ -288,7 +288,7 @@ def test_what_lies_there_already_counts(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "adamw_8bit"])
-def test_the_estimate_is_what_lies_on_the_disk(name, reviews_recipe, write_recipe, tmp_path):
+def test_the_estimate_is_the_size_on_the_disk(name, reviews_recipe, write_recipe, tmp_path):
     reviews_recipe["model"]["architecture"] |= {"hidden_size": 96, "intermediate_size": 192}
     reviews_recipe["optimizer"]["name"] = name
     output = run("train", write_recipe(reviews_recipe), "--run-dir", tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Tensors in files: complete whoever writes them, and never many in memory."""
+"""Shards: complete on any number of ranks, with few tensors in memory at a time."""
 
 import threading
 import time
@@ -21,7 +21,7 @@ SIZES = [30, 50, 10, 200, 5, 90, 20, 100, 100]
 
 
 def wholes(sizes: list[int]) -> list[GatherableTensor]:
-    """Returns tensors of so many bytes."""
+    """Returns tensors of these sizes in bytes."""
     made = [torch.arange(size, dtype=torch.uint8) + index for index, size in enumerate(sizes)]
     return [GatherableTensor(f"t{i}", t.numel(), lambda t=t: t) for i, t in enumerate(made)]
 
@@ -59,7 +59,7 @@ def test_every_tensor_is_written_once_whatever_the_number_of_ranks(num_ranks, tm
 
 @given(st.lists(st.integers(1, 250), min_size=1, max_size=30), st.integers(1, 3))
 def test_a_rank_never_holds_more_than_two_files_or_one_tensor(sizes, num_ranks):
-    """Its writer is slower than what is gathered."""
+    """Gathering is faster than writing here."""
     held, most, lock = [0], [0], threading.Lock()
 
     def count(num_bytes: int) -> None:
@@ -100,8 +100,8 @@ def test_a_snapshot_is_what_was_there_when_it_was_taken(tmp_path):
 
 
 @pytest.mark.usefixtures("small")
-def test_what_cannot_be_written_is_told_at_the_end(tmp_path):
-    """For the other ranks wait in the next tensor."""
+def test_a_failed_write_is_reported_at_the_end(tmp_path):
+    """A rank that raised at once would leave the others waiting in the next gather."""
     asked: list[str] = []
     writer = ShardWriter(tmp_path / "gone", 0, 1, snapshot=False)
     tensors = [
@@ -115,7 +115,7 @@ def test_what_cannot_be_written_is_told_at_the_end(tmp_path):
     assert "No such file" in str(error)
 
 
-def test_what_was_read_outlives_its_file(tmp_path):
+def test_a_tensor_outlives_the_file_it_was_read_from(tmp_path):
     write(tmp_path, 0, 1)
     read = SavedTensors(tmp_path.glob("model-*"))["t3"]
     for file in tmp_path.iterdir():

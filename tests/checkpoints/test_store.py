@@ -1,4 +1,4 @@
-"""Checkpoints: published whole or not at all, and exact when they are read back."""
+"""Checkpoints: published completely or not at all, and read back bit by bit."""
 
 import copy
 import errno
@@ -133,7 +133,7 @@ def test_the_changed_file_is_named(store):
     assert caught.value.value == ["model-00001.safetensors"]
 
 
-def test_where_all_are_damaged_each_is_named(store):
+def test_if_all_are_damaged_each_is_named(store):
     for step in (1, 2):
         truncate(publish(store, step))
     found, passed_over = store.newest()
@@ -162,7 +162,7 @@ def test_pruning_keeps_the_newest_and_the_best(store, keep_last, best_step, kept
         verify(store.path(step), resumable=step > 4 - keep_last)
 
 
-def test_what_is_kept_beyond_the_last_holds_weights_only(store):
+def test_checkpoints_kept_beyond_the_last_hold_weights_only(store):
     for step in (1, 2, 3):
         publish(store, step)
     for _ in range(2):
@@ -176,7 +176,7 @@ def test_what_is_kept_beyond_the_last_holds_weights_only(store):
     assert "holds weights only" in passed_over[1]
 
 
-def test_ends_of_epochs_are_kept_where_a_recipe_says_so(store):
+def test_ends_of_epochs_are_kept_if_the_recipe_says_so(store):
     for step in range(1, 7):
         text = json.dumps(record(step, ends_epoch=step % 2 == 0))
         publish(store, step, lambda folder, text=text: (folder / "state.json").write_text(text))
@@ -187,7 +187,7 @@ def test_ends_of_epochs_are_kept_where_a_recipe_says_so(store):
 
 
 def test_a_run_that_dies_while_moments_are_removed_leaves_them_unlisted(store, monkeypatch):
-    """The manifest goes first: what lies there beside it is removed the next time."""
+    """The manifest is rewritten first; files that it no longer lists are removed the next time."""
     for step in (1, 2):
         publish(store, step)
 
@@ -208,7 +208,7 @@ def test_a_run_that_dies_while_moments_are_removed_leaves_them_unlisted(store, m
 def test_a_run_that_dies_while_it_replaces_a_checkpoint_keeps_one_of_them(
     store, deaths, monkeypatch
 ):
-    """It dies before the old one is moved, between the two renames, or before the old one goes."""
+    """It dies before the first rename, between the two, or before the old one is removed."""
     publish(store, 5)
     before = read_manifest(store.path(5))
     calls: list[str] = []
@@ -238,7 +238,7 @@ def test_a_run_that_dies_while_it_replaces_a_checkpoint_keeps_one_of_them(
     assert [path.name for path in store.folder.iterdir()] == ["step-00000005"]
 
 
-def test_what_cannot_be_removed_yet_keeps_no_run_from_going_on(store, monkeypatch):
+def test_folders_that_cannot_be_removed_yet_do_not_stop_a_run(store, monkeypatch):
     """As on NFS, while another machine reads it."""
     really = shutil.rmtree
 
@@ -266,7 +266,7 @@ def test_a_file_that_the_manifest_does_not_list_is_not_read(tmp_path):
     assert_equal(dict(found), dict(parameters))
 
 
-def test_a_file_that_is_not_there_as_it_was_written_is_not_published(store):
+def test_a_checkpoint_with_a_changed_file_is_not_published(store):
     folder = store.stage(1)
     fill(folder)
     sums = {file.name: fingerprint(file) for file in folder.iterdir()}
@@ -286,7 +286,7 @@ def test_a_folder_that_cannot_be_read_is_passed_over(store):
     assert store.steps() == [1]
 
 
-def test_what_a_run_that_died_left_is_no_checkpoint_and_is_removed(store):
+def test_leftovers_of_a_dead_run_are_not_checkpoints_and_are_removed(store):
     publish(store, 1)
     for name in (".staging-00000002-ab", ".pruned-00000000-cd", ".replaced-00000001-ef"):
         (store.folder / name).mkdir()
@@ -311,7 +311,7 @@ def test_a_run_that_dies_while_it_writes_leaves_no_checkpoint(store):
     verify(store.path(1))
 
 
-# Weights and moments. The layers are wide enough for 8-bit moments, which smaller ones do not get.
+# Weights and moments. The layers are wide enough to get 8-bit moments.
 
 
 def build(name: str, seed: int = 0) -> tuple[dict[str, nn.Parameter], torch.optim.Optimizer]:
@@ -350,7 +350,7 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 
 
 PLAIN = nn.Module()
-"""What no engine wraps."""
+"""An objective that no engine wraps."""
 STATE = TrainState(step=3, samples=24, tokens=99, loss_sum=0.1, best_step=2, best_value=1 / 3)
 
 
@@ -386,7 +386,7 @@ def load(folder: Path, parameters, optimizer, digest: str = "abc", scaler=None) 
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "adamw_8bit"])
-def test_a_run_goes_on_bit_by_bit_as_if_it_had_never_stopped(name, tmp_path):
+def test_a_resumed_run_equals_one_that_never_stopped_bit_by_bit(name, tmp_path):
     parameters, optimizer = build(name)
     for step in range(3):
         learn(parameters, optimizer, step)
@@ -407,7 +407,7 @@ def test_a_run_goes_on_bit_by_bit_as_if_it_had_never_stopped(name, tmp_path):
         assert_equal(moments(found, found_optimizer), moments(parameters, optimizer))
 
 
-def test_without_its_moments_a_run_would_go_on_otherwise(tmp_path):
+def test_without_its_moments_a_run_learns_something_else(tmp_path):
     parameters, optimizer = build("adamw")
     learn(parameters, optimizer, 0)
     folder = write(tmp_path / "step", parameters, optimizer)
@@ -432,7 +432,7 @@ def test_names_decide_which_weights_belong_together(tmp_path):
     )
 
 
-def test_a_scaler_comes_back(tmp_path):
+def test_the_loss_scale_is_restored(tmp_path):
     def scaler() -> torch.amp.GradScaler:
         made = torch.amp.GradScaler("cpu", init_scale=4.0)
         made.scale(torch.ones(1))
@@ -448,7 +448,7 @@ def test_a_scaler_comes_back(tmp_path):
 
 
 def test_the_scale_grows_on_under_another_engine():
-    """DeepSpeed counts steps past 2,000, which torch's scaler would wait for in vain."""
+    """DeepSpeed's count of steps passes 2,000; torch's scaler would never reach its own 2,000."""
     zero: Any = nn.Module()
     scaler = DynamicLossScaler(2.0**10, 2000, 1, 1, consecutive_hysteresis=False)
     zero.optimizer = SimpleNamespace(loss_scaler=scaler)
@@ -486,11 +486,11 @@ def test_the_numbers_of_a_checkpoint_are_readable(tmp_path):
     assert json.loads((folder / "state.json").read_text())["order_digest"] == "abc"
 
 
-# Tensors that agree with the manifest, and not with the model or its optimizer.
+# Tensors that agree with the manifest, but not with the model or its optimizer.
 
 
 def rewritten(checkpoint: Path, kind: str, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Changes tensors of a checkpoint, and what its manifest says of them."""
+    """Changes tensors of a checkpoint, and their fingerprint in its manifest."""
     file = checkpoint / f"{kind}-00001.safetensors"
     tensors = load_file(file)
     change(tensors)

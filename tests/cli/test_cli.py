@@ -7,8 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from trainer.cli.app import main
-from trainer.recipe.reading import dump_yaml, load_recipe
+from trainer.recipe.reading import dump_yaml
 from trainer.recipe.shipped import shipped_recipes
+from trainer.tasks.recipe import load_recipe
 
 ANSWERS = """
 import sys
@@ -47,6 +48,19 @@ def test_show_prints_a_complete_recipe_that_loads(tmp_path):
     assert recipe == load_recipe("demo", ("optimizer.learning_rate=1e-5",))
     assert "patience: null" in shown.stdout  # what the recipe leaves to the default, too
     assert dump_yaml(recipe) == shown.stdout
+
+
+def test_show_explains_a_key_and_the_keys_of_a_section():
+    shown = invoke("show", "--explain", "optimizer.learning_rate")
+    assert shown.exit_code == 0
+    assert shown.stdout.startswith("optimizer.learning_rate\n")
+    assert "default `5.0e-05`" in shown.stdout
+    assert "optimizer.weight_decay" in invoke("show", "--explain", "optimizer").stdout
+    unknown = invoke("show", "--explain", "optimizer.learning_rte")
+    assert unknown.exit_code == 2
+    assert "did you mean optimizer.learning_rate" in unknown.stderr
+    for arguments in ([], ["demo", "--explain", "seed"]):
+        assert invoke("show", *arguments).exit_code == 2
 
 
 @pytest.mark.parametrize("command", ["show", "train"])

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from click.testing import CliRunner
-from distributed_runs import tensors_of
+from support.launches import tensors_of
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from trainer.cli.app import main
@@ -241,7 +241,7 @@ def test_a_run_that_was_begun_so_goes_on_and_says_it(
     reviews_recipe["evaluation"]["mode"] = "min"
     recipe, directory = write_recipe(reviews_recipe), tmp_path / "run"
     with monkeypatch.context() as earlier:  # a version that did not refuse it
-        earlier.setattr("trainer.assembly.resume.check_mode", lambda _recipe: None)
+        earlier.setattr("trainer.assembly.open_directory.check_mode", lambda _recipe: None)
         run("train", recipe, "--run-dir", directory)
     shutil.rmtree(directory / "checkpoints" / "step-00000020")
     (directory / "status.json").unlink()

@@ -43,7 +43,11 @@ def test_what_is_no_line_end_in_a_cell_stays(tmp_path, character):
         ("a.tsv", "text\tlabel\na\t1\nb\tc\t0\n", r"line 3 has 3 cells"),
         ("a.tsv", "text\tlabel\na\t1\nb\n", r"line 3 has 1 cells"),
         ("a.csv", 'text,label\na,1\n"b,0\nc,1\n', r"line 3: a quote is not closed"),
-        ("a.csv", 'text,label\n"b" c,0\n', r"line 2: a quote is not closed, or text stands after"),
+        (
+            "a.csv",
+            'text,label\n"b" c,0\n',
+            r"line 2: a quote is not closed, or is followed by text",
+        ),
         ("a.csv", 'text,label\n"a\n\nb",1\n"b"c,0\n', r"line 5: a quote"),
         ("a.csv", "text,text\na,1\n", r"line 1 has several columns called text"),
         ("a.csv", "text;label\na, b;1\n", r"divided by semicolons.*delimiter: \";\""),
@@ -51,7 +55,7 @@ def test_what_is_no_line_end_in_a_cell_stays(tmp_path, character):
         ("a.csv", "id;text, long;label\n1;a, b;1\n", "divided by semicolons"),
         ("a.csv", "text|label\na|1\n", "divided by bars"),
         ("a.tsv", "text,label\na,1\n", r"divided by commas, not by tabs.*delimiter: \",\""),
-        ("a.csv", "text,label\na\0b,1\n", r"line 2 has a NUL"),
+        ("a.csv", "text,label\na\0b,1\n", r"line 2 contains a NUL"),
         ("a.csv", "text,label\na,1\nb\rc,0\n", r"line 3 has 1 cells|lone carriage return"),
         ("a.csv", "text\na\nb\rc\n", r"line 3: .*lone carriage return"),
         ("a.csv", "text,label\n", "no rows in"),
@@ -62,6 +66,7 @@ def test_a_table_that_may_be_read_wrongly_is_refused(tmp_path, name, text, sente
     with pytest.raises(DataError, match=rf"files\.train: .*({sentence})") as caught:
         rows_of(write(tmp_path / name, text))
     assert name in str(caught.value)
+    assert caught.value.key == "data.source.files.train"
     assert "\n" not in str(caught.value)
 
 
@@ -124,7 +129,7 @@ def test_quotes_in_a_tsv_may_enclose_cells_and_a_note_says_where_it_looks_so(tmp
 def test_rows_that_a_pair_of_stray_quotes_glues_are_told_of(tmp_path):
     glued = write(tmp_path / "a.csv", 'text,label\na,1\n"b,0\nc,1\nd",0\ne,1\n')
     assert len(rows_of(glued)) == 3
-    assert "the first in line 3; if quotes are characters" in "".join(notes_of(glued))
+    assert "the first in line 3; if quotes are literal characters" in "".join(notes_of(glued))
     assert len(rows_of(glued, csv={"quotechar": None})) == 5
     fine = write(tmp_path / "b.csv", 'text,label\n"b, 0\nc\nd",0\n')
     assert notes_of(fine) == []

@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 
 from trainer.assembly import inputs
-from trainer.data.encoded import Ragged, Summary, prepare
+from trainer.data.encoded import Ragged, Summary, encode_once
 from trainer.errors import DataError
 from trainer.files.cache import cache_folder, content_key
 from trainer.files.kept_folder import write_once
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
-from trainer.recipe.schema import Classification as ClassificationSettings
-from trainer.recipe.schema import Columns, Data, Model, Recipe, Source, TrainedTokenizer
+from trainer.recipe.schema import Columns, Data, Model, Source, TrainedTokenizer
+from trainer.tasks.classification.settings import ClassificationSettings
 from trainer.tasks.classification.task import Classification
+from trainer.tasks.recipe import Recipe
 
 COLUMNS: dict[str, list[Any]] = {"input_ids": [[5, 6, 7], [8], [9, 10]], "label": [1, 0, 1]}
 
@@ -46,7 +47,7 @@ def never(_: Summary) -> Any:
 
 
 def test_what_is_prepared_comes_back(cache):
-    split = prepare("key", encode)
+    split = encode_once("key", encode)
     assert [split.ragged("input_ids")[index].tolist() for index in range(3)] == COLUMNS["input_ids"]
     assert split.array("label").tolist() == COLUMNS["label"]
     assert split.lengths.tolist() == [3, 1, 2]
@@ -57,15 +58,15 @@ def test_what_is_prepared_comes_back(cache):
 
 
 def test_it_is_made_once_and_then_read():
-    prepare("key", encode)
-    again = prepare("key", never)
+    encode_once("key", encode)
+    again = encode_once("key", never)
     assert again.ragged("input_ids")[2].tolist() == [9, 10]
     with pytest.raises(AssertionError, match="already"):
-        prepare("other", never)
+        encode_once("other", never)
 
 
 def test_it_is_read_from_the_file_and_cannot_be_changed():
-    column = prepare("key", encode).columns["input_ids"]
+    column = encode_once("key", encode).columns["input_ids"]
     assert isinstance(column, Ragged)
     assert isinstance(column.values, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
@@ -82,26 +83,26 @@ def test_a_crash_while_it_is_written_leaves_nothing(cache, error):
         raise error
 
     with pytest.raises(type(error)):
-        prepare("key", broken)
+        encode_once("key", broken)
     with pytest.raises(type(error)):
         write_once(cache / "prepared" / "key", half)
     assert [path for path in (cache / "prepared").iterdir() if path.is_dir()] == []
-    assert prepare("key", encode).lengths.tolist() == [3, 1, 2]
+    assert encode_once("key", encode).lengths.tolist() == [3, 1, 2]
 
 
 def test_what_a_killed_process_left_is_removed_by_the_next(cache):
     left = cache / "prepared" / ".key-abandoned"
     left.mkdir(parents=True)
-    prepare("another", encode)
+    encode_once("another", encode)
     assert left.is_dir()
-    prepare("key", encode)
+    encode_once("key", encode)
     assert not left.exists()
 
 
 WRITER = """
 import os, sys, time
 from pathlib import Path
-from trainer.data.encoded import write_once
+from trainer.files.kept_folder import write_once
 
 folder, notes = map(Path, sys.argv[1:])
 
@@ -233,22 +234,23 @@ DAMAGES = [damage_values, cut_ends, swap_two, lose_one, add_one, pipe, no_folder
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_differs_is_made_anew_and_said(cache, damage, capsys):
-    first = prepare("key", encode)
+def test_what_differs_is_made_anew_and_said(cache, damage, caplog):
+    first = encode_once("key", encode)
     damage(cache / "prepared" / "key")
-    again = prepare("key", encode)
+    again = encode_once("key", encode)
     assert [again.ragged("input_ids")[i].tolist() for i in range(3)] == COLUMNS["input_ids"]
     assert again.digests == first.digests
-    assert "is not as it was written" in capsys.readouterr().err
-    prepare("key", never)
+    (message,) = caplog.messages
+    assert "is not as it was written" in message
+    encode_once("key", never)
 
 
-def test_what_an_older_version_kept_without_a_manifest_is_made_anew_silently(cache, capsys):
-    prepare("key", encode)
+def test_what_an_older_version_kept_without_a_manifest_is_made_anew_silently(cache, caplog):
+    encode_once("key", encode)
     damage_values(cache / "prepared" / "key")
     (cache / "prepared" / "key" / "manifest.json").unlink()
-    assert prepare("key", encode).ragged("input_ids")[2].tolist() == [9, 10]
-    assert capsys.readouterr().err == ""
+    assert encode_once("key", encode).ragged("input_ids")[2].tolist() == [9, 10]
+    assert caplog.messages == []
     kept = cache / "tokenizer"
     kept.mkdir()
     (kept / "tokenizer.json").write_text("{}")
@@ -267,7 +269,7 @@ def test_columns_that_do_not_fit_each_other_are_refused(cache):
 
     write_once(cache / "prepared" / "key", write)
     with pytest.raises(DataError, match=r"input_ids\.ends does not divide"):
-        prepare("key", never)
+        encode_once("key", never)
 
 
 def test_the_cache_of_another_user(monkeypatch):
@@ -277,21 +279,21 @@ def test_the_cache_of_another_user(monkeypatch):
     place.chmod(0o755)
     monkeypatch.setenv("TRAINER_CACHE", str(place / "cache"))
     try:
-        prepare("key", encode)
+        encode_once("key", encode)
         folder = place / "cache" / "prepared" / "key"
         modes = [stat.S_IMODE(one.stat().st_mode) for one in (folder, folder / "label.values")]
         assert modes == [0o755, 0o644]
         if os.geteuid() != 0:
             pytest.skip("only root can become another user")
         os.seteuid(65534)
-        assert len(prepare("key", never)) == 3
+        assert len(encode_once("key", never)) == 3
         with pytest.raises(DataError, match=r"cannot be written.*set TRAINER_CACHE"):
-            prepare("other", encode)
+            encode_once("other", encode)
         os.seteuid(0)
         folder.chmod(0o700)
         os.seteuid(65534)
         with pytest.raises(DataError, match=r"cannot be read.*chmod -R a\+rX.*TRAINER_CACHE"):
-            prepare("key", encode)
+            encode_once("key", encode)
     finally:
         os.umask(before)
         if os.getuid() == 0:

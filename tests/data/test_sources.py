@@ -177,6 +177,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, name, content, sentence):
         write(tmp_path / name, content)
     with pytest.raises(DataError, match=r"data\.source\.files\.train: .*" + sentence) as caught:
         load(tmp_path / name)
+    assert caught.value.key == "data.source.files.train"
     assert "\n" not in str(caught.value)
 
 
@@ -189,13 +190,13 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, name, content, sentence):
             '{"a": 1}\n\n{"a": 2\n{"a": 3}\n',
             r"line 3 is not valid JSON \(Expecting ',' ",
         ),
-        ("a.jsonl", '{"a": 1}\n{"a": "b}\n', r"line 2 is not valid JSON .* at character 7\); mend"),
-        ("a.jsonl", '{"a": 1}\n["b"]\n', "line 2 is not a JSON object; mend or remove that line"),
+        ("a.jsonl", '{"a": 1}\n{"a": "b}\n', r"line 2 is not valid JSON .* at character 7\); fix"),
+        ("a.jsonl", '{"a": 1}\n["b"]\n', "line 2 is not a JSON object; fix or remove that line"),
         ("a.json", '{"a": 1}\n{"a" 2}\n', "line 2 is not valid JSON "),
         (
             "a.json",
             '[{"a": 1},\n {"a": 2},\n {"a" 3}]',
-            "line 3 is not valid JSON .*; mend the file",
+            "line 3 is not valid JSON .*; fix the file",
         ),
         ("a.json", '{\n "a": 1,\n "b" 2\n}', "line 3 is not valid JSON "),
     ],
@@ -206,6 +207,9 @@ def test_a_line_of_broken_json_is_named(tmp_path, name, content, sentence, pack)
     named = rf"data\.source\.files\.train: {re.escape(str(bad))}, "
     with pytest.raises(DataError, match=named + sentence) as caught:
         load([good, bad])
+    error = caught.value
+    assert (error.key, error.value) == ("data.source.files.train", str(bad))
+    assert str(error).endswith(f"; {error.hint}")
     assert "\n" not in str(caught.value)
 
 

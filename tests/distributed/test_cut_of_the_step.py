@@ -4,82 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed_runs import Finished
+from support.launches import Finished, largest_difference
+from support.step_recipes import ARCHITECTURES, OPTIMIZERS, TASKS, recipe_of
 
 CUTS = {"1x8x4": 8, "1x4x8": 4, "2x4x4": 4}
 """ranks x micro-batch x accumulation, beside 1x32x1."""
-
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "bert": {
-        "model_type": "bert",
-        "intermediate_size": 128,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-    },
-    "llama": {"model_type": "llama", "intermediate_size": 128, "num_key_value_heads": 2},
-}
-OPTIMIZERS: dict[str, dict[str, Any]] = {
-    "sgd": {"name": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.02},
-    # A small eps would amplify rounding where gradients are near 0.
-    "adamw": {"name": "adamw", "learning_rate": 1e-3, "eps": 1e-4, "max_grad_norm": 0.02},
-}
-
-
-TASKS: dict[str, dict[str, Any]] = {
-    "masked_lm": {
-        "task": {"name": "masked_lm", "next_sentence_prediction": True, "mask_share": 0.3},
-        "data": {"source": {"builtin": "documents", "num_rows": 40}},
-        "model": "bert",
-        "tokenizer": {"train": "wordpiece", "vocab_size": 600},
-    },
-    "instructions": {
-        "task": {
-            "name": "causal_lm",
-            "prompt": "{instruction} {input} ",
-            "completion": "{output}",
-            "generation": {"num_examples": 5, "max_new_tokens": 4},
-        },
-        "data": {"source": {"builtin": "instructions", "num_rows": 160}},
-        "model": "llama",
-        "tokenizer": {"train": "bpe", "vocab_size": 600},
-    },
-    "packed": {
-        "task": {
-            "name": "causal_lm",
-            "prompt": "{instruction} {input} ",
-            "completion": "{output}",
-            "packing": True,
-            "generation": {"num_examples": 0},
-        },
-        "data": {"source": {"builtin": "instructions", "num_rows": 400}},
-        "model": "llama",
-        "tokenizer": {"train": "bpe", "vocab_size": 600},
-    },
-    "question_answering": {
-        "task": {"name": "question_answering", "stride": 16},
-        "data": {"source": {"builtin": "passages", "num_rows": 60}},
-        "model": "bert",
-        "tokenizer": {"train": "wordpiece", "vocab_size": 600},
-    },
-}
-SHAPE = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-
-
-def recipe_of(model: str, tokenizer: dict[str, Any], optimizer: str) -> dict[str, Any]:
-    return {
-        "model": {
-            "architecture": {**ARCHITECTURES[model], **SHAPE},
-            "initialization": "random",
-            "tokenizer": tokenizer,
-        },
-        "batch": {"global_batch_size": 32, "micro_batch_size": 32},
-        "optimizer": dict(OPTIMIZERS[optimizer]),
-        "schedule": {"name": "constant", "steps": 5},
-        "precision": "fp32",
-        "evaluation": {"baseline": False},
-        "checkpoint": {"every_steps": 1, "keep_last": 5},
-        "tracking": {"trackers": [], "log_every_steps": 1},
-    }
 
 
 @pytest.mark.distributed
@@ -138,10 +67,6 @@ def assert_cuts_agree(
                 assert mine[name] == pytest.approx(theirs[name], abs=1e-6), (cut, name)
         assert largest_difference(whole.weights(5), done.weights(5)) < 1e-6, cut
     return whole, done
-
-
-def largest_difference(one, other) -> float:
-    return max(float((one[name] - other[name]).abs().max()) for name in one)
 
 
 def test_two_ranks_train_and_evaluate_as_one(reviews_recipe, write_recipe, train_here,

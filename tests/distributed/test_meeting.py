@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from distributed_runs import ROOT, Finished, launch_command, launch_environment
+from support.launches import ROOT, Finished, launch_command, launch_environment
 from torch.distributed import HashStore, PrefixStore, TCPStore
 
 from trainer.distributed.rendezvous import _meet, meeting

@@ -3,12 +3,11 @@
 import json
 
 import pytest
-from distributed_runs import launch_command, run_to_its_end
-from test_engines import ROOT
+from support.launches import SUPPORT, launch_command, run_to_its_end
 
 MB = 2**20
 pytestmark = pytest.mark.distributed
-SCRIPT = ROOT / "tests" / "distributed" / "measured_saves.py"
+SCRIPT = SUPPORT / "measured_saves.py"
 
 
 @pytest.mark.slow

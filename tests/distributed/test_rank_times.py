@@ -2,30 +2,23 @@
 
 import pytest
 import torch
-from distributed_runs import Finished
-from test_failures import start
+from support.launches import Finished
 
 pytestmark = pytest.mark.distributed
-ONE_RANK_IS_SLOW = """
-import time
-import torch
-loss_sums = Classification.loss_sums
-def slow(self, *arguments):
-    if os.environ["RANK"] == "1" and torch.is_grad_enabled():
-        time.sleep(0.1)
-    return loss_sums(self, *arguments)
-Classification.loss_sums = slow
-"""
 NUM_STEPS, TIMELESS = 6, ("seconds", "tokens_per_second", "ranks")
 
 
-def test_a_slow_rank_is_named_once(reviews_recipe, write_recipe, train_on_two_ranks, tmp_path):
+def test_a_slow_rank_is_named_once(
+    reviews_recipe, write_recipe, launch, train_on_two_ranks, tmp_path
+):
     reviews_recipe["schedule"] = {"name": "constant", "steps": NUM_STEPS}
     reviews_recipe["checkpoint"] = {"every_steps": NUM_STEPS}
     reviews_recipe["tracking"]["log_every_steps"] = 2
     recipe = write_recipe(reviews_recipe)
     plain = train_on_two_ranks(recipe, tmp_path / "plain")
-    process = start(ONE_RANK_IS_SLOW, recipe, tmp_path)
+    process = launch(
+        *("train", str(recipe), "--run-dir", str(tmp_path / "run")), fault="one_rank_is_slow"
+    )
     output, _ = process.communicate(timeout=300)
     slow = Finished(tmp_path / "run", process.returncode, output)
     assert slow.code == 0, output

@@ -3,16 +3,15 @@
 import os
 import random
 import signal
-import subprocess
 import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from distributed_runs import Finished, launch_command, launch_environment
+from support.launches import Finished
 
-from trainer.tasks import TASKS, Classification
+from trainer.tasks.classification import task as classification
 
 STEPS = 30  # three epochs of ten, the last of each incomplete
 
@@ -32,13 +31,13 @@ def recipe(reviews_recipe, write_recipe) -> Path:
 def test_one_process(seed, recipe, train_here, tmp_path, monkeypatch):
     used: list[int] = []
 
-    class Recording(Classification):
+    class Recording(classification.Classification):
         def collate(self, split, ids, epoch):
             if len(split) == 150:
                 used.extend(map(int, ids))
             return super().collate(split, ids, epoch)
 
-    monkeypatch.setitem(TASKS, "classification", Recording)
+    monkeypatch.setattr(classification, "Classification", Recording)
     whole = train_here(recipe, tmp_path / "whole")
     assert used[:150] != used[150:300] != used[300:]
     used.clear()
@@ -75,21 +74,18 @@ def stop_after(step: int, train, tmp_path: Path) -> Finished:
 
 
 @pytest.mark.distributed
-def test_two_ranks_stop_together(recipe, train_on_two_ranks, tmp_path):
+def test_two_ranks_stop_together(recipe, launch, train_on_two_ranks, tmp_path):
     whole = train_on_two_ranks(recipe, tmp_path / "whole")
     assert whole.status()["state"] == "done", whole.output
     directory = tmp_path / "stopped"
-    command = launch_command("train", str(recipe), "--run-dir", str(directory))
     for stop in (7, 18):
-        process = subprocess.Popen(
-            command, env=launch_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        process = launch("train", str(recipe), "--run-dir", str(directory))
         wait_for_line(directory, stop)
         # The second rank alone gets the signal; the launcher would die of it.
-        os.kill(rank_pids(process.pid)[1], signal.SIGUSR1)
+        os.kill(process.rank_pids()[1], signal.SIGUSR1)
         output, _ = process.communicate(timeout=120)
         status = Finished(directory, process.returncode, "").status()
-        assert (status["state"], status["exit_code"]) == ("stopped", 85), output.decode()
+        assert (status["state"], status["exit_code"]) == ("stopped", 85), output
         assert status["step"] >= stop
     done = train_on_two_ranks(recipe, directory)
     assert done.status()["state"] == "done", done.output
@@ -117,12 +113,3 @@ def wait_for_line(directory: Path, step: int) -> None:
     while not (file.is_file() and f'"step": {step}, "epoch"' in file.read_text()):
         assert time.monotonic() < deadline, "no progress"
         time.sleep(0.002)
-
-
-def rank_pids(launcher: int) -> list[int]:
-    """Returns the processes of the ranks, in order of rank."""
-    import psutil
-
-    children = psutil.Process(launcher).children(recursive=True)
-    ranks = [(child.environ().get("RANK"), child.pid) for child in children]
-    return [pid for rank, pid in sorted((rank, pid) for rank, pid in ranks if rank is not None)]

@@ -19,8 +19,8 @@ from trainer.errors import ConfigError
 from trainer.loop import train
 from trainer.process.environment import quieted_libraries
 from trainer.process.switches import restored_switches
-from trainer.recipe.reading import parse_recipe
 from trainer.state import TrainState
+from trainer.tasks.recipe import parse_recipe
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,7 +18,7 @@ from transformers import (
 from trainer.engines.accelerator import build_accelerator
 from trainer.engines.fsdp2 import check_mesh, fill_in_fsdp, layer_classes
 from trainer.errors import ConfigError, LaunchError
-from trainer.recipe.reading import parse_recipe
+from trainer.tasks.recipe import parse_recipe
 
 
 def test_what_accelerate_ignores_on_cpus_is_refused(reviews_recipe, tmp_path, monkeypatch):

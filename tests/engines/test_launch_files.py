@@ -11,7 +11,7 @@ from accelerate.utils import DeepSpeedPlugin
 
 from trainer.engines.accelerator import build_accelerator
 from trainer.errors import LaunchError
-from trainer.recipe.reading import parse_recipe
+from trainer.tasks.recipe import parse_recipe
 
 ROOT = Path(__file__).parents[2]
 LAUNCHES = sorted((ROOT / "accelerate_configs").glob("*.yaml"))

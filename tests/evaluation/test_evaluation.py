@@ -1,4 +1,4 @@
-"""Evaluation: what is generated is computed as what is measured."""
+"""Evaluation: answers are generated as the loss is computed, and stop when the run is asked to."""
 
 import time
 from collections.abc import Generator
@@ -15,7 +15,7 @@ from trainer.engines.accelerator import build_accelerator
 from trainer.errors import Stopped
 from trainer.evaluation import evaluate as evaluation
 from trainer.evaluation.evaluate import evaluate
-from trainer.recipe.reading import parse_recipe
+from trainer.tasks.recipe import parse_recipe
 
 PHI: dict[str, Any] = {
     "model_type": "phi",
@@ -29,7 +29,7 @@ PHI: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def own_precision() -> Generator[None]:
-    """Forgets the precision of other runs in this process, and then that of this one."""
+    """Isolates the precision of this run from those of other runs in this process."""
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -57,7 +57,7 @@ def values() -> dict[str, Any]:
 def test_answers_are_generated_in_the_precision_of_the_loss(
     values: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Frozen weights are bf16 here and the biases that learn fp32: only autocast joins them."""
+    """Frozen weights are bf16 and trained biases fp32, which only autocast can combine."""
     values |= {"tuning": {"mode": "lora", "bias": "lora_only"}, "precision": "bf16"}
     recipe = parse_recipe(values, "phi")
     accelerator = build_accelerator(recipe, tmp_path)

@@ -1,4 +1,4 @@
-"""Zero-shot in real runs: measured once before the first step, beside what was tuned."""
+"""Zero-shot in real runs: measured once, before the first step."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from distributed_runs import launch_command, run_to_its_end
+from support.launches import launch_command, run_to_its_end
 from transformers import AutoModel, AutoModelForCausalLM
 
 from trainer.cli.app import main
@@ -22,7 +22,7 @@ QUESTION |= {"max_new_tokens": 4}
 
 
 def save(auto: Any, kind: str, folder: Path) -> Path:
-    """Returns the folder of a random model with its tokenizer, as a hub gives a pretrained one."""
+    """Returns the folder of a random model with its tokenizer, as from a hub."""
     rows = BUILTIN["reviews"](80, 1)["train"]
     train_tokenizer(
         schema.TrainedTokenizer(train="bpe", vocab_size=400), [row["text"] for row in rows], folder
@@ -48,7 +48,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def recipe(reviews_recipe, llama):
-    """Reviews with a saved Llama, which is asked for their sentiment; changed at will."""
+    """A recipe, to change at will: a saved Llama is asked for the sentiment of reviews."""
     reviews_recipe["model"] = {"name_or_path": str(llama)}
     reviews_recipe["task"]["zero_shot"] = LABEL_WORDS
     reviews_recipe["data"]["source"]["num_rows"] = 60
@@ -77,7 +77,7 @@ def titles(directory: Path) -> list[str]:
     return [cell.strip() for cell in text.split("| validation")[1].splitlines()[0].split("|")[1:-1]]
 
 
-def test_a_run_measures_it_once_beside_an_untrained_head(recipe, write_recipe, tmp_path):
+def test_a_run_measures_it_once_next_to_an_untrained_head(recipe, write_recipe, tmp_path):
     recipe["tracking"]["trackers"] = ["tensorboard"]
     directory, file = tmp_path / "run", write_recipe(recipe)
     results = results_of(file, directory)
@@ -105,7 +105,7 @@ def test_a_run_measures_it_once_beside_an_untrained_head(recipe, write_recipe, t
     numbers = [results[name]["validation"]["accuracy"] for name in ("baseline", "zero_shot")]
     assert [float(cell) for cell in cells] == pytest.approx(numbers, abs=1e-4)
 
-    # Continued, it is not asked again, and what it answered is still there.
+    # A resumed run does not ask again, and keeps the answers.
     (directory / "status.json").unlink()
     for step in sorted((directory / "checkpoints").iterdir())[2:]:
         for part in sorted(step.iterdir()):
@@ -122,7 +122,7 @@ def test_a_run_measures_it_once_beside_an_untrained_head(recipe, write_recipe, t
     assert found["baseline"] == results["baseline"]
 
 
-def test_the_lines_of_an_interrupted_start_are_written_anew(recipe, write_recipe, tmp_path):
+def test_the_lines_of_an_interrupted_start_are_written_again(recipe, write_recipe, tmp_path):
     directory, file = tmp_path / "run", write_recipe(recipe)
     directory.mkdir()
     line = {"step": 0, "epoch": 0, "split": "zero_shot_validation", "accuracy": 7.0}
@@ -132,7 +132,7 @@ def test_the_lines_of_an_interrupted_start_are_written_anew(recipe, write_recipe
     assert len(asked_lines(directory)) == 2
 
 
-def test_what_it_answers_does_not_change_what_is_learned(recipe, write_recipe, tmp_path):
+def test_zero_shot_does_not_change_what_is_learned(recipe, write_recipe, tmp_path):
     asked = results_of(write_recipe(recipe), tmp_path / "asked")
     del recipe["task"]["zero_shot"]
     plain = results_of(write_recipe(recipe), tmp_path / "plain")
@@ -162,7 +162,7 @@ def test_questions_are_answered_by_generation(recipe, write_recipe, tmp_path):
     assert any(one.startswith("zero-shot validation: ") for one in results["warnings"])
 
 
-def test_random_weights_are_not_asked_and_the_run_says_so(recipe, write_recipe, tmp_path):
+def test_random_weights_are_not_asked_and_a_note_says_so(recipe, write_recipe, tmp_path):
     recipe["model"]["initialization"] = "random"
     results = results_of(write_recipe(recipe), tmp_path / "run")
     assert results["baseline_is"] == "random weights"
@@ -171,7 +171,7 @@ def test_random_weights_are_not_asked_and_the_run_says_so(recipe, write_recipe, 
     assert titles(tmp_path / "run")[0] == "baseline (random weights)"
 
 
-def test_a_tuned_model_is_a_baseline_without_a_remark(recipe, write_recipe, tmp_path):
+def test_a_tuned_model_is_a_baseline_without_a_note(recipe, write_recipe, tmp_path):
     del recipe["task"]["zero_shot"]
     recipe["schedule"] = {"steps": 1}
     results_of(write_recipe(recipe), tmp_path / "first")

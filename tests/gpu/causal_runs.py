@@ -83,7 +83,7 @@ def build(values: dict[str, Any], directory: Path) -> tuple[Any, Any]:
     """Returns a run of the package that saves nothing, and its accelerator."""
     from trainer.assembly.build import build_run
     from trainer.engines.accelerator import build_accelerator
-    from trainer.recipe.reading import parse_recipe
+    from trainer.tasks.recipe import parse_recipe
 
     AcceleratorState._reset_state(reset_partial_state=True)
     directory.mkdir(parents=True, exist_ok=True)

@@ -74,7 +74,7 @@ def paging(folder: Path, _: argparse.Namespace) -> None:
     from trainer.engines.accelerator import build_accelerator
     from trainer.engines.portable_state import base_optimizer, full_moments, set_full_moments
     from trainer.loop import optimizer_step, step_window
-    from trainer.recipe.reading import parse_recipe
+    from trainer.tasks.recipe import parse_recipe
 
     folder.mkdir()
     values = cases.with_optimizer(cases.classification("full"), "paged_adamw_8bit")
@@ -108,7 +108,7 @@ def export(folder: Path, given: argparse.Namespace) -> None:
     from trainer.assembly.build import build_run
     from trainer.checkpoints.load import load_weights
     from trainer.engines.accelerator import build_accelerator
-    from trainer.recipe.reading import parse_recipe
+    from trainer.tasks.recipe import parse_recipe
 
     folder.mkdir()
     base = model_folder(folder, "base", cases.SHAPE, given.device)

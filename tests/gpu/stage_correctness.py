@@ -15,8 +15,8 @@ from typing import Any
 
 import cases
 import yaml
-from distributed_runs import FSDP_ON_CPU, ROOT, Finished, tensors_of
 from stage import Stage
+from support.launches import FSDP_ON_CPU, ROOT, Finished, tensors_of
 
 HERE = Path(__file__).parent
 ENGINES = ("zero2", "zero3", "fsdp2")

@@ -156,7 +156,7 @@ def try_length(stage: Stage, run: Any, accelerator: Any, length: int) -> bool:
 def step_fits(run: Any, accelerator: Any, length: int) -> bool:
     """Takes one optimizer step; returns False where memory did not suffice."""
     from trainer.loop import optimizer_step
-    from trainer.tasks.base import Batch
+    from trainer.tasks.batch import Batch
 
     ids = torch.randint(0, run.model.config.vocab_size, (1, length))
     labels = torch.cat([ids[:, 1:], torch.full((1, 1), -100)], 1)

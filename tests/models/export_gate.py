@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from export_families import TEXTS
+from tiny_models import tuning_of
 from torch import Tensor, nn
 
 from trainer.errors import TrainerError
@@ -72,7 +73,7 @@ def export_cell(
         )
         tuned: Any = apply_tuning(
             loaded,
-            schema.Tuning(mode=mode, r=4, alpha=8, **tuning),
+            tuning_of(mode, r=4, alpha=8, **tuning),
             trains_head=task in ("classification", "question_answering"),
             gradient_checkpointing=False,
             new_tokens=new_tokens(settings, words, shape.vocab_size),

@@ -11,7 +11,7 @@ import pytest
 import torch
 from export_families import save_base
 from peft import PeftModel
-from tiny_models import MODES, architectures, build_config, load, save_backbones
+from tiny_models import MODES, architectures, build_config, load, save_backbones, tuning_of
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
@@ -66,11 +66,16 @@ class Trained:
 
 
 def train(
-    base: Path, mode: str, *, dtype: torch.dtype = torch.float32, bias: str = "none"
+    base: Path,
+    mode: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    bias: str = "none",
+    tuning: schema.Tuning | None = None,
 ) -> Trained:
     settings = schema.Model(name_or_path=str(base))
     loaded, tokenizer = load(settings, TASK.config_values(), mode=mode, dtype=dtype)
-    tuning = schema.Tuning(mode=mode, r=4, alpha=8, bias=bias)
+    tuning = tuning or tuning_of(mode, r=4, alpha=8, bias=bias)
     model = apply_tuning(loaded, tuning, trains_head=True, gradient_checkpointing=False).train()
     inputs = dict(tokenizer(TEXTS, padding=True, return_tensors="pt"))
     optimizer = build_optimizer(trainable_parameters(model), schema.Optimizer(learning_rate=2e-2))
@@ -186,6 +191,32 @@ def test_trained_biases_are_exported(
     torch.testing.assert_close(trained.logits(exported), trained.logits(), rtol=0, atol=1e-5)
 
 
+class VariantTuning(schema.AdapterTuning):
+    """What a recipe would need to offer variants of LoRA: fields that PEFT's LoraConfig has."""
+
+    use_dora: bool = False
+    use_rslora: bool = False
+
+
+@pytest.mark.parametrize("mode", ["lora", "qlora"])
+@pytest.mark.parametrize("variant", ["use_dora", "use_rslora"])
+def test_variants_of_lora_are_fields_more_and_are_exported(
+    folders: dict[str, Path], tmp_path: Path, mode: Any, variant: str
+) -> None:
+    tuning = VariantTuning(mode=mode, r=4, alpha=8, dropout=0.0).model_copy(update={variant: True})
+    trained = train(folders["bert"], mode, tuning=tuning)
+    if variant == "use_dora":
+        assert any("lora_magnitude_vector" in name for name in trainable_parameters(trained.model))
+    else:
+        modules: list[Any] = list(trained.model.modules())
+        scales = {module.scaling["default"] for module in modules if hasattr(module, "lora_A")}
+        assert scales == {8 / 4**0.5}
+    exported = trained.export(tmp_path)
+    torch.testing.assert_close(trained.logits(exported), trained.logits(), rtol=0, atol=1e-5)
+    plain = train(folders["bert"], mode).logits()
+    assert (plain - trained.logits()).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_trained_pooler_is_exported(folders: dict[str, Path], tmp_path: Path, mode: str) -> None:
     base = tmp_path / "masked-lm"
@@ -231,9 +262,7 @@ def test_generation_keeps_its_settings_and_stops_where_it_stopped_here(
             seed=1,
         )
     )
-    tuned = apply_tuning(
-        loaded, schema.Tuning(mode=mode), trains_head=False, gradient_checkpointing=False
-    )
+    tuned = apply_tuning(loaded, tuning_of(mode), trains_head=False, gradient_checkpointing=False)
 
     def exported(*ends: int) -> dict[str, Any]:
         export_model(tuned, tokenizer, tmp_path / "model", ends=ends)

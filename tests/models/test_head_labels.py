@@ -117,7 +117,7 @@ def test_the_export_has_the_order_of_the_recipe(tmp_path: Path) -> None:
     loaded = load(tmp_path / "base", ["positive", "negative", "neutral"], mode="lora")
     expected = logits(loaded.model)
     tuned = apply_tuning(
-        loaded, schema.Tuning(mode="lora"), trains_head=True, gradient_checkpointing=False
+        loaded, schema.AdapterTuning(), trains_head=True, gradient_checkpointing=False
     )
     merged(tuned).save_pretrained(tmp_path / "out")
     again: Any = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")

@@ -68,6 +68,7 @@ def load(folder: Path, **settings: Any) -> Any:
 def refused(folder: Path, sentence: str) -> str:
     with pytest.raises(ConfigError, match=sentence) as caught:
         load(folder)
+    assert caught.value.key == "model.name_or_path"
     assert len(str(caught.value)) < 500
     return str(caught.value)
 
@@ -173,7 +174,7 @@ def test_hostile_and_damaged_files_of_torch_are_a_sentence(folder: Path, tmp_pat
     (folder / "model.safetensors").unlink()
     file, ran = folder / "pytorch_model.bin", tmp_path / "ran"
     torch.save({"model.norm.weight": _Touch(ran)}, file)
-    refused(folder, "its file is no list of tensors, and nothing else is run")
+    refused(folder, "its file is not a list of tensors, and nothing else is run")
     whole = io.BytesIO()
     torch.save({"model.norm.weight": torch.ones(32)}, whole)
     for content in (

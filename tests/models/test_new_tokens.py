@@ -111,7 +111,7 @@ def test_tokens_in_unused_rows_learn_beside_adapters(tmp_path: Path) -> None:
     assert new == [first, first + 1]
     tuned = apply_tuning(
         loaded,
-        schema.Tuning(mode="lora"),
+        schema.AdapterTuning(),
         trains_head=False,
         gradient_checkpointing=False,
         new_tokens=new,

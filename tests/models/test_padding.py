@@ -8,13 +8,13 @@ import pytest
 import tiny_models
 import torch
 from datasets import Dataset
-from tiny_models import SIZES, architectures, random_model
+from tiny_models import SIZES, architectures, random_model, tuning_of
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, PhiConfig, PreTrainedTokenizerFast
 
-from trainer.data.encoded import PreparedSplit, prepare
+from trainer.data.encoded import PreparedSplit, encode_once
 from trainer.files.cache import content_key
 from trainer.models.export import export_model
 from trainer.models.tokenizers.tokenizer import (
@@ -40,7 +40,7 @@ def task(tokenizer: Any) -> Classification:
 
 def load(settings: schema.Model, mode: str = "full") -> tuple[Any, Any]:
     loaded, tokenizer = tiny_models.load(settings, task(None).config_values(), mode=mode)
-    tuning = schema.Tuning(mode=mode, r=4)
+    tuning = tuning_of(mode, r=4)
     return apply_tuning(
         loaded, tuning, trains_head=True, gradient_checkpointing=False
     ).eval(), tokenizer
@@ -49,7 +49,7 @@ def load(settings: schema.Model, mode: str = "full") -> tuple[Any, Any]:
 def encode(tokenizer: Any, texts: list[str]) -> PreparedSplit:
     rows = Dataset.from_dict({"text": texts, "label": ["bad"] * len(texts)})
     key = content_key(rows=texts, tokenizer=tokenizer_digest(tokenizer))
-    return prepare(key, lambda summary: task(tokenizer).encode(rows, summary))
+    return encode_once(key, lambda summary: task(tokenizer).encode(rows, summary))
 
 
 def logits(model: Any, tokenizer: Any, split: PreparedSplit, ids: list[int]) -> Tensor:

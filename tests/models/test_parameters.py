@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import build_config
+from tiny_models import build_config, tuning_of
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -95,7 +95,7 @@ def tiny_llama(tokenizer_folder: Path, mode: str) -> nn.Module:
             seed=1,
         )
     )
-    tuning = schema.Tuning(mode=mode, r=RANK)
+    tuning = tuning_of(mode, r=RANK)
     return apply_tuning(loaded, tuning, trains_head=True, gradient_checkpointing=False)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import MODES, SIZES, architectures, save_backbones
+from tiny_models import MODES, SIZES, architectures, save_backbones, tuning_of
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForQuestionAnswering, T5Config
 from transformers.models.llama import LlamaForQuestionAnswering
@@ -23,6 +23,7 @@ from trainer.models.tuning import apply_tuning
 from trainer.optim import build_optimizer
 from trainer.recipe import schema
 from trainer.tasks.base import Objective
+from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
 from trainer.tasks.question_answering.task import QuestionAnswering
 from trainer.tasks.question_answering.windows import sees_only_the_past
 
@@ -67,7 +68,7 @@ def load(
 def toy_batch(tokenizer: Any, model_config: Any) -> tuple[Any, dict[str, Tensor], Any]:
     """Returns the task, and as many windows as there are names: each asks for the one it holds."""
     task = QuestionAnswering(
-        schema.QuestionAnswering(name="question_answering"),
+        QuestionAnsweringSettings(name="question_answering"),
         columns=schema.Columns(),
         tokenizer=tokenizer,
         max_seq_length=64,
@@ -91,7 +92,7 @@ def test_each_mode_learns_and_the_export_answers_the_same(folders, tmp_path, nam
     loaded, tokenizer = load(folders[name], mode)
     assert HEADS[name] in loaded.fresh
     assert HEADS[name] in loaded.head
-    tuning = schema.Tuning(mode=mode, r=4, alpha=8, dropout=0.0)
+    tuning = tuning_of(mode, r=4, alpha=8, dropout=0.0)
     model = apply_tuning(loaded, tuning, trains_head=True, gradient_checkpointing=False)
     learned = trainable_parameters(model)
     assert any(HEADS[name] in parameter for parameter in learned)
@@ -191,7 +192,7 @@ def test_a_padded_batch_is_what_single_windows_give(folders):
 def test_the_model_card_of_a_class_of_ours_says_how_to_load_it_elsewhere(folders, mode, tmp_path):
     for name in ("phi", "llama"):
         loaded, tokenizer = load(folders[name], mode)
-        tuning = schema.Tuning(mode=mode)
+        tuning = tuning_of(mode)
         model = apply_tuning(loaded, tuning, trains_head=True, gradient_checkpointing=False)
         code = how_to_load(model).partition("```python\n")[2].partition("```")[0]
         assert bool(code) == (name == "phi")
@@ -206,5 +207,5 @@ def test_the_model_card_of_a_class_of_ours_says_how_to_load_it_elsewhere(folders
 
 
 def test_what_writes_its_answers_is_refused():
-    with pytest.raises(ConfigError, match="a t5gemma gives no answers out of a text"):
+    with pytest.raises(ConfigError, match="a t5gemma cannot mark an answer in a text"):
         ensure_span_head(type("Settings", (T5Config,), {"model_type": "t5gemma"})())

@@ -11,7 +11,7 @@ import tiny_models
 import torch
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
-from tiny_models import MODES, SIZES, architectures, save_backbones
+from tiny_models import MODES, SIZES, architectures, save_backbones, tuning_of
 from torch import Tensor, nn
 from transformers import AutoModel, BertForMaskedLM
 
@@ -66,7 +66,7 @@ def tune(
 ) -> tuple[nn.Module, dict[str, Tensor]]:
     """Returns a tuned model and the toy batch as it reads it."""
     loaded, tokenizer = load(folder, mode)
-    settings = schema.Tuning(mode=mode, **{"r": 4, "alpha": 8, "dropout": 0.0, **tuning})
+    settings = tuning_of(mode, **{"r": 4, "alpha": 8, "dropout": 0.0, **tuning})
     model = apply_tuning(loaded, settings, trains_head=True, gradient_checkpointing=checkpointing)
     return model.train(), dict(tokenizer(TEXTS, padding=True, return_tensors="pt"))
 
@@ -284,10 +284,10 @@ def test_head_only_needs_a_head(
     folders: dict[str, Path], head: tuple[str, ...], trains_head: bool
 ) -> None:
     backbone = AutoModel.from_pretrained(folders["bert"])
-    with pytest.raises(ConfigError, match="head_only needs a head that is the task's own"):
+    with pytest.raises(ConfigError, match="head_only needs a head that belongs to the task"):
         apply_tuning(
             LoadedModel(backbone, head, ()),
-            schema.Tuning(mode="head_only"),
+            schema.HeadOnlyTuning(),
             trains_head=trains_head,
             gradient_checkpointing=False,
         )
@@ -296,7 +296,7 @@ def test_head_only_needs_a_head(
 @pytest.mark.parametrize("mode", ["head_only", "lora", "qlora"])
 def test_frozen_bf16_weights_stay_bf16_under_autocast(folders: dict[str, Path], mode: str) -> None:
     loaded, tokenizer = load(folders["llama"], mode, torch.bfloat16)
-    settings = schema.Tuning(mode=mode, r=4, alpha=8, dropout=0.0)
+    settings = tuning_of(mode, r=4, alpha=8, dropout=0.0)
     model = apply_tuning(loaded, settings, trains_head=True, gradient_checkpointing=False)
     inputs = dict(tokenizer(TEXTS, padding=True, return_tensors="pt"))
     before = snapshot(model)

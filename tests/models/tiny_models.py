@@ -1,9 +1,11 @@
 """Small models of each architecture, made on the spot and loaded as the package loads any other."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from transformers import AutoModel
 
 from trainer.models.architecture import build_model_config
@@ -54,6 +56,12 @@ def save_backbones(
         base.save_pretrained(root / name)
         tokenizer.save_pretrained(root / name)
     return {name: root / name for name in numbers}
+
+
+def tuning_of(mode: str, **settings: Any) -> schema.Tuning:
+    """Returns the tuning section of a recipe, in which modes without adapters ignore their keys."""
+    section: TypeAdapter[schema.Tuning] = TypeAdapter(schema.Tuning)
+    return section.validate_json(json.dumps({"mode": mode, **settings}))
 
 
 def build_config(settings: schema.Model, values: dict[str, Any], tokenizer: Any) -> Any:

@@ -15,8 +15,8 @@ from trainer.models.architecture import build_model_config
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.planning.outline import outline
 from trainer.planning.parameters import count
-from trainer.recipe.reading import parse_recipe
 from trainer.recipe.schema import Model, TrainedTokenizer
+from trainer.tasks.recipe import parse_recipe
 
 LABELS = {"name": "classification", "labels": ["a", "b"]}
 SPANS = {"name": "question_answering"}

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from distributed_runs import tensors_of
+from support.launches import tensors_of
 
 from trainer.cli.app import main
 from trainer.errors import RunDirectoryError
 from trainer.process.continuation import check_length
 from trainer.process.run_directory import check_recipe, write_recipe
-from trainer.recipe.reading import parse_recipe
 from trainer.recipe.schema import Recipe
 from trainer.state import TrainState
+from trainer.tasks.recipe import parse_recipe
 
 
 def run(*arguments: object, code: int = 0) -> str:

@@ -28,7 +28,7 @@ from trainer.process.library_errors import in_a_sentence
 from trainer.process.out_of_memory import asked_for, is_out_of_memory, memory_told
 from trainer.process.run_directory import claim
 from trainer.process.status import Status, read_status
-from trainer.recipe.reading import load_recipe
+from trainer.tasks.recipe import load_recipe
 
 GIB = 2**30
 

@@ -58,6 +58,8 @@ def test_a_run_of_before_goes_on_as_it_began(recipe: Path, tmp_path: Path) -> No
         for name in sections:
             section = section[name]
         del section[leaf]
+    assert config["tuning"] == {"mode": "full"}
+    config["tuning"] |= {"r": 16, "alpha": 32, "dropout": 0.05, "target_modules": "all-linear"}
     (directory / "config.yaml").write_text(yaml.safe_dump(config))
     write_json(directory / "status.json", {**read_status(directory), "state": "stopped"})
     run("train", recipe, "--run-dir", directory, "--set", "data.special_tokens=literal", code=2)

@@ -20,7 +20,9 @@ from trainer.process.run_directory import (
     read_recipe,
     write_recipe,
 )
-from trainer.recipe.reading import dump_yaml, parse_recipe, with_values
+from trainer.recipe.keys import with_values
+from trainer.recipe.reading import dump_yaml
+from trainer.tasks.recipe import Recipe, parse_recipe
 
 HOLD = """
 import sys
@@ -85,13 +87,13 @@ def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path):
 def test_the_recipe_of_a_run_comes_back(tmp_path, reviews_recipe):
     recipe = parse_recipe(reviews_recipe, "x")
     write_recipe(tmp_path, recipe)
-    assert read_recipe(tmp_path) == recipe
+    assert read_recipe(tmp_path, Recipe) == recipe
     assert check_recipe(tmp_path, recipe) == []
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(RunDirectoryError, match=r"holds no run: there is no config\.yaml"):
-        read_recipe(tmp_path)
+        read_recipe(tmp_path, Recipe)
 
 
 def begun_before(directory, recipe):
@@ -109,7 +111,7 @@ def begun_before(directory, recipe):
 def test_a_run_goes_on_as_it_began_where_newer_keys_have_other_defaults(tmp_path, reviews_recipe):
     recipe = parse_recipe(reviews_recipe, "x")
     begun_before(tmp_path, recipe)
-    assert read_recipe(tmp_path) == with_values(recipe, BEFORE)
+    assert read_recipe(tmp_path, Recipe) == with_values(recipe, BEFORE)
     assert check_recipe(tmp_path, recipe) == []
     taken = continued(tmp_path, recipe)
     assert taken == with_values(recipe, BEFORE)
@@ -130,7 +132,7 @@ def test_a_newer_key_that_the_recipe_gives_is_compared(tmp_path, reviews_recipe)
 def test_a_run_of_today_keeps_its_defaults(tmp_path, reviews_recipe):
     recipe = parse_recipe(reviews_recipe, "x")
     write_recipe(tmp_path, recipe)
-    assert continued(tmp_path, recipe) == recipe == read_recipe(tmp_path)
+    assert continued(tmp_path, recipe) == recipe == read_recipe(tmp_path, Recipe)
     assert recipe.task.pair_separator == "auto"
 
 

@@ -195,7 +195,7 @@ def test_lines_are_those_that_a_checkpoint_remembers(tmp_path):
     assert len(known_lines(file, memory)) == 3
     for changed in (first[1:], [first[0], line(7), first[2]]):
         file.write_text("".join(f"{one}\n" for one in changed))
-        with pytest.raises(RunDirectoryError, match="remove it to go on without"):
+        with pytest.raises(RunDirectoryError, match="remove it to continue without"):
             lines_at(file, state, memory)
         assert known_lines(file, memory) == []
 

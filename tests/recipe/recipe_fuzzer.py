@@ -16,8 +16,10 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 
 from trainer.errors import TrainerError
-from trainer.recipe.reading import _known_keys, _sections_of  # pyright: ignore[reportPrivateUsage]
-from trainer.recipe.schema import Recipe
+from trainer.recipe.keys import known_keys as keys_of
+from trainer.recipe.keys import sections_in
+from trainer.recipe.schema import Recipe, TaskSettings
+from trainer.tasks import TASKS as KNOWN
 from trainer.wording import LONGEST_MESSAGE
 
 MODEL = {
@@ -157,7 +159,11 @@ def recipes() -> list[dict[str, Any]]:
 
 def known_keys() -> list[str]:
     """Returns the dotted keys of the schema, and numbers of architectures."""
-    keys = [*dict.fromkeys(_known_keys(Recipe)), *(f"model.architecture.{one}" for one in NUMBERS)]
+    tasks = [key for task in KNOWN.values() for key in keys_of(task.settings, "task.")]
+    keys = [
+        *dict.fromkeys([*keys_of(Recipe), *tasks]),
+        *(f"model.architecture.{one}" for one in NUMBERS),
+    ]
     return [*keys, "data.source.files.train", "data.source.files.test", "data.exclude.label"]
 
 
@@ -209,7 +215,10 @@ def _plausible(key: str) -> list[Any]:
     """Returns values of the kind that a key takes: its words, or small numbers and names."""
     section: Any = Recipe
     for part in key.split("."):
-        fields = [one for one in _sections_of(section) if part in one.model_fields]
+        sections = sections_in(section)
+        if TaskSettings in sections:
+            sections = [task.settings for task in KNOWN.values()]
+        fields = [one for one in sections if part in one.model_fields]
         if not fields:
             break
         section = fields[0].model_fields[part].annotation
@@ -280,7 +289,8 @@ def use(file: Path, overrides: tuple[str, ...] = (), *, train: Path | None = Non
     """
     from trainer.assembly.inputs import build_inputs
     from trainer.planning.parameters import count
-    from trainer.recipe.reading import dump_yaml, load_recipe
+    from trainer.recipe.reading import dump_yaml
+    from trainer.tasks.recipe import load_recipe
 
     recipe = load_recipe(str(file), overrides)
     dump_yaml(recipe).encode()

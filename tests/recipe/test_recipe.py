@@ -1,16 +1,24 @@
 """Recipes: how they are read, what is refused, and with which sentence."""
 
 import re
+import subprocess
+import sys
 
 import pydantic
 import pytest
+import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trainer.errors import ConfigError
-from trainer.recipe.reading import differences, dump_yaml, load_recipe, parse_recipe
+from trainer.recipe import schema
+from trainer.recipe.keys import differences
+from trainer.recipe.reading import dump_yaml
 from trainer.recipe.shipped import FOLDER, shipped_recipes
 from trainer.recipe.yaml12 import read_yaml
+from trainer.tasks import TASKS
+from trainer.tasks.classification.settings import ClassificationSettings
+from trainer.tasks.recipe import Recipe, load_recipe, parse_recipe
 
 SHIPPED = sorted(shipped_recipes())
 
@@ -149,7 +157,7 @@ def test_an_unknown_key_names_the_nearest(reviews_recipe, key, value, sentence):
         ("optimizer.learning_rate", float("inf")),  # 1e999 in a file
         ("optimizer.betas", [0.9]),
         ("optimizer.betas", [0.9, 1.0]),
-        ("tuning.dropout", 1.0),
+        ("tuning", {"mode": "lora", "dropout": 1.0}),
         ("evaluation.baseline", 1),
         ("evaluation.baseline", "yes"),
         ("evaluation.patience", 0),
@@ -365,10 +373,10 @@ def test_any_number_comes_back_from_a_dump(rate):
     ("prompt", "problem"),
     [
         ("say it", "names no column"),
-        ("{} {a}", "the name of a column and no more"),
-        ("{a!r}", "the name of a column and no more"),
-        ("{a:>5}", "the name of a column and no more"),
-        ("{a", "is no template"),
+        ("{} {a}", "nothing but the name of a column"),
+        ("{a!r}", "nothing but the name of a column"),
+        ("{a:>5}", "nothing but the name of a column"),
+        ("{a", "is not a template"),
     ],
 )
 def test_a_template_that_cannot_be_filled_is_refused(prompt, problem):
@@ -384,3 +392,99 @@ def test_a_template_that_cannot_be_filled_is_refused(prompt, problem):
         ("prompt", "a.b"),
         ("completion", "b"),
     ]
+
+
+IN_PYTHON = {
+    "model": {"name_or_path": "x"},
+    "task": {"name": "classification", "labels": ["a", "b"]},
+    "data": {"source": {"files": {"train": ["rows.csv"]}}},
+    "optimizer": {"betas": [0.9, 0.95]},
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_recipe_built_in_python_equals_the_one_in_a_file(task, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").mkdir()
+    values = {**IN_PYTHON, "task": {"name": task}}
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(values), "utf-8")
+    built, read = Recipe(**values), load_recipe(str(file))
+    assert built == read
+    assert isinstance(read, Recipe)
+    assert dump_yaml(built) == dump_yaml(read)
+    assert built.model.name_or_path == str(tmp_path / "x")
+    assert built.data.source.files == {"train": (str(tmp_path / "rows.csv"),)}
+    decides = {"classification": ("accuracy", "max"), "question_answering": ("best_f1", "max")}
+    found = built.evaluation.metric, built.evaluation.mode
+    assert found == decides.get(task, ("loss", "min"))
+
+
+def test_sections_may_also_be_objects():
+    columns = schema.Columns(text="sentence")
+    source = schema.Source(builtin="reviews")
+    given = IN_PYTHON | {"data": schema.Data(source=source, columns=columns)}
+    mapping = {"source": {"builtin": "reviews"}, "columns": {"text": "sentence"}}
+    assert Recipe(**given) == Recipe(**IN_PYTHON | {"data": mapping})
+    settings = ClassificationSettings(name="classification", labels=("a", "b"))
+    assert Recipe(**IN_PYTHON | {"task": settings}) == Recipe(**IN_PYTHON)
+
+
+@pytest.mark.parametrize(
+    ("given", "metric", "mode"),
+    [
+        ({}, "accuracy", "max"),
+        ({"every": 5}, "accuracy", "max"),
+        ({"metric": "loss"}, "loss", "min"),
+        ({"metric": "f1_macro"}, "f1_macro", "max"),
+        ({"mode": "min"}, "accuracy", "min"),
+    ],
+)
+def test_metric_and_mode_that_a_recipe_leaves_out_are_those_of_its_task(given, metric, mode):
+    for evaluation in (given, schema.Evaluation(**given)):
+        found = Recipe(**IN_PYTHON, evaluation=evaluation).evaluation
+        assert (found.metric, found.mode) == (metric, mode)
+
+
+def test_a_wrong_recipe_in_python_is_a_config_error_with_each_problem():
+    with pytest.raises(ConfigError) as caught:
+        Recipe(**IN_PYTHON | {"seed": "1", "tasks": 3, "precision": "bf61"})
+    problems = {problem.key: problem for problem in caught.value.problems}
+    assert set(problems) == {"seed", "tasks", "precision"}
+    assert problems["seed"].value == "1"
+    assert problems["tasks"].hint == "did you mean task?"
+    assert problems["precision"].hint == "did you mean bf16?"
+    assert caught.value.key == "seed"
+    for problem in problems.values():
+        assert str(problem) in str(caught.value)
+
+
+def test_an_override_leaves_what_an_alias_shares(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(
+        "model: {name_or_path: x}\ntask: {name: masked_lm}\n"
+        "data: {source: {builtin: documents}, split: {validation: &part {ratio: 0.5}, test: *part}}"
+    )
+    split = load_recipe(str(file), ("data.split.test.seed=7",)).data.split
+    assert (split.validation.seed, split.test.seed) == (1, 7)
+
+
+@pytest.mark.parametrize(
+    ("task", "key", "value", "hint"),
+    [
+        ("clasification", "task.name", "clasification", "did you mean classification?"),
+        ("zzz", "task.name", "zzz", "use classification, masked_lm, causal_lm, question_answering"),
+        (3, "task.name", 3, None),
+    ],
+)
+def test_a_task_that_does_not_exist_is_named(task, key, value, hint):
+    with pytest.raises(ConfigError) as caught:
+        Recipe(**IN_PYTHON | {"task": {"name": task, "labels": ["a", "b"]}})
+    (problem,) = caught.value.problems
+    assert (problem.key, problem.value, problem.hint) == (key, value, hint)
+
+
+def test_a_recipe_is_read_without_torch():
+    program = "import sys; from trainer.tasks.recipe import load_recipe; load_recipe('demo')\n"
+    check = "assert not {'torch', 'transformers', 'numpy', 'datasets'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program + check], check=True)

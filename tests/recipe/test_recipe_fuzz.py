@@ -33,7 +33,12 @@ def check(cases: range, seed: int, attempt: Callable[[random.Random], tuple[str,
 
 
 @pytest.mark.parametrize(
-    "num_cases", [250, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(5_400)])]
+    "num_cases",
+    [
+        50,
+        pytest.param(400, marks=pytest.mark.distributed),
+        pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(5_400)]),
+    ],
 )
 def test_damaged_recipes(num_cases: int, tmp_path: Path) -> None:
     keys, file = known_keys(), tmp_path / "recipe.yaml"
@@ -46,7 +51,12 @@ def test_damaged_recipes(num_cases: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "num_cases", [100, pytest.param(1_000, marks=[pytest.mark.slow, pytest.mark.timeout(5_400)])]
+    "num_cases",
+    [
+        25,
+        pytest.param(150, marks=pytest.mark.distributed),
+        pytest.param(1_000, marks=[pytest.mark.slow, pytest.mark.timeout(5_400)]),
+    ],
 )
 def test_damaged_overrides(num_cases: int, tmp_path: Path) -> None:
     keys, file = known_keys(), tmp_path / "recipe.yaml"

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from trainer.cli.app import main
 from trainer.errors import ConfigError, RunDirectoryError
 from trainer.process.status import Status
-from trainer.report.comparison import compare, markdown, print_comparison
+from trainer.report.comparison import compare, markdown
 
 RECIPE: dict[str, Any] = {
     "seed": 1,
@@ -300,9 +302,8 @@ def test_long_labels_are_given_below_the_table(tmp_path):
     assert r'- group 2: prompt="one \| two\\nthree"' in text
 
 
-def test_it_prints_tables_that_are_aligned_or_one_json_object(parent, capsys):
-    assert print_comparison((parent,), None, False) == 0
-    text = capsys.readouterr().out
+def test_it_prints_tables_that_are_aligned_or_one_json_object(parent):
+    text = CliRunner().invoke(main, ["compare", str(parent)]).output
     blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert len(blocks) == 2
     assert all(len({len(line) for line in block}) == 1 for block in blocks)
@@ -310,8 +311,9 @@ def test_it_prints_tables_that_are_aligned_or_one_json_object(parent, capsys):
     assert ["model.initialization=random", "1, 2, 3", "20.0 ± 10.0", "102.0 ± 1.0", "300 ± 0"] in (
         table_rows(text)
     )
-    assert print_comparison((parent,), None, True) == 0
-    assert json.loads(capsys.readouterr().out) == compare((parent,))
+    printed = CliRunner().invoke(main, ["compare", "--json", str(parent)])
+    assert printed.exit_code == 0
+    assert json.loads(printed.output) == compare((parent,))
 
 
 def test_runs_are_found_once_and_unfinished_ones_are_named(parent):
@@ -368,3 +370,27 @@ def test_runs_of_earlier_versions_stand_in_one_group_with_the_macro_averages_of_
         edit_results(run, change)
     (group,) = compare((tmp_path,))["groups"]
     assert group["validation"]["f1_macro"]["values"] == [2 / 3, 2 / 3]
+
+
+def test_runs_from_before_modes_had_keys_of_their_own_are_in_one_group(tmp_path: Path) -> None:
+    older = {"mode": "full", "r": 16, "alpha": 32, "dropout": 0.05, "bias": "none"}
+    runs = [
+        write_run(tmp_path / "older", {"tuning": older}, test=0.5),
+        write_run(tmp_path / "newer", {"tuning": {"mode": "full"}, "seed": 2}, test=0.6),
+    ]
+    assert len(compare(tuple(runs))["groups"]) == 1
+
+
+def test_the_mode_alone_names_groups_that_it_tells_apart(tmp_path: Path) -> None:
+    sections = [
+        {"mode": "full"},
+        {"mode": "lora", "r": 16, "alpha": 32},
+        {"mode": "qlora", "r": 16, "alpha": 32},
+    ]
+    runs = [
+        write_run(tmp_path / tuning["mode"], {"tuning": tuning}, test=0.5) for tuning in sections
+    ]
+    groups = compare(tuple(runs))["groups"]
+    assert [group["name"] for group in groups] == [
+        f"tuning.mode={tuning['mode']}" for tuning in sections
+    ]

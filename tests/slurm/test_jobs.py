@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed_runs import ROOT, Finished
+from support.launches import ROOT, Finished
 
 pytestmark = pytest.mark.slurm
 STEPS = 800  # long enough for another job to be put in front

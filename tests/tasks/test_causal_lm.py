@@ -11,15 +11,16 @@ from tiny_models import build_config, random_model
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from trainer.data.encoded import PreparedSplit, prepare
+from trainer.data.encoded import PreparedSplit, encode_once
 from trainer.errors import ConfigError
 from trainer.models.output_layer import install_output_layer
 from trainer.models.tokenizers.tokenizer import load_tokenizer
 from trainer.recipe import schema
-from trainer.recipe.reading import parse_recipe
 from trainer.tasks.causal_lm.packed import apart, check_packing
 from trainer.tasks.causal_lm.task import CausalLM
+from trainer.tasks.generation.settings import GenerationSettings
 from trainer.tasks.question_answering.windows import sees_only_the_past
+from trainer.tasks.recipe import parse_recipe
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": {
@@ -84,7 +85,7 @@ def given() -> datasets.Dataset:
 
 
 def encoded(task: CausalLM, rows: datasets.Dataset, key: str) -> PreparedSplit:
-    return prepare(key, lambda summary: task.encode(rows, summary))
+    return encode_once(key, lambda summary: task.encode(rows, summary))
 
 
 def loss_and_gradient(task: CausalLM, model: Any, split: PreparedSplit, size: int) -> Any:
@@ -265,4 +266,4 @@ def test_generation_answers_a_sample_that_is_always_the_same(tmp_path):
     for record in records:
         assert record["reference"] == ROWS[record["id"]]["output"]
         assert record["prompt"].startswith("say the number")
-    assert schema.Generation().num_examples == 64
+    assert GenerationSettings().num_examples == 64

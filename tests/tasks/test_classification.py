@@ -13,14 +13,16 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from torch.nn import functional
 
-from trainer.data.encoded import PreparedSplit, Summary, prepare
+from trainer.data.encoded import PreparedSplit, Summary, encode_once
 from trainer.data.sources import load_splits
 from trainer.errors import ConfigError, DataError
 from trainer.models.tokenizers.special_tokens import TextTokenizer
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.recipe import schema
 from trainer.tasks.classification.labels import label_indices, label_names
+from trainer.tasks.classification.settings import ClassificationSettings
 from trainer.tasks.classification.task import Classification
+from trainer.tasks.recipe import Recipe
 
 COLUMNS = schema.Columns()
 PADDED = SimpleNamespace(pad_token_id=99)
@@ -38,9 +40,9 @@ def rows(labels: list[Any], texts: list[Any] | None = None) -> datasets.Dataset:
 def from_rows(
     train: datasets.Dataset, on_bad_example: Any = "error", **settings: Any
 ) -> Classification:
-    recipe = schema.Recipe(
+    recipe = Recipe(
         model=schema.Model(name_or_path="bert"),
-        task=schema.Classification(name="classification", **settings),
+        task=ClassificationSettings(name="classification", **settings),
         data=schema.Data(source=schema.Source(builtin="reviews"), on_bad_example=on_bad_example),
     )
     return Classification.build(recipe, train, PADDED, None)
@@ -242,7 +244,7 @@ def split(tmp_path, monkeypatch) -> PreparedSplit:
     ids = [[2, 7, 3], [2, 8, 9, 10, 3], [2, 11, 3], [2, 3]]
     types = [[0] * len(one) for one in ids]
     columns = {"input_ids": ids, "label": [0, 1, 2, 1], "token_type_ids": types}
-    return prepare("split", lambda _: [columns])
+    return encode_once("split", lambda _: [columns])
 
 
 LABELS = ("a", "b", "c")

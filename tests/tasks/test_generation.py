@@ -12,10 +12,13 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from trainer.data.encoded import PreparedSplit, Ragged, Summary, prepare
+from trainer.data.encoded import PreparedSplit, Ragged, Summary, encode_once
 from trainer.recipe import schema
+from trainer.tasks.causal_lm.settings import CausalLMSettings
 from trainer.tasks.causal_lm.task import CausalLM
 from trainer.tasks.generation.generator import BATCH, Generator, examples, first_answers
+from trainer.tasks.generation.settings import GenerationSettings
+from trainer.tasks.recipe import Recipe
 
 NUM_WORDS = 40
 PAD, END = NUM_WORDS, NUM_WORDS + 1
@@ -74,7 +77,7 @@ def model(request: pytest.FixtureRequest) -> Any:
 def generator(
     tokenizer: Any, num_new: int, num_positions: int | None = NUM_POSITIONS, **others: Any
 ) -> Generator:
-    return Generator(schema.Generation(max_new_tokens=num_new), tokenizer, num_positions, **others)
+    return Generator(GenerationSettings(max_new_tokens=num_new), tokenizer, num_positions, **others)
 
 
 def prompts(*lengths: int) -> list[np.ndarray]:
@@ -230,9 +233,9 @@ def first_answer(split: PreparedSplit, index: int) -> tuple[list[int], list[int]
 
 
 def task(tokenizer: Any, **settings: Any) -> CausalLM:
-    recipe = schema.Recipe(
+    recipe = Recipe(
         model=schema.Model(name_or_path="llama"),
-        task=schema.CausalLM(name="causal_lm", **settings),
+        task=CausalLMSettings(name="causal_lm", **settings),
         data=schema.Data(source=schema.Source(builtin="instructions")),
         batch=schema.Batch(max_seq_length=30),
     )
@@ -254,13 +257,13 @@ def cache(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def prepared(made: CausalLM, rows: list[dict[str, Any]]) -> PreparedSplit:
     given = datasets.Dataset.from_list(rows)
-    return prepare("split", lambda summary: made.encode(given, summary))
+    return encode_once("split", lambda summary: made.encode(given, summary))
 
 
 @pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize("packing", [False, True])
 def test_a_model_is_asked_what_the_rows_ask(model, tokenizer, packing):
-    generation = schema.Generation(num_examples=5, max_new_tokens=6)
+    generation = GenerationSettings(num_examples=5, max_new_tokens=6)
     templates = {"prompt": "{q} ?", "completion": "{a}"}
     made = task(tokenizer, packing=packing, generation=generation, **templates)
     split = prepared(made, ROWS)
@@ -282,7 +285,7 @@ def test_a_model_is_asked_what_the_rows_ask(model, tokenizer, packing):
 @pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize("packing", [False, True])
 def test_all_examples_are_asked_where_as_many_are_wanted(model, tokenizer, packing):
-    generation = schema.Generation(num_examples=len(ROWS), max_new_tokens=1)
+    generation = GenerationSettings(num_examples=len(ROWS), max_new_tokens=1)
     made = task(tokenizer, packing=packing, generation=generation, prompt="{q} ?", completion="{a}")
     split = prepared(made, ROWS)
     records = made.generate(model, split, made.sample(split))
@@ -293,7 +296,7 @@ def test_all_examples_are_asked_where_as_many_are_wanted(model, tokenizer, packi
 
 @pytest.mark.usefixtures("cache")
 def test_of_a_conversation_the_first_answer_is_asked(model, tokenizer):
-    made = task(tokenizer, chat=True, generation=schema.Generation(max_new_tokens=4))
+    made = task(tokenizer, chat=True, generation=GenerationSettings(max_new_tokens=4))
     turns = [("user", "w1 w2"), ("assistant", "w3"), ("user", "w4"), ("assistant", "w5 w6")]
     messages = [{"role": role, "content": content} for role, content in turns]
     split = prepared(made, [{"messages": messages}])
@@ -332,7 +335,7 @@ def test_nothing_is_asked_of_running_text_or_where_a_recipe_wants_none(tokenizer
     split = prepared(text, [{"text": "w1 w2 w3 w4"}])
     assert text.sample(split).tolist() == []
     assert text.generate(None, split, text.sample(split)) == []
-    none = schema.Generation(num_examples=0)
+    none = GenerationSettings(num_examples=0)
     made = task(tokenizer, prompt="{q}", completion="{a}", generation=none)
     assert made.sample(split).tolist() == []
     assert "bleu" not in made.metrics_offered

@@ -10,8 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from trainer.errors import DataError
-from trainer.recipe import schema
 from trainer.tasks.classification.labels import index_of, label_indices, label_names
+from trainer.tasks.classification.settings import ClassificationSettings
 from trainer.wording import LONGEST_MESSAGE
 
 
@@ -137,7 +137,7 @@ def test_minus_100_marks_a_row_without_a_label():
 
 
 def label_setting(*labels: Any) -> tuple[str, ...] | None:
-    return schema.Classification(name="classification", labels=labels).labels
+    return ClassificationSettings(name="classification", labels=labels).labels
 
 
 def test_labels_of_a_recipe_may_be_numbers_and_booleans():

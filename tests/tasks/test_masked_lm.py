@@ -13,13 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from trainer.data.encoded import PreparedSplit, Summary, prepare
+from trainer.data.encoded import PreparedSplit, Summary, encode_once
 from trainer.errors import ConfigError, DataError
 from trainer.models.output_layer import install_output_layer
 from trainer.models.output_loss import IGNORED
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.recipe import schema
+from trainer.tasks.masked_lm.settings import MaskedLMSettings
 from trainer.tasks.masked_lm.task import MaskedLM
+from trainer.tasks.recipe import Recipe
 
 WORDS = [f"{first}{second}" for first in "bcdfghjk" for second in ("a", "e", "i", "o", "ur", "en")]
 SIZES: dict[str, Any] = {
@@ -53,10 +55,10 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def recipe(*, length: int = 16, seed: int = 1, **settings: Any) -> schema.Recipe:
-    return schema.Recipe(
+    return Recipe(
         seed=seed,
         model=schema.Model(name_or_path="bert"),
-        task=schema.MaskedLM(name="masked_lm", **settings),
+        task=MaskedLMSettings(name="masked_lm", **settings),
         data=schema.Data(source=schema.Source(builtin="documents")),
         batch=schema.Batch(max_seq_length=length),
     )
@@ -88,7 +90,7 @@ def split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def prepared(made: MaskedLM, texts: list[str] = DOCUMENTS) -> PreparedSplit:
         key = str(made.encoding_settings())
-        return prepare(key, lambda summary: made.encode(rows(texts), summary))
+        return encode_once(key, lambda summary: made.encode(rows(texts), summary))
 
     return prepared
 
@@ -313,7 +315,7 @@ def test_nothing_left_says_what_was_skipped(tokenizer, tmp_path, monkeypatch):
     monkeypatch.setenv("TRAINER_CACHE", str(tmp_path))
     made, summary = task(tokenizer), Summary(on_bad_example="skip")
     with pytest.raises(DataError, match="no example is left; row 1: the column text has no text"):
-        prepare("none", lambda counted: made.encode(rows(["", None]), counted), summary)
+        encode_once("none", lambda counted: made.encode(rows(["", None]), counted), summary)
 
 
 # Metrics

@@ -15,6 +15,7 @@ from trainer.models.output_loss import IGNORED
 from trainer.models.tokenizers.tokenizer import SPECIAL, load_tokenizer, train_tokenizer
 from trainer.recipe import schema
 from trainer.tasks.masked_lm.masking import Masking
+from trainer.tasks.masked_lm.settings import MaskedLMSettings
 
 TEXTS = [
     "the lighthouse keeper remembers every thunderstorm of that winter",
@@ -51,7 +52,7 @@ def wordpiece(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def masking(tokenizer: Any, **settings: Any) -> Masking:
-    return Masking(schema.MaskedLM(name="masked_lm", **settings), tokenizer)
+    return Masking(MaskedLMSettings(name="masked_lm", **settings), tokenizer)
 
 
 def block(tokenizer: Any, size: int, seed: int = 1) -> np.ndarray:

@@ -16,8 +16,10 @@ from trainer.errors import ConfigError, DataError
 from trainer.models.tokenizers.special_tokens import TextTokenizer
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.recipe import schema
+from trainer.tasks.causal_lm.settings import CausalLMSettings
 from trainer.tasks.causal_lm.task import CausalLM
 from trainer.tasks.generation.prompts import Prompts, boundaries, whole_texts
+from trainer.tasks.recipe import Recipe
 
 TEXTS = ["Question: what is the capital of France? Answer: Paris is the capital of France.\n"] * 4
 ANSWER = "Paris is it."
@@ -86,13 +88,13 @@ class Rows(Prompts):
 
 
 def prompts(tokenizer: Any, prompt: str = "{q}\n", completion: str = "{a}") -> Rows:
-    settings = schema.CausalLM(name="causal_lm", prompt=prompt, completion=completion)
+    settings = CausalLMSettings(name="causal_lm", prompt=prompt, completion=completion)
     return Rows(settings, schema.Columns(), tokenizer)
 
 
 def chat(tokenizer: Any, template: str = CHAT, column: str = "messages") -> Rows:
     tokenizer.chat_template = template
-    settings = schema.CausalLM(name="causal_lm", chat=True)
+    settings = CausalLMSettings(name="causal_lm", chat=True)
     return Rows(settings, schema.Columns(messages=column), tokenizer)
 
 
@@ -419,7 +421,7 @@ def test_only_the_special_tokens_of_a_chat_template_are_special(llama):
         ("Paris <s> it</s>", True),
     ]
     parsed = Rows(
-        schema.CausalLM(name="causal_lm", chat=True), schema.Columns(), llama, "parsed"
+        CausalLMSettings(name="causal_lm", chat=True), schema.Columns(), llama, "parsed"
     ).row({"messages": turns})
     assert (parsed[0].count(end), parsed[0].count(llama.bos_token_id)) == (3, 2)
 
@@ -442,9 +444,9 @@ def test_a_conversation_without_an_answer_is_refused(llama, messages):
 
 def task(tokenizer: Any, length: int, **settings: Any) -> CausalLM:
     templates = {} if settings.get("chat") else {"prompt": "{q}\n", "completion": "{a}"}
-    recipe = schema.Recipe(
+    recipe = Recipe(
         model=schema.Model(name_or_path="llama"),
-        task=schema.CausalLM(name="causal_lm", **templates, **settings),
+        task=CausalLMSettings(name="causal_lm", **templates, **settings),
         data=schema.Data(source=schema.Source(builtin="instructions")),
         batch=schema.Batch(max_seq_length=length),
     )

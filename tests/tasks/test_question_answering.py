@@ -11,18 +11,20 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForQuestionAnswering
 
+import trainer
 from trainer.assembly.inputs import build_inputs
-from trainer.cli import commands
 from trainer.data.builtin import BUILTIN
-from trainer.data.encoded import PreparedSplit, Summary, prepare
+from trainer.data.encoded import PreparedSplit, Summary, encode_once
 from trainer.metrics.answers import AT_THRESHOLD, answer_metrics
 from trainer.models.span_head import ensure_span_head
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.recipe import schema
-from trainer.recipe.reading import parse_recipe
-from trainer.tasks.base import Batch, Record
+from trainer.tasks.base import Record
+from trainer.tasks.batch import Batch
+from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
 from trainer.tasks.question_answering.spans import best_spans, merge, null_probability
 from trainer.tasks.question_answering.task import QuestionAnswering
+from trainer.tasks.recipe import parse_recipe
 
 ROWS = BUILTIN["passages"](60, 1)["train"]
 Outputs = tuple[Tensor, Tensor]
@@ -40,7 +42,7 @@ def task(
     types = [] if request.param else ["token_type_ids"]
     tokenizer.model_input_names = ["input_ids", *types, "attention_mask"]
     return QuestionAnswering(
-        schema.QuestionAnswering(name="question_answering", stride=16),
+        QuestionAnsweringSettings(name="question_answering", stride=16),
         columns=schema.Columns(),
         tokenizer=tokenizer,
         max_seq_length=96,
@@ -54,7 +56,7 @@ def split(task: QuestionAnswering, tmp_path_factory: pytest.TempPathFactory) -> 
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("TRAINER_CACHE", str(tmp_path_factory.mktemp("cache")))
         rows = Dataset.from_list(ROWS)
-        made = prepare("split", lambda counted: task.encode(rows, counted), Summary())
+        made = encode_once("split", lambda counted: task.encode(rows, counted), Summary())
     return PreparedSplit(made.columns, made.summary, rows)
 
 
@@ -368,7 +370,7 @@ def test_a_model_that_had_three_classes_gets_a_span_head_of_two_outputs(reviews_
     assert model.qa_outputs.out_features == 2
 
 
-def test_a_whole_run(reviews_recipe, write_recipe, tmp_path, capsys):
+def test_a_whole_run(reviews_recipe, write_recipe, tmp_path):
     recipe = reviews_recipe
     recipe["model"]["architecture"]["max_position_embeddings"] = 96
     recipe |= {
@@ -378,7 +380,7 @@ def test_a_whole_run(reviews_recipe, write_recipe, tmp_path, capsys):
         "evaluation": {"every": "epoch"},
     }
     directory = tmp_path / "run"
-    assert commands.train(str(write_recipe(recipe)), (), directory, "auto") == 0
+    trainer.train(write_recipe(recipe), run_dir=directory, progress=None)
     results = json.loads((directory / "results.json").read_text())
     assert results["recipe"]["evaluation"]["metric"] == "best_f1"
     assert results["best"]["metrics"].keys() == {"validation", "test"}
@@ -406,8 +408,7 @@ def test_a_whole_run(reviews_recipe, write_recipe, tmp_path, capsys):
     assert all(0 <= one["no_answer_probability"] <= 1 for one in answers)
     # Of a step at which nothing was evaluated the threshold is no more that of the test answers.
     (directory / "metrics.jsonl").write_text("")
-    assert commands.evaluate(directory, "best", "test", as_json=True) == 0
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    found = trainer.evaluate(directory, split="test")
     for name in ("null_threshold", "null_threshold_from", "f1_at_threshold"):
         assert found[name] == test[name]
     made = AutoModelForQuestionAnswering.from_pretrained(directory / "model")

@@ -8,8 +8,8 @@ import pytest
 
 from trainer.assembly.inputs import Inputs, build_inputs
 from trainer.errors import DataError, TrainerError
-from trainer.recipe.reading import parse_recipe
 from trainer.recipe.schema import Recipe
+from trainer.tasks.recipe import parse_recipe
 
 BERT = {
     "model_type": "bert",

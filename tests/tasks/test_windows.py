@@ -24,8 +24,10 @@ from trainer.errors import ConfigError, DataError
 from trainer.models.tokenizers.special_tokens import TextTokenizer
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.recipe import schema
+from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
 from trainer.tasks.question_answering.task import QuestionAnswering
 from trainer.tasks.question_answering.windows import FEW, Frame, cut, sees_only_the_past, tokenize
+from trainer.tasks.recipe import Recipe
 
 CONTEXT = (
     "Zoë Ødegård met Łucja in the  Café «Ålesund» of 東京 at 12:30, \t where 1,234 people drank "
@@ -69,7 +71,7 @@ def task(
     tokenizer: Any, length: int = 64, *, is_decoder: bool = False, **settings: Any
 ) -> QuestionAnswering:
     return QuestionAnswering(
-        schema.QuestionAnswering(name="question_answering", **{"stride": 12, **settings}),
+        QuestionAnsweringSettings(name="question_answering", **{"stride": 12, **settings}),
         columns=schema.Columns(),
         tokenizer=tokenizer,
         max_seq_length=length,
@@ -312,9 +314,9 @@ def test_skipped_rows_keep_the_places_of_the_others(tokenizer):
 
 
 def test_texts_are_questions_and_each_context_once():
-    recipe = schema.Recipe(
+    recipe = Recipe(
         model=schema.Model(name_or_path="bert"),
-        task=schema.QuestionAnswering(name="question_answering"),
+        task=QuestionAnsweringSettings(name="question_answering"),
         data=schema.Data(source=schema.Source(builtin="passages")),
     )
     rows = [row(1), row(2, context="Other."), row(3)]
@@ -324,9 +326,9 @@ def test_texts_are_questions_and_each_context_once():
 
 
 def test_a_column_that_holds_no_texts_gives_none():
-    recipe = schema.Recipe(
+    recipe = Recipe(
         model=schema.Model(name_or_path="bert"),
-        task=schema.QuestionAnswering(name="question_answering"),
+        task=QuestionAnsweringSettings(name="question_answering"),
         data=schema.Data(source=schema.Source(builtin="passages")),
     )
     data = datasets.Dataset.from_list([{"question": "Who?", "context": {"body": "Zoë."}}])

@@ -11,13 +11,14 @@ import torch
 import transformers
 from pydantic import ValidationError
 
-from trainer.data.encoded import PreparedSplit, Summary, prepare
+from trainer.data.encoded import PreparedSplit, Summary, encode_once
 from trainer.errors import ConfigError
 from trainer.models.architecture import build_model_config
 from trainer.models.output_layer import install_output_layer
 from trainer.models.tokenizers.special_tokens import TextTokenizer
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.recipe import schema
+from trainer.tasks.classification.settings import ClassificationSettings, LabelWords
 from trainer.tasks.classification.task import Classification
 from trainer.tasks.generation.fitted_prompt import FittedPrompt
 from trainer.tasks.generation.zero_shot import (
@@ -25,7 +26,9 @@ from trainer.tasks.generation.zero_shot import (
     LabelLikelihood,
     mean_log_likelihoods,
 )
+from trainer.tasks.question_answering.settings import GeneratedAnswers, QuestionAnsweringSettings
 from trainer.tasks.question_answering.task import QuestionAnswering
+from trainer.tasks.recipe import Recipe
 
 NUM_POSITIONS = 48
 SIZES: dict[str, dict[str, Any]] = {
@@ -178,7 +181,7 @@ def test_means_are_those_of_all_logits_of_each_sequence_alone(asked):
 
 
 def recipe_of(task: Any, **columns: Any) -> schema.Recipe:
-    return schema.Recipe(
+    return Recipe(
         model=schema.Model(name_or_path="some-model"),
         task=task,
         data=schema.Data(
@@ -188,9 +191,9 @@ def recipe_of(task: Any, **columns: Any) -> schema.Recipe:
     )
 
 
-def labelled(answers: tuple[str, ...] = ANSWERS, prompt: str = PROMPT) -> schema.Classification:
-    words = schema.LabelWords(prompt=prompt, answers=answers)
-    return schema.Classification(name="classification", zero_shot=words)
+def labelled(answers: tuple[str, ...] = ANSWERS, prompt: str = PROMPT) -> ClassificationSettings:
+    words = LabelWords(prompt=prompt, answers=answers)
+    return ClassificationSettings(name="classification", zero_shot=words)
 
 
 def classification(made: tuple[Any, Any, Any], settings: Any, **columns: Any) -> Classification:
@@ -201,7 +204,7 @@ def classification(made: tuple[Any, Any, Any], settings: Any, **columns: Any) ->
 def prepared(task: Any, rows: datasets.Dataset, cache: Path) -> PreparedSplit:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("TRAINER_CACHE", str(cache))
-        made = prepare("split", lambda counted: task.encode(rows, counted), Summary("skip"))
+        made = encode_once("split", lambda counted: task.encode(rows, counted), Summary("skip"))
     return PreparedSplit(made.columns, made.summary, rows)
 
 
@@ -265,8 +268,8 @@ ROWS = [
 
 
 def question_answering(made: tuple[Any, Any, Any], **settings: Any) -> QuestionAnswering:
-    asking = schema.GeneratedAnswers(prompt="{context}\nQuestion: {question}\nAnswer:", **settings)
-    task = schema.QuestionAnswering(name="question_answering", stride=2, zero_shot=asking)
+    asking = GeneratedAnswers(prompt="{context}\nQuestion: {question}\nAnswer:", **settings)
+    task = QuestionAnsweringSettings(name="question_answering", stride=2, zero_shot=asking)
     recipe = recipe_of(task).model_copy(update={"batch": schema.Batch(max_seq_length=40)})
     return QuestionAnswering.build(recipe, datasets.Dataset.from_list(ROWS), made[0], made[1])
 
@@ -380,16 +383,16 @@ def test_random_weights_are_not_asked(llama):
 )
 def test_label_words_that_cannot_be_right(values, part):
     with pytest.raises(ValidationError) as error:
-        schema.LabelWords.model_validate({"prompt": PROMPT, "answers": ANSWERS} | values)
+        LabelWords.model_validate({"prompt": PROMPT, "answers": ANSWERS} | values)
     assert part in str(error.value)
 
 
 def test_answers_are_as_many_as_labels():
-    words = schema.LabelWords(prompt=PROMPT, answers=ANSWERS)
+    words = LabelWords(prompt=PROMPT, answers=ANSWERS)
     with pytest.raises(ValidationError, match="2 answers for 3 labels"):
-        schema.Classification(name="classification", labels=("a", "b", "c"), zero_shot=words)
+        ClassificationSettings(name="classification", labels=("a", "b", "c"), zero_shot=words)
 
 
 def test_questions_have_their_own_fields():
     with pytest.raises(ValidationError, match=r"write \{context\} or \{question\}"):
-        schema.GeneratedAnswers(prompt="{text}")
+        GeneratedAnswers(prompt="{text}")

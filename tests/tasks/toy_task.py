@@ -1,7 +1,11 @@
-"""A task of a test's own, in one file: how many tokens a text has, by regression."""
+"""An outside package's task, in one file: how many tokens a text has, by regression.
+
+`installed` makes it known as pip does: by an entry point in the metadata of a distribution.
+"""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -9,16 +13,63 @@ from task_cases import BERT, Case
 from torch import Tensor, nn
 
 from trainer.data.encoded import Columns, PreparedSplit, Summary
+from trainer.data.rows import numbered
+from trainer.errors import ConfigError
 from trainer.recipe import schema
-from trainer.tasks import TASKS
-from trainer.tasks.base import Batch, LossTerm, Record, Task, attention_mask, numbered, pad
+from trainer.recipe.section import PositiveInt
+from trainer.tasks.base import LossTerm, Record, Task
+from trainer.tasks.batch import Batch, attention_mask, pad
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
+def installed(site_packages: Path, *entries: str) -> None:
+    """Writes the metadata of a distribution with the entry point of this task, or with others."""
+    metadata = site_packages / "toy_tasks-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-tasks\nVersion: 1.0\n")
+    lines = ["[trainer.tasks]", *(entries or ("length = toy_task:Length",))]
+    (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
+
+
+class LengthColumns(schema.Columns):
+    counted: str = "text"
+    """The text whose tokens are counted."""
+
+
+class LengthSettings(schema.TaskSettings):
+    """The length of a text."""
+
+    roles: ClassVar[tuple[str, ...]] = ("text", "counted")
+    columns: ClassVar[type[schema.Columns]] = LengthColumns
+    deciding_metric: ClassVar[str] = "mean_error"
+    errors: ClassVar[tuple[str, ...]] = ("mean_error",)
+
+    unit: PositiveInt = 100
+    """Tokens of a length of 1."""
+
+    def contradictions(self, recipe: schema.Recipe) -> list[ConfigError]:
+        longest = recipe.batch.max_seq_length
+        if self.unit <= 10 * longest:
+            return []
+        return [
+            ConfigError(
+                f"task.unit: {self.unit} is more than ten times batch.max_seq_length={longest}",
+                key="task.unit",
+                value=self.unit,
+                hint="use 100",
+            )
+        ]
+
+    def miniature(self, columns: schema.Columns) -> schema.Miniature:
+        return schema.Miniature({"name": self.name, "unit": 10}, "reviews", {"counted": "label"})
+
+
 class Length(Task):
-    """Squared error of the length of a text, in hundreds of tokens."""
+    """Squared error of the length of a text, in units of tokens."""
+
+    Settings = LengthSettings
 
     auto_model = "AutoModelForSequenceClassification"
     loss_terms = (LossTerm("squared_error"),)
@@ -26,13 +77,14 @@ class Length(Task):
     metrics_offered = ("loss", "mean_error")
     scales: dict[str, str] = {}  # noqa: RUF012
 
-    def __init__(self, tokenizer: Any, max_seq_length: int) -> None:
+    def __init__(self, recipe: schema.Recipe, tokenizer: Any) -> None:
+        settings, columns = recipe.task, recipe.data.columns
+        assert isinstance(settings, LengthSettings)
+        assert isinstance(columns, LengthColumns)
+        self.unit = settings.unit
+        self.counted = columns.counted
         self.tokenizer = tokenizer
-        self.max_seq_length = max_seq_length
-
-    @classmethod
-    def columns(cls, recipe: schema.Recipe) -> dict[str, schema.Column | None]:
-        return {"data.columns.text": recipe.data.columns.text}
+        self.max_seq_length = recipe.batch.max_seq_length
 
     @classmethod
     def texts(cls, recipe: schema.Recipe, rows: "Dataset") -> Iterator[str]:
@@ -42,7 +94,7 @@ class Length(Task):
     def build(
         cls, recipe: schema.Recipe, train: "Dataset", tokenizer: Any, model_config: Any
     ) -> Self:
-        return cls(tokenizer, recipe.batch.max_seq_length)
+        return cls(recipe, tokenizer)
 
     def config_values(self) -> dict[str, Any]:
         return {"num_labels": 1, "problem_type": "regression"}
@@ -51,18 +103,24 @@ class Length(Task):
         return {"task": "length", "length": self.max_seq_length}
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
-        for _, chunk in numbered(rows, ["text"]):
-            ids = self.tokenizer(chunk["text"], truncation=True, max_length=self.max_seq_length)
-            yield {"input_ids": ids["input_ids"]}
+        for _, chunk in numbered(rows, ["text", self.counted]):
+            read = self.tokenizer(chunk["text"], truncation=True, max_length=self.max_seq_length)
+            counted = self.tokenizer(chunk[self.counted])
+            lengths = [len(ids) for ids in counted["input_ids"]]
+            yield {"input_ids": read["input_ids"], "target": lengths}
 
     def collate(self, split: PreparedSplit, ids: np.ndarray, epoch: int) -> Batch:
         inputs = {"input_ids": pad(split.ragged("input_ids"), ids, self.tokenizer.pad_token_id)}
-        lengths = split.lengths[ids]
+        targets = split.array("target")[ids] / self.unit
         return Batch(
-            inputs={**inputs, **attention_mask(lengths)},
-            targets={"labels": torch.from_numpy(lengths / 100).float()},
+            inputs={**inputs, **attention_mask(split.lengths[ids])},
+            targets={"labels": torch.from_numpy(targets).float()},
             counts=torch.tensor([len(ids)], dtype=torch.float64),
         )
+
+    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
+        error = metrics.get("mean_error", 0.0)
+        return [f"mean_error {error:.2f} is more than one unit"] if error > 1 else []
 
     def loss_sums(
         self, model: nn.Module, inputs: dict[str, Tensor], targets: dict[str, Tensor]
@@ -92,5 +150,3 @@ LENGTH = Case(
     perfect=lambda _, targets: targets["labels"],
     score=("mean_error", 0.0),
 )
-
-TASKS["length"] = Length

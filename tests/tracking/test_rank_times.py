@@ -50,7 +50,7 @@ def test_the_sentence_names_rank_host_factor_and_tokens():
     sentence = summary(1.0, 1.0, 2.1).sentence("node7")
     assert sentence.startswith(
         "rank 2 (node7) computes 2.1 times as long as the median rank, "
-        "on 102 tokens where ranks have 100 to 102; "
+        "on 102 tokens; ranks have 100 to 102. "
     )
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate import Accelerator
 
+from trainer.assembly.columns_read import digest_of_rows
 from trainer.assembly.engine import start_engine
-from trainer.assembly.inputs import build_inputs, digest_of_rows
+from trainer.assembly.inputs import build_inputs
 from trainer.assembly.memory_advice import recipe_memory
 from trainer.assembly.model import build_model
 from trainer.checkpoints.provenance import made_with
@@ -25,7 +26,7 @@ from trainer.models.load import QUANTISED
 from trainer.models.positions import num_positions
 from trainer.order import DataOrder
 from trainer.process.stop_request import StopRequest
-from trainer.recipe.schema import Recipe
+from trainer.recipe.schema import AdapterTuning, Recipe
 from trainer.run import Run
 from trainer.schedule import total_steps
 from trainer.tracking.progress import Progress
@@ -47,7 +48,7 @@ def build_run(
 ) -> Run:
     """Returns the run of a recipe in a directory, at step 0, with the same weights on every rank.
 
-    `progress` is called with what it has to report; `other_rows` are splits beside the recipe's.
+    `progress` is called with what the run reports; `other_rows` are splits beside the recipe's.
     Raises ConfigError and DataError for anything in recipe and data that does not go together, and
     LaunchError for an engine that cannot train it.
     """
@@ -152,12 +153,13 @@ def resolve_launch(recipe: Recipe, topology: Topology) -> Launch:
         batch.global_batch_size, batch.micro_batch_size, topology.dp_size
     )
     precision = resolve_precision(recipe.precision)
-    if tuning.mode in QUANTISED and tuning.bias != "none" and precision != "fp32":
+    bias = tuning.bias if isinstance(tuning, AdapterTuning) else "none"
+    if tuning.mode in QUANTISED and bias != "none" and precision != "fp32":
         raise ConfigError(
-            f"tuning.bias: {tuning.bias} with {tuning.mode}: in {precision} bitsandbytes rounds "
-            f"trained biases",
+            f"tuning.bias: {bias} with {tuning.mode}: in {precision} bitsandbytes rounds trained "
+            f"biases",
             key="tuning.bias",
-            value=tuning.bias,
+            value=bias,
             hint="use none, or precision: fp32",
         )
     return Launch(precision=precision, micro_batch_size=micro_batch_size)

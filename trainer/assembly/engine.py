@@ -19,7 +19,7 @@ from trainer.engines.zero3_start import materialize, shard_from_main, starts_sha
 from trainer.errors import LaunchError
 from trainer.models.export import dense_weight, packed_layer
 from trainer.models.parameters import trainable_parameters
-from trainer.models.speedups.row_gradients import use_row_gradients
+from trainer.models.speedups.speed_up import speed_up
 from trainer.optim import build_optimizer
 from trainer.recipe.schema import Recipe
 from trainer.tasks.base import Objective, Task
@@ -62,6 +62,15 @@ def start_engine(
         materialize(accelerator, objective, COMPUTE_DTYPES[precision])
     # The optimizer before sharding: its groups go by shape, and a ZeRO-3 shard has lost its own.
     base_optimizer = build_optimizer(trainable_parameters(model), recipe.optimizer)
+    # Before an engine registers hooks on modules that this replaces.
+    speed_up(
+        model,
+        base_optimizer,
+        device=accelerator.device,
+        is_wrapped=accelerator.distributed_type != DistributedType.NO,
+        needs_only_logits=task.needs_only_logits,
+        tokens_per_step=tokens_per_step,
+    )
     # The main process's weights to all ranks before wrapping, which would otherwise take theirs.
     if sharded:
         shard_from_main(accelerator, objective)
@@ -81,9 +90,6 @@ def start_engine(
         precision=precision,
         made=base_optimizer,
     )
-    # Last, because sparse gradients are for a single process that no engine has wrapped.
-    if accelerator.device.type == "cpu" and accelerator.distributed_type == DistributedType.NO:
-        use_row_gradients(model, base_optimizer, tokens_per_step=tokens_per_step)
     # Names from the bare model: in checkpoints they carry no prefix of an engine or the objective.
     parameters = trainable_parameters(model)
     return Engine(objective=objective, optimizer=optimizer, parameters=parameters)

@@ -4,6 +4,7 @@ A recipe then names these files as it would name any others, so that ranks, a re
 command line read the same rows and weights, and other content is another recipe.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from trainer.data.sources import rows_digest
 from trainer.errors import ConfigError, DataError
 from trainer.files.cache import cache_folder, content_key
 from trainer.files.kept_folder import write_once
+from trainer.models.quiet import quiet_transformers
 from trainer.wording import excerpt
 
 if TYPE_CHECKING:
@@ -90,7 +92,7 @@ def keep_model(recipe: dict[str, Any], model: Any) -> dict[str, Any]:
             hint="name a tokenizer in the recipe",
         )
     folder = cache_folder() / "given" / f"model-{_weights_digest(model)}"
-    write_once(folder, lambda staging: model.save_pretrained(staging))
+    write_once(folder, lambda staging: _save(model, staging))
     for key in ("architecture", "revision"):
         section.pop(key, None)
     given = {"name_or_path": str(folder), "initialization": "pretrained", "tokenizer": tokenizer}
@@ -142,13 +144,21 @@ def _check_model(model: Any) -> None:
         )
 
 
+def _save(model: Any, folder: Path) -> None:
+    before = copy.deepcopy(model.config)
+    with quiet_transformers():
+        model.save_pretrained(folder)  # writes class and type into the model's own configuration
+    model.config = before
+
+
 def _weights_digest(model: Any) -> str:
-    """Returns a hash of the names, types and values of a model's weights, and of its numbers."""
+    """Returns a hash of a model's class, its numbers, and its weights by name and type."""
     import torch
 
     numbers = model.config.to_dict()
-    for key in ("_name_or_path", "transformers_version"):
+    for key in ("_name_or_path", "transformers_version", "architectures", "dtype"):
         numbers.pop(key, None)
+    numbers["class"] = type(model).__name__
     digest = hashlib.sha256(json.dumps(numbers, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
         value = tensor.detach().cpu().contiguous()

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import ConfigError
-from trainer.recipe.reading import parse_recipe
+from trainer.recipe.reading import RecipeT, validated
 from trainer.recipe.schema import Recipe
 
 NUM_ROWS, NUM_STEPS, MAX_SEQ_LENGTH, VOCABULARY = 48, 4, 96, 512
@@ -16,24 +16,31 @@ SIZES = {
     "intermediate_size": 128,
     "max_position_embeddings": 1024,
 }
-SENTENCES = {"source": "reviews", "columns": {}, "labels": ["negative", "positive"]}
-PAIRS = {
-    "source": "nli",
-    "columns": {"text": "premise", "text_pair": "hypothesis"},
-    "labels": ["entailment", "neutral", "contradiction"],
-}
 
 
-def smoke(recipe: Recipe) -> Recipe:
-    """Returns the recipe with a model of the same family, but tiny, built-in data and few steps.
+def smoke(recipe: RecipeT) -> RecipeT:
+    """Returns the recipe with a tiny model of the same family, built-in data and few steps.
 
-    What is loaded is made here and kept in the cache, random: nothing is learned that would mean
-    anything. Raises ConfigError where the family cannot be told, or for a task of one's own.
+    The weights that are loaded are random and made here, and are kept in the cache: nothing
+    meaningful is learned. Raises ConfigError for an unknown family, and for a task without a
+    miniature.
     """
+    small = recipe.task.miniature(recipe.data.columns)
+    if small is None:
+        raise ConfigError(
+            f"--smoke has no data for the task {recipe.task.name}",
+            key="--smoke",
+            value=recipe.task.name,
+            hint="train it on rows of yours",
+        )
     values = recipe.model_dump(mode="json")
     values["model"] |= _model(recipe)
-    values["task"], data = _task_and_data(recipe)
-    values["data"] = {"max_rows": NUM_ROWS, **data}
+    values["task"] = small.settings
+    values["data"] = {
+        "max_rows": NUM_ROWS,
+        "source": {"builtin": small.builtin, "num_rows": NUM_ROWS},
+        "columns": small.columns,
+    }
     length = min(recipe.batch.max_seq_length, MAX_SEQ_LENGTH)
     values["batch"] = {"global_batch_size": 8, "max_seq_length": length}
     values["schedule"] = {"name": recipe.schedule.name, "steps": NUM_STEPS, "warmup_steps": 1}
@@ -42,39 +49,7 @@ def smoke(recipe: Recipe) -> Recipe:
         values["evaluation"]["metric"] += "_macro"
     values["checkpoint"] |= {"every_steps": NUM_STEPS // 2}
     values["tracking"] |= {"log_every_steps": 1}
-    return parse_recipe(values, "the miniature")
-
-
-def _task_and_data(recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any]]:
-    task = recipe.task.model_dump(mode="json")
-    match task["name"]:
-        case "classification":
-            kind = PAIRS if recipe.data.columns.text_pair else SENTENCES
-            task["labels"] = kind["labels"]
-            if isinstance(task["class_weights"], list):
-                task["class_weights"] = None
-            if task["zero_shot"]:
-                task["zero_shot"]["answers"] = [f" {label}" for label in kind["labels"]]
-            return task, _builtin(kind["source"], kind["columns"])
-        case "question_answering":
-            task |= {"stride": 16, "num_best": 5}
-            if task["zero_shot"]:
-                task["zero_shot"] |= {"num_examples": 4, "max_new_tokens": 4}
-            return task, _builtin("passages")
-        case "masked_lm":
-            return task, _builtin("documents")
-        case "causal_lm" if task["prompt"] is None and not task["chat"]:
-            return task, _builtin("documents")
-        case "causal_lm":
-            task |= {"chat": False, "prompt": "{instruction}\n{input}\n", "completion": "{output}"}
-            task["generation"] = {"num_examples": 4, "max_new_tokens": 4}
-            return task, _builtin("instructions")
-        case name:
-            raise ConfigError(f"--smoke has no data for the task {name}; train it on rows of yours")
-
-
-def _builtin(name: Any, columns: Any = None) -> dict[str, Any]:
-    return {"source": {"builtin": name, "num_rows": NUM_ROWS}, "columns": columns or {}}
+    return validated(type(recipe), values, "the miniature")
 
 
 def _model(recipe: Recipe) -> dict[str, Any]:

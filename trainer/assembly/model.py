@@ -1,4 +1,4 @@
-"""The model of a run: loaded, tuned and made faster, before any engine holds it."""
+"""The model of a run: loaded and tuned, before any engine holds it."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,6 @@ from trainer.engines.zero3_start import load_on_main, starts_sharded
 from trainer.errors import LaunchError
 from trainer.models.load import Base, LoadedModel, ModelSpec, load_model, load_shape
 from trainer.models.parameters import ParameterCounts, count_parameters, trainable_parameters
-from trainer.models.speedups.dropout import speed_up_dropout
-from trainer.models.speedups.first_token import compute_first_token_alone
 from trainer.models.tokenizers.own_tokens import new_tokens
 from trainer.models.tokenizers.tokenizer import num_rows, pads_with_a_word
 from trainer.models.tuning import apply_tuning
@@ -60,10 +58,6 @@ def build_model(
         new_tokens=added,
         revision=recipe.model.revision,
     )
-    if accelerator.device.type == "cpu":
-        speed_up_dropout(model)
-    if task.reads_logits_alone:
-        compute_first_token_alone(loaded.model)
     return BuiltModel(
         model=model,
         base=base,

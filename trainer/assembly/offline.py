@@ -1,4 +1,4 @@
-"""Fills the caches: all that a run would fetch or tokenise, so that it needs no network."""
+"""Offline: fills the caches with all that a run would fetch or tokenise."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from trainer.assembly.inputs import Inputs, build_inputs, check_mode
+from trainer.assembly.deciding_metric import check_mode
+from trainer.assembly.inputs import Inputs, build_inputs
 from trainer.assembly.memory_advice import recipe_memory
 from trainer.data.encoded import PreparedSplit
 from trainer.files.cache import cache_folder
@@ -16,10 +17,10 @@ from trainer.recipe.schema import Model, Recipe, TrainedTokenizer
 
 
 def prepare(recipe: Recipe) -> Iterator[str]:
-    """Fetches model, tokenizer and data of a recipe, tokenises all splits, and gives lines on it.
+    """Fetches model, tokenizer and data of a recipe and tokenises all splits; yields lines on it.
 
-    Neither a device nor a weight in memory is needed. Raises ConfigError and DataError as the run
-    would that reads the caches.
+    It needs no device and holds no weights in memory. Afterwards the run needs no network. Raises
+    ConfigError and DataError as that run would.
     """
     check_mode(recipe)
     with recipe_memory(recipe, "data", "preparing the data"):
@@ -35,8 +36,11 @@ def prepare(recipe: Recipe) -> Iterator[str]:
 
 
 def fetch_weights(recipe: Recipe, inputs: Inputs) -> list[str]:
-    """Fetches the files of each model that the run will load, compares their names and shapes with
-    it, and returns notes on them."""
+    """Fetches the files of each model that the run will load, and returns notes on them.
+
+    Names and shapes of the weights are compared with the model; raises ConfigError if they do not
+    fit.
+    """
     notes: list[str] = []
     kinds = [inputs.task.auto_model]
     if inputs.task.zero_shot is not None:
@@ -47,7 +51,7 @@ def fetch_weights(recipe: Recipe, inputs: Inputs) -> list[str]:
             inputs.model_config,
             auto_model=kind,
             tokenizer_size=num_rows(inputs.tokenizer),
-            mode="full",  # 4-bit and 8-bit weights are made of the same files
+            mode="full",  # quantised weights are made from the same files
             frozen_dtype=torch.float32,
             seed=recipe.seed,
         )
@@ -72,22 +76,22 @@ def _split(split: PreparedSplit) -> str:
 
 def _model(model: Model) -> str:
     if model.architecture is not None:
-        return "random, of the numbers in the recipe; nothing to fetch"
+        return "random, from the numbers in the recipe; nothing to fetch"
     name = str(model.name_or_path)
     if Path(name).is_dir():
         return f"the folder {name}; nothing to fetch"
-    found = _cached(name, model.revision)
-    size = sum(file.stat().st_size for file in found)
+    files = _cached(name, model.revision)
+    size = sum(file.stat().st_size for file in files)
     weights = ", without weights, which are random" * (model.initialization == "random")
-    return f"{name}, {size:,} bytes in {len(found)} files{weights}"
+    return f"{name}, {size:,} bytes in {len(files)} files{weights}"
 
 
 def _cached(name: str, revision: str | None) -> list[Path]:
     """Returns the files of a hub model that are in the cache."""
     from huggingface_hub import try_to_load_from_cache
 
-    for known in ("config.json", "tokenizer_config.json"):
-        file: Any = try_to_load_from_cache(name, known, revision=revision)
+    for file_name in ("config.json", "tokenizer_config.json"):
+        file: Any = try_to_load_from_cache(name, file_name, revision=revision)
         if isinstance(file, str):
             return [path for path in Path(file).parent.rglob("*") if path.is_file()]
     return []
@@ -98,7 +102,7 @@ def _caches() -> list[str]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return [
-        f"{HF_HUB_CACHE} (what the hub gave; HF_HOME moves it)",
-        f"{HF_DATASETS_CACHE} (rows of the hub; HF_HOME moves it)",
-        f"{cache_folder()} (rows of files, tokenizers and tokenised rows; TRAINER_CACHE moves it)",
+        f"{HF_HUB_CACHE} (files from the hub; HF_HOME moves it)",
+        f"{HF_DATASETS_CACHE} (rows from the hub; HF_HOME moves it)",
+        f"{cache_folder()} (rows from files, tokenizers, tokenised rows; TRAINER_CACHE moves it)",
     ]

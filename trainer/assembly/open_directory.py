@@ -9,7 +9,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from trainer.assembly.inputs import check_mode
+from trainer.assembly.deciding_metric import check_mode
 from trainer.checkpoints.store import CheckpointStore
 from trainer.distributed.collectives import on_main
 from trainer.errors import CheckpointError, RunDirectoryError
@@ -153,6 +153,6 @@ def _opened(recipe: Recipe, directory: Path) -> Opened:
     return Opened(
         recipe=continued(directory, recipe),
         changes=changes,
-        earlier=read_recipe(directory),
+        earlier=read_recipe(directory, type(recipe)),
         longer=any(change.startswith((*LENGTH, PATIENCE)) for change in changes),
     )

@@ -8,7 +8,6 @@ from trainer.checkpoints.disk_space import bytes_in
 from trainer.checkpoints.record import read_manifest, read_record
 from trainer.checkpoints.store import CheckpointStore
 from trainer.errors import CheckpointError
-from trainer.process.run_directory import read_recipe
 from trainer.tracking.metric_lines import metrics_at, read_lines
 from trainer.wording import listed
 
@@ -32,11 +31,7 @@ class Listed:
 
 
 def list_checkpoints(directory: Path) -> list[Listed]:
-    """Returns the checkpoints of a run, oldest first, and then what is staged or damaged.
-
-    Raises RunDirectoryError if the directory holds no run.
-    """
-    read_recipe(directory)
+    """Returns the checkpoints of a run, oldest first, and then what is staged or damaged."""
     store = CheckpointStore(directory / "checkpoints")
     lines, best = read_lines(directory / "metrics.jsonl"), _best_step(store)
     checkpoints = [

@@ -8,7 +8,7 @@ from trainer.data.encoded import PreparedSplit
 from trainer.errors import CheckpointError
 from trainer.process.continuation import LENGTH, PATIENCE
 from trainer.process.run_directory import MAY_DIFFER
-from trainer.recipe.reading import flatten
+from trainer.recipe.keys import flatten
 from trainer.recipe.schema import Recipe
 from trainer.wording import excerpt
 

@@ -3,7 +3,10 @@
 A command returns an exit code or raises; only this file prints errors and ends the process.
 """
 
+import logging
 import traceback
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import click
@@ -25,6 +28,27 @@ from trainer.process import outlets, signals
 from trainer.process.exit import end
 
 
+class _Messages(logging.Handler):
+    """Prints what the library logs, in the form of an error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"trainer: {record.getMessage()}", err=True)
+
+
+@contextmanager
+def _printed_log() -> Generator[None]:
+    """Context manager: what the library logs inside is printed to stderr, and nowhere else."""
+    log, handler = logging.getLogger("trainer"), _Messages()
+    propagates = log.propagate
+    log.addHandler(handler)
+    log.propagate = False  # a library may have given the root logger a handler
+    try:
+        yield
+    finally:
+        log.propagate = propagates
+        log.removeHandler(handler)
+
+
 class Commands(click.Group):
     """A group that ends the process with the exit code of the command it ran.
 
@@ -33,7 +57,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> NoReturn:
         try:
-            code: int = super().invoke(ctx) or DONE
+            with _printed_log():
+                code: int = super().invoke(ctx) or DONE
             _check_output(ctx)
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
@@ -88,6 +113,6 @@ def _check_output(ctx: click.Context) -> None:
 
 
 def _end(code: int) -> NoReturn:
-    """Ends the process with `code`, which signals no longer change."""
+    """Ends the process; signals do not change `code` any more."""
     signals.begin_shutdown()
     end(code)

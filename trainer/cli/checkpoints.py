@@ -28,13 +28,14 @@ def list_(run_dir: Path, as_json: bool) -> int:
     from trainer.checkpoints.listing import list_checkpoints
     from trainer.process.run_directory import read_recipe
     from trainer.report.document import table
+    from trainer.tasks.recipe import Recipe
     from trainer.wording import format_bytes
 
+    metric = read_recipe(run_dir, Recipe).evaluation.metric
     checkpoints = list_checkpoints(run_dir)
     if as_json:
         print(json.dumps([asdict(one) for one in checkpoints], ensure_ascii=False))
         return DONE
-    metric = read_recipe(run_dir).evaluation.metric
     rows = [
         [
             one.name + " (best)" * one.best,
@@ -81,9 +82,10 @@ def prune(run_dir: Path, keep_last: int | None) -> int:
     from trainer.checkpoints.record import read_record
     from trainer.files.plain import remove
     from trainer.process.run_directory import claim, read_recipe
+    from trainer.tasks.recipe import Recipe
     from trainer.wording import format_bytes
 
-    store, settings = _store(run_dir), read_recipe(run_dir).checkpoint
+    store, settings = _store(run_dir), read_recipe(run_dir, Recipe).checkpoint
     if keep_last is not None:
         settings = settings.model_copy(update={"keep_last": keep_last})
     with claim(run_dir):
@@ -112,6 +114,7 @@ def _store(run_dir: Path) -> "CheckpointStore":
     """Returns the checkpoints of a run; raises RunDirectoryError if the directory holds none."""
     from trainer.checkpoints.store import CheckpointStore
     from trainer.process.run_directory import read_recipe
+    from trainer.tasks.recipe import Recipe
 
-    read_recipe(run_dir)
+    read_recipe(run_dir, Recipe)
     return CheckpointStore(run_dir / "checkpoints")

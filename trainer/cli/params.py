@@ -18,14 +18,14 @@ def command(recipe: str, overrides: tuple[str, ...], full: bool, as_json: bool) 
     """Count the parameters of RECIPE's model by module, without its weights."""
     from trainer.distributed.environment_variables import check_variables
     from trainer.process.environment import quieted_libraries
-    from trainer.recipe.reading import load_recipe
+    from trainer.tasks.recipe import load_recipe
 
     check_variables()
     resolved = load_recipe(recipe, overrides)
-    click.get_current_context().with_resource(quieted_libraries())
-    from trainer.planning.parameters import as_json as values
-    from trainer.planning.parameters import as_text, count
+    with quieted_libraries():
+        from trainer.planning.parameters import as_json as values
+        from trainer.planning.parameters import as_text, count
 
-    counts = count(resolved)
+        counts = count(resolved)
     print(json.dumps(values(counts, full=full)) if as_json else as_text(counts, full=full))
     return DONE

@@ -16,15 +16,15 @@ def command(recipe: str, overrides: tuple[str, ...]) -> int:
     """Fetch model, tokenizer and data of RECIPE, and tokenise, so that train needs no network."""
     from trainer.distributed.environment_variables import check_variables
     from trainer.process.environment import quieted_libraries
-    from trainer.recipe.reading import load_recipe
+    from trainer.tasks.recipe import load_recipe
 
     check_variables()
     resolved = load_recipe(recipe, overrides)
-    click.get_current_context().with_resource(quieted_libraries())
-    from trainer.assembly.offline import prepare
+    with quieted_libraries():
+        from trainer.assembly.offline import prepare
 
-    for line in prepare(resolved):
-        print(line, flush=True)
+        for line in prepare(resolved):
+            print(line, flush=True)
     settings = [part for override in overrides for part in ("--set", override)]
     print("offline     HF_HUB_OFFLINE=1", shlex.join(["trainer", "train", recipe, *settings]))
     return DONE

@@ -130,8 +130,7 @@ def _check(
 ) -> None:
     """Raises ConfigError with every problem of the cells."""
     from trainer.process.run_directory import check_recipe
-    from trainer.recipe.reading import load_recipe
-    from trainer.recipe.schema import Recipe
+    from trainer.tasks.recipe import Recipe, load_recipe
 
     recipes: dict[str, Recipe] = {}
     problems: list[str] = []

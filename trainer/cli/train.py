@@ -61,12 +61,11 @@ def train(
     from trainer.process.environment import quieted_libraries
     from trainer.process.status import Status
     from trainer.process.stop_request import StopRequest, end_of_time, listen
-    from trainer.recipe.reading import load_recipe
+    from trainer.tasks.recipe import load_recipe
     from trainer.tracking.progress import TerminalProgress
 
     directory = directory.absolute()
-    with ExitStack() as stack:
-        stack.enter_context(quieted_libraries())
+    with quieted_libraries(), ExitStack() as stack:
         stop = StopRequest()
         status = Status(directory, stop)
         stack.enter_context(listen(stop, status.give_up))

@@ -1,4 +1,4 @@
-"""Tokenised splits: written once under a hash of their content, read memory-mapped."""
+"""Tokenised splits: written once under a hash of their content and read memory-mapped."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -12,41 +12,40 @@ import numpy as np
 
 from trainer.errors import DataError
 from trainer.files.cache import cache_folder, content_key
-from trainer.files.kept_folder import checksums
-from trainer.files.kept_folder import write_once as write_once
+from trainer.files.kept_folder import checksums, write_once
 from trainer.files.plain import read_json
 from trainer.wording import excerpt
 
 Columns = Mapping[str, list[Any]]
-"""A number, or a list of whole numbers, for each of some examples."""
+"""Name of a column to one entry per example: a scalar or a list of ints."""
 
 
 @dataclass
 class Summary:
-    """What a task counts while it encodes a split."""
+    """Counts that a task keeps while it encodes a split."""
 
     on_bad_example: Literal["error", "skip"] = field(default="error", repr=False)
     num_truncated: int = 0
     longest: int = 0
-    """Tokens of the longest example before it was cut."""
+    """Tokens of the longest example before truncation."""
     num_skipped: int = 0
     first_skipped: str = ""
     remarks: dict[str, list[Any]] = field(default_factory=dict)
-    """What is true of some rows, by a name of it: how many they are, and a sentence's end."""
+    """Properties of some rows: name to [number of rows, end of a sentence about them]."""
 
     def remark(self, name: str, what: str) -> None:
-        """Counts a row of which `what` is true; of several the first is kept."""
+        """Counts a row of which `what` is true; keeps the first `what` of each name."""
         self.remarks.setdefault(name, [0, what])[0] += 1
 
     def reject(self, sentence: str) -> None:
-        """Raises DataError with the sentence, or counts an example that is to be skipped."""
+        """Raises DataError with the sentence or, with `on_bad_example` skip, counts the example."""
         if self.on_bad_example == "error":
             raise DataError(sentence)
         self.num_skipped += 1
         self.first_skipped = self.first_skipped or sentence
 
     def measure(self, length: int, max_length: int) -> None:
-        """Counts an example of `length` tokens before it is cut to `max_length`."""
+        """Counts an example of `length` tokens that is truncated to `max_length`."""
         self.longest = max(self.longest, length)
         self.num_truncated += length > max_length
 
@@ -64,18 +63,18 @@ class Ragged:
 
 @dataclass(frozen=True)
 class PreparedSplit:
-    """Columns of one tokenised split: arrays, or Ragged where entries differ in length."""
+    """A tokenised split; columns are arrays, or Ragged if their entries differ in length."""
 
     columns: Mapping[str, np.ndarray | Ragged]
     summary: Summary
     rows: Any = None
-    """The rows it was made from, for what is read as text."""
+    """The rows it was encoded from, for what needs their text."""
     digests: Mapping[str, str] = field(default_factory=dict[str, str])
     """Hashes of its `rows` and of their `tokens`."""
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Tokens of each example."""
+        """Number of tokens of each example, [examples]."""
         return np.diff(self.ragged("input_ids").offsets)
 
     def __len__(self) -> int:
@@ -92,13 +91,13 @@ class PreparedSplit:
         return column
 
 
-def prepare(
+def encode_once(
     key: str, encode: Callable[[Summary], Iterable[Columns]], summary: Summary | None = None
 ) -> PreparedSplit:
-    """Returns the split kept under `key`, made by `encode` where it is not there yet.
+    """Returns the split cached under `key`, calling `encode` if it is missing.
 
-    `encode` gives columns for some examples at a time, so that no split has to fit into memory.
-    Raises DataError where it gives no example.
+    `encode` yields columns for some examples at a time, so that a split need not fit into memory.
+    Raises DataError if it yields no example.
     """
     counted = summary or Summary()
 
@@ -109,7 +108,7 @@ def prepare(
 
 
 def _write(folder: Path, chunks: Iterable[Columns], summary: Summary) -> None:
-    """Writes columns one after the other as plain numbers: values, and where each entry ends."""
+    """Writes each column as raw numbers: one file of values, one of the end of each entry."""
     kinds: dict[str, str] = {}
     with ExitStack() as stack:
         files: dict[str, tuple[BinaryIO, BinaryIO]] = {}
@@ -133,13 +132,13 @@ def _write(folder: Path, chunks: Iterable[Columns], summary: Summary) -> None:
                 values.write(array.tobytes())
                 kinds[name] = f"{'ragged ' * isinstance(entries[0], list)}{array.dtype}"
     if not kinds:
-        raise DataError(f"no example is left; {summary.first_skipped or 'it has no rows'}")
+        raise DataError("no example is left", hint=summary.first_skipped or "it has no rows")
     facts = {"columns": kinds, "summary": asdict(summary)}
     (folder / "prepared.json").write_text(json.dumps(facts))
 
 
 def _open(folder: Path) -> PreparedSplit:
-    """Raises DataError if files that agree with their manifest do not agree with each other."""
+    """Opens a cached split; raises DataError if its files contradict each other."""
     try:
         facts = read_json(folder / "prepared.json")
         columns = {name: _column(folder, name, kind) for name, kind in facts["columns"].items()}
@@ -151,8 +150,9 @@ def _open(folder: Path) -> PreparedSplit:
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(
-            f"the prepared data in {folder} cannot be used ({excerpt(error)}); remove that folder, "
-            f"and it is made anew"
+            f"the prepared data in {folder} cannot be used ({excerpt(error)})",
+            key=str(folder),
+            hint="remove that folder to write it again",
         ) from error
 
 

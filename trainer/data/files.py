@@ -1,4 +1,4 @@
-"""Rows from local files and folders of one kind, plain or with .gz."""
+"""Rows from local files and folders of one kind, plain or gzipped."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -36,52 +36,47 @@ READERS = {
 def read_files(
     split: str, paths: str | Sequence[str], csv: Csv | None = None
 ) -> "tuple[Dataset, list[str]]":
-    """Returns the rows of a split from its files, one below the other, those of folders by name;
-    and notes on them.
+    """Returns the rows of a split from its files, concatenated, and notes on them.
 
-    Raises DataError that names the file, and where it can the line, that cannot be used.
+    The files of a folder are read in the order of their names. Raises DataError, with the key of
+    the split, that names the unusable file and, if possible, the line.
     """
+    key = f"data.source.files.{excerpt(split, 40)}"
     try:
-        notes: list[str] = []
-        files = [
-            file
-            for path in ([paths] if isinstance(paths, str) else paths)
-            for file in _files_under(Path(path), notes)
-        ]
-        kinds = sorted({kind_of(file) for file in files})
-        if len(kinds) > 1:
-            raise DataError(f"files of several kinds: {', '.join(kinds)}")
-        rows, more = _rows(files, kinds[0], csv)
-        if len(rows) == 0:
-            raise DataError(f"no rows in {_names(files)}")
+        return _read(split_paths=[paths] if isinstance(paths, str) else paths, csv=csv)
     except DataError as error:
-        raise DataError(f"data.source.files.{excerpt(split, 40)}: {error}") from error
-    return rows, [*notes, *more]
+        raise error.under(key) from error
 
 
 def read_arrow(files: list[Path]) -> "Dataset":
-    """Returns the rows of .arrow files, of the stream or the file format."""
+    """Returns the rows of .arrow files, in the stream or the file format."""
     return _rows(files, ".arrow", None)[0]
 
 
 def kind_of(path: Path) -> str:
-    """Returns the ending that says how a file is read."""
+    """Returns the suffix that decides how a file is read, ignoring .gz."""
     return (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
 
 
-def _rows(files: list[Path], kind: str, csv: Csv | None) -> "tuple[Dataset, list[str]]":
-    import pyarrow as pa
+def _read(split_paths: Sequence[str], csv: Csv | None) -> "tuple[Dataset, list[str]]":
+    notes: list[str] = []
+    files = [file for path in split_paths for file in _files_under(Path(path), notes)]
+    kinds = sorted({kind_of(file) for file in files})
+    if len(kinds) > 1:
+        raise DataError(
+            f"files of several kinds: {', '.join(kinds)}",
+            value=kinds,
+            hint="give files of one kind",
+        )
+    rows, more = _rows(files, kinds[0], csv)
+    if len(rows) == 0:
+        raise _no_rows(files)
+    return rows, [*notes, *more]
 
+
+def _rows(files: list[Path], kind: str, csv: Csv | None) -> "tuple[Dataset, list[str]]":
     if kind == ".json" and (squad := [file for file in files if is_squad_json(file)]):
-        if others := [file for file in files if file not in squad]:
-            raise DataError(
-                f"{_names(squad)} in the format of SQuAD, and {_names(others)} not; give files of "
-                f"one format"
-            )
-        try:
-            return read_squad_json(files), []
-        except (pa.ArrowInvalid, OverflowError) as error:
-            raise DataError(f"{_names(files)}: an answer_start is beyond 32 bits") from error
+        return _squad(files, squad), []
     if READERS[kind] == "csv":
         dialect = dialect_of(kind, csv)
         settings = {"kind": kind, **vars(dialect)}
@@ -93,17 +88,39 @@ def _rows(files: list[Path], kind: str, csv: Csv | None) -> "tuple[Dataset, list
     return kept_rows(files, {"kind": kind}, lambda scratch, _: _by_library(files, kind, scratch))
 
 
+def _squad(files: list[Path], squad: list[Path]) -> "Dataset":
+    """Returns the rows of files of which those in `squad` have SQuAD's format."""
+    import pyarrow as pa
+
+    if others := [file for file in files if file not in squad]:
+        raise DataError(
+            f"{_names(squad)} in the format of SQuAD, and {_names(others)} not",
+            value=_names(files),
+            hint="give files of one format",
+        )
+    try:
+        return read_squad_json(files)
+    except (pa.ArrowInvalid, OverflowError) as error:
+        raise DataError(
+            f"{_names(files)}: an answer_start is beyond 32 bits", key=_names(files)
+        ) from error
+
+
+def _no_rows(files: list[Path]) -> DataError:
+    return DataError(f"no rows in {_names(files)}", key=_names(files))
+
+
 def _json(files: list[Path], scratch: Path) -> "tuple[Features, Tables]":
     def rows() -> Iterator[dict[str, Any]]:
         return json_rows_of(files)
 
-    if sum(map(len, rows())) == 0:  # all are read: no library sees a file that is not sound
-        raise DataError(f"no rows in {_names(files)}")
+    if sum(map(len, rows())) == 0:  # reads every row: the library gets only valid files
+        raise _no_rows(files)
     try:
         read = rows_of_library("json", files, scratch, parse_agent_traces=False)
         if reads_the_same(read, rows):
             return read.features, tables_of(read)
-    except Exception as error:  # whatever it cannot read, the rows are known to be sound
+    except Exception as error:  # the rows are valid JSON: what the library refuses we can read
         if isinstance(error.__cause__ or error, OSError | MemoryError):
             raise error.__cause__ or error from None
     return own_tables(rows)
@@ -112,12 +129,13 @@ def _json(files: list[Path], scratch: Path) -> "tuple[Features, Tables]":
 def _by_library(files: list[Path], kind: str, scratch: Path) -> "tuple[Features, Tables]":
     try:
         read = rows_of_library(READERS[kind], files, scratch)
-    except Exception as error:  # whatever the reader raises, the file is what to mend
+    except Exception as error:  # readers raise a dozen types; the cause is always the file
         if "corresponds to no data" in str(error):
-            raise DataError(f"no rows in {_names(files)}") from error
+            raise _no_rows(files) from error
         raise DataError(
             f"{_names(files)} cannot be read as {kind[1:]}: "
-            f"{excerpt(first_line(error.__cause__ or error), 200)}"
+            f"{excerpt(first_line(error.__cause__ or error), 200)}",
+            key=_names(files),
         ) from error
     return read.features, tables_of(read)
 
@@ -128,25 +146,30 @@ def _files_under(path: Path, notes: list[str]) -> list[Path]:
     size = file_size(path)
     if kind_of(path) not in READERS:
         raise DataError(
-            f"{shown(path)} is of no known kind; use {', '.join(READERS)}, plain or with .gz"
+            f"{shown(path)} is of no known kind",
+            key=shown(path),
+            hint=f"use {', '.join(READERS)}, plain or with .gz",
         )
     if size == 0:
-        raise DataError(f"{shown(path)} is empty")
+        raise DataError(f"{shown(path)} is empty", key=shown(path))
     return [path]
 
 
 def _files_in(folder: Path, notes: list[str]) -> list[Path]:
     if is_saved_dict(folder):
         raise DataError(
-            f"{shown(folder)} is a DatasetDict that save_to_disk wrote; set data.source.hub to it, "
-            f"or name the folder of one split in it"
+            f"{shown(folder)} is a DatasetDict that save_to_disk wrote",
+            key=shown(folder),
+            hint="set data.source.hub to it, or name the folder of one split in it",
         )
     if is_saved(folder):
         return saved_files(folder)
     try:
         inside = sorted(folder.iterdir())
     except OSError as error:
-        raise DataError(f"{shown(folder)} cannot be read ({error.strerror})") from error
+        raise DataError(
+            f"{shown(folder)} cannot be read ({error.strerror})", key=shown(folder)
+        ) from error
     files = [
         file
         for file in inside
@@ -161,16 +184,18 @@ def _files_in(folder: Path, notes: list[str]) -> list[Path]:
     ]
     if deeper and files:
         notes.append(
-            f"{shown(folder)}: data files in its folders {listed(one.name for one in deeper)} are "
-            f"not read; name them to read them too"
+            f"{shown(folder)}: data files in its folders {listed(path.name for path in deeper)} "
+            f"are not read; name them to read them too"
         )
     if deeper and not files:
         raise DataError(
             f"no data files in the folder {shown(folder)} itself, only in its folders "
-            f"{listed(one.name for one in deeper)}; name these"
+            f"{listed(path.name for path in deeper)}",
+            key=shown(folder),
+            hint="name these",
         )
     if not files:
-        raise DataError(f"no data files in the folder {shown(folder)}")
+        raise DataError(f"no data files in the folder {shown(folder)}", key=shown(folder))
     for file in files:
         file_size(file)
     return files
@@ -182,5 +207,5 @@ def _names(files: list[Path]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns what an error of a library says, as one line."""
+    """Returns the first line of an error's message."""
     return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""Data sets of the hub, from its cache, or from a folder that is like one."""
+"""Data sets from the hub, its cache, or a folder laid out like a hub data set."""
 
 import csv
 import os
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[\w.-]+(/[\w.-]+){0,2}")
 COMPRESSED = (".bz2", ".xz", ".zst", ".lz4", ".zip", ".7z")
 PATTERN = re.compile(r"[*?\[\]]|::")
-"""What the library takes for a pattern or a chain of protocols."""
+"""What the library interprets as a pattern or a chain of protocols."""
 
 
 def load_hub(source: Source) -> "tuple[dict[str, Dataset], list[str]]":
-    """Returns the splits of a hub data set or of a folder in its place, and notes on them.
+    """Returns the splits of a hub data set, or of a folder of that name, and notes on them.
 
-    Raises DataError that says what cannot be loaded, and what may be meant.
+    Raises DataError, with the key data.source.hub, if it cannot be loaded.
     """
     assert source.hub is not None
     folder = Path(source.hub)
@@ -39,7 +39,7 @@ def load_hub(source: Source) -> "tuple[dict[str, Dataset], list[str]]":
             return _splits_of_folder(folder, source), []
         return _splits_of_hub(source.hub, source)
     except DataError as error:
-        raise DataError(f"data.source.hub: {error}") from error
+        raise error.under("data.source.hub") from error
 
 
 def _splits_of_hub(name: str, source: Source) -> "tuple[dict[str, Dataset], list[str]]":
@@ -47,14 +47,19 @@ def _splits_of_hub(name: str, source: Source) -> "tuple[dict[str, Dataset], list
 
     if is_file(Path(name)):
         raise DataError(
-            f"{shown(Path(name))} is a file; name it in data.source.files, as {{train: FILE}}"
+            f"{shown(Path(name))} is a file",
+            value=name,
+            hint="name it in data.source.files, as {train: FILE}",
         )
     if not NAME.fullmatch(name):
-        raise DataError(f"{shown(Path(name))} is neither a folder nor the name of a hub data set")
+        raise DataError(
+            f"{shown(Path(name))} is neither a folder nor the name of a hub data set", value=name
+        )
     if is_folder(Path(packaged_modules.__file__).parent / name):
         raise DataError(
-            f"{name} names a kind of file, for which the working directory would be read; name the "
-            f"files in data.source.files"
+            f"{name} is a kind of file, for which the library would read the working directory",
+            value=name,
+            hint="name the files in data.source.files",
         )
     base, _, subset = name.rpartition("/")
     if "/" in base and source.config is None:  # the hub has names of two parts at most
@@ -66,7 +71,7 @@ def _splits_of_hub(name: str, source: Source) -> "tuple[dict[str, Dataset], list
         if not base or source.config is not None:
             raise
         hint = f"if {subset} is a subset of {base}, set hub: {base} and config: {subset}"
-        raise DataError(f"{excerpt(error, 300)}; {hint}") from error
+        raise DataError(excerpt(error, 300), value=name, hint=hint) from error
 
 
 def _loaded(name: str, source: Source) -> "dict[str, Dataset]":
@@ -75,12 +80,14 @@ def _loaded(name: str, source: Source) -> "dict[str, Dataset]":
     try:
         with quiet():
             loaded = datasets.load_dataset(name, source.config, revision=source.revision)
-    except Exception as error:  # the library raises a dozen kinds for what a user can mend
+    except Exception as error:  # the library raises a dozen types for what a user can fix
         named = f"{name}/{source.config}" if source.config else name
         raise DataError(
             f"{excerpt(named, 150)} cannot be loaded from a folder, the cache or the hub "
-            f"({excerpt(first_line(error), 150)}); check the name and the access to it, or run "
-            f"`trainer prepare RECIPE` where the hub can be reached"
+            f"({excerpt(first_line(error), 150)})",
+            value=named,
+            hint="check the name and your access to it, or run `trainer prepare RECIPE` on a "
+            "machine that reaches the hub",
         ) from error
     return {str(split): rows for split, rows in cast(Any, loaded).items()}
 
@@ -93,14 +100,17 @@ def _splits_of_folder(folder: Path, source: Source) -> "dict[str, Dataset]":
         saved = {"train": folder}
     if saved and source.config is not None:
         raise DataError(
-            f"{shown(folder)} was saved by save_to_disk and has no config; leave it out"
+            f"{shown(folder)} was saved by save_to_disk and has no config",
+            value=source.config,
+            hint="leave it out",
         )
     if saved:
         return {name: read_arrow(saved_files(part)) for name, part in saved.items()}
     if PATTERN.search(str(folder)):
         raise DataError(
-            f"{shown(folder)}: a folder with *, ?, [, ] or :: in its path is taken for a pattern; "
-            f"rename it, or name its files in data.source.files"
+            f"{shown(folder)}: a folder with *, ?, [, ] or :: in its path is taken for a pattern",
+            value=str(folder),
+            hint="rename it, or name its files in data.source.files",
         )
     for below in folder.rglob("*"):
         if below.exists() and not below.is_dir():
@@ -109,14 +119,13 @@ def _splits_of_folder(folder: Path, source: Source) -> "dict[str, Dataset]":
 
 
 def _checked(folder: Path, source: Source) -> "dict[str, Dataset]":
-    """Returns the splits of a folder; raises DataError if the library would read other rows than
-    those that stand in its files."""
+    """Returns the splits of a folder; raises DataError if the library would change its rows."""
     import datasets
 
     try:
         with quiet():
             builder: Any = datasets.load_dataset_builder(str(folder), source.config)
-    except Exception:  # it says the same when it loads
+    except Exception:  # loading raises it again, with a message
         return _loaded(str(folder), source)
     files: dict[str, list[Path]] = {
         str(split): [Path(os.path.normpath(file)) for file in names]
@@ -127,8 +136,9 @@ def _checked(folder: Path, source: Source) -> "dict[str, Dataset]":
             raise DataError(f"{shown(folder)}: its README.md names {shown(file)} outside of it")
         if PATTERN.search(str(file)):
             raise DataError(
-                f"{shown(file)}: a name with *, ?, [, ] or :: is taken for a pattern; rename it, "
-                f"or name it in data.source.files"
+                f"{shown(file)}: a name with *, ?, [, ] or :: is taken for a pattern",
+                value=str(file),
+                hint="rename it, or name it in data.source.files",
             )
         _check_file(file, builder)
     loaded = _loaded(str(folder), source)
@@ -142,10 +152,10 @@ def _checked(folder: Path, source: Source) -> "dict[str, Dataset]":
 
 def _check_file(file: Path, builder: Any) -> None:
     settings = builder.config
-    if file.suffix in COMPRESSED:  # which the library alone reads
+    if file.suffix in COMPRESSED:  # only the library reads these
         return
     if builder.name == "json" and settings.field is None:
-        # Every row is read: the library could crash at what is not sound.
+        # Every row is read first: the library may crash on invalid files.
         checked_once([file], {"rows": "all"}, lambda: sum(map(len, json_rows_of([file]))))
     elif builder.name == "csv" and settings.header in ("infer", 0):
         dialect = Dialect(
@@ -157,13 +167,13 @@ def _check_file(file: Path, builder: Any) -> None:
 
 
 def _as_they_stand(rows: "Dataset", files: list[Path]) -> "Dataset":
-    """Returns the rows of JSON files, where the library would change values, such as dates."""
+    """Returns the rows of JSON files unchanged; the library would change some, such as dates."""
     if {plain_name(file) for file in files} != {file.name for file in files}:
         return rows
 
     def compare() -> None:
         if not reads_the_same(rows, lambda: json_rows_of(files)):
-            raise DataError("the library reads other values than stand there")
+            raise DataError("the library changes values of the files")
 
     try:
         checked_once(files, {"library": True}, compare)
@@ -173,5 +183,5 @@ def _as_they_stand(rows: "Dataset", files: list[Path]) -> "Dataset":
 
 
 def plain_name(file: Path) -> str:
-    """Returns the name of a file, without what says that it is compressed in a way of its own."""
+    """Returns the name of a file without the suffix of a compression."""
     return file.stem if file.suffix in COMPRESSED else file.name

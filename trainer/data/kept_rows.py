@@ -1,4 +1,4 @@
-"""Rows of files, read once and kept under a hash of what the files hold."""
+"""Rows of files, read once and cached under a hash of the files' content."""
 
 import hashlib
 import json
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from datasets import Dataset, Features
 
 FORMAT = 1
-"""Raised when the rows of the same files change, so that no older ones are reused."""
+"""Incremented when the rows read from the same files change, so that older ones are not reused."""
 
 Read = Callable[[Path, list[str]], "tuple[Features, Tables]"]
-"""Gives the kinds of columns and the rows, given a folder for its own use and notes to add to."""
+"""Reads files: gets a scratch folder and a list to append notes to; returns features and rows."""
 
 
 def kept_rows(
     files: Sequence[Path], settings: dict[str, Any], read: Read
 ) -> "tuple[Dataset, list[str]]":
-    """Returns the rows of files, and notes on them, which `read` gives unless they are there."""
+    """Returns the rows of files and notes on them, calling `read` unless both are cached."""
     import datasets
 
     key = _key(files, settings)
@@ -47,14 +47,16 @@ def kept_rows(
         rows = datasets.Dataset.from_file(str(_linked(folder / "rows.arrow")))
         notes = json.loads((folder / "notes.json").read_text())
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise DataError(f"{folder} cannot be read ({excerpt(error)}); delete it") from error
+        raise DataError(
+            f"{folder} cannot be read ({excerpt(error)})", key=str(folder), hint="delete it"
+        ) from error
     return rows, notes
 
 
 def checked_once(
     files: Sequence[Path], settings: dict[str, Any], check: Callable[[], object]
 ) -> None:
-    """Calls `check` unless it has passed for files of this content before."""
+    """Calls `check` unless it has already passed for files with the same content."""
     key = _key(files, {"check": settings})
 
     def write(folder: Path) -> None:
@@ -67,7 +69,7 @@ def checked_once(
 def rows_of_library(kind: str, files: Sequence[Path], scratch: Path, **options: Any) -> "Dataset":
     """Returns the rows as the `datasets` library reads files of a kind.
 
-    It takes names for patterns and chains of protocols, and gets others for that reason.
+    The library interprets file names as patterns and URLs, so it reads links with plain names.
     """
     import datasets
 
@@ -98,8 +100,10 @@ def tables_of(rows: "Dataset") -> Tables:
 
 
 def _linked(file: Path) -> Path:
-    """Returns a link to kept rows in the library's cache: what it derives of them goes beside it,
-    and nothing that is kept here changes."""
+    """Returns a link, in the library's cache, to cached rows.
+
+    The library writes what it derives from rows next to their file: there, and not in our cache.
+    """
     from datasets.config import HF_DATASETS_CACHE
 
     link = Path(HF_DATASETS_CACHE) / "trainer-rows" / file.parent.name / file.name
@@ -111,7 +115,9 @@ def _linked(file: Path) -> Path:
             new.replace(link)
     except OSError as error:
         raise DataError(
-            f"{link.parent} cannot be written ({error.strerror}); HF_HOME moves it"
+            f"{link.parent} cannot be written ({error.strerror})",
+            key=str(link.parent),
+            hint="HF_HOME moves it",
         ) from error
     return link
 
@@ -143,7 +149,7 @@ def _digest(file: Path) -> str:
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Keeps the library from printing the errors that it also raises."""
+    """Context manager: keeps the library from printing errors that it also raises."""
     import datasets
 
     before = datasets.logging.get_verbosity()

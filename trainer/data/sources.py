@@ -1,4 +1,4 @@
-"""Rows from where a recipe says: a hub data set, local files, or a built-in generator."""
+"""Loads the splits of a recipe: from the hub, local files or a built-in generator."""
 
 import difflib
 import hashlib
@@ -20,20 +20,21 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 TARGETS = ("label", "answers")
-"""Roles of columns that the rows of a test may lack; who reads them sees to the other splits."""
+"""Column roles that the test split may lack; the task checks them in the other splits."""
 
 
 def load_splits(data: Data) -> "tuple[dict[str, Dataset], list[str]]":
-    """Returns the rows of train and, where the recipe has them, validation and test; and a sentence
-    for each split of the source that rows were left out of.
+    """Returns the rows of train and, if the recipe has them, validation and test, plus notes.
 
-    Nested and joined columns of `data.columns` are plain ones already, of their `column_name`. What
-    a recipe excludes goes before max_rows, and both before a part of the train rows becomes another
-    split. Raises DataError for what cannot be read, and for a split without rows.
+    Nested and joined columns of `data.columns` become plain columns named by `column_name`. Rows
+    are excluded first, then `max_rows` applies, then part of train is split off. A note counts the
+    rows left out of each split. Raises DataError if the source cannot be read or a split is empty.
     """
     source, notes = _load_source(data.source)
     if "train" not in source:
-        raise DataError(f"the source has no train split; it has {listed(source)}")
+        raise DataError(
+            "the source has no train split", key="data.source", hint=f"it has {listed(source)}"
+        )
     origins: dict[str, SplitOrigin] = {"train": "train"}
     for name, origin in (("validation", data.split.validation), ("test", data.split.test)):
         if origin == "auto":
@@ -41,8 +42,10 @@ def load_splits(data: Data) -> "tuple[dict[str, Dataset], list[str]]":
             origin = name if name in source else tenth
         if isinstance(origin, str) and origin not in source:
             raise ConfigError(
-                f"data.split.{name}: the source has no split {excerpt(origin)}; it has "
-                f"{listed(source)}"
+                f"data.split.{name}: the source has no split {excerpt(origin)}",
+                key=f"data.split.{name}",
+                value=origin,
+                hint=f"it has {listed(source)}",
             )
         origins[name] = origin
     named = {origin for origin in origins.values() if isinstance(origin, str)}
@@ -58,17 +61,21 @@ def load_splits(data: Data) -> "tuple[dict[str, Dataset], list[str]]":
             splits[name] = taken[origin]
     for name, rows in splits.items():
         if len(rows) == 0:
-            raise DataError(f"the {name} split has no rows; check data.source and data.split")
+            raise DataError(
+                f"the {name} split has no rows",
+                key=f"data.split.{name}",
+                hint="check data.source and data.split",
+            )
     return splits, [*notes, *left_out]
 
 
 def row_number(rows: "Dataset", index: int) -> int:
-    """Returns the number, from 1, that a row has in its source, before any division."""
+    """Returns the number of a row in its source, starting at 1, before any split."""
     return int(rows[index].get(ROW, index + 1))
 
 
 def rows_digest(rows: "Dataset", columns: list[str]) -> str:
-    """Returns a hash of the content of some columns, in order."""
+    """Returns a SHA-256 hash of the content of some columns, in the order of the rows."""
     digest = hashlib.sha256()
     arrow = rows.select_columns(columns).with_format("arrow")
     for table in arrow.iter(batch_size=10_000):
@@ -80,12 +87,12 @@ def rows_digest(rows: "Dataset", columns: list[str]) -> str:
 def _take(
     source: "dict[str, Dataset]", data: Data, spare: SplitOrigin = None
 ) -> "tuple[dict[str, Dataset], list[str]]":
-    """Returns the rows or documents of each split without those excluded, max_rows, and notes.
+    """Returns at most max_rows rows or documents of each split after exclusion, and notes.
 
-    Of the split `spare`, the test, nothing may be left: it is set aside.
+    `spare` is the split that only serves as test: it is dropped if no row of it is left.
     """
     columns = {name: getattr(data.columns, name) for name in type(data.columns).model_fields}
-    # Added while the rows are in the order of the disk, which is many times faster than later.
+    # Resolved while the rows are in their order on disk, which is many times faster than later.
     made = {
         key: name
         for key, name in columns.items()
@@ -100,16 +107,20 @@ def _take(
     notes: list[str] = []
     for name, rows in source.items():
         if ROW in rows.column_names:
-            raise DataError(f"the {name} split has a column {ROW!r}, which is kept for our own use")
+            raise DataError(
+                f"the {name} split has a column {ROW!r}, which is reserved",
+                key=ROW,
+                hint="rename it",
+            )
         rows = rows.add_column(ROW, cast(Any, np.arange(1, len(rows) + 1)))
         if not data.exclude and data.documents == "rows":
             rows = _first(rows, data.max_rows)
-        here = {key: column for key, column in made.items() if _is_in(rows, column)}
+        present = {key: column for key, column in made.items() if _is_in(rows, column)}
         try:
             if name == spare and not all(_is_in(rows, column) for column in data.exclude):
-                kept, note = resolve_columns(rows, here), None  # whether it is of use is seen later
+                kept, note = resolve_columns(rows, present), None  # checked when it is encoded
             else:
-                kept, note = exclude(resolve_columns(rows, here), data.exclude, name)
+                kept, note = exclude(resolve_columns(rows, present), data.exclude, name)
         except DataError as error:
             if name != spare:
                 raise
@@ -142,7 +153,10 @@ def _load_source(source: Source) -> "tuple[dict[str, Dataset], list[str]]":
         if source.builtin not in BUILTIN:
             near = difflib.get_close_matches(source.builtin, BUILTIN, n=1, cutoff=0.0)[0]
             raise ConfigError(
-                f"data.source.builtin: there is no {source.builtin}; did you mean {near}?"
+                f"data.source.builtin: there is no {source.builtin}",
+                key="data.source.builtin",
+                value=source.builtin,
+                hint=f"did you mean {near}?",
             )
         generated = BUILTIN[source.builtin](source.num_rows, source.seed)
         return {name: datasets.Dataset.from_list(rows) for name, rows in generated.items()}, []
@@ -160,6 +174,8 @@ def _divide(rows: "Dataset", ratio: Ratio, name: str) -> "dict[str, Dataset]":
         return cast(Any, rows).train_test_split(test_size=ratio.ratio, seed=ratio.seed)
     except ValueError as error:
         raise DataError(
-            f"data.split.{name}: {len(rows)} rows cannot give a part of {ratio.ratio}; use more "
-            f"rows or another ratio"
+            f"data.split.{name}: {len(rows)} rows cannot give a part of {ratio.ratio}",
+            key=f"data.split.{name}",
+            value=ratio.ratio,
+            hint="use more rows or another ratio",
         ) from error

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 
 from trainer.engines.launch import asks_for_deepspeed, deepspeed_config_file
 from trainer.engines.micro_batch import accumulation, resolve_micro_batch_size
+from trainer.engines.topology import topology_of
 from trainer.errors import ConfigError, LaunchError
 from trainer.optim import OPTIMIZERS
 from trainer.recipe.schema import Recipe
@@ -91,7 +92,7 @@ def fill_in_deepspeed(accelerator: Accelerator, recipe: Recipe) -> None:
             value=recipe.optimizer.name,
             hint="use adamw, whose moments ZeRO shards",
         )
-    batch, num_ranks = recipe.batch, accelerator.num_processes
+    batch, num_ranks = recipe.batch, topology_of(accelerator).dp_size
     size = resolve_micro_batch_size(batch.global_batch_size, batch.micro_batch_size, num_ranks)
     decided = {
         "train_batch_size": batch.global_batch_size,

@@ -21,6 +21,7 @@ from trainer.engines.fsdp2_state import mesh_of
 from trainer.engines.micro_batch import accumulation
 from trainer.engines.portable_state import base_optimizer
 from trainer.engines.precision import Precision
+from trainer.engines.topology import topology_of
 from trainer.errors import ConfigError, LaunchError
 from trainer.recipe.schema import Recipe
 
@@ -103,7 +104,8 @@ def check_engine(
     `made` is the optimizer before it was wrapped.
     """
     engine: Any = objective
-    steps = accumulation(recipe, micro_batch_size, accelerator.num_processes)
+    ranks = topology_of(accelerator).dp_size
+    steps = accumulation(recipe, micro_batch_size, ranks)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         actual = {
             "processes": engine.dp_world_size,
@@ -116,7 +118,7 @@ def check_engine(
             "second copy": has_second_copy(objective),
         }
         promised = {
-            "processes": accelerator.num_processes,
+            "processes": ranks,
             "micro-batch size": micro_batch_size,
             "accumulation": steps,
             "clipping": recipe.optimizer.max_grad_norm or 0.0,

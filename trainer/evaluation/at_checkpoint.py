@@ -38,7 +38,7 @@ def evaluate_checkpoint(
     on_main(accelerator, lambda: verify(chosen))
     record = on_main(accelerator, lambda: read_record(chosen))
     check_order(chosen, record, run.order_digest)
-    tunes_threshold = run.task.fits_on_validation and "validation" in run.splits
+    tunes_threshold = run.task.tunes_threshold and "validation" in run.splits
     used = ("train", split, *(("validation",) if tunes_threshold else ()))
     check_made_with(chosen, record, run.recipe, run.splits, used)
     load_weights(chosen, run.objective, run.parameters)

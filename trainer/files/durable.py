@@ -1,4 +1,4 @@
-"""Durable writes: whole files or the old ones, flushed to the disk."""
+"""Durable writes: a file is the old one or the complete new one, and flushed to the disk."""
 
 import json
 import os
@@ -9,11 +9,11 @@ from typing import Any
 from trainer.files.plain import remove, write_new
 
 RESERVE_BYTES = 4096
-"""Of a file that has to be written also on a full disk: blanks at its end, to be written over."""
+"""Size of a file that must be writable on a full disk: blanks at its end can be overwritten."""
 
 
 def flush(path: Path) -> None:
-    """Returns once a file, or the names in a folder, lie on the disk."""
+    """Flushes a file, or the list of names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -22,25 +22,26 @@ def flush(path: Path) -> None:
 
 
 def flush_all(folder: Path) -> None:
-    """Returns once a folder and everything below it lie on the disk."""
+    """Flushes a folder and everything below it to the disk."""
     for path in folder.rglob("*"):
         flush(path)
     flush(folder)
 
 
 def write_json(file: Path, value: Any) -> None:
+    """Writes JSON so that the file is always the old one or complete."""
     write_text(file, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_text(file: Path, text: str) -> None:
-    """Writes a file that is either the old one or complete."""
+    """Writes text so that the file is always the old one or complete."""
     staging = file.with_name(f".{file.name}.staging")
     write_new(staging, text)
     staging.replace(file)
 
 
 def write_with_reserve(file: Path, value: Any) -> None:
-    """Writes JSON as `write_json` does, or where nothing new fits on the disk over the old file."""
+    """Writes JSON as `write_json` does or, if the disk is full, over the old file."""
     text = json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
     text = text.ljust(RESERVE_BYTES - 1) + b"\n"
     staging = file.with_name(f".{file.name}.staging")
@@ -50,7 +51,7 @@ def write_with_reserve(file: Path, value: Any) -> None:
         staging.replace(file)
     except OSError:
         with suppress(OSError):
-            staging.unlink()  # whose inode and bytes are the last ones, perhaps
+            staging.unlink()  # it may hold the last free inode and bytes
         try:
             with file.open("rb+", buffering=0) as opened:
                 opened.write(text)

@@ -1,14 +1,13 @@
-"""Folders of the cache: written once, complete when they appear, and verified whenever used.
+"""Cache folders: written once, complete when they appear, and verified on every use.
 
-Each has a manifest of sizes and checksums. Checksums are xxh3, which reads about 7 GB/s on a core:
-a billion tokens, 4 GB, take under a second, or as long as the disk takes to read them.
+Each has a manifest of sizes and checksums. The checksum is xxh3, which reads about 7 GB/s per core:
+a billion tokens (4 GB) take less than a second, or as long as the disk takes to read them.
 """
 
 import errno
-import fcntl
 import json
+import logging
 import os
-import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,25 +17,27 @@ from uuid import uuid4
 from trainer.errors import DataError
 from trainer.files.cache import cache_folder
 from trainer.files.durable import flush_all
+from trainer.files.file_errors import FULL
 from trainer.files.modes import follow_umask
 from trainer.files.plain import open_plain, read_json, reason, remove
 from trainer.wording import excerpt
 
+LOG = logging.getLogger("trainer")
 MANIFEST = "manifest.json"
 UNLISTED = "it has no manifest"
-"""As caches of older versions have none."""
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""True of caches written by older versions."""
 
 
 def write_once(
     folder: Path, write: Callable[[Path], None], *, accept_unlisted: bool = False
 ) -> Path:
-    """Returns `folder`, which `write` fills under another name unless it is there as it was made.
+    """Returns `folder`, after `write` has filled it if it is missing or damaged.
 
-    It appears only when it is complete. Of several processes one writes; the others wait. What was
-    changed since is made anew, which is said on stderr; what an older version made without a
-    manifest is made anew without a word or, with `accept_unlisted`, taken as it is. Raises
-    DataError if it cannot be read or written.
+    `write` gets a temporary folder, which is renamed to `folder` when it is complete. If several
+    processes call this, one writes and the others wait. A folder that was changed since it was
+    written is written again, which is logged. A folder without a manifest, from an older
+    version, is written again silently or, with `accept_unlisted`, returned as it is. Raises
+    DataError if the folder cannot be read or written.
     """
     if _problem(folder, accept_unlisted) is None:
         return folder
@@ -47,18 +48,20 @@ def write_once(
                 _make(folder, write, problem)
     except _UnwritableError as error:
         raise DataError(
-            f"{folder.parent} cannot be written ({reason(error.cause)}); {_remedy(folder)}"
+            f"{folder.parent} cannot be written ({reason(error.cause)})",
+            key=str(folder.parent),
+            hint=_hint(folder),
         ) from error
     return folder
 
 
 def checksums(folder: Path) -> dict[str, Any]:
-    """Returns size and checksum of each file that the manifest of a kept folder lists."""
+    """Returns the size and checksum of each file listed in the manifest of a kept folder."""
     return dict(read_json(folder / MANIFEST)["files"])
 
 
 class _UnwritableError(Exception):
-    """The folder around cannot be changed."""
+    """The parent folder cannot be changed."""
 
     def __init__(self, cause: OSError) -> None:
         super().__init__(str(cause))
@@ -67,7 +70,7 @@ class _UnwritableError(Exception):
 
 @contextmanager
 def _writing() -> Generator[None]:
-    """Tells an OSError of writing apart from those of the reading that goes on inside `write`."""
+    """Context manager: marks an OSError as one of our own writes, not of the reads in `write`."""
     try:
         yield
     except OSError as error:
@@ -79,14 +82,12 @@ def _writing() -> Generator[None]:
 def _make(folder: Path, write: Callable[[Path], None], problem: str) -> None:
     with _writing():
         for left in folder.parent.glob(f".{folder.name}-*"):
-            remove(left)  # by a process that was killed, for its lock is free
+            remove(left)  # by a process that was killed: we hold its lock
         if os.path.lexists(folder):
             if problem != UNLISTED:
-                print(
-                    f"trainer: {folder} is not as it was written ({problem}), and is made anew",
-                    file=sys.stderr,
-                )
-            # Renamed first: whoever has it open keeps it, and nothing half removed has its name.
+                LOG.warning("%s is not as it was written (%s); writing it again", folder, problem)
+            # Renamed first: processes that have it open keep it, and no half-removed folder has
+            # its name.
             leaving = folder.rename(_hidden(folder))
             remove(leaving)
         staging = _hidden(folder)
@@ -105,13 +106,13 @@ def _make(folder: Path, write: Callable[[Path], None], problem: str) -> None:
 
 
 def _problem(folder: Path, accept_unlisted: bool) -> str | None:
-    """Returns why a folder is not as it was written, None if it is.
+    """Returns why a folder is not as it was written, or None if it is.
 
-    Raises DataError if it may not be read, for it may be sound and another user's.
+    Raises DataError if permissions forbid reading it: it may be sound and belong to another user.
     """
     try:
         if not folder.is_dir():
-            return "it is no folder" if os.path.lexists(folder) else "it is not there"
+            return "it is not a folder" if os.path.lexists(folder) else "it does not exist"
         names = _files(folder)
         if MANIFEST not in names:
             return None if accept_unlisted and names else UNLISTED
@@ -119,33 +120,35 @@ def _problem(folder: Path, accept_unlisted: bool) -> str | None:
             listed = checksums(folder)
         except (ValueError, TypeError, KeyError, AttributeError):
             return "its manifest cannot be read"
-        others = sorted(listed.keys() ^ (names - {MANIFEST}))
-        if others:
-            return f"{excerpt(others[0], 60)} is missing or was added"
+        differing = sorted(listed.keys() ^ (names - {MANIFEST}))
+        if differing:
+            return f"{excerpt(differing[0], 60)} is missing or was added"
         # Sizes first: they cost nothing.
         for name, expected in sorted(listed.items()):
             if not isinstance(expected, dict) or expected.get("bytes") != _size(folder / name):
-                return f"{name} has another size"
+                return f"{name} has a different size"
         for name, expected in sorted(listed.items()):
             if _checksum(folder / name) != expected:
-                return f"{name} has other content"
+                return f"{name} has different content"
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
             raise DataError(
                 f"{error.filename or folder} cannot be read ({reason(error)}): another user may "
-                f"have made it; ask for `chmod -R a+rX {folder}`, or {_remedy(folder)}"
+                f"have written it",
+                key=str(error.filename or folder),
+                hint=f"ask that user for `chmod -R a+rX {folder}`, or {_hint(folder)}",
             ) from error
         return reason(error)
     return None
 
 
 def _files(folder: Path) -> set[str]:
-    """Returns the names of all files in a folder and the folders in it."""
-    found: set[str] = set()
+    """Returns the relative paths of all files and links below a folder."""
+    paths: set[str] = set()
     for place, folders, names in os.walk(folder, onerror=_raise):
         links = [name for name in folders if (Path(place) / name).is_symlink()]
-        found |= {str((Path(place) / name).relative_to(folder)) for name in (*names, *links)}
-    return found
+        paths |= {str((Path(place) / name).relative_to(folder)) for name in (*names, *links)}
+    return paths
 
 
 def _raise(error: OSError) -> None:
@@ -171,7 +174,7 @@ def _hidden(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}-{uuid4().hex[:8]}")
 
 
-def _remedy(folder: Path) -> str:
+def _hint(folder: Path) -> str:
     if folder.is_relative_to(cache_folder()):
         return "set TRAINER_CACHE to a folder of your own"
     return "choose another --run-dir"
@@ -179,7 +182,12 @@ def _remedy(folder: Path) -> str:
 
 @contextmanager
 def _exclusive(path: Path) -> Generator[None]:
-    """Holds a lock that ends with its process."""
+    """Context manager: holds an exclusive lock, which the system frees if the process dies.
+
+    Not `filelock`, which opens a lock file for writing and so cannot wait for another user's.
+    """
+    import fcntl  # not on Windows
+
     with _writing():
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _open_lock(path)
@@ -188,14 +196,16 @@ def _exclusive(path: Path) -> Generator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
             raise DataError(
-                f"the file system of {path.parent} does not lock files ({error.strerror}); set "
-                f"TRAINER_CACHE to a folder on one that does"
+                f"the file system of {path.parent} does not lock files ({error.strerror})",
+                key="TRAINER_CACHE",
+                value=str(path.parent),
+                hint="set TRAINER_CACHE to a folder on a file system that does",
             ) from error
         yield
 
 
 def _open_lock(path: Path) -> int:
-    """Returns a lock file opened, another user's for reading only, which is enough to lock it."""
+    """Returns the descriptor of a lock file; another user's is opened read-only, which suffices."""
     flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)

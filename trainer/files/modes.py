@@ -1,4 +1,4 @@
-"""Modes of files: those that the umask leaves, also where a library writes for its user alone."""
+"""File modes: those the umask allows, even if a library writes for its own user only."""
 
 import os
 import re
@@ -8,17 +8,17 @@ from pathlib import Path
 
 
 def follow_umask(path: Path) -> None:
-    """Adds the modes that a new file or folder has to `path` and, in a folder, to all below it.
+    """Gives `path`, and everything below it, the permissions of newly created files and folders.
 
-    Weights written by safetensors could otherwise be read by their owner only.
+    safetensors writes weights that only their owner can read.
     """
     mask = _umask()
-    for one in _below(path):
-        mode = one.stat().st_mode
-        wanted = mode | (0o777 if one.is_dir() else 0o666) & ~mask
+    for entry in _below(path):
+        mode = entry.stat().st_mode
+        wanted = mode | (0o777 if entry.is_dir() else 0o666) & ~mask
         if wanted != mode:
-            with suppress(OSError):  # some network file systems have no modes to change
-                one.chmod(wanted)
+            with suppress(OSError):  # some network file systems do not support modes
+                entry.chmod(wanted)
 
 
 def _below(path: Path) -> Iterator[Path]:
@@ -26,18 +26,18 @@ def _below(path: Path) -> Iterator[Path]:
         return
     yield path
     if path.is_dir():
-        for one in path.iterdir():
-            yield from _below(one)
+        for entry in path.iterdir():
+            yield from _below(entry)
 
 
 def _umask() -> int:
-    """Returns the umask; where the kernel does not tell, it is set for a moment to be known."""
+    """Returns the umask, from /proc or else by setting it for a moment."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:
         status = ""
-    if found := re.search(r"^Umask:\s*([0-7]+)$", status, re.MULTILINE):
-        return int(found[1], 8)
+    if match := re.search(r"^Umask:\s*([0-7]+)$", status, re.MULTILINE):
+        return int(match[1], 8)
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

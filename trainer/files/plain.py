@@ -1,4 +1,4 @@
-"""Files of a run directory: read only if they are plain files, written without following links."""
+"""Safe file access: only plain files are read, and writing never follows a link."""
 
 import errno
 import hashlib
@@ -18,8 +18,10 @@ SEAL = "checksum"
 
 
 def open_plain(file: Path) -> BufferedReader:
-    """Returns a plain file opened for reading; raises OSError for a folder, a pipe or a device,
-    which could be waited for without end."""
+    """Opens a plain file for reading.
+
+    Raises OSError for a folder, a pipe or a device: opening or reading one could block forever.
+    """
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
@@ -44,7 +46,7 @@ def read_json(file: Path) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """Returns the value of a JSON text; raises ValueError if it is none, or nested too deeply."""
+    """Returns the value of a JSON text; raises ValueError if it is invalid or nested too deeply."""
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -52,12 +54,12 @@ def parse_json(text: str) -> Any:
 
 
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns values with a checksum of them, so that a later change of one shows."""
+    """Returns the values plus a checksum of them, by which `is_changed` notices a later edit."""
     return {**values, SEAL: _checksum(values)}
 
 
 def is_changed(values: Mapping[str, Any]) -> bool:
-    """Returns whether values that were `sealed` are others now; older versions did not seal."""
+    """Returns whether `sealed` values were edited; False without a checksum (older versions)."""
     return SEAL in values and values[SEAL] != _checksum(values)
 
 
@@ -75,7 +77,7 @@ def reason(error: OSError | ValueError) -> str:
 
 
 def write_new(file: Path, text: str) -> None:
-    """Writes a file in place of whatever has its name; a link there is replaced, not followed."""
+    """Writes a new file in place of anything with its name; a link is replaced, not followed."""
     if os.path.lexists(file):
         remove(file)
     with file.open("x", encoding="utf-8") as opened:
@@ -83,7 +85,7 @@ def write_new(file: Path, text: str) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a folder, or whatever else lies in its place; a link is removed, not followed."""
+    """Removes a folder or file if it exists; a link is removed, not followed."""
     with suppress(FileNotFoundError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

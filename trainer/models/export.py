@@ -1,4 +1,4 @@
-"""Writes a trained model as a folder that `from_pretrained` loads, and adapters as another."""
+"""Writes a trained model as a folder that `from_pretrained` loads, and its adapters as another."""
 
 import copy
 import re
@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.models.quiet import quiet_transformers
+from trainer.models.structure import plain_model
 from trainer.models.tokenizers.tokenizer import save_tokenizer
 
 
@@ -23,17 +25,19 @@ def export_model(
 ) -> None:
     """Writes weights, configurations and tokenizer into `folder`.
 
-    Adapters are merged. A quantised base is dequantised first: merged into quantised weights they
-    would be rounded again, and the model would be another than the one that was trained. Generation
-    stops at the tokens `ends`, where any are given; the tokenizer knows the model's positions.
+    Adapters are merged. A quantised base is dequantised first, because merging into quantised
+    weights would round them again and export another model than the one that was trained.
+    Generation stops at the tokens `ends` if there are any, and the tokenizer cuts texts at
+    `num_positions` unless that is None.
     """
-    plain = model.get_base_model() if hasattr(model, "peft_config") else model
+    plain = plain_model(model)
     exported = plain if plain is model else merged(model)
     exported.config.use_cache = True
     own = getattr(plain, "generation_config", None)
     if own is not None:
-        exported.generation_config = type(own)()  # a published one may not pass what checks it
-    exported.save_pretrained(folder)
+        exported.generation_config = type(own)()  # save_pretrained refuses some published ones
+    with quiet_transformers():
+        exported.save_pretrained(folder)
     if own is not None:
         exported.generation_config = own
         if exported.can_generate():
@@ -43,12 +47,15 @@ def export_model(
 
 
 def export_adapter(model: Any, folder: Path) -> None:
-    """Writes the adapters and what else has changed, as PEFT loads them onto the base."""
+    """Writes adapters, and whatever else was trained, in the form that PEFT loads onto the base."""
     model.save_pretrained(folder, save_embedding_layers=False)
 
 
 def merged(model: Any) -> Any:
-    """Returns a plain copy of a model with adapters, into which PEFT has merged them."""
+    """Returns a plain copy of a model on the CPU into which PEFT has merged its adapters.
+
+    PEFT's own merge knows every variant of LoRA; the model itself stays as it is.
+    """
     from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
     base = model.get_base_model()
@@ -65,12 +72,12 @@ def merged(model: Any) -> Any:
 
 
 def dense_weights(base: nn.Module) -> dict[str, Tensor]:
-    """Returns copies of the weights under the adapters, on the CPU, by their names without them.
+    """Returns copies on the CPU of the weights under adapters, by the names that they have without.
 
-    Tied ones are the same tensor.
+    Tied weights are the same tensor.
     """
     weights: dict[str, Tensor] = {}
-    made: dict[int, Tensor] = {}
+    copies: dict[int, Tensor] = {}
     module: Any  # torch has no public name for the buffers that it does not save
     for path, module in base.named_modules(remove_duplicate=False):
         if _OWN.search(f".{path}."):
@@ -78,26 +85,26 @@ def dense_weights(base: nn.Module) -> dict[str, Tensor]:
         for leaf, value in (*module._parameters.items(), *module._buffers.items()):
             if value is None or leaf in module._non_persistent_buffers_set:
                 continue
-            if id(value) not in made:
+            if id(value) not in copies:
                 dense = dense_weight(module) if leaf == "weight" else value.detach()
                 dense = dense.cpu().contiguous()
-                own = dense.data_ptr() != value.data_ptr()
-                made[id(value)] = dense if own else dense.clone()
+                is_copy = dense.data_ptr() != value.data_ptr()
+                copies[id(value)] = dense if is_copy else dense.clone()
             prefix = _WRAPPING.sub(".", f".{path}.")[1:] if path else ""
-            weights[f"{prefix}{leaf}"] = made[id(value)]
+            weights[f"{prefix}{leaf}"] = copies[id(value)]
     return weights
 
 
 _OWN = re.compile(r"\.(lora_[^.]+|modules_to_save|trainable_tokens_[^.]+)\.")
 """Modules that adapters add to a model."""
 _WRAPPING = re.compile(r"\.(base_layer|original_module|token_adapter\.base_layer)(?=\.)\.?")
-"""Names that they put around a module of it."""
+"""Names that they put around a module of the model."""
 
 
 def dense_weight(layer: Any) -> Tensor:
-    """Returns the weight of a layer, dequantised where bitsandbytes packed it.
+    """Returns the weight of a layer, dequantised if bitsandbytes packed it.
 
-    A layer that was a Conv1D has it as Conv1D does, [in, out].
+    The shape is [out, in], or [in, out] for a layer that was a Conv1D before it was packed.
     """
     weight = layer.weight
     if type(weight).__name__ in ("Params4bit", "Int8Params"):
@@ -110,7 +117,7 @@ def dense_weight(layer: Any) -> Tensor:
 
 
 def packed_layer(model: nn.Module) -> Any:
-    """Returns the first layer whose weight is packed in 4 bits, None where none is."""
+    """Returns the first layer whose weight is packed in 4 bits; None without one."""
     for module in model.modules():
         if type(getattr(module, "weight", None)).__name__ == "Params4bit":
             return module
@@ -118,8 +125,8 @@ def packed_layer(model: nn.Module) -> Any:
 
 
 def _put(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Puts tensors in the place of the parameters and buffers of the same names, tied ones tied."""
-    made: dict[int, nn.Parameter] = {}
+    """Replaces parameters and buffers by the tensors of the same names; ties stay ties."""
+    parameters: dict[int, nn.Parameter] = {}
     for name, value in weights.items():
         path, _, leaf = name.rpartition(".")
         module: Any = model.get_submodule(path)
@@ -127,14 +134,14 @@ def _put(model: nn.Module, weights: dict[str, Tensor]) -> None:
             module._buffers[leaf] = value
             continue
         assert module._parameters[leaf].shape == value.shape, name
-        made.setdefault(id(value), nn.Parameter(value, requires_grad=False))
-        module._parameters[leaf] = made[id(value)]
-    absent = [name for name, one in model.named_parameters() if one.is_meta]
+        parameters.setdefault(id(value), nn.Parameter(value, requires_grad=False))
+        module._parameters[leaf] = parameters[id(value)]
+    absent = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     assert not absent, absent
 
 
 def _ending_at(own: Any, ends: Sequence[int]) -> Any:
-    """Returns settings of generation that stop at `ends`; unchanged where they do, or none is."""
+    """Returns generation settings that stop at `ends`: `own` if they do, or if `ends` is empty."""
     known = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
     if not ends or set(ends) == set(known):
         return own

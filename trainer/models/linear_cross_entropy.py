@@ -13,7 +13,7 @@ CHUNK_SIZE = 512
 WORD_BLOCK = 16_384
 """Words whose weight gradient a chunk adds at once in bf16 and fp16, by way of a scratch tensor."""
 HALF_SCALE = 2.0**15
-"""What fp16 probabilities are multiplied by: unscaled, those under 6e-8 would be 0."""
+"""Factor of fp16 probabilities, of which those under 6e-8 would otherwise be 0."""
 
 
 def linear_cross_entropy(
@@ -22,9 +22,9 @@ def linear_cross_entropy(
     """Returns the sum over positions of -log softmax(hidden @ weight.T + bias)[target], fp32 [].
 
     Shapes: `hidden` [n, d], `weight` [v, d], `bias` [v], `targets` int64 [n] within 0 .. v - 1.
-    It holds the logits of `CHUNK_SIZE` positions. Products run in autocast's type, else in what
-    `hidden` and `weight` have in common, softmax and sums in fp32. Gradients go to what requires
-    them and cost nothing elsewhere, and a second backward of the same loss is refused. n may be 0.
+    It holds the logits of `CHUNK_SIZE` positions at a time. Products run in autocast's type or
+    else in the common type of `hidden` and `weight`, softmax and sums in fp32. Only tensors that
+    require a gradient cost one; a second backward of the same loss is refused. n may be 0.
     """
     # Torch's function ignores autocast, refuses most pairs of types, and in bf16 and fp16
     # adds up the weight's gradient over chunks in that type: an error that grows with n, at 131,072
@@ -52,7 +52,7 @@ def torch_linear_cross_entropy(
 def chunked_linear_cross_entropy(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
 ) -> Tensor:
-    """Returns `linear_cross_entropy` by this module's own loop, for any floating types."""
+    """Returns `linear_cross_entropy` by the loop of this module, for any floating types."""
     wanted = tuple(
         torch.is_grad_enabled() and tensor is not None and tensor.requires_grad
         for tensor in (hidden, weight, bias)
@@ -65,7 +65,7 @@ def chunked_linear_cross_entropy(
 def predicted_tokens(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Returns each position's negative log-likelihood, fp32 [n], and likeliest word, int64 [n].
+    """Returns the negative log-likelihood, fp32 [n], and likeliest word, int64 [n], by position.
 
     Shapes and types are those of `linear_cross_entropy`; nothing is differentiable.
     """
@@ -83,7 +83,7 @@ def predicted_tokens(
 
 
 class _ChunkedLoss(torch.autograd.Function):
-    """The summed loss, whose gradients are computed while a chunk's logits are there."""
+    """The summed loss, whose gradients are computed while the logits of a chunk are in memory."""
 
     @staticmethod
     def forward(
@@ -95,7 +95,7 @@ class _ChunkedLoss(torch.autograd.Function):
         dtype: torch.dtype,
         wanted: tuple[bool, bool, bool],
     ) -> Tensor:
-        """Returns the sum, fp32 []; `wanted` says to which of the first three gradients go."""
+        """Returns the sum, fp32 []; `wanted` says which of the first three get a gradient."""
         scale = HALF_SCALE if dtype == torch.float16 else 1.0
         for_hidden, for_weight, for_bias = (
             torch.zeros_like(tensor, dtype=torch.float32) if wants and tensor is not None else None
@@ -130,7 +130,7 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *outgoing: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        """Returns the gradients of forward's arguments, multiplied in place by the incoming one."""
+        """Returns the gradients of forward's arguments, scaled in place by the incoming one."""
         if ctx.gradients is None:
             raise RuntimeError("linear_cross_entropy keeps its gradients for one backward only")
         gradients, ctx.gradients = ctx.gradients, None
@@ -143,7 +143,7 @@ class _ChunkedLoss(torch.autograd.Function):
 
 
 def _product_type(hidden: Tensor, weight: Tensor) -> torch.dtype:
-    """Returns the type in which to multiply: autocast's, or the wider of the two."""
+    """Returns the type of the products: autocast's, or the wider of the two."""
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
@@ -154,9 +154,9 @@ def _product_type(hidden: Tensor, weight: Tensor) -> torch.dtype:
 def _chunks(
     hidden: Tensor, weight: Tensor, bias: Tensor | None
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yields rows of `hidden`, these in the type of `weight`, and their logits, fp32 [chunk, v].
+    """Yields a slice of rows, these rows of `hidden` in the type of `weight`, and their logits.
 
-    The logits of every chunk lie in the same memory, which whoever takes them may overwrite.
+    The logits, fp32 [chunk, v], share one buffer over all chunks, which the caller may overwrite.
     """
     size = min(CHUNK_SIZE, len(hidden))
     memory = torch.empty(size, len(weight), dtype=torch.float32, device=hidden.device)

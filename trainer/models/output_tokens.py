@@ -16,7 +16,7 @@ class OutputTokensLayer(TrainableTokensLayer):
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        layer: nn.Linear = self.get_base_layer()
+        layer: Any = self.get_base_layer()
         if self.disable_adapters or self.merged or not self.active_adapters:
             return super().forward(x, *args, **kwargs)
         weight = self.get_merged_weights(self.active_adapters)

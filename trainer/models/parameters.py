@@ -1,4 +1,4 @@
-"""Counts of parameters, true also for packed 4-bit weights."""
+"""Counts of parameters, also of packed 4-bit weights."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from torch import nn
 @dataclass(frozen=True)
 class ParameterCounts:
     total: int
-    """Weights of the model, whatever their storage."""
+    """Weights of the model, however they are stored."""
     trainable: int
     stored: int
-    """Elements as they lie in memory: two 4-bit weights are one."""
+    """Elements in memory: two 4-bit weights are one."""
 
 
 def count_parameters(model: nn.Module) -> ParameterCounts:
-    """Returns the counts of a model; a tied weight counts once."""
+    """Returns the parameter counts of a model; a tied weight counts once."""
     parameters = list(model.parameters())
     return ParameterCounts(
         total=sum(num_weights(parameter) for parameter in parameters),
@@ -26,11 +26,11 @@ def count_parameters(model: nn.Module) -> ParameterCounts:
 
 
 def num_weights(parameter: nn.Parameter) -> int:
-    """Returns how many weights a parameter stands for: of packed 4-bit, those of its shape."""
+    """Returns the number of weights in a parameter; packed 4-bit ones count as unpacked."""
     state = getattr(parameter, "quant_state", None)
     return int(torch.Size(state.shape).numel()) if state is not None else parameter.numel()
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Returns the parameters that learn, by name."""
+    """Returns the trainable parameters by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}

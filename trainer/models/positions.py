@@ -1,4 +1,4 @@
-"""How long a sequence a model takes: families count their positions differently."""
+"""The longest sequence that a model takes: families count their positions differently."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ NUMBERED_AFTER_PADDING = (
 )
 """Model types whose first position is pad_token_id + 1, so that RoBERTa's 514 are 512."""
 RELATIVE = ("funnel", "xlnet")
-"""Model types without positions of their own, whatever their configuration says."""
+"""Model types without absolute positions, whatever their configuration says."""
 
 
 def num_positions(model_config: Any) -> int | None:
-    """Returns the longest sequence of a model, None for models without a limit.
+    """Returns the length in tokens of a model's longest sequence; None without a limit.
 
-    A limit of rotary embeddings is that of the sequences the model has seen. None where tokens know
-    only their distances (T5, XLNet, DeBERTa-v3, ALiBi), or a state is carried along (Mamba).
+    For rotary embeddings it is the longest sequence that the model was trained on. Models without a
+    limit use relative positions (T5, XLNet, DeBERTa-v3, ALiBi) or carry a state (Mamba).
     """
     text = model_config.get_text_config()
     kind = text.model_type
@@ -27,7 +27,7 @@ def num_positions(model_config: Any) -> int | None:
     positions = getattr(text, "max_position_embeddings", None)
     if kind == "led":
         positions = min(text.max_encoder_position_embeddings, text.max_decoder_position_embeddings)
-    if kind == "mpt":  # whose ALiBi biases are made for so many
+    if kind == "mpt":  # ALiBi, with biases for a fixed number
         positions = text.max_seq_len
     if not isinstance(positions, int) or positions < 1:
         return None
@@ -40,10 +40,13 @@ def num_positions(model_config: Any) -> int | None:
 
 
 def check_length(model_config: Any, max_seq_length: int) -> None:
-    """Raises ConfigError where the sequences are longer than the model has positions."""
+    """Raises ConfigError if the sequences are longer than the model has positions."""
     positions = num_positions(model_config)
     if positions is not None and max_seq_length > positions:
         raise ConfigError(
             f"batch.max_seq_length: {max_seq_length} is more than the {positions} positions of the "
-            f"model; use {positions} or less"
+            f"model",
+            key="batch.max_seq_length",
+            value=max_seq_length,
+            hint=f"use {positions} or less",
         )

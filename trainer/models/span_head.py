@@ -1,12 +1,13 @@
-"""Span heads for models that transformers gives none, such as Phi.
+"""Span heads for models for which transformers has none, such as Phi.
 
-Their exported folders name a class that only this module makes; their model card says how one is
-loaded elsewhere.
+Their exported folders name a class that only this module defines; the model card says how to load
+one elsewhere.
 """
 
 from typing import Any
 
 from trainer.errors import ConfigError
+from trainer.models.structure import is_encoder_decoder, plain_model
 
 HOW_TO_LOAD = """\
 transformers has no such class of its own. With this package installed, `folder` is loaded by
@@ -22,16 +23,16 @@ model = AutoModelForQuestionAnswering.from_pretrained(folder)
 
 
 def how_to_load(model: Any) -> str:
-    """Returns what a model card says of loading; nothing for the classes of transformers."""
-    plain = model.get_base_model() if hasattr(model, "peft_config") else model
-    return HOW_TO_LOAD if type(plain).__module__ == __name__ else ""
+    """Returns what a model card says about loading; empty for the classes of transformers."""
+    return HOW_TO_LOAD if type(plain_model(model)).__module__ == __name__ else ""
 
 
 def ensure_span_head(model_config: Any) -> None:
-    """Makes AutoModelForQuestionAnswering know a class for the models of this configuration.
+    """Registers a class with AutoModelForQuestionAnswering if transformers has none.
 
-    Where transformers has none, the class is the backbone with a linear layer for start and end,
-    as it has them for Llama and Mistral. Raises ConfigError for what has no backbone.
+    The class is the backbone with a linear layer for start and end, like those that transformers
+    has for Llama and Mistral. Raises ConfigError for models without a backbone of their own and for
+    encoder-decoders.
     """
     from transformers import MODEL_MAPPING, AutoModelForQuestionAnswering
 
@@ -41,20 +42,22 @@ def ensure_span_head(model_config: Any) -> None:
         return
     backbones: Any = MODEL_MAPPING
     backbone = backbones.get(settings, None)
-    if not isinstance(backbone, type) or getattr(model_config, "is_encoder_decoder", False):
+    if not isinstance(backbone, type) or is_encoder_decoder(model_config):
         raise ConfigError(
-            f"model: a {model_config.model_type} gives no answers out of a text; use an encoder "
-            f"such as bert or a decoder such as llama"
+            f"model: a {model_config.model_type} cannot mark an answer in a text",
+            key="model",
+            value=model_config.model_type,
+            hint="use an encoder such as bert or a decoder such as llama",
         )
-    # Without exist_ok, classes for configurations of transformers' own are passed over in silence.
+    # Without exist_ok, transformers ignores classes for its own configurations without a word.
     known.register(settings, _span_model(backbone), exist_ok=True)
 
 
 def _span_model(backbone: Any) -> Any:
-    """Returns the class of a model with its backbone under the name that pretrained weights have.
+    """Returns a class whose backbone has the name that it has in pretrained weights.
 
-    It derives from the backbone's own PreTrainedModel: how weights are drawn and which attention
-    is supported stand there.
+    It derives from the backbone's own PreTrainedModel, which knows how weights are drawn and which
+    attention is supported.
     """
     from transformers.modeling_layers import GenericForQuestionAnswering
 

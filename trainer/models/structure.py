@@ -13,6 +13,11 @@ def plain_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
+def is_encoder_decoder(model_config: Any) -> bool:
+    """Returns whether a model reads a text by an encoder and writes another by a decoder."""
+    return bool(getattr(model_config, "is_encoder_decoder", False))
+
+
 def output_layer(model: Any) -> nn.Module | None:
     """Returns the layer of a transformers model that scores the vocabulary; None without one."""
     try:
@@ -30,8 +35,8 @@ def is_tied(model: Any) -> bool:
 def head_modules(model: Any) -> tuple[str, ...]:
     """Returns the names of a transformers model's direct children outside its backbone.
 
-    Only children with weights are named. Raises ConfigError if no backbone can be told from its
-    head, in which case every mode but full tuning would treat all of the model as a head.
+    Only children with weights are named; a backbone by itself has none. Raises ConfigError if no
+    backbone can be told from the head: all of the model would learn, and nothing be quantised.
     """
     parts = [
         name for name, module in model.named_children() if any(True for _ in module.parameters())
@@ -39,6 +44,8 @@ def head_modules(model: Any) -> tuple[str, ...]:
     backbone = _backbone_children(model)
     head = tuple(name for name in parts if name not in backbone)
     if head and len(head) == len(parts):
+        if output_layer(model) is None and isinstance(model, _backbone_class(model) or ()):
+            return ()
         raise ConfigError(
             f"model: the backbone of a {type(model).__name__} cannot be told from its head "
             f"({', '.join(head)})",
@@ -63,14 +70,12 @@ def backbone_weights(model: Any) -> set[str]:
 
 def _backbone_children(model: Any) -> set[str]:
     """Returns the names of the direct children that are, or belong to, the backbone."""
+    from transformers import PreTrainedModel
+
     if hasattr(model, model.base_model_prefix):
         return {model.base_model_prefix}
-    kind = _backbone_class(model)
-    whole = {
-        name
-        for name, child in model.named_children()
-        if kind is not None and isinstance(child, kind)
-    }
+    kind = _backbone_class(model) or PreTrainedModel
+    whole = {name for name, child in model.named_children() if isinstance(child, kind)}
     # Some models, such as T5, hold the modules of their backbone one by one.
     return whole or {key.partition(".")[0] for key in backbone_weights(model)}
 

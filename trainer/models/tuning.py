@@ -16,7 +16,9 @@ from trainer.recipe import schema
 ZEROED_PADDING = ("funnel",)
 """Families whose padding row does not survive from_pretrained."""
 NEVER_CALLED = {"mobilebert": "cls.predictions.dense"}
-"""Layers of families that read the weight by itself, so that an adapter on it would do nothing."""
+"""Layers whose weight their family reads without calling them: adapters there would do nothing."""
+LORA_NAMES = {"alpha": "lora_alpha", "dropout": "lora_dropout"}
+"""Keys of a recipe that PEFT's LoraConfig calls by another name; the others go on unchanged."""
 
 
 def apply_tuning(
@@ -28,36 +30,45 @@ def apply_tuning(
     new_tokens: Sequence[int] = (),
     revision: str | None = None,
 ) -> nn.Module:
-    """Returns the model with exactly the weights trainable that `tuning` says, in fp32.
+    """Returns the model in which exactly the weights that `tuning` names are trainable, in fp32.
 
-    head_only and the adapter modes train the head where it is the task's own (`trains_head`), and
-    modules that have no pretrained weights, such as a new pooler; the adapter modes also the rows
-    of `new_tokens` in the vocabulary. `revision` is that of the base. Raises ConfigError for target
-    modules that the model does not have, and for what would not be exported as it was trained.
+    head_only and the adapter modes train the head if it belongs to the task (`trains_head`), and
+    modules without pretrained weights, such as a new pooler; the adapter modes also train the rows
+    of `new_tokens` in the vocabulary. `revision` is the base's. Raises ConfigError for target
+    modules that the model lacks, and for models whose export would differ from what was trained.
     """
     model = loaded.model
     model.config.use_cache = False
     learned = _learned_modules(loaded, trains_head)
-    if tuning.mode == "head_only":
+    if isinstance(tuning, schema.HeadOnlyTuning):
         if not (trains_head and learned):
             raise ConfigError(
-                "tuning.mode: head_only needs a head that is the task's own; a language model's "
-                "is its vocabulary: use lora or full"
+                "tuning.mode: head_only needs a head that belongs to the task, and that of a "
+                "language model is its vocabulary",
+                key="tuning.mode",
+                value="head_only",
+                hint="use lora or full",
             )
         model.requires_grad_(False)
         for name in learned:
             model.get_submodule(name).requires_grad_(True)
-    elif tuning.mode == "full":
+    elif isinstance(tuning, schema.FullTuning):
         if model.config.model_type in ZEROED_PADDING and is_tied(model):
             raise ConfigError(
                 f"tuning.mode: full moves the padding row of the vocabulary, which transformers "
-                f"sets to 0 whenever it loads a {model.config.model_type}; use lora"
+                f"sets to 0 whenever it loads a {model.config.model_type}",
+                key="tuning.mode",
+                value="full",
+                hint="use lora",
             )
     else:
         adapters = _adapters(model, tuning, learned, new_tokens, revision)
         model = _with_adapters(model, adapters, gradient_checkpointing)
     if gradient_checkpointing:
-        loaded.model.activation_checkpointing_enable({"use_reentrant": False})
+        # Older transformers know only the second name, newer ones warn about it.
+        new_name = hasattr(loaded.model, "activation_checkpointing_enable")
+        enable = "activation_checkpointing_enable" if new_name else "gradient_checkpointing_enable"
+        getattr(loaded.model, enable)({"use_reentrant": False})
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
@@ -65,10 +76,10 @@ def apply_tuning(
 
 
 def _learned_modules(loaded: LoadedModel, trains_head: bool) -> list[str]:
-    """Returns the head, if it is the task's, and modules without pretrained weights beside it.
+    """Returns the names of the head, if the task trains it, and of modules without weights so far.
 
-    None lies in another. An output layer that is the embedding is none of them: what it has of its
-    own is a bias, which stays 0.
+    No module in the list contains another. An output layer that is tied to the embedding is left
+    out: all that it has of its own is a bias, which stays 0.
     """
     model, names = loaded.model, set(loaded.head) if trains_head else set[str]()
     if "*" not in loaded.fresh:
@@ -77,7 +88,7 @@ def _learned_modules(loaded: LoadedModel, trains_head: bool) -> list[str]:
             name
             for name in loaded.fresh
             if output is None
-            or all(one is not output for one in model.get_submodule(name).modules())
+            or all(module is not output for module in model.get_submodule(name).modules())
         }
     return sorted(name for name in names if not _is_inside(name, names - {name}))
 
@@ -88,7 +99,7 @@ def _is_inside(name: str, others: Iterable[str]) -> bool:
 
 def _adapters(
     model: Any,
-    tuning: schema.Tuning,
+    tuning: schema.AdapterTuning,
     learned: list[str],
     new_tokens: Sequence[int],
     revision: str | None,
@@ -97,13 +108,12 @@ def _adapters(
     from transformers.pytorch_utils import Conv1D
 
     targets = _targets(model, tuning, learned)
-    sources = [getattr(one, "source_cls", type(one)) for one in map(model.get_submodule, targets)]
+    layers = map(model.get_submodule, targets)
+    sources = [getattr(layer, "source_cls", type(layer)) for layer in layers]
+    settings = tuning.model_dump(exclude={"mode", "target_modules"})
     return LoraConfig(
-        r=tuning.r,
-        lora_alpha=tuning.alpha,
-        lora_dropout=tuning.dropout,
+        **{LORA_NAMES.get(name, name): value for name, value in settings.items()},
         target_modules=targets,
-        bias=tuning.bias,
         fan_in_fan_out=all(source is Conv1D for source in sources),
         modules_to_save=learned or None,
         trainable_token_indices=_rows_to_learn(model, new_tokens, learned),
@@ -114,19 +124,21 @@ def _adapters(
 def _rows_to_learn(
     model: Any, new_tokens: Sequence[int], learned: list[str]
 ) -> dict[str, list[int]] | None:
-    """Returns the rows of new tokens, by the layer that holds them, as PEFT wants them."""
+    """Returns the rows of new tokens by the name of their layer, as PEFT takes them."""
     if not new_tokens:
         return None
     output, tied = output_layer(model), is_tied(model)
     if output is not None and tied != bool(model.config.get_text_config().tie_word_embeddings):
         raise ConfigError(
-            f"model.tokenizer: new tokens of a {model.config.model_type} whose configuration says "
-            f"otherwise than its weights whether the vocabulary is tied; use tuning.mode: full"
+            f"model.tokenizer: new tokens of a {model.config.model_type} whose weights and "
+            f"configuration disagree on whether the vocabulary is tied",
+            key="model.tokenizer",
+            hint="use tuning.mode: full",
         )
     layers = [model.get_input_embeddings(), *([] if output is None or tied else [output])]
     names = {id(module): name for name, module in model.named_modules()}
     rows = {names[id(layer)]: list(new_tokens) for layer in layers}
-    return {name: one for name, one in rows.items() if name not in learned}
+    return {name: tokens for name, tokens in rows.items() if name not in learned}
 
 
 def _with_adapters(model: Any, adapters: Any, gradient_checkpointing: bool) -> nn.Module:
@@ -136,7 +148,7 @@ def _with_adapters(model: Any, adapters: Any, gradient_checkpointing: bool) -> n
     if gradient_checkpointing:
         model.enable_input_require_grads()
     with warnings.catch_warnings():
-        # PEFT says which way round it reads the weights of each layer; either is right.
+        # PEFT warns that it found the orientation of weights itself, which it does correctly.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         tuned = get_peft_model(model, adapters)
     if adapters.trainable_token_indices:
@@ -146,8 +158,8 @@ def _with_adapters(model: Any, adapters: Any, gradient_checkpointing: bool) -> n
     return tuned
 
 
-def _targets(model: Any, tuning: schema.Tuning, learned: list[str]) -> list[str]:
-    """Returns the full names of the linear layers that get an adapter."""
+def _targets(model: Any, tuning: schema.AdapterTuning, learned: list[str]) -> list[str]:
+    """Returns the full names of the linear layers that get an adapter, never the output layer."""
     from transformers.pytorch_utils import Conv1D
 
     output = output_layer(model)
@@ -161,17 +173,24 @@ def _targets(model: Any, tuning: schema.Tuning, learned: list[str]) -> list[str]
         and not _is_inside(name, learned)
     ]
     if not linear:
-        raise ConfigError("tuning.mode: the model has no linear layer for an adapter; use full")
+        raise ConfigError(
+            "tuning.mode: the model has no linear layer for an adapter",
+            key="tuning.mode",
+            value=tuning.mode,
+            hint="use full",
+        )
     if tuning.target_modules == "all-linear":
         return linear
     for target in tuning.target_modules:
         if not any(_is_named(name, target) for name in linear):
             known = list(dict.fromkeys(name.rpartition(".")[2] for name in linear))
             near = difflib.get_close_matches(target, known, n=1, cutoff=0.4)
-            hint = f"; did you mean {near[0]}?" if near else ""
             raise ConfigError(
                 f"tuning.target_modules: the model has no linear layer {target}; it has "
-                f"{', '.join(known)}{hint}"
+                f"{', '.join(known)}",
+                key="tuning.target_modules",
+                value=target,
+                hint=f"did you mean {near[0]}?" if near else None,
             )
     return [name for name in linear if any(_is_named(name, t) for t in tuning.target_modules)]
 

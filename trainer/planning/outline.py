@@ -1,4 +1,4 @@
-"""A model's modules with their parameters, repeated layers folded into one."""
+"""The modules of a model with their parameters; repeated layers are one."""
 
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,19 +11,19 @@ class Weight:
     name: str
     shape: tuple[int, ...]
     size: int
-    """Number of weights; 0 where it is tied to one above."""
+    """Number of weights; 0 for a weight that is tied to an earlier one."""
     trainable: bool
 
 
 @dataclass(frozen=True)
 class Module:
-    """A module; two of the same structure are equal, whatever their names."""
+    """A module; two modules of the same structure are equal, whatever their names."""
 
     kind: str
     weights: tuple[Weight, ...]
-    """Its own."""
+    """Those of the module itself, not of its children."""
     children: tuple[tuple[str, "Module"], ...]
-    """Those with weights, by name."""
+    """Children with weights, by name."""
 
     @property
     def parameters(self) -> int:
@@ -38,20 +38,20 @@ class Module:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the outline: a module, or several of the same structure in a row."""
+    """A line of the outline: a module, or consecutive modules of the same structure."""
 
     name: str
-    """Its path; 0-15 stands for sixteen."""
+    """Path of the module; 0-15 stands for sixteen modules."""
     module: Module
     depth: int
     repeats: int
 
 
 def outline(model: nn.Module, *, full: bool = False) -> list[Row]:
-    """Returns the modules that have weights, each followed by those inside it.
+    """Returns the modules that have weights, each followed by its children.
 
-    Layers in a row that have the same structure are one row, unless `full`. A tied weight counts
-    where it stands first.
+    Consecutive layers of the same structure are one row unless `full`. A tied weight counts in the
+    first module that has it.
     """
     return _rows("", _read(model, set()), 0, full)
 
@@ -63,20 +63,22 @@ def _read(module: nn.Module, seen: set[int]) -> Module:
         seen.add(id(parameter))
         weights.append(Weight(name, tuple(parameter.shape), size, parameter.requires_grad))
     children = [(name, _read(child, seen)) for name, child in module.named_children()]
-    with_weights = tuple(one for one in children if one[1].weights or one[1].children)
+    with_weights = tuple(
+        (name, child) for name, child in children if child.weights or child.children
+    )
     return Module(type(module).__name__, tuple(weights), with_weights)
 
 
 def _rows(prefix: str, module: Module, depth: int, full: bool) -> list[Row]:
-    found: list[Row] = []
+    rows: list[Row] = []
 
-    def alike(child: tuple[str, Module]) -> object:
-        name, one = child
-        return name if full or not name.isdigit() else one
+    def structure(child: tuple[str, Module]) -> object:
+        name, inside = child
+        return name if full or not name.isdigit() else inside
 
-    for _, group in groupby(module.children, key=alike):
-        (first, one), *others = group
-        name = prefix + (f"{first}-{others[-1][0]}" if others else first)
-        found.append(Row(name, one, depth, 1 + len(others)))
-        found += _rows(f"{name}.", one, depth + 1, full)
-    return found
+    for _, group in groupby(module.children, key=structure):
+        (first, child), *repeats = group
+        name = prefix + (f"{first}-{repeats[-1][0]}" if repeats else first)
+        rows.append(Row(name, child, depth, 1 + len(repeats)))
+        rows += _rows(f"{name}.", child, depth + 1, full)
+    return rows

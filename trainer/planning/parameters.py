@@ -1,4 +1,4 @@
-"""How many parameters a recipe's model has, and which of them learn, without its weights."""
+"""Counts the parameters of a recipe's model, and those that learn, without reading weights."""
 
 import re
 from collections import Counter
@@ -12,7 +12,7 @@ from torch import nn
 from trainer.engines.precision import COMPUTE_DTYPES, resolve_precision
 from trainer.models.architecture import shape_config
 from trainer.models.load import QUANTISED, LoadedModel, from_numbers, unquantised_modules
-from trainer.models.structure import head_modules
+from trainer.models.structure import head_modules, plain_model
 from trainer.models.tuning import apply_tuning
 from trainer.planning.outline import outline
 from trainer.recipe.schema import Recipe
@@ -22,12 +22,12 @@ from trainer.tasks import task_of
 @dataclass(frozen=True, kw_only=True)
 class Counts:
     total: int
-    """Weights, whatever their storage; a tied one counts once."""
+    """Number of weights, however they are stored; a tied weight counts once."""
     trainable: int
     stored: int
-    """Elements as they lie in memory: two 4-bit weights are one."""
+    """Elements in memory: two 4-bit weights are one."""
     bytes: dict[str, int]
-    """Of the stored elements, by their type."""
+    """Size of the stored elements by their type."""
 
     def as_dict(self) -> dict[str, Any]:
         return {**vars(self), "frozen": self.total - self.trainable}
@@ -35,10 +35,10 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """Parameters of one shape that a head, adapters or their absence make."""
+    """Parameters of one shape that a head or adapters add to the backbone, or that are absent."""
 
     name: str
-    """With * for the numbers of layers."""
+    """Name with * for the numbers of layers."""
     shape: tuple[int, ...]
     repeats: int
     trainable: bool
@@ -47,11 +47,11 @@ class Change:
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
     kind: str
-    """Class of the model."""
+    """Name of the model's class."""
     before: Counts
-    """The backbone by itself."""
+    """Of the backbone by itself."""
     after: Counts
-    """The model as it is trained."""
+    """Of the model as it is trained."""
     added: list[Change]
     absent: list[Change]
     model: nn.Module
@@ -60,10 +60,10 @@ class Parameters:
 
 
 def count(recipe: Recipe) -> Parameters:
-    """Returns the parameters of a recipe's model, from the numbers of its architecture.
+    """Returns the parameters of a recipe's model from the numbers of its architecture.
 
-    Frozen weights have the type in which this machine computes. Raises ConfigError for what the
-    recipe does not say, and for numbers that are neither shipped nor at hand.
+    Frozen weights count in the type in which this machine computes. Raises ConfigError for a recipe
+    that leaves the head to its data, and for numbers that are neither shipped nor can be read.
     """
     import transformers
 
@@ -71,8 +71,10 @@ def count(recipe: Recipe) -> Parameters:
     numbers = shape_config(recipe.model)
     auto = getattr(transformers, task.shape(recipe, numbers))
     mode = recipe.tuning.mode
-    asked = recipe.precision
-    frozen_dtype = COMPUTE_DTYPES[resolve_precision(asked) if asked == "auto" else asked]
+    precision = recipe.precision
+    if precision == "auto":
+        precision = resolve_precision("auto")
+    frozen_dtype = COMPUTE_DTYPES[precision]
     with torch.device("meta"):
         backbone = from_numbers(transformers.AutoModel, recipe.model, numbers)
         model = from_numbers(auto, recipe.model, numbers)
@@ -83,7 +85,7 @@ def count(recipe: Recipe) -> Parameters:
         tuned: Any = apply_tuning(
             loaded, recipe.tuning, trains_head=task.trains_head, gradient_checkpointing=False
         )
-    trained = tuned.base_model.model if hasattr(tuned, "peft_config") else tuned
+    trained = plain_model(tuned)
     prefix = f"{model.base_model_prefix}." if model is not model.base_model else ""
     old = {f"{prefix}{name}": one for name, one in backbone.named_parameters()}
     packed = {id(one): storage[name] for name, one in old.items() if name in storage}
@@ -103,7 +105,7 @@ def count(recipe: Recipe) -> Parameters:
 
 
 def as_json(found: Parameters, *, full: bool) -> dict[str, Any]:
-    """Returns everything as plain values; `parameters` of a module are those of one repeat."""
+    """Returns everything as plain values; the counts of a module are those of one repeat."""
     return {
         "model": found.kind,
         **found.after.as_dict(),
@@ -126,7 +128,7 @@ def as_json(found: Parameters, *, full: bool) -> dict[str, Any]:
 
 
 def as_text(found: Parameters, *, full: bool) -> str:
-    """Returns the table by module, the totals before and after, and what makes the difference."""
+    """Returns a table by module, totals of backbone and trained model, and their difference."""
     rows = [["module", "type", "shapes", "parameters", "trainable"]]
     for row in outline(found.model, full=full):
         leaf = row.name.rpartition(".")[2]
@@ -152,7 +154,7 @@ def as_text(found: Parameters, *, full: bool) -> str:
 
 
 def _packed(model: Any, mode: str) -> dict[str, torch.dtype]:
-    """Returns the storage of the weights that bitsandbytes packs, by name."""
+    """Returns the storage type of the weights that bitsandbytes packs, by name."""
     if mode not in QUANTISED:
         return {}
     from transformers.pytorch_utils import Conv1D
@@ -181,7 +183,7 @@ def _counts(parameters: Iterable[nn.Parameter], packed: dict[int, torch.dtype]) 
 
 
 def _folded(parameters: dict[str, nn.Parameter]) -> list[Change]:
-    """Returns the parameters with those of all layers as one."""
+    """Returns parameters in which those of all layers are one."""
     alike = Counter(
         (re.sub(r"(?<=\.)\d+(?=\.)", "*", name), tuple(one.shape), one.requires_grad)
         for name, one in parameters.items()
@@ -200,7 +202,7 @@ def _notes(mode: str, added: dict[str, Any], absent: dict[str, Any]) -> list[str
             "scales of 4-bit blocks, about 0.13 bits a weight, are not counted"
         )
     if any(".modules_to_save." in name for name in added):
-        notes.append("the head stands twice: as it was, frozen, and as the copy that learns")
+        notes.append("the head counts twice: frozen as it was, and as the copy that learns")
     if any("pooler" in name for name in absent):
         notes.append("the model has no pooler: its head reads every token")
     return notes
@@ -218,7 +220,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _aligned(rows: list[list[str]], *, right: int) -> list[str]:
-    """Returns rows as lines, the last `right` columns aligned at the right."""
+    """Returns rows as lines; the last `right` columns are aligned to the right."""
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     first = len(widths) - right
     return [

@@ -8,7 +8,8 @@ from trainer.errors import RunDirectoryError
 from trainer.files.plain import is_changed, read_json, reason
 from trainer.metrics.averages import with_macro_averages
 from trainer.process.status import read_status
-from trainer.recipe.reading import flatten
+from trainer.recipe.keys import flatten
+from trainer.recipe.schema import without_adapter_keys
 from trainer.wording import excerpt, listed
 
 NEEDED = ("recipe", "baseline", "best", "seconds", "peak_memory_bytes", "scales")
@@ -101,7 +102,10 @@ def _read(directory: Path) -> FinishedRun:
     if problem := _problem(results):
         raise RunDirectoryError(f"{file} {problem}; leave this run out or train it anew")
     results = with_macro_averages(results)  # which earlier versions took over absent classes, too
-    return FinishedRun(directory=directory, results=results, recipe=flatten(results["recipe"]))
+    recipe: dict[str, Any] = results["recipe"]
+    if "tuning" in recipe:
+        recipe = {**recipe, "tuning": without_adapter_keys(recipe["tuning"])}
+    return FinishedRun(directory=directory, results=results, recipe=flatten(recipe))
 
 
 def _problem(results: dict[str, Any]) -> str | None:

@@ -7,12 +7,12 @@ and turns an interrupt into a request to stop at the next step boundary.
 
 import contextvars
 import ctypes
-import os
 import signal
 import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from trainer.distributed.environment_variables import num_ranks
 from trainer.errors import INTERRUPTED, Stopped
 from trainer.process.stop_request import StopRequest
 
@@ -34,12 +34,15 @@ def interruptible(work: Callable[[], Outcome], stop: StopRequest) -> Outcome:
     """
     returned: list[Outcome] = []
     raised: list[BaseException] = []
+    ended = threading.Event()  # an interrupted `join` of Python 3.11 forgets that the thread runs
 
     def run() -> None:
         try:
             returned.append(work())
         except BaseException as error:
             raised.append(error)
+        finally:
+            ended.set()
 
     # What is printed inside belongs to the notebook cell of the caller, which is in its context.
     context = contextvars.copy_context()
@@ -47,13 +50,13 @@ def interruptible(work: Callable[[], Outcome], stop: StopRequest) -> Outcome:
     thread.start()
     while True:
         try:
-            while thread.is_alive():
-                thread.join(0.5)  # Windows does not interrupt a wait without end
+            while not ended.wait(0.5):  # Windows does not interrupt a wait without end
+                pass
             break
         except KeyboardInterrupt:
             stop.ask(signal.SIGINT.name)
-            single = os.environ.get("WORLD_SIZE", "1") == "1"
-            if stop.alone or (single and stop.leaving):  # other ranks would wait for this one
+            alone = num_ranks() == 1  # otherwise the other ranks would wait for this one
+            if stop.alone or (alone and stop.leaving):
                 _raise_in(thread, Interrupted)
     if raised:
         raise raised.pop()

@@ -14,14 +14,8 @@ from trainer.files.plain import read_text, reason
 from trainer.process.continuation import LENGTH, instead, may_go_on
 from trainer.process.file_lock import lock
 from trainer.process.run_entries import writing_to
-from trainer.recipe.reading import (
-    differences,
-    dump_yaml,
-    flatten,
-    given_keys,
-    parse_recipe,
-    with_values,
-)
+from trainer.recipe.keys import differences, flatten, given_keys, with_values
+from trainer.recipe.reading import RecipeT, dump_yaml, validated
 from trainer.recipe.schema import Recipe
 from trainer.recipe.yaml12 import read_yaml
 from trainer.wording import excerpt, listed
@@ -114,10 +108,11 @@ def sees_token(directory: Path, token: str) -> bool:
         time.sleep(0.5)
 
 
-def read_recipe(directory: Path) -> Recipe:
+def read_recipe(directory: Path, kind: type[RecipeT]) -> RecipeT:
     """Returns the recipe of a run, complete with what it did before newer keys existed.
 
-    Raises RunDirectoryError where the directory holds no run.
+    `kind` is the recipe that knows the tasks. Raises RunDirectoryError if the directory
+    holds no run.
     """
     file = directory / "config.yaml"
     try:
@@ -131,14 +126,14 @@ def read_recipe(directory: Path) -> Recipe:
     values = read_yaml(text, str(file))
     if not isinstance(values, dict):
         raise RunDirectoryError(f"{file} is not the recipe of a run any more; restore it")
-    recipe = parse_recipe(values, str(file))
+    recipe = validated(kind, values, str(file))
     return with_values(recipe, {k: v for k, v in BEFORE.items() if k not in given_keys(recipe)})
 
 
-def continued(directory: Path, recipe: Recipe) -> Recipe:
+def continued(directory: Path, recipe: RecipeT) -> RecipeT:
     """Returns a recipe as it continues a run: with the run's value for each key of BEFORE that the
     recipe does not give."""
-    started = flatten(read_recipe(directory).model_dump(mode="json"))
+    started = flatten(read_recipe(directory, type(recipe)).model_dump(mode="json"))
     kept = {key: started[key] for key in BEFORE if key in started}
     return with_values(recipe, {k: v for k, v in kept.items() if k not in given_keys(recipe)})
 
@@ -148,7 +143,7 @@ def check_recipe(directory: Path, recipe: Recipe) -> list[str]:
 
     Raises RunDirectoryError, with both values, for any other difference.
     """
-    earlier = read_recipe(directory)
+    earlier = read_recipe(directory, type(recipe))
     changed = differences(earlier, continued(directory, recipe))
     refused = {
         key: values

@@ -1,13 +1,12 @@
 """What may lie in a run directory: its files and folders, and no links out of it."""
 
-import errno
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from trainer.errors import RunDirectoryError
-from trainer.files.file_errors import remedy
+from trainer.files.file_errors import FULL, remedy
 from trainer.files.plain import reason
 
 FOLDERS = ("checkpoints", "model", "adapter", "predictions", "tensorboard", "tokenizer")
@@ -16,7 +15,6 @@ FILES = (
     *("results.json", "report.md", ".lock", ".token"),
 )
 EFFECTIVE = os.access in os.supports_effective_ids
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check_entries(directory: Path) -> None:

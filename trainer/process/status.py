@@ -1,7 +1,7 @@
 """status.json: what the last command in a run directory did, for scripts to read."""
 
+import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Generator
@@ -21,6 +21,7 @@ from trainer.process.run_directory import claim, claimed
 from trainer.process.stop_request import StopRequest
 from trainer.wording import LONGEST_MESSAGE, excerpt
 
+LOG = logging.getLogger("trainer")
 GRACE_SECONDS = 5
 """Time that the main process has to say itself what another rank is about to say."""
 
@@ -124,7 +125,7 @@ class Status:
             except RunDirectoryError:
                 return
             except OSError as error:
-                print(f"trainer: status.json cannot be written: {error}", file=sys.stderr)
+                LOG.error("status.json cannot be written: %s", error)
 
     def _write_end(self, state: str, code: int, message: str) -> None:
         before = read_status(self._directory).get("state")
@@ -156,7 +157,7 @@ class Status:
                 )
         except OSError as error:
             sentence += f" (status.json cannot be written: {error})"
-        print(f"trainer: {sentence}", file=sys.stderr)
+        LOG.error("%s", sentence)
 
     def _newest_step(self) -> int | None:
         """Returns the step that a next command would go on from."""

@@ -1,18 +1,22 @@
-"""What the sections of a recipe have in common."""
+"""What the sections of a recipe share: their base and the kinds of values that their keys take."""
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
+
+T = TypeVar("T")
 
 PositiveInt = Annotated[int, Field(gt=0, le=2**31 - 1)]
 CountInt = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-"""As numpy's generators take it."""
+"""The range that numpy's generators accept."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+ListOf = Annotated[tuple[T, ...], Strict(False)]
+"""A tuple, which YAML writes as a list. Its items are as strict as any other value."""
 
 
 class Section(BaseModel):
-    """Base of all sections: unknown keys are refused, no value is converted or changed later."""
+    """Base of all sections: refuses unknown keys, converts no value and cannot be changed."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -22,3 +26,13 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         serialize_by_alias=True,
     )
+
+
+def _separator(value: str) -> str:
+    if value == "":
+        raise ValueError("an empty text separates nothing; use null for that")
+    return value
+
+
+PairSeparator = Annotated[str, AfterValidator(_separator)] | None
+"""`auto`, null or a text."""

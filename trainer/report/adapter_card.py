@@ -16,18 +16,18 @@ def adapter_card(name: str, recipe: Recipe, model: Any, auto_model: str, base: B
     settings, mode = recipe.model, recipe.tuning.mode
     path = settings.name_or_path
     if path is None or settings.initialization == "random":
-        what = "The base is random weights of one run, so these adapters load onto nothing else."
+        what = "These adapters fit no base but the random weights of their own run."
         return (
-            f"---\nlibrary_name: peft\n---\n\n# {as_markdown(name)}\n\n{what} `model/` beside them "
-            f"is whole.\n"
+            f"---\nlibrary_name: peft\n---\n\n# {as_markdown(name)}\n\n{what} The whole model "
+            f"is in `model/`, next to this folder.\n"
         )
     known = "" if Path(path).is_dir() else f"base_model: {json.dumps(path, ensure_ascii=False)}\n"
     parts = [
         f"---\nlibrary_name: peft\n{known}---\n\n# {as_markdown(name)}",
-        f"Adapters by {mode} on the base {as_markdown(path)}, and what else has changed. Load them "
-        f"in the folder that holds this file:",
+        f"Adapters of {as_markdown(path)}, trained with {mode}, and the other weights that the "
+        f"training changed. Load them in the folder that holds this file:",
         "\n".join(["```python", *_lines(recipe, model, auto_model, base), "```"]),
-        "The whole model, with its tokenizer, is in `model/` beside this folder.",
+        "The whole model, with its tokenizer, is in `model/`, next to this folder.",
         how_to_load(model),
     ]
     return "\n\n".join(filter(None, parts)).rstrip() + "\n"

@@ -1,4 +1,4 @@
-"""Runs side by side: mean and standard deviation over seeds, of groups that differ in a setting."""
+"""Runs side by side: mean and standard deviation over seeds, for groups with other settings."""
 
 import json
 import math
@@ -16,16 +16,16 @@ from trainer.report.markup import as_markdown
 Group = dict[str, Any]
 SPLITS = ("validation", "test")
 MAX_NAME = 60
-"""Characters of a label that a table still has room for."""
+"""Longest label, in characters, that a table has room for."""
 
 
 def compare(directories: tuple[Path, ...], by: str | None = None) -> dict[str, Any]:
     """Returns groups of runs, with mean, sample standard deviation, n and values of each metric.
 
-    Groups are those of `group_runs`; their metrics are those of the best validation step. `metric`
-    is the one that decides which step that is, `findings` says whether groups differ by more than
-    the spread, `warnings` why they may not compare, `tensorboard` is the folder of all the runs.
-    Raises TrainerError for what `find_runs` and `group_runs` refuse.
+    `group_runs` forms the groups; their metrics are those of the best validation step. `metric` is
+    the one that decides which step that is, `findings` says whether groups differ by more than the
+    spread, `warnings` why they may not compare, and `tensorboard` is the folder of all runs. Raises
+    the TrainerErrors of `find_runs` and `group_runs`.
     """
     runs, left_out = find_runs(directories)
     groups = group_runs(runs, by)
@@ -51,7 +51,8 @@ def markdown(comparison: dict[str, Any]) -> str:
     zero_shot = [split for split in SPLITS if any(split in group["zero_shot"] for group in groups)]
     titles = ["metric", "group", *(f"zero-shot {split}" for split in zero_shot), *splits]
     rows: list[list[str]] = []
-    for metric in dict.fromkeys(name for one in groups for split in splits for name in one[split]):
+    metrics = dict.fromkeys(name for group in groups for split in splits for name in group[split])
+    for metric in metrics:
         for group in groups:
             cells = [_cell(group["zero_shot"].get(split, {}), metric) for split in zero_shot]
             for split in splits:
@@ -73,14 +74,15 @@ def markdown(comparison: dict[str, Any]) -> str:
     lines = ["Baseline → best validation step: mean ± standard deviation (number of runs)", ""]
     lines += [*table(titles, rows), ""] * bool(rows)
     lines += [*table(run_titles, run_rows), ""]
-    notes = [f"{one['name']}: {one['label']}" for one in groups if one["name"] != one["label"]]
+    renamed = [group for group in groups if group["name"] != group["label"]]
+    notes = [f"{group['name']}: {group['label']}" for group in renamed]
     notes += [*comparison["findings"], *comparison["warnings"]]
     lines += [*(f"- {as_markdown(note)}" for note in notes), ""] * bool(notes)
     return "\n".join([*lines, f"Curves: tensorboard --logdir {comparison['tensorboard']}"])
 
 
 def _cell(metrics: dict[str, Any], metric: str) -> str:
-    """Returns the summary of a metric, nothing where it was not measured or only counts."""
+    """Returns the summary of a metric, empty if it was not measured or is a count."""
     summary = metrics.get(metric)
     if summary is None or all(isinstance(value, int) for value in summary["values"]):
         return ""
@@ -88,7 +90,7 @@ def _cell(metrics: dict[str, Any], metric: str) -> str:
 
 
 def _spread(summary: dict[str, Any], digits: int, unit: float) -> str:
-    """Returns mean ± standard deviation, the mean alone of a single run."""
+    """Returns mean ± standard deviation; for a single run, the mean alone."""
     numbers = [summary["mean"], *([] if summary["std"] is None else [summary["std"]])]
     return " ± ".join(f"{number / unit:.{digits}f}" for number in numbers)
 
@@ -100,36 +102,36 @@ def _summarise(settings: dict[str, Any], runs: list[FinishedRun], position: int)
     }
     label = ", ".join(f"{key}={text}" for key, text in texts.items()) or "all runs"
     results = [run.results for run in runs]
-    best = _by_split(runs, [one["best"]["metrics"] for one in results])
+    best = _by_split(runs, [result["best"]["metrics"] for result in results])
     return {
         "name": label if len(label) <= MAX_NAME and "|" not in label else f"group {position}",
         "label": label,
         "values": settings,
         "runs": [str(run.directory) for run in runs],
         "seeds": [run.recipe["seed"] for run in runs],
-        "best_step": _summary([one["best"]["step"] for one in results]),
+        "best_step": _summary([result["best"]["step"] for result in results]),
         **{split: best.get(split, {}) for split in SPLITS},
-        "baseline": _by_split(runs, [one["baseline"] for one in results]),
-        "zero_shot": _by_split(runs, [one.get("zero_shot") or {} for one in results]),
-        "seconds": _summary([one["seconds"]["total"] for one in results]),
-        "peak_memory_bytes": _summary([one["peak_memory_bytes"] for one in results]),
+        "baseline": _by_split(runs, [result["baseline"] for result in results]),
+        "zero_shot": _by_split(runs, [result.get("zero_shot") or {} for result in results]),
+        "seconds": _summary([result["seconds"]["total"] for result in results]),
+        "peak_memory_bytes": _summary([result["peak_memory_bytes"] for result in results]),
     }
 
 
 def _by_split(runs: list[FinishedRun], measured: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the summary of each number by split and metric; the deciding metric comes first."""
+    """Returns the summary of each number by split and metric, the deciding metric first."""
     deciding = runs[0].recipe["evaluation.metric"]
     summaries: dict[str, Any] = {}
     for split in SPLITS:
-        metrics = [one.get(split, {}) for one in measured]
-        names = dict.fromkeys([deciding, *(name for one in metrics for name in one)])
+        by_run = [metrics.get(split, {}) for metrics in measured]
+        names = dict.fromkeys([deciding, *(name for metrics in by_run for name in metrics)])
         numbers = {
-            name: [one[name] for one in metrics if _is_number(one.get(name))]
+            name: [metrics[name] for metrics in by_run if _is_number(metrics.get(name))]
             for name in names
             if name != "seconds"
         }
-        found = {name: _summary(values) for name, values in numbers.items() if values}
-        summaries |= {split: found} if found else {}
+        summary = {name: _summary(values) for name, values in numbers.items() if values}
+        summaries |= {split: summary} if summary else {}
     return summaries
 
 
@@ -143,20 +145,21 @@ def _summary(values: Sequence[float]) -> dict[str, Any]:
 
 
 def _findings(groups: list[Group], by: str | None, metric: str, mode: str) -> list[str]:
-    """Returns whether the best group differs from each other one by more than the spread."""
+    """Returns whether the best group differs from each of the others by more than the spread."""
     split = "test" if all(metric in group["test"] for group in groups) else "validation"
     measured = [group for group in groups if group[split].get(metric, {}).get("std") is not None]
     findings: list[str] = []
     if by != "seed" and any(len(group["runs"]) == 1 for group in groups):
         findings.append("a spread needs several seeds; train with others, such as --seeds 1,2,3")
     measured.sort(key=lambda group: group[split][metric]["mean"], reverse=mode == "max")
-    for other in measured[1:]:
+    for group in measured[1:]:
         best = measured[0]
-        one, two = best[split][metric], other[split][metric]
-        difference, spread = abs(one["mean"] - two["mean"]), max(one["std"], two["std"])
+        higher, lower = best[split][metric], group[split][metric]
+        difference = abs(higher["mean"] - lower["mean"])
+        spread = max(higher["std"], lower["std"])
         findings.append(
             f"{split} {metric} of {best['name']} is {difference:.4f} better than that of "
-            f"{other['name']}, {'more than' if difference > spread else 'within'} "
+            f"{group['name']}, {'more than' if difference > spread else 'within'} "
             f"the spread (standard deviation {spread:.4f})"
         )
     return findings
@@ -165,32 +168,58 @@ def _findings(groups: list[Group], by: str | None, metric: str, mode: str) -> li
 def _warnings(
     runs: list[FinishedRun], groups: list[list[FinishedRun]], by: str | None
 ) -> list[str]:
-    """Returns, in a sentence each, why the means of the groups may not compare."""
-    warnings: list[str] = []
-    seeds = [[run.recipe["seed"] for run in members] for members in groups]
-    listed = dict.fromkeys(", ".join(map(str, sorted(set(one)))) for one in seeds)
-    if len(listed) > 1 and by != "seed":
-        warnings.append(f"the groups have different seeds: {'; '.join(listed)}")
-    others = [key for one in groups for key in differing([run.recipe for run in one])]
-    others = [key for key in dict.fromkeys(others) if key != "seed"]
-    if others:
-        more = f" and {len(others) - 5} more keys" if len(others) > 5 else ""
-        warnings.append(
-            f"runs of one group also differ in {', '.join(others[:5])}{more}, "
+    """Returns why the means of the groups may not compare, a sentence each."""
+    return [
+        *_about_seeds(groups, by),
+        *_about_settings(groups),
+        *_about_deciding_metrics(runs),
+        *_about_scales(runs),
+    ]
+
+
+def _about_seeds(groups: list[list[FinishedRun]], by: str | None) -> list[str]:
+    seeds = [sorted({run.recipe["seed"] for run in members}) for members in groups]
+    different = dict.fromkeys(", ".join(map(str, members)) for members in seeds)
+    if len(different) < 2 or by == "seed":
+        return []
+    return [f"the groups have different seeds: {'; '.join(different)}"]
+
+
+def _about_settings(groups: list[list[FinishedRun]]) -> list[str]:
+    """Returns what makes the spread of a group another one than that of seeds."""
+    differences = [key for members in groups for key in differing([run.recipe for run in members])]
+    keys = [key for key in dict.fromkeys(differences) if key != "seed"]
+    if keys:
+        more = f" and {len(keys) - 5} more keys" if len(keys) > 5 else ""
+        return [
+            f"runs of one group also differ in {', '.join(keys[:5])}{more}, "
             f"so its spread is not that of seeds alone"
-        )
-    elif any(len(set(one)) < len(one) for one in seeds):
-        warnings.append("a group holds the same seed twice, which makes its spread too small")
+        ]
+    if any(len({run.recipe["seed"] for run in members}) < len(members) for members in groups):
+        return ["a group holds the same seed twice, which makes its spread too small"]
+    return []
+
+
+def _about_deciding_metrics(runs: list[FinishedRun]) -> list[str]:
+    warnings: list[str] = []
     if any(run.recipe.get("checkpoint.keep_best") is False for run in runs):
-        warnings.append("where checkpoint.keep_best is false, the last step stands for the best")
+        warnings.append("if checkpoint.keep_best is false, the last step stands for the best")
     deciding = list(dict.fromkeys(run.recipe["evaluation.metric"] for run in runs))
     if len(deciding) > 1:
         warnings.append(
             f"the best steps were chosen by different metrics, {' and '.join(deciding)}; "
             f"groups are compared by {deciding[0]}"
         )
-    for name in dict.fromkeys(name for run in runs for name in run.results["scales"]):
-        scales = {run.results["scales"][name] for run in runs if name in run.results["scales"]}
-        if len(scales) > 1:
-            warnings.append(f"{name} has the scales {' and '.join(sorted(scales))}")
     return warnings
+
+
+def _about_scales(runs: list[FinishedRun]) -> list[str]:
+    scales: dict[str, set[str]] = {}
+    for run in runs:
+        for name, scale in run.results["scales"].items():
+            scales.setdefault(name, set()).add(scale)
+    return [
+        f"{name} has the scales {' and '.join(sorted(found))}"
+        for name, found in scales.items()
+        if len(found) > 1
+    ]

@@ -9,11 +9,11 @@ from typing import Any
 from trainer.report.markup import as_markdown, plain
 
 NUM_EPOCH_METRICS = 4
-"""More would not fit a line."""
+"""Metrics in the table of epochs; more would not fit a line."""
 
 
 def write_report(directory: Path, results: dict[str, Any]) -> None:
-    """Writes report.md and report.html: baseline beside result, epochs, parameters, warnings."""
+    """Writes report.md and report.html: baseline and result, epochs, parameters and warnings."""
     (directory / "report.md").write_text(report(directory.name, results), "utf-8")
     text = report(directory.name, results, plain)
     page = f'<!doctype html><meta charset="utf-8"><title>{html.escape(directory.name)}</title>'
@@ -21,7 +21,7 @@ def write_report(directory: Path, results: dict[str, Any]) -> None:
 
 
 def report(name: str, results: dict[str, Any], shown: Callable[[object], str] = as_markdown) -> str:
-    """Returns the report as Markdown; `shown` makes text of what comes from data and names."""
+    """Returns the report as Markdown; `shown` escapes text that comes from data and names."""
     best, final, counts = results["best"], results["final"], results["parameters"]
     lines = [f"# {shown(name)}", ""]
     kind = results["baseline_is"]
@@ -33,7 +33,7 @@ def report(name: str, results: dict[str, Any], shown: Callable[[object], str] = 
     }
     for split in ("validation", "test"):
         measured = {title: metrics.get(split, {}) for title, metrics in columns.items()}
-        asked = measured.get("zero-shot", {}).get("total")  # of questions only some are asked
+        num_asked = measured.get("zero-shot", {}).get("total")  # a sample of the questions
         names = [
             key
             for key, v in measured[f"final (step {final['step']})"].items()
@@ -41,10 +41,11 @@ def report(name: str, results: dict[str, Any], shown: Callable[[object], str] = 
         ]
         if names:
             rows = [
-                [shown(key), *(_number(one.get(key)) for one in measured.values())] for key in names
+                [shown(key), *(_number(metrics.get(key)) for metrics in measured.values())]
+                for key in names
             ]
             lines += [f"## {split}", "", *table([split, *measured], rows), ""]
-            lines += [f"zero-shot: of {asked} questions", ""] if asked else []
+            lines += [f"zero-shot: of {num_asked} questions", ""] if num_asked else []
     lines += _epochs(results)
     lines += ["## Run", ""]
     lines += [
@@ -56,16 +57,17 @@ def report(name: str, results: dict[str, Any], shown: Callable[[object], str] = 
         f"- model/ holds the {results['model']} step",
     ]
     if results["warnings"]:
-        lines += ["", "## Warnings", "", *(f"- {shown(one)}" for one in results["warnings"])]
+        warnings = (f"- {shown(warning)}" for warning in results["warnings"])
+        lines += ["", "## Warnings", "", *warnings]
     return "\n".join(lines) + "\n"
 
 
 def model_card(name: str, results: dict[str, Any], how_to_load: str = "") -> str:
-    """Returns the README.md of an exported model, with how to load one that needs more than
-    from_pretrained."""
+    """Returns the README.md of an exported model; `how_to_load` is for one that `from_pretrained`
+    alone does not load."""
     model, tuning = results["recipe"]["model"], results["recipe"]["tuning"]["mode"]
     base = model["name_or_path"] or model["architecture"]["model_type"]
-    named = json.dumps(base, ensure_ascii=False)  # quoted: YAML reads JSON
+    named = json.dumps(base, ensure_ascii=False)  # YAML reads JSON's quotes
     header = f"---\nlibrary_name: transformers\nbase_model: {named}\n---\n\n"
     if model["name_or_path"] is None or Path(base).is_dir():
         header = "---\nlibrary_name: transformers\n---\n\n"
@@ -75,7 +77,7 @@ def model_card(name: str, results: dict[str, Any], how_to_load: str = "") -> str
 
 
 def table(titles: list[str], rows: list[list[str]]) -> list[str]:
-    """Returns the lines of a Markdown table whose columns stand below each other."""
+    """Returns the lines of a Markdown table, padded so that its columns align as plain text."""
     widths = [max(len(row[i]) for row in [titles, *rows]) for i in range(len(titles))]
     rule = ["-" * width for width in widths]
     return [
@@ -85,7 +87,7 @@ def table(titles: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _epochs(results: dict[str, Any]) -> list[str]:
-    """Returns the table of all evaluations, with the metrics that a reader looks for first."""
+    """Returns the table of all evaluations, with the most important metrics."""
     epochs = results["epochs"]
     if not epochs:
         return []
@@ -96,15 +98,15 @@ def _epochs(results: dict[str, Any]) -> list[str]:
     shown = shown[:NUM_EPOCH_METRICS]
     rows = [
         [
-            str(one["epoch"]),
-            str(one["step"]),
-            _number(one["train_loss"]),
-            *(_number(one["validation"].get(name)) for name in shown),
-            f"{one['seconds']:.1f}",
-            f"{one['tokens_per_second']:,.0f}",
-            f"{one['peak_memory_bytes'] / 2**20:,.0f}",
+            str(epoch["epoch"]),
+            str(epoch["step"]),
+            _number(epoch["train_loss"]),
+            *(_number(epoch["validation"].get(name)) for name in shown),
+            f"{epoch['seconds']:.1f}",
+            f"{epoch['tokens_per_second']:,.0f}",
+            f"{epoch['peak_memory_bytes'] / 2**20:,.0f}",
         ]
-        for one in epochs
+        for epoch in epochs
     ]
     titles = ["epoch", "step", "train loss", *(f"validation {name}" for name in shown)]
     return ["## Epochs", "", *table([*titles, "seconds", "tokens/s", "peak MiB"], rows), ""]

@@ -1,4 +1,4 @@
-"""Text from data, recipes and file names, shown in Markdown as it stands there."""
+"""Text from data, recipes and file names, escaped so that Markdown shows it unchanged."""
 
 import re
 
@@ -7,14 +7,14 @@ _LONE_UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 def plain(text: object) -> str:
-    """Returns a text as one line without control characters, which a terminal would obey."""
+    """Returns a text as one line, without the control characters that a terminal would obey."""
     return _CONTROL.sub(" ", str(text))
 
 
 def as_markdown(text: object) -> str:
-    """Returns Markdown that shows a text as it is: no tag, link, table cell or emphasis of its own.
+    """Returns Markdown that shows a text unchanged: it adds no tag, link, table cell or emphasis.
 
-    An underscore between letters, as in the name of a metric, means nothing in Markdown and stays.
+    An underscore between letters, as in the name of a metric, has no meaning in Markdown and stays.
     """
     escaped = re.sub(r"([\\`*\[\]|~])", r"\\\1", plain(text))
     escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -10,7 +10,7 @@ from trainer.files.plain import is_changed, read_json, reason
 from trainer.metrics.averages import with_macro_averages
 from trainer.process.run_directory import read_recipe
 from trainer.process.status import read_status
-from trainer.recipe.schema import Recipe
+from trainer.tasks.recipe import Recipe
 from trainer.tracking.metric_lines import metrics_at, read_lines
 from trainer.wording import excerpt
 
@@ -61,16 +61,18 @@ class Result:
             )
         import transformers
 
+        from trainer.models.quiet import quiet_transformers
         from trainer.models.span_head import ensure_span_head
 
         try:
-            settings: Any = transformers.AutoConfig.from_pretrained(self.model_dir)
-            kind = getattr(transformers, settings.architectures[0], None)
-            if kind is None:  # a head that transformers does not have
-                ensure_span_head(settings)
-                kind = transformers.AutoModelForQuestionAnswering
-            model = cast(Any, kind).from_pretrained(self.model_dir)
-            return model.eval(), transformers.AutoTokenizer.from_pretrained(self.model_dir)
+            with quiet_transformers():
+                settings: Any = transformers.AutoConfig.from_pretrained(self.model_dir)
+                kind = getattr(transformers, settings.architectures[0], None)
+                if kind is None:  # a head that transformers does not have
+                    ensure_span_head(settings)
+                    kind = transformers.AutoModelForQuestionAnswering
+                model = cast(Any, kind).from_pretrained(self.model_dir)
+                return model.eval(), transformers.AutoTokenizer.from_pretrained(self.model_dir)
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"{self.model_dir} cannot be loaded ({excerpt(error, 200)})",
@@ -99,7 +101,7 @@ def read_result(directory: Path) -> Result:
     Raises RunDirectoryError if the directory holds no run, or if its files cannot be read.
     """
     directory = directory.absolute()
-    recipe, status = read_recipe(directory), read_status(directory)
+    recipe, status = read_recipe(directory, Recipe), read_status(directory)
     file = directory / "results.json"
     state = status.get("state") or ("done" if file.is_file() else "stopped")
     lines = with_macro_averages(read_lines(directory / "metrics.jsonl"))

@@ -1,4 +1,4 @@
-"""What a finished run leaves: results.json, the exported model, predictions and the report."""
+"""The outputs of a finished run: results.json, the exported model, predictions and the report."""
 
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from trainer.files.modes import follow_umask
 from trainer.files.plain import remove, sealed
 from trainer.metrics.averages import with_macro_averages
 from trainer.models.export import export_adapter, export_model
+from trainer.models.quiet import quiet_transformers
 from trainer.models.span_head import how_to_load
 from trainer.process.run_entries import writing_to
 from trainer.report.adapter_card import adapter_card
-from trainer.report.diagnosis import diagnose
 from trainer.report.document import model_card, write_report
 from trainer.run import Run
 from trainer.state import TrainState
@@ -27,10 +27,10 @@ from trainer.tracking.metric_lines import metrics_at, read_lines
 
 
 def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
-    """Measures the last and the best step, exports the better one, and writes the results."""
+    """Evaluates the last and the best step, exports the better one, and writes the results."""
     directory = run.directory
     lines = on_main(accelerator, lambda: read_lines(directory / "metrics.jsonl"))
-    lines = with_macro_averages(lines)  # a run may have been begun with an earlier version
+    lines = with_macro_averages(lines)  # an earlier version may have written the first ones
     final: dict[str, Any] = {"step": state.step, "epoch": run.order.epoch_of(state.step - 1) + 1}
     final["metrics"] = metrics_at(lines, state.step)
 
@@ -48,16 +48,16 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
     measured = [name for name in ("validation", "test") if name in run.splits]
     for split in measured:
         file = directory / "predictions" / f"{split}.jsonl"
-        found = best["metrics"].get("validation")
-        metrics = evaluate(run, accelerator, split, predictions=file, validation=found)
+        validation = best["metrics"].get("validation")
+        metrics = evaluate(run, accelerator, split, predictions=file, validation=validation)
         best["metrics"].setdefault(split, metrics)
 
     before = metrics_at(lines, 0)
     zero_shot = {
         name: before[f"zero_shot_{name}"] for name in measured if f"zero_shot_{name}" in before
     }
-    mine = torch.tensor([run.tracker.peak_memory()], device=accelerator.device)
-    peak: Any = accelerator.gather(mine)
+    own_peak = torch.tensor([run.tracker.peak_memory()], device=accelerator.device)
+    peak: Any = accelerator.gather(own_peak)
     results = {
         "recipe": run.recipe.model_dump(mode="json"),
         "parameters": vars(run.counts),
@@ -77,17 +77,28 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
         "warnings": [
             *run.notes,
             *_lost(run, lines),
-            *(one for name in zero_shot for one in diagnose(zero_shot[name], f"zero-shot {name}")),
-            *(one for split in measured for one in diagnose(best["metrics"][split], split)),
+            *_suspicious(run, zero_shot, "zero-shot "),
+                run, {f"zero-shot {name}": metrics for name, metrics in zero_shot.items()}
+            ),
+            *_suspicious(run, {split: best["metrics"][split] for split in measured}),
         ],
     }
 
     def write() -> None:
-        with writing_to(directory):
+        with writing_to(directory), quiet_transformers():
             _write(run, results)
 
     with whole_model(run.objective):
         on_main(accelerator, write)
+
+
+def _suspicious(run: Run, metrics: dict[str, dict[str, Any]], prefix: str = "") -> list[str]:
+    """Returns what the task finds suspicious in the metrics of each split, a sentence each."""
+    return [
+        f"{prefix}{split}: {finding}"
+        for split, values in metrics.items()
+        for finding in run.task.diagnose(values)
+    ]
 
 
 def _write(run: Run, results: dict[str, Any]) -> None:
@@ -125,21 +136,21 @@ def _replace(staging: Path, target: Path) -> None:
 
 
 def _lost(run: Run, lines: list[dict[str, Any]]) -> list[str]:
-    """Returns, in a sentence, that earlier lines of metrics.jsonl are not there."""
+    """Returns a sentence if the first lines of metrics.jsonl are missing."""
     if not run.recipe.evaluation.baseline or any(line["step"] == 0 for line in lines):
         return []
     if not {"validation", "test"} & run.splits.keys():
         return []
     first = lines[0]["step"] if lines else run.num_steps
     return [
-        f"metrics.jsonl begins with step {first}, for it was removed or the run began with a "
-        f"checkpoint of another one: the baseline and what was measured before are not in this "
-        f"report"
+        f"metrics.jsonl begins with step {first}, because it was removed or the run began with a "
+        f"checkpoint of another one: this report lacks the baseline and the metrics before that "
+        f"step"
     ]
 
 
 def _epochs(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns a record for each evaluation after the baseline, and of the training before it."""
+    """Returns a record of each evaluation after the baseline and of the training that led to it."""
     epochs: list[dict[str, Any]] = []
     seconds, tokens = 0.0, 0.0
     for line in lines:
@@ -163,7 +174,7 @@ def _epochs(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _seconds(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the seconds of training steps, over the run and by epoch, and those of evaluation."""
+    """Returns the seconds of training, in all and by epoch, and those of evaluation."""
     trained = [line for line in lines if line["split"] == "train"]
     evaluated = sum(line["seconds"] for line in lines if line["split"] != "train")
     per_epoch = [0.0] * max((line["epoch"] for line in trained), default=0)

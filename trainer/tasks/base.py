@@ -1,174 +1,169 @@
 """What a task gives the loop: loss sums and target counts, and what to measure."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from trainer.data.columns import ROW
-from trainer.data.encoded import Columns, PreparedSplit, Ragged, Summary
-from trainer.recipe.schema import Column, Recipe
+from trainer.data.encoded import Columns, PreparedSplit, Summary
+from trainer.recipe.schema import Column, Recipe, TaskSettings
+from trainer.tasks.batch import Batch
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
 Record = dict[str, Any]
+"""What is kept of an example: plain values, as JSON has them."""
 
 
 @dataclass(frozen=True)
 class LossTerm:
+    """A part of the loss with a denominator of its own."""
+
     name: str
     weight: float = 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """One micro-batch of one process."""
+class ZeroShot(ABC):
+    """Prompts for the pretrained causal language model, before anything is learned."""
 
-    inputs: dict[str, Tensor]
-    """Arguments of the model, [batch, seq]; no attention_mask where nothing is padded."""
-    targets: dict[str, Tensor]
-    counts: Tensor
-    """What each loss sum is divided by once all of a step are added up, float64 [num_terms]."""
-
-    def to(self, device: torch.device) -> Self:
-        def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
-
-        return replace(
-            self,
-            inputs=move(self.inputs),
-            targets=move(self.targets),
-            counts=self.counts.to(device, non_blocking=True),
-        )
-
-    def as_dummy(self) -> Self:
-        """Returns a batch that takes part in the forward pass and counts nothing."""
-        return replace(self, counts=torch.zeros_like(self.counts))
-
-
-class ZeroShot(Protocol):
-    """How the pretrained causal language model is asked in prompts, before anything is learned."""
-
+    @abstractmethod
     def sample(self, split: PreparedSplit) -> np.ndarray:
         """Returns the ids of what is asked of a split."""
-        ...
 
+    @abstractmethod
     def answer(self, model: Any, split: PreparedSplit, ids: np.ndarray) -> list[Record]:
-        """Returns a record, with its `id`, of what the model answers to each of some ids."""
-        ...
+        """Returns, for each of some ids, a record of the model's answer, with its `id`."""
 
+    @abstractmethod
     def metrics(self, records: list[Record]) -> dict[str, Any]:
-        """Returns the metrics of all that was asked, by the names of the task's own."""
-        ...
+        """Returns the metrics of all answers, under the names of the task's own metrics."""
 
 
-class Task(Protocol):
-    """A way to turn rows into loss and metrics; it knows nothing of ranks or engines."""
+class Task(ABC):
+    """Turns rows into loss and metrics; knows nothing of ranks or engines.
+
+    A task is built once for each run, from its settings, the train rows and the model's
+    configuration.
+    """
+
+    Settings: ClassVar[type[TaskSettings]]
+    """The section `task` of its recipes."""
 
     auto_model: str
     """Name of the transformers class that builds its models."""
     loss_terms: tuple[LossTerm, ...]
+    """The terms of the loss, in the order of `loss_sums` and `Batch.counts`."""
     num_statistics: int
+    """Length of what `statistics` returns."""
     metrics_offered: tuple[str, ...]
     """Names of numbers in `metrics` that can decide which step is best."""
     scales: dict[str, str]
-    """Range of each metric that has one."""
+    """Range of each metric that has one, such as 0-1."""
     trains_head: bool = True
-    """Whether what the model has beyond its backbone belongs to the task, and always learns."""
-    reads_logits_alone: bool = False
-    """Whether the task asks nothing else of the model, so that no other hidden state is needed."""
+    """Whether the layers besides the backbone belong to the task, and so are always trained."""
+    needs_only_logits: bool = False
+    """Whether it reads no other hidden states, so that a model may skip those it can."""
     reads_records: bool = False
     """Whether `metrics` needs the records of all examples."""
-    fits_on_validation: bool = False
-    """Whether `metrics` finds a threshold on the validation split, for use on the others."""
+    tunes_threshold: bool = False
+    """Whether `metrics` chooses a threshold on the validation split, for use on other splits."""
     target: str | None = None
-    """Key, of those of `columns`, of the column with what is to be answered; None where there is
-    no such column. Rows of a test split may lack it, or have nothing in it."""
-    reads_if_there: tuple[str, ...] = ()
-    """Columns that `encode` reads beside those of `columns`, where rows have them."""
+    """Key, among those of `columns`, of the column that holds what is learned; None if there is no
+    such column. The rows of a test split may lack it, or have nothing in it."""
+    optional_columns: tuple[str, ...] = ()
+    """Columns that `encode` also reads if the rows have them."""
     zero_shot: ZeroShot | None = None
-    """How the pretrained model is asked; None where it is not to be, or nothing is pretrained."""
+    """How the pretrained model is asked; None if the recipe does not want it, or nothing is
+    pretrained."""
 
     @classmethod
     def columns(cls, recipe: Recipe) -> dict[str, Column | None]:
         """Returns the columns that it reads, by the dotted key under which a recipe names them."""
-        ...
+        given = recipe.data.columns
+        return {f"data.columns.{role}": getattr(given, role) for role in cls.Settings.roles}
 
     @classmethod
     def columns_in(cls, recipe: Recipe, present: Sequence[str]) -> dict[str, Column | None]:
-        """Returns the columns that it reads of rows with these; some are not needed."""
+        """Returns the columns that it reads of rows that have those `present`, without optional
+        ones that are missing."""
         return cls.columns(recipe)
 
     @classmethod
     def pair(cls, recipe: Recipe) -> str | None:
-        """Returns which two texts it gives the tokenizer as a pair; None if it reads no pairs."""
+        """Returns, in words, the two texts that it tokenizes as a pair; None if it reads no
+        pairs."""
         return None
 
     @classmethod
+    @abstractmethod
     def texts(cls, recipe: Recipe, rows: "Dataset") -> Iterator[str]:
-        """Returns the texts of the train rows that a tokenizer can be trained on."""
-        ...
+        """Yields the texts of the train rows on which a tokenizer can be trained."""
 
     @classmethod
     def shape(cls, recipe: Recipe, model_config: Any) -> str:
         """Returns the transformers class of its models, and writes into `model_config` what the
         recipe says of their head, without any data.
 
-        Raises ConfigError where a recipe leaves the head to the data.
+        Raises ConfigError if the recipe leaves the head to the data.
         """
         return cls.auto_model
 
     @classmethod
+    @abstractmethod
     def build(cls, recipe: Recipe, train: "Dataset", tokenizer: Any, model_config: Any) -> Self:
         """Returns the task of a recipe, with what the train rows and the model decide.
 
         Raises ConfigError and DataError for what cannot go together.
         """
-        ...
 
     def config_values(self) -> dict[str, Any]:
         """Returns what the model's configuration must hold, such as num_labels."""
         return {}
 
+    @abstractmethod
     def encoding_settings(self) -> dict[str, Any]:
-        """Returns what changes the encoded rows, beside the rows and the tokenizer."""
-        ...
+        """Returns what changes the encoded rows, besides the rows and the tokenizer."""
 
     def without_targets(self, rows: "Dataset", *, named: bool) -> str | None:
-        """Returns, as a clause, what rows have in place of targets, None where a row has one.
+        """Returns, as a clause, what all rows have in place of targets; None if a row has one.
 
-        Of a split that the recipe has `named`, what may be meant is taken as it is, such as
-        questions none of which has an answer.
+        If the recipe has `named` the split, what may be meant is accepted, such as questions none
+        of which has an answer.
         """
         return None
 
     def lacks_metric(self, metric: str, rows: "Dataset") -> str | None:
-        """Returns, as a clause, why a metric cannot be measured on some rows; None where it can."""
+        """Returns, as a clause, why a metric cannot be measured on some rows; None if it can."""
         return None
 
     def notes(self, split: str, prepared: PreparedSplit) -> list[str]:
-        """Returns what a reader of the results should know of the targets of a split."""
+        """Returns what a reader of the results should know about the targets of a split."""
         return []
 
+    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
+        """Returns, as clauses, what is suspicious about the metrics of one split."""
+        return []
+
+    @abstractmethod
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
-        """Returns columns with an entry for each example, `input_ids` among them, in parts.
+        """Yields chunks of columns with one entry per example, `input_ids` among them.
 
         Bad rows go to `summary.reject`, with a sentence that names the row.
         """
-        ...
 
+    @abstractmethod
     def collate(self, split: PreparedSplit, ids: np.ndarray, epoch: int) -> Batch:
         """Returns the examples `ids` of a prepared split as one padded batch.
 
-        What is random in it depends on seed, epoch and id only; evaluations are epoch 0.
+        Anything random in it depends only on seed, epoch and id; evaluations are epoch 0.
         """
-        ...
 
+    @abstractmethod
     def loss_sums(
         self, model: nn.Module, inputs: dict[str, Tensor], targets: dict[str, Tensor]
     ) -> tuple[Tensor, Any]:
@@ -176,20 +171,19 @@ class Task(Protocol):
 
         The second is needed in evaluation only.
         """
-        ...
 
+    @abstractmethod
     def statistics(self, outputs: Any, targets: dict[str, Tensor]) -> Tensor:
-        """Returns float64 [num_statistics] that add up over batches and ranks to `metrics`."""
-        ...
+        """Returns float64 [num_statistics], whose sum over batches and ranks `metrics` reads."""
 
     def records(
         self, outputs: Any, targets: dict[str, Tensor], split: PreparedSplit, ids: np.ndarray
     ) -> list[Record]:
-        """Returns short records of the examples of a batch, each with its `id`."""
+        """Returns a short record of each example of a batch, with its `id`."""
         return []
 
     def sample(self, split: PreparedSplit) -> np.ndarray:
-        """Returns the ids of the examples that the model is to answer by generating text."""
+        """Returns the ids of the examples that the model answers by generating text."""
         return np.empty(0, np.int64)
 
     def generate(self, model: nn.Module, split: PreparedSplit, ids: np.ndarray) -> list[Record]:
@@ -197,25 +191,25 @@ class Task(Protocol):
         return []
 
     def generation_ends(self, model: nn.Module) -> list[int]:
-        """Returns the tokens at which generated text ends; none where a task says nothing of it."""
+        """Returns the tokens that end generated text; none if the task does not generate."""
         return []
 
     def answers(self, records: list[Record], split: PreparedSplit) -> list[Record]:
-        """Returns what is kept of the records of all ranks: one for each question asked."""
+        """Returns what is kept of the records of all ranks: one per question."""
         return sorted(records, key=lambda record: record["id"])
 
+    @abstractmethod
     def metrics(
         self,
         statistics: np.ndarray,
         answers: list[Record],
         validation: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Returns the metrics of a whole split from the sum of its statistics and its answers.
+        """Returns the metrics of a whole split from its summed statistics and its answers.
 
-        `validation` holds the metrics of the validation split at the same weights where those are
-        known, for thresholds that are found there.
+        `validation` holds the metrics of the validation split at the same weights if they are
+        known: thresholds are taken from there.
         """
-        ...
 
 
 class Objective(nn.Module):
@@ -235,60 +229,3 @@ class Objective(nn.Module):
     def forward(self, inputs: dict[str, Tensor], targets: dict[str, Tensor]) -> tuple[Tensor, Any]:
         """Returns the sum of each loss term, fp32 [num_terms], and what `statistics` reads."""
         return self.task.loss_sums(self.model, inputs, targets)
-
-
-def pad(column: Ragged, ids: np.ndarray, value: int) -> Tensor:
-    """Returns entries `ids` of a column as int64 [batch, seq], filled up with `value`."""
-    starts = column.offsets[ids]
-    lengths = column.offsets[ids + 1] - starts
-    positions = np.arange(lengths.max())
-    inside = positions < lengths[:, None]
-    padded = column.values[np.where(inside, starts[:, None] + positions, starts[:, None])]
-    return torch.from_numpy(np.where(inside, padded, value).astype(np.int64))
-
-
-def stack(entries: Sequence[np.ndarray], value: int) -> Tensor:
-    """Returns sequences of different lengths as int64 [batch, seq], filled up with `value`."""
-    width = max(len(entry) for entry in entries)
-    stacked = np.full((len(entries), width), value, np.int64)
-    for row, entry in enumerate(entries):
-        stacked[row, : len(entry)] = entry
-    return torch.from_numpy(stacked)
-
-
-def attention_mask(lengths: np.ndarray) -> dict[str, Tensor]:
-    """Returns the mask of a padded batch as a model's argument; none where nothing is padded."""
-    if lengths.min() == lengths.max():
-        return {}
-    positions = torch.arange(int(lengths.max()))
-    return {"attention_mask": (positions < torch.from_numpy(lengths)[:, None]).long()}
-
-
-def texts_of(rows: "Dataset", column: str, summary: Summary) -> Iterator[list[tuple[int, str]]]:
-    """Returns the texts of a column with the number of their row, some at a time.
-
-    A row without text is rejected.
-    """
-    for numbers, chunk in numbered(rows, [column]):
-        found: list[tuple[int, str]] = []
-        for number, text in zip(numbers, chunk[column], strict=True):
-            if isinstance(text, str) and text.strip():
-                found.append((number, text))
-            else:
-                summary.reject(
-                    f"row {number}: the column {column} has no text; mend or remove the row, or "
-                    f"set data.documents where it separates documents"
-                )
-        yield found
-
-
-def numbered(rows: "Dataset", columns: Sequence[str]) -> Iterator[tuple[list[int], Columns]]:
-    """Returns the rows some at a time: their numbers in the source, and columns of values."""
-    number = [ROW] if ROW in rows.column_names else []
-    names = list(dict.fromkeys([*columns, *number]))
-    first = 1
-    for chunk in rows.select_columns(names).iter(batch_size=1000):
-        values = cast(dict[str, list[Any]], chunk)
-        size = len(values[names[0]])
-        yield values.get(ROW) or list(range(first, first + size)), values
-        first += size

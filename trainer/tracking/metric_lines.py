@@ -15,10 +15,10 @@ POSITION = ("step", "epoch", "split", "train_loss", "peak_memory_bytes")
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """Returns the records of metrics.jsonl, none where it is not there; a last line that a crash
-    has cut off is left out.
+    """Returns the records of metrics.jsonl, none if there is no such file.
 
-    Raises RunDirectoryError for any other line that is no record.
+    A last line that a crash cut off is left out. Raises RunDirectoryError for any other line that
+    is not a record.
     """
     return [record for _, record in _read(file)]
 
@@ -33,45 +33,49 @@ def metrics_at(lines: list[dict[str, Any]], step: int) -> dict[str, Any]:
 
 
 def remembered(file: Path) -> dict[str, Any]:
-    """Returns number and checksum of the lines in metrics.jsonl, for a checkpoint to remember."""
+    """Returns what a checkpoint keeps of metrics.jsonl: the number of its lines and a checksum."""
     return _summary([text for text, _ in _read(file)])
 
 
 def lines_at(file: Path, state: TrainState, memory: Mapping[str, Any]) -> list[str]:
-    """Returns the lines that were there in a state: those that a checkpoint remembers or, with one
-    of an older version, which remembers none, those up to its step.
+    """Returns the lines that a run had written when it was in `state`.
 
-    Raises RunDirectoryError where they are not there any more as they were.
+    They are those that its checkpoint remembers or, because older versions remembered none, those
+    up to its step. Raises RunDirectoryError if they changed since.
     """
-    found = _read(file)
+    records = _read(file)
     if not state.step:
-        return []  # a baseline that was not continued is taken again
+        return []  # the baseline is measured again
     if memory:
-        kept = [text for text, _ in found[: _number(memory)]]
+        kept = [text for text, _ in records[: _number(memory)]]
         if _summary(kept) != memory:
             raise RunDirectoryError(
-                f"{file}: its lines up to step {state.step} are not those that the run wrote; "
-                f"restore the file, or remove it to go on without them"
+                f"{file}: its lines up to step {state.step} are not those that the run wrote",
+                key=str(file),
+                hint="restore the file, or remove it to continue without them",
             )
         return kept
-    lasts = {"train": state.step}  # of other splits, the last step that was evaluated
+    last_steps = {"train": state.step}  # for other splits, the last step that was evaluated
     return [
         text
-        for text, line in found
-        if line["step"] <= lasts.get(line["split"], state.evaluated_step)
+        for text, line in records
+        if line["step"] <= last_steps.get(line["split"], state.evaluated_step)
     ]
 
 
 def known_lines(file: Path, memory: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the records that a checkpoint remembers; none where they are not as they were, and
-    all of them where it is of an older version and remembers none."""
+    """Returns the records that a checkpoint remembers, none if they changed since.
+
+    A checkpoint of an older version remembers none; then all records are returned.
+    """
     if not memory:
         return read_lines(file)
     try:
-        found = _read(file)[: _number(memory)]
+        records = _read(file)[: _number(memory)]
     except RunDirectoryError:
         return []
-    return [line for _, line in found] if _summary([one for one, _ in found]) == memory else []
+    unchanged = _summary([text for text, _ in records]) == memory
+    return [line for _, line in records] if unchanged else []
 
 
 def _number(memory: Mapping[str, Any]) -> int:
@@ -92,8 +96,9 @@ def _read(file: Path) -> list[tuple[str, dict[str, Any]]]:
         return []
     except (OSError, ValueError) as error:
         raise RunDirectoryError(
-            f"{file} cannot be read ({excerpt(reason(error))}); restore the file, or remove it to "
-            f"go on without its lines"
+            f"{file} cannot be read ({excerpt(reason(error))})",
+            key=str(file),
+            hint="restore the file, or remove it to continue without its lines",
         ) from error
     *complete, last = text.split("\n")
     records: list[tuple[str, dict[str, Any]]] = []
@@ -103,21 +108,24 @@ def _read(file: Path) -> list[tuple[str, dict[str, Any]]]:
         except ValueError as error:
             if number > len(complete):
                 break  # a crash cut it off
-            raise _wrong(file, number, "no JSON") from error
+            raise _wrong(file, number, "not JSON") from error
         if not _is_record(record):
-            raise _wrong(file, number, "no record of a step")
+            raise _wrong(file, number, "not a record of a step")
         records.append((line, record))
     return records
 
 
 def _wrong(file: Path, number: int, what: str) -> RunDirectoryError:
     return RunDirectoryError(
-        f"{file}, line {number}: {what}; restore the file, or remove it to go on without its lines"
+        f"{file}, line {number}: {what}",
+        key=str(file),
+        value=number,
+        hint="restore the file, or remove it to continue without its lines",
     )
 
 
 def _is_record(value: Any) -> bool:
-    """Returns whether a line has what is read of it."""
+    """Returns whether a line has the values that are read from it."""
     if not isinstance(value, dict) or not isinstance(value.get("split"), str):
         return False
     counts = [value.get("step"), value.get("epoch")]
@@ -128,8 +136,8 @@ def _is_record(value: Any) -> bool:
         counts.append(value.get("peak_memory_bytes"))
         loss = value.get("train_loss", "")
         numbers += [] if loss is None else [loss]
-    if not all(type(one) is int and 0 <= one < 2**63 for one in counts):
+    if not all(type(count) is int and 0 <= count < 2**63 for count in counts):
         return False
     if value["epoch"] > value["step"]:
         return False
-    return all(type(one) in (int, float) and math.isfinite(one) for one in numbers)
+    return all(type(number) in (int, float) and math.isfinite(number) for number in numbers)

@@ -1,8 +1,8 @@
-"""What each rank computes between two lines of metrics.jsonl, and which one keeps the others back.
+"""The work of each rank between two lines of metrics.jsonl, and the rank that slows down others.
 
-Seconds are those of forward passes, in which no rank waits for another, but for ZeRO-3 and FSDP2:
-there each gathers weights from all, so that a slow rank makes the others slow and ranks lie closer
-together than they are.
+Only forward passes are timed, because no rank waits for another in them. ZeRO-3 and FSDP2 are the
+exception: they gather weights from all ranks there, so a slow rank also slows the others, and the
+times differ less than the ranks do.
 """
 
 import socket
@@ -19,21 +19,21 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 SLOW = 1.5
-"""Times the median rank that the slowest takes before it is named."""
+"""The slowest rank is named if it takes this many times as long as the median rank."""
 NUM_LINES = 2
-"""Lines in a row for which it does."""
+"""Lines in a row for which it must."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankSummary:
-    """What ranks computed since the last line; of an even number the median is the lower one."""
+    """What the ranks computed since the last line. The median of two is the lower one."""
 
     tokens: list[int]
-    """Real tokens by rank."""
+    """Tokens of examples, without padding, by rank."""
     seconds: list[float]
     """Time in forward passes by rank."""
     note: str | None = None
-    """What is to be said of the slowest rank."""
+    """A sentence about the slowest rank, if it is to be named."""
 
     @property
     def slowest(self) -> int:
@@ -41,11 +41,11 @@ class RankSummary:
 
     @property
     def ratio(self) -> float:
-        """How many times as long as the median rank the slowest one computes."""
+        """Time of the slowest rank over that of the median rank."""
         return max(self.seconds) / max(median_low(self.seconds), 1e-9)
 
     def record(self) -> dict[str, Any]:
-        """Returns tokens [least, most], seconds [least, median, most] and the slowest rank."""
+        """Returns tokens [min, max], seconds [min, median, max] and the slowest rank."""
         return {
             "tokens": [min(self.tokens), max(self.tokens)],
             "seconds": [min(self.seconds), median_low(self.seconds), max(self.seconds)],
@@ -53,24 +53,24 @@ class RankSummary:
         }
 
     def sentence(self, host: str) -> str:
-        """Returns what a reader should know of the slowest rank, which computes on `host`."""
+        """Returns the sentence about the slowest rank, which runs on `host`."""
         return (
             f"rank {self.slowest} ({host}) computes {self.ratio:.1f} times as long as the median "
-            f"rank, on {self.tokens[self.slowest]:,} tokens where ranks have "
-            f"{min(self.tokens):,} to {max(self.tokens):,}; every step waits for it: see what "
+            f"rank, on {self.tokens[self.slowest]:,} tokens; ranks have "
+            f"{min(self.tokens):,} to {max(self.tokens):,}. Every step waits for it: check what "
             f"else runs there"
         )
 
 
 def slow_rank(lines: Sequence[RankSummary]) -> int | None:
-    """Returns the rank that was much the slowest in each of the last lines, None where none was."""
+    """Returns the rank that was much the slowest in each of the last lines, if there is one."""
     last = lines[-NUM_LINES:]
     ranks = {line.slowest if line.ratio > SLOW else None for line in last}
     return ranks.pop() if len(last) == NUM_LINES and len(ranks) == 1 else None
 
 
 class RankTimes:
-    """Measures this rank, and compares it with the others where a line is written."""
+    """Times this rank, and compares it with the others whenever a line is written."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
@@ -81,12 +81,12 @@ class RankTimes:
         self._named: int | None = None
 
     def count(self, lengths: np.ndarray) -> None:
-        """Counts the tokens of examples that this rank is about to compute."""
+        """Counts the tokens of the examples that this rank is about to compute."""
         self._tokens += int(lengths.sum())
 
     @contextmanager
     def forward(self) -> Generator[None]:
-        """Measures a forward pass; on a GPU by events, which are read with the next line only."""
+        """Context manager: times a forward pass. On a GPU, by events that the next line reads."""
         if self._accelerator.device.type == "cuda":
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
@@ -99,25 +99,25 @@ class RankTimes:
             self._seconds += time.perf_counter() - begin
 
     def summary(self) -> RankSummary | None:
-        """Returns what all ranks computed since the last call, None of a single process.
+        """Returns what all ranks computed since the last call; None if there is one process.
 
-        Every rank calls it at the same step. A rank that becomes slow is named once.
+        Collective: every rank calls it at the same step. A rank that becomes slow is named once.
         """
         if self._events:
             self._events[-1][1].synchronize()
             self._seconds += sum(start.elapsed_time(end) for start, end in self._events) / 1000
-        mine = [self._tokens, self._seconds]
+        own = [self._tokens, self._seconds]
         self._tokens, self._seconds, self._events = 0, 0.0, []
         if self._accelerator.num_processes == 1:
             return None
-        tensor = torch.tensor([mine], dtype=torch.float64, device=self._accelerator.device)
+        tensor = torch.tensor([own], dtype=torch.float64, device=self._accelerator.device)
         gathered: Any = self._accelerator.gather(tensor)
         tokens, seconds = gathered.T.tolist()
-        found = RankSummary(tokens=[int(number) for number in tokens], seconds=seconds)
-        self._lines = [*self._lines[1 - NUM_LINES :], found]
+        summary = RankSummary(tokens=[int(number) for number in tokens], seconds=seconds)
+        self._lines = [*self._lines[1 - NUM_LINES :], summary]
         slow, before = slow_rank(self._lines), self._named
         self._named = slow
         if slow is None or slow == before:
-            return found
-        hosts = gather_object([socket.gethostname()])  # every rank read the same numbers
-        return replace(found, note=found.sentence(hosts[slow]))
+            return summary
+        hosts = gather_object([socket.gethostname()])  # all ranks come here: they compared alike
+        return replace(summary, note=summary.sentence(hosts[slow]))

@@ -1,4 +1,4 @@
-"""CSV and TSV read strictly: every cell the text that stands there, or a sentence with the line."""
+"""Strict CSV and TSV: cells are read as the text in the file; errors name the line."""
 
 import csv
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.data.formats.reading import LONGEST_LINE, Tables, lines_of, shown
+from trainer.data.formats.reading import LONGEST_LINE, Tables, chunks_of, lines_of, shown
 from trainer.errors import DataError
 from trainer.recipe.schema import Csv
 from trainer.wording import listed
@@ -16,20 +16,18 @@ if TYPE_CHECKING:
     from datasets import Features
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-CHUNK_ROWS = 10_000
-CHUNK_CHARACTERS = 16 * 2**20
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How the lines of a table are divided into cells."""
+    """How lines of a table are split into cells."""
 
     delimiter: str
     quotechar: str | None
     encoding: str = "utf-8"
     header: bool = True
     guessed: bool = False
-    """Whether the delimiter follows from the name of the file only."""
+    """Whether the delimiter was derived from the name of the file."""
 
     def cells(self, lines: Iterable[str], delimiter: str | None = None) -> Iterator[list[str]]:
         return csv.reader(
@@ -42,7 +40,7 @@ class Dialect:
 
 
 def dialect_of(kind: str, given: Csv | None) -> Dialect:
-    """Returns how files of a kind are read; in .tsv, quotes are characters unless a recipe says."""
+    """Returns the dialect of a kind of file; in .tsv, quotes are literal unless the recipe says."""
     given = given or Csv()
     quotechar = given.quotechar
     if quotechar == "auto":
@@ -58,10 +56,10 @@ def dialect_of(kind: str, given: Csv | None) -> Dialect:
 
 @dataclass
 class Record:
-    """One row: its cells, and the lines on which it stands."""
+    """One row: its cells and the lines it spans."""
 
     number: int
-    """Of its first line."""
+    """Number of its first line."""
     cells: list[str]
     lines: list[str]
 
@@ -71,7 +69,7 @@ class Record:
 
 @dataclass
 class Table:
-    """A table in a file: `columns` names its cells, and `notes` is complete after `rows`."""
+    """A table in a file; `notes` is complete once `rows` is exhausted."""
 
     file: Path
     dialect: Dialect
@@ -82,7 +80,7 @@ class Table:
         records = self._records()
         head = next(records, None)
         if head is None:
-            raise DataError(f"no rows in {shown(self.file)}")
+            raise DataError(f"no rows in {shown(self.file)}", key=shown(self.file))
         if not self.dialect.header:
             self.columns = [str(place) for place in range(len(head.cells))]
             return
@@ -93,12 +91,14 @@ class Table:
         twice = dict.fromkeys(name for name in self.columns if self.columns.count(name) > 1)
         if twice:
             raise DataError(
-                f"{self._place(head)} has several columns called {listed(twice)}; give each column "
-                f"a name of its own"
+                f"{self._place(head)} has several columns called {listed(twice)}",
+                key=shown(self.file),
+                value=[*twice],
+                hint="give each column a name of its own",
             )
 
     def rows(self) -> Iterator[list[str]]:
-        """Yields the cells of each row; raises DataError for one of another number of cells."""
+        """Yields the cells of each row; raises DataError if a row has too many or too few."""
         records = self._records()
         if self.dialect.header:
             next(records)
@@ -106,7 +106,7 @@ class Table:
         doubled, literal = list[int](), False
         for record in records:
             if len(record.cells) != len(self.columns):
-                raise DataError(self._wrong_size(record))
+                raise self._wrong_size(record)
             if len(record.lines) > 1 and len(self.columns) > 1 and self._are_rows(record.lines):
                 swallowed.append(record.number)
             elif self.dialect.quotechar is None and '"' in record.lines[0]:
@@ -117,19 +117,20 @@ class Table:
             yield record.cells
         if swallowed:
             self.notes.append(
-                f"{shown(self.file)}: {len(swallowed)} quoted cells hold line breaks between what "
-                f"may be rows of their own, the first in line {swallowed[0]}; if quotes are "
+                f"{shown(self.file)}: {len(swallowed)} quoted cells span lines that look like "
+                f"separate rows, the first in line {swallowed[0]}; if quotes are literal "
                 f"characters, set data.source.csv: {{quotechar: null}}"
             )
         if doubled and not literal:
             self.notes.append(
                 f"{shown(self.file)}: {len(doubled)} rows have cells in double quotes, which are "
-                f"read as characters, the first in line {doubled[0]}; if they enclose cells, set "
+                f"read as literal characters, the first in line {doubled[0]}; if they enclose "
+                f"cells, set "
                 f"data.source.csv: {{quotechar: '\"'}}"
             )
 
     def _records(self) -> Iterator[Record]:
-        """Yields the rows that are not blank, the header among them."""
+        """Yields the rows that are not blank, including the header."""
         lines: list[str] = []
         number = 1
 
@@ -145,9 +146,12 @@ class Table:
                 record = Record(number, next(cells, []), [*lines])
             except csv.Error as error:
                 raise DataError(
-                    f"{shown(self.file)}, line {number}: a quote is not closed, or text stands "
-                    f"after it ({error}); write quotes inside a quoted cell twice, or set "
-                    f"data.source.csv: {{quotechar: null}} if quotes are characters"
+                    f"{shown(self.file)}, line {number}: a quote is not closed, or is followed by "
+                    f"text ({error})",
+                    key=shown(self.file),
+                    value=number,
+                    hint="double the quotes inside a quoted cell, or set data.source.csv: "
+                    "{quotechar: null} if quotes are literal characters",
                 ) from error
             if not lines:
                 return
@@ -162,7 +166,10 @@ class Table:
             if len(ends) > 1:
                 raise DataError(
                     f"{self._place(record)}: some lines end with LF and some with a lone carriage "
-                    f"return, which may be a part of a cell; remove it, or quote the cell"
+                    f"return, which may be part of a cell",
+                    key=shown(self.file),
+                    value=record.number,
+                    hint="remove it, or quote the cell",
                 )
             yield record
 
@@ -171,33 +178,38 @@ class Table:
         return all(line.count(self.dialect.delimiter) == size - 1 for line in lines)
 
     def _check_delimiter(self, lines: Sequence[str]) -> None:
-        """Raises DataError if another delimiter divides header and first row alike into more."""
-        for other, name in DELIMITERS.items():
-            if other == self.dialect.delimiter:
+        """Raises DataError if another delimiter splits header and first row into more cells."""
+        for delimiter, name in DELIMITERS.items():
+            if delimiter == self.dialect.delimiter:
                 continue
             try:
-                sizes = {len(cells) for cells in self.dialect.cells(lines, other)}
+                sizes = {len(cells) for cells in self.dialect.cells(lines, delimiter)}
             except csv.Error:
                 continue
             if len(sizes) == 1 and sizes.pop() > len(self.columns):
-                written = "\\t" if other == "\t" else other
+                written = "\\t" if delimiter == "\t" else delimiter
                 raise DataError(
                     f"{shown(self.file)}, line 1 is divided by {name}, not by "
-                    f"{DELIMITERS.get(self.dialect.delimiter)}; set data.source.csv: "
-                    f'{{delimiter: "{written}"}}'
+                    f"{DELIMITERS.get(self.dialect.delimiter)}",
+                    key=shown(self.file),
+                    value=delimiter,
+                    hint=f'set data.source.csv: {{delimiter: "{written}"}}',
                 )
 
-    def _wrong_size(self, record: Record) -> str:
+    def _wrong_size(self, record: Record) -> DataError:
         named = "header" if self.dialect.header else "first row"
         name = DELIMITERS.get(self.dialect.delimiter, f"the delimiter {self.dialect.delimiter!r}")
-        mend = f"quote cells that have {name} or line breaks in them, or mend that line"
+        hint = f"quote cells that contain {name} or line breaks, or fix that line"
         if self.dialect.quotechar is None:
-            mend = (
-                "mend that line, or set data.source.csv: {quotechar: '\"'} if quotes enclose cells"
+            hint = (
+                "fix that line, or set data.source.csv: {quotechar: '\"'} if quotes enclose cells"
             )
-        return (
+        return DataError(
             f"{self._place(record)} has {len(record.cells)} cells, and the {named} "
-            f"{len(self.columns)}; {mend}"
+            f"{len(self.columns)}",
+            key=shown(self.file),
+            value=record.number,
+            hint=hint,
         )
 
     def _place(self, record: Record) -> str:
@@ -205,7 +217,7 @@ class Table:
 
 
 def table_features(columns: Sequence[str]) -> "Features":
-    """Returns the kinds of columns: text, for guessed types would make 01 a 1 and null a gap."""
+    """Returns features that are all text: guessed types would read 01 as 1 and null as a gap."""
     import datasets
 
     return datasets.Features({name: datasets.Value("string") for name in columns})
@@ -214,14 +226,16 @@ def table_features(columns: Sequence[str]) -> "Features":
 def read_tables(
     files: Sequence[Path], dialect: Dialect, notes: list[str]
 ) -> "tuple[Features, Tables]":
-    """Returns the kinds of the columns, and the rows of all files; `notes` grows with them."""
+    """Returns the features and the rows of all files; notes are appended as rows are read."""
     with _long_cells():
         tables = [Table(file, dialect) for file in files]
     for table in tables[1:]:
         if set(table.columns) != set(tables[0].columns):
             raise DataError(
                 f"{shown(table.file)} cannot be read with {shown(files[0])}: it has the columns "
-                f"{listed(table.columns)}, and the other {listed(tables[0].columns)}"
+                f"{listed(table.columns)}, and the other {listed(tables[0].columns)}",
+                key=shown(table.file),
+                value=table.columns,
             )
     return table_features(tables[0].columns), _chunks(tables, tables[0].columns, notes)
 
@@ -233,40 +247,32 @@ def _chunks(tables: list[Table], columns: list[str], notes: list[str]) -> Tables
     with _long_cells():
         for table in tables:
             places = [table.columns.index(name) for name in columns]
-            for chunk in _several(table.rows()):
+            for chunk in chunks_of(table.rows(), _length):
                 cells = list(zip(*chunk, strict=True))
                 arrays = [pa.array(cells[place], pa.string()) for place in places]
                 yield pa.Table.from_arrays(arrays, schema=schema)
             notes += table.notes
 
 
-def _several(rows: Iterable[list[str]]) -> Iterator[list[list[str]]]:
-    chunk, size = list[list[str]](), 0
-    for row in rows:
-        chunk.append(row)
-        size += sum(map(len, row))
-        if len(chunk) == CHUNK_ROWS or size > CHUNK_CHARACTERS:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+def _length(row: list[str]) -> int:
+    return sum(map(len, row))
 
 
 def check_table(file: Path, dialect: Dialect) -> None:
-    """Raises DataError if a table is not one of equally long rows."""
+    """Raises DataError if the rows of a table differ in their number of cells."""
     with _long_cells():
         for _ in Table(file, dialect).rows():
             pass
 
 
 def _is_enclosed(cell: str) -> bool:
-    """Returns whether a cell is one in quotes, with each quote inside written twice."""
+    """Returns whether a cell is in quotes and every quote inside it is doubled."""
     return len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1].replace('""', "")
 
 
 @contextmanager
 def _long_cells() -> Generator[None]:
-    """Lets the csv module read cells of any length that a line can have."""
+    """Context manager: lets the csv module read cells as long as a line may be."""
     before = csv.field_size_limit(LONGEST_LINE)
     try:
         yield

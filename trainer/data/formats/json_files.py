@@ -1,4 +1,4 @@
-"""JSON files read strictly: an object a line, a list of them, or an object with the list in it."""
+"""Strict JSON: one object per line, a list of objects, or an object that contains the list."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from trainer.errors import DataError
 from trainer.wording import excerpt, listed
 
 DEEPEST = 50
-"""Levels of the deepest value: beyond some hundred, libraries end the process."""
+"""Maximum nesting: from some hundred levels on, libraries crash the process."""
 
 BOM = b"\xef\xbb\xbf"
 ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -19,11 +19,11 @@ READ = "a list of objects, an object a line, or an object with the list under da
 
 
 def json_rows_of(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """Yields the rows of files, each as it stands there.
+    """Yields the rows of files, with their values unchanged.
 
-    Raises DataError with the line for what is not valid JSON, or means another thing to each
-    reader: keys that occur twice, whole numbers beyond 64 bits, halves of surrogate pairs. And for
-    a later file that has columns which the first one lacks.
+    Raises DataError, naming the line, for invalid JSON and for what readers interpret differently:
+    duplicate keys, integers beyond 64 bits, halves of surrogate pairs. Also raises it if a later
+    file has columns that the first one lacks.
     """
     known: dict[str, None] = {}
     for place, file in enumerate(files):
@@ -36,13 +36,18 @@ def json_rows_of(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
         elif new := [name for name in found if name not in known]:
             raise DataError(
                 f"{shown(file)} cannot be read with {shown(files[0])}: it has {listed(new)}, and "
-                f"the other {listed(known) or 'nothing'}"
+                f"the other {listed(known) or 'nothing'}",
+                key=shown(file),
+                value=new,
             )
 
 
 def _is_lines(file: Path) -> bool:
-    """Returns whether the lines of a file are values: of .jsonl the first is one, or no object or
-    list begins with it; of .json it is an object, and something comes after it."""
+    """Returns whether a file holds one value per line rather than a single value.
+
+    In .json, that is so if the first line is a complete object and another line follows. In
+    .jsonl, it is so unless the first line is the beginning of an object or a list.
+    """
     jsonl = ".jsonl" in (file.suffix.lower(), file.with_suffix("").suffix.lower())
     first = False
     with faults_named(file), opened(file) as stream:
@@ -61,7 +66,7 @@ def _is_lines(file: Path) -> bool:
 
 
 def _is_begun(text: bytes) -> bool:
-    """Returns whether a text is the beginning of an object on several lines."""
+    """Returns whether a line looks like the beginning of an object that spans several lines."""
     return text in (b"{", b"[") or text.endswith((b",", b"{", b"["))
 
 
@@ -71,28 +76,38 @@ def _rows_of_whole(file: Path) -> list[dict[str, Any]]:
 
 
 def whole_value(file: Path) -> Any:
-    """Returns the one value that a file holds; raises DataError for several."""
+    """Returns the single value of a file; raises DataError if there are several."""
     values = _values(file)
     if len(values) > 1:
-        raise DataError(f"{shown(file)} holds {len(values):,} values, not one; mend the file")
+        raise DataError(
+            f"{shown(file)} holds {len(values):,} values, not one",
+            key=shown(file),
+            hint="fix the file",
+        )
     return values[0]
 
 
 def _values(file: Path) -> list[Any]:
-    """Returns the value that a whole file holds, or its objects, one after the other."""
+    """Returns the value of a whole file, or its objects if several follow each other."""
     with faults_named(file), opened(file) as stream:
         content = stream.read().removeprefix(BOM).rstrip()
     values, problem, line = _parsed(content)
     if problem is not None:
-        raise DataError(f"{shown(file)}, line {line} is not {problem}; mend the file there")
+        raise DataError(
+            f"{shown(file)}, line {line} is not {problem}",
+            key=shown(file),
+            value=line,
+            hint="fix the file there",
+        )
     return values
 
 
 def rows_of_value(value: Any, file: Path) -> list[dict[str, Any]]:
-    """Returns the rows that a whole file holds; raises DataError that says what it holds instead.
+    """Returns the rows in the value of a whole file.
 
-    A list of texts gives rows of a column `text`. An object is its list under `data`, columns if
-    all its values are lists of one length without objects, and otherwise one row.
+    A list of texts becomes a column `text`. An object is read as its list under `data`, as columns
+    if all its values are equally long lists without objects, and otherwise as a single row. Raises
+    DataError for anything else.
     """
     if isinstance(value, dict) and isinstance(value.get("data"), list):
         where, rows = f"{shown(file)}: the list under data", value["data"]
@@ -101,17 +116,24 @@ def rows_of_value(value: Any, file: Path) -> list[dict[str, Any]]:
     elif isinstance(value, dict) and not any(map(_has_rows, value.values())):
         return _rows_of_columns(value) if _is_columns(value) else [value]
     else:
-        raise DataError(f"{shown(file)} holds {_kind(value)}; what is read is {READ}")
+        raise DataError(
+            f"{shown(file)} holds {_kind(value)}", key=shown(file), hint=f"what is read is {READ}"
+        )
     if rows and all(isinstance(row, str) for row in rows):
         return [{"text": row} for row in rows]
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise DataError(f"{where} has {_kind(row)} as entry {number}; what is read is {READ}")
+            raise DataError(
+                f"{where} has {_kind(row)} as entry {number}",
+                key=shown(file),
+                value=number,
+                hint=f"what is read is {READ}",
+            )
     return rows
 
 
 def _has_rows(value: Any) -> bool:
-    """Returns whether a value is a list of objects that are no turns of a conversation."""
+    """Returns whether a value is a list of objects other than the turns of a conversation."""
     return (
         isinstance(value, list)
         and bool(value)
@@ -143,17 +165,20 @@ def _rows_of_lines(file: Path) -> Iterator[dict[str, Any]]:
             problem = "a JSON object"
         if problem is not None:
             raise DataError(
-                f"{shown(file)}, line {number} is not {problem}; mend or remove that line"
+                f"{shown(file)}, line {number} is not {problem}",
+                key=shown(file),
+                value=number,
+                hint="fix or remove that line",
             )
         yield from values
 
 
 class _AmbiguousError(ValueError):
-    """A value that readers take for different things."""
+    """A value that readers interpret differently."""
 
 
 def _parsed(content: bytes) -> tuple[list[Any], str | None, int]:
-    """Returns the value of a text, or its objects, otherwise what it is not and in which line."""
+    """Returns the values of a text, or else what it is not (such as valid JSON) and the line."""
     try:
         text = content.decode()
         values = list(_decoded(text))
@@ -175,7 +200,7 @@ def _parsed(content: bytes) -> tuple[list[Any], str | None, int]:
 
 
 def _decoded(text: str) -> Iterator[Any]:
-    """Yields the values of a text: one, or objects with nothing but spaces between them."""
+    """Yields the values of a text: one, or several objects with only white space between them."""
     value, place = DECODER.raw_decode(text, _skipped(text, 0))
     yield value
     while (place := _skipped(text, place)) < len(text):
@@ -186,18 +211,18 @@ def _decoded(text: str) -> Iterator[Any]:
 
 
 def _skipped(text: str, place: int) -> int:
-    """Returns the first place from here on at which no space of JSON stands."""
-    found = SPACES.match(text, place)
-    return found.end() if found else place
+    """Returns the position of the next character that is not white space."""
+    match = SPACES.match(text, place)
+    return match.end() if match else place
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
         raise _AmbiguousError(f"the key {excerpt(twice, 40)!r} occurs twice in one object")
-    return made
+    return mapping
 
 
 def _whole_number(digits: str) -> int:
@@ -217,9 +242,9 @@ def _depth(value: Any) -> int:
         depth += 1
         level = [
             inner
-            for one in level
-            if isinstance(one, dict | list)
-            for inner in (one.values() if isinstance(one, dict) else one)
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
         ]
     return depth
 

@@ -1,4 +1,4 @@
-"""Rows of JSON as tables: as the `datasets` library reads them, unless it reads another value."""
+"""JSON rows as tables: as the `datasets` library reads them, unless it changes a value."""
 
 import json
 import math
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from datasets import Dataset, Features
 
 Rows = Callable[[], Iterator[dict[str, Any]]]
-"""Gives the rows anew each time: they need not fit into memory."""
+"""Returns a new iterator over the rows at each call: they need not fit into memory."""
 
 EXACT = 2**53
-"""Whole numbers up to this have their own floating-point number."""
+"""Integers up to this are exact in float64."""
 
 
 def reads_the_same(read: "Dataset", rows: Rows) -> bool:
-    """Returns whether a library's rows have the values that stand in the file.
+    """Returns whether the library read the values that are in the file.
 
-    What a row lacks is null. Floating-point numbers may differ in their last digits.
+    A missing key equals null. Floating-point numbers may differ in their last digits.
     """
     columns = read.column_names
     known = set(columns)
@@ -54,9 +54,9 @@ def _same(stands: Any, read: Any) -> bool:
 
 
 def own_tables(rows: Rows) -> "tuple[Features, Tables]":
-    """Returns the kinds of the columns, and tables of the rows.
+    """Returns the features and tables of the rows.
 
-    Columns of one plain kind are of that kind; of others each value is kept as JSON.
+    A column whose values have one plain type has that type; in others each value is kept as JSON.
     """
     import datasets
 

@@ -1,52 +1,58 @@
-"""Files opened and decoded: plain or zipped, one line after the other, each fault one sentence."""
+"""Opens and decodes files, plain or gzipped, line by line; every fault is a DataError."""
 
-import errno
 import gzip
 import stat
 import zlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 from trainer.errors import DataError
-from trainer.files.file_errors import kind_of_path
+from trainer.files.file_errors import FULL, kind_of_path
 from trainer.wording import excerpt
 
 Tables = Iterable[Any]
-"""Rows as tables of pyarrow, some thousand in each."""
+"""Rows as pyarrow tables of some thousand rows each."""
 
 LONGEST_LINE = 256 * 2**20
-"""Characters or bytes of the longest line that is read."""
+"""Maximum characters or bytes of a line."""
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CHUNK_ROWS, CHUNK_CHARACTERS = 10_000, 16 * 2**20
+"""Bounds of the chunks in which rows of text are written."""
+
+Row = TypeVar("Row")
 GZIP = b"\x1f\x8b"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 SAVE = "save it as UTF-8, or name the encoding of a table in data.source.csv"
 
 
 def shown(path: Path) -> str:
-    """Returns a path as a message has it: printable, and without the beginning of a long one."""
+    """Returns a path for a message: printable, and only the end of a long one."""
     text = str(path).encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= 200 else f"…{text[-199:]}"
 
 
 def file_size(path: Path) -> int:
-    """Returns the bytes of a regular file; raises DataError for whatever is none."""
+    """Returns the size of a regular file in bytes; raises DataError for anything else."""
     try:
         facts = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise DataError(f"there is no file {shown(path)}") from error
+        raise DataError(f"there is no file {shown(path)}", key=shown(path)) from error
     except (OSError, ValueError) as error:  # a loop of links, a name too long, a NUL in it
-        raise DataError(f"{shown(path)} cannot be read ({_reason(error)})") from error
+        raise DataError(
+            f"{shown(path)} cannot be read ({_reason(error)})", key=shown(path)
+        ) from error
     if not stat.S_ISREG(facts.st_mode):
-        raise DataError(f"{shown(path)} is {kind_of_path(facts.st_mode)}, not a file")
+        raise DataError(
+            f"{shown(path)} is {kind_of_path(facts.st_mode)}, not a file", key=shown(path)
+        )
     return facts.st_size
 
 
 def is_folder(path: Path) -> bool:
-    """Returns whether a path is a folder; one that no file can have is none."""
+    """Returns whether a path is a folder; False for a path that cannot exist."""
     try:
         return path.is_dir()
     except (OSError, ValueError):
@@ -54,7 +60,7 @@ def is_folder(path: Path) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Returns whether a path is a regular file, likewise."""
+    """Returns whether a path is a regular file; False for a path that cannot exist."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -63,9 +69,9 @@ def is_file(path: Path) -> bool:
 
 @contextmanager
 def faults_named(file: Path) -> Generator[None]:
-    """Makes a DataError that names the file of an error of the disk, of zip or of memory.
+    """Context manager: turns an error of the disk, of gzip or of memory into a DataError.
 
-    That a disk is full is about another file.
+    A full disk is passed on, because it concerns the file that is written.
     """
     try:
         yield
@@ -73,34 +79,38 @@ def faults_named(file: Path) -> Generator[None]:
         if isinstance(error, OSError) and error.errno in FULL:
             raise
         raise DataError(
-            f"{shown(file)} cannot be read ({_reason(error)}); fetch it again"
+            f"{shown(file)} cannot be read ({_reason(error)})",
+            key=shown(file),
+            hint="fetch it again",
         ) from error
     except MemoryError as error:
-        raise DataError(f"{shown(file)} does not fit into memory; divide it") from error
+        raise DataError(
+            f"{shown(file)} does not fit into memory", key=shown(file), hint="divide it"
+        ) from error
 
 
 def is_zipped(file: Path) -> bool:
-    """Returns whether the first bytes of a file are those of gzip."""
+    """Returns whether a file starts with the magic bytes of gzip."""
     with faults_named(file), file.open("rb") as stream:
         return stream.read(2) == GZIP
 
 
 def opened(file: Path) -> IO[bytes]:
-    """Returns the content of a file as a stream; what is zipped is known by its first bytes."""
+    """Opens a file for reading, decompressed if it is gzipped, whatever its name."""
     return cast(IO[bytes], gzip.open(file)) if is_zipped(file) else file.open("rb")
 
 
 def lines_of(file: Path, encoding: str = "utf-8") -> Iterator[str]:
-    """Yields the lines of a text with their ends, which are LF, CR LF or CR.
+    """Yields the lines of a text file with their ends: LF, CR LF or CR.
 
-    A byte order mark is left out. Raises DataError for what is not text in that encoding.
+    A byte order mark is skipped. Raises DataError if the file is not text in that encoding.
     """
     name = encoding.lower().replace("_", "-")
     unicode = name in ("utf-8", "utf8", "utf-8-sig")
     number = 0
     with faults_named(file), opened(file) as stream:
         if unicode and stream.read(2) in UTF16:
-            raise DataError(f"{shown(file)} is UTF-16, not UTF-8; {SAVE}")
+            raise DataError(f"{shown(file)} is UTF-16, not UTF-8", key=shown(file), hint=SAVE)
         stream.seek(0)
         text = TextIOWrapper(stream, "utf-8" if unicode else encoding, newline="")
         try:
@@ -109,33 +119,55 @@ def lines_of(file: Path, encoding: str = "utf-8") -> Iterator[str]:
                 line = line.removeprefix("\ufeff") if number == 1 else line
                 if len(line) == LONGEST_LINE:
                     raise DataError(
-                        f"{shown(file)}, line {number} has more than {LONGEST_LINE:,} characters; "
-                        f"divide it"
+                        f"{shown(file)}, line {number} has more than {LONGEST_LINE:,} characters",
+                        key=shown(file),
+                        value=number,
+                        hint="divide it",
                     )
                 if "\0" in line:
                     raise DataError(
-                        f"{shown(file)}, line {number} has a NUL character, as no text has; is it "
-                        f"UTF-16? Save it as UTF-8"
+                        f"{shown(file)}, line {number} contains a NUL character",
+                        key=shown(file),
+                        value=number,
+                        hint="if the file is UTF-16, save it as UTF-8",
                     )
                 yield line
         except UnicodeError as error:
             place = f", line {_undecodable_line(file)}" if unicode else f", after line {number}"
             raise DataError(
-                f"{shown(file)}{place} is not {excerpt(encoding, 40)} text; {SAVE}"
+                f"{shown(file)}{place} is not {excerpt(encoding, 40)} text",
+                key=shown(file),
+                hint=SAVE,
             ) from error
 
 
 def binary_lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    """Yields the lines of a file, which end with LF, with their numbers from 1."""
+    """Yields the LF-terminated lines of a file, each with its number, starting at 1."""
     number = 0
     with faults_named(file), opened(file) as stream:
         while line := stream.readline(LONGEST_LINE):
             number += 1
             if len(line) == LONGEST_LINE:
                 raise DataError(
-                    f"{shown(file)}, line {number} has more than {LONGEST_LINE:,} bytes; divide it"
+                    f"{shown(file)}, line {number} has more than {LONGEST_LINE:,} bytes",
+                    key=shown(file),
+                    value=number,
+                    hint="divide it",
                 )
             yield number, line
+
+
+def chunks_of(rows: Iterable[Row], length: Callable[[Row], int]) -> Iterator[list[Row]]:
+    """Yields rows in chunks of at most CHUNK_ROWS; `length` counts the characters of a row."""
+    chunk, size = list[Row](), 0
+    for row in rows:
+        chunk.append(row)
+        size += length(row)
+        if len(chunk) == CHUNK_ROWS or size > CHUNK_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def _undecodable_line(file: Path) -> int:

@@ -1,22 +1,19 @@
-"""Text files, whose lines are rows: the blank ones too."""
+"""Text files: every line is a row, blank lines included."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from trainer.data.formats.reading import Tables, lines_of, shown
+from trainer.data.formats.reading import Tables, chunks_of, lines_of, shown
 
 if TYPE_CHECKING:
     from datasets import Features
 
-CHUNK_ROWS = 10_000
-CHUNK_CHARACTERS = 16 * 2**20
-
 
 def read_lines(files: Sequence[Path], notes: list[str]) -> "tuple[Features, Tables]":
-    """Returns the kind of the column `text`, and the lines of all files; `notes` grows with them.
+    """Returns the features, a single column `text`, and the lines of all files.
 
-    LF, CR LF and CR end a line, and no other character does.
+    Only LF, CR LF and CR end a line. Notes are appended to `notes` as the files are read.
     """
     import datasets
 
@@ -27,27 +24,20 @@ def read_lines(files: Sequence[Path], notes: list[str]) -> "tuple[Features, Tabl
 def _chunks(files: Sequence[Path], features: "Features", notes: list[str]) -> Tables:
     import pyarrow as pa
 
-    chunk, size = list[str](), 0
+    for chunk in chunks_of(_lines(files, notes), len):
+        yield pa.Table.from_arrays([pa.array(chunk, pa.string())], schema=features.arrow_schema)
 
-    def table() -> Any:
-        return pa.Table.from_arrays([pa.array(chunk, pa.string())], schema=features.arrow_schema)
 
+def _lines(files: Sequence[Path], notes: list[str]) -> Iterator[str]:
     for file in files:
-        alone, others = list[int](), False
+        lone, others = list[int](), False
         for number, line in enumerate(lines_of(file), 1):
             if line.endswith("\r"):
-                alone.append(number)
+                lone.append(number)
             others = others or line.endswith("\n")
-            text = line.rstrip("\r\n")
-            chunk.append(text)
-            size += len(text)
-            if len(chunk) == CHUNK_ROWS or size > CHUNK_CHARACTERS:
-                yield table()
-                chunk, size = [], 0
-        if alone and others:
+            yield line.rstrip("\r\n")
+        if lone and others:
             notes.append(
-                f"{shown(file)}: {len(alone)} lone carriage returns are read as the ends of lines, "
-                f"as line feeds are, the first at the end of line {alone[0]}"
+                f"{shown(file)}: {len(lone)} lone carriage returns are read as the ends of lines, "
+                f"as line feeds are, the first at the end of line {lone[0]}"
             )
-    if chunk:
-        yield table()

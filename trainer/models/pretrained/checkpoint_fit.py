@@ -1,4 +1,4 @@
-"""Looks at a checkpoint before it is loaded: do its weights and labels fit the model?"""
+"""Compares a checkpoint's names, shapes and labels with a model before its weights are loaded."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,12 +21,12 @@ from trainer.recipe import schema
 from trainer.wording import excerpt
 
 OWN_HEAD = ("AutoModelForSequenceClassification", "AutoModelForQuestionAnswering")
-"""Classes whose head is a task's own, and not the vocabulary."""
+"""Classes whose head belongs to a task, and is not the vocabulary."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What loading a checkpoint without its numbers tells."""
+    """What names and shapes in a checkpoint say about loading it."""
 
     model: Any
     """On the meta device."""
@@ -34,9 +34,9 @@ class Checkpoint:
     key_mapping: dict[str, str] | None
     head: tuple[str, ...]
     renewed: bool
-    """Whether the head is drawn anew, although the checkpoint may hold one."""
+    """Whether a new head is drawn, although the checkpoint may hold one."""
     rows: list[int] | None
-    """The row of the head in the checkpoint for each label, None where they stand as they are."""
+    """The row of the head in the checkpoint for each label; None if the order is the same."""
     fresh: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -48,10 +48,10 @@ def look_at_checkpoint(
     read: Callable[[dict[str, str] | None], tuple[Any, dict[str, Any]]],
     prefixes: Sequence[str],
 ) -> Checkpoint:
-    """Returns what loading needs to know; raises ConfigError for what the model cannot take.
+    """Returns what loading needs to know; raises ConfigError for a checkpoint that does not fit.
 
-    `read` loads onto the meta device, and returns the model and what transformers tells of names;
-    `prefixes` are what the class, the backbone itself and span heads call a backbone.
+    `read` loads onto the meta device with a key mapping, and returns the model and transformers'
+    loading info; `prefixes` are what the class, the backbone itself and span heads call a backbone.
     """
     name, notes = str(model.name_or_path), list[str]()
     own, *others = prefixes
@@ -84,7 +84,7 @@ def look_at_checkpoint(
         )
     classifies = auto.__name__ == "AutoModelForSequenceClassification"
     deciding = of_head
-    if classifies:  # what stands before the rows of the labels, a masked language model has, too
+    if classifies:  # the layers before the labels may come from a masked language model
         deciding = {key for key, _ in head_labels.rows_of_labels(made.config, auto)} or of_head
     has_head = not deciding <= names.missing
     renewed = model.fresh_head and auto.__name__ in OWN_HEAD  # not the language model of zero-shot
@@ -109,10 +109,12 @@ def look_at_checkpoint(
 
 
 def _check_head_sizes(names: Names, name: str, *, classifies: bool) -> None:
-    """Raises ConfigError for a head of another size, such as one for other labels."""
+    """Raises ConfigError for a head of another size, such as one for another number of labels."""
     for key, stored, needed in names.mismatched:
         what = "give as many labels" if classifies else "name a model without this head"
         raise ConfigError(
             f"model.name_or_path: {key} of {shown(name)} is {list(stored)} and this task needs "
-            f"{list(needed)}; {what}, or set model.fresh_head: true for a new head"
+            f"{list(needed)}",
+            key="model.name_or_path",
+            hint=f"{what}, or set model.fresh_head: true for a new head",
         )

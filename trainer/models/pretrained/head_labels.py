@@ -1,4 +1,4 @@
-"""What the rows of a pretrained classification head mean: its labels beside those of the task."""
+"""Matches the rows of a pretrained classification head with the labels of the task."""
 
 import copy
 import re
@@ -12,7 +12,7 @@ from trainer.models.pretrained.model_folder import shown
 from trainer.wording import listed
 
 OTHER_TASKS = ("ForTokenClassification", "ForMultipleChoice")
-"""Classes of transformers whose head has the name of a text classifier's."""
+"""Classes of transformers whose head is named like that of a text classifier."""
 
 
 def is_of_another_task(stored: Any) -> bool:
@@ -24,7 +24,7 @@ def is_of_another_task(stored: Any) -> bool:
 
 
 def stored_labels(stored: Any) -> list[str]:
-    """Returns the labels of a configuration in the order of its head's rows."""
+    """Returns the labels of a configuration in the order of its head's rows; empty without."""
     by_row = getattr(stored, "id2label", None)
     by_row = dict(by_row) if isinstance(by_row, dict) else {}
     return (
@@ -37,11 +37,11 @@ def stored_labels(stored: Any) -> list[str]:
 def order_of_rows(
     stored: Any, labels: Sequence[str], name: str, *, by_position: bool
 ) -> tuple[list[int] | None, list[str]]:
-    """Returns the row of a head for each label, None where they stand as they are, and notes.
+    """Returns the row of a head for each label, None if the order is the same, and notes.
 
-    Labels are compared by name, with their case or without. Names that say nothing (LABEL_0, or
-    numbers from 0, in the model or in the data) are taken by position, as all are with
-    `by_position`. Raises ConfigError, with both lists, where the names differ.
+    Labels are compared by name, first with their case and then without. Names that mean nothing
+    (LABEL_0, or numbers from 0, in the model or in the data) are matched by position, as all names
+    are with `by_position`. Raises ConfigError, with both lists, if the names differ.
     """
     known, notes = stored_labels(stored), list[str]()
     if getattr(stored, "problem_type", None) in ("regression", "multi_label_classification"):
@@ -71,15 +71,16 @@ def order_of_rows(
         return None, notes
     theirs = listed(known) or "an id2label that does not number them from 0"
     raise ConfigError(
-        f"task.labels: {listed(labels)} are not those of the head of {shown(name)}: {theirs}; "
-        f"set task.labels to these, model.fresh_head: true for a new head, or model.head_labels: "
-        f"position if only the names differ"
+        f"task.labels: {listed(labels)} are not those of the head of {shown(name)}: {theirs}",
+        key="task.labels",
+        hint="set task.labels to these, model.fresh_head: true for a new head, or "
+        "model.head_labels: position if only the names differ",
     )
 
 
 @torch.no_grad()
 def arrange_rows(model: Any, auto: Any, order: list[int]) -> None:
-    """Puts the rows of a classification head into an order: all that depends on num_labels."""
+    """Reorders the rows of a classification head, in every weight that depends on num_labels."""
     for name, axis in rows_of_labels(model.config, auto):
         weight = model.get_parameter(name)
         index = torch.tensor(order, device=weight.device)
@@ -87,7 +88,7 @@ def arrange_rows(model: Any, auto: Any, order: list[int]) -> None:
 
 
 def rows_of_labels(model_config: Any, auto: Any) -> list[tuple[str, int]]:
-    """Returns the names of the weights that have a row for each label, and the axis of the rows."""
+    """Returns the weights that have a row for each label, by name, with the axis of the rows."""
     shapes: list[dict[str, torch.Size]] = []
     for count in (model_config.num_labels, model_config.num_labels + 1):
         other = copy.deepcopy(model_config)
@@ -107,17 +108,17 @@ def rows_of_labels(model_config: Any, auto: Any) -> list[tuple[str, int]]:
 
 @torch.no_grad()
 def renew(model: Any, head: Sequence[str], seed: int) -> None:
-    """Draws the weights of some modules of a loaded model anew, as transformers does."""
+    """Draws new weights for the modules `head` of a loaded model, as transformers does."""
     torch.manual_seed(seed)
     for name in head:
         module = model.get_submodule(name)
         for part in (*module.modules(), *module.parameters()):
-            vars(part).pop("_is_hf_initialized", None)  # by which loaded weights are passed over
+            vars(part).pop("_is_hf_initialized", None)  # which would spare loaded weights
         module.apply(model._init_weights)
 
 
 def _say_nothing(labels: Sequence[str]) -> bool:
-    """Returns whether names are those of nobody: LABEL_0, LABEL_1 or 0, 1, in this order."""
+    """Returns whether names mean nothing: LABEL_0, LABEL_1 or 0, 1, in this order."""
     return bool(labels) and all(
         re.fullmatch(rf"(?:label|class)?[ _-]?0*{row}", label.strip(), re.IGNORECASE)
         for row, label in enumerate(labels)

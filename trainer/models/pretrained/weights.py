@@ -1,4 +1,4 @@
-"""Whether the weights of a checkpoint arrive in the backbone of a model, and under which names."""
+"""Checks that a checkpoint holds all weights of a backbone, and finds them under other names."""
 
 import re
 from collections.abc import Iterable
@@ -18,18 +18,18 @@ INSIDE = (
     *("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"),
     "_model",
 )
-"""Parts that wrappers put anywhere into a name: torch.compile, FSDP, checkpointing, Lightning."""
+"""Parts that wrappers insert into names: torch.compile, FSDP, checkpointing, Lightning."""
 IN_FRONT = (
     *("module", "model", "base_model", "net", "network", "backbone", "encoder", "transformer"),
     *("auto_model", "0", "lm", "llm", "plm", "language_model", "text_model", "text_encoder"),
     *("bert", "roberta", "distilbert", "electra", "albert", "deberta", "gpt", "llama", "hf_model"),
 )
-"""Parts that may stand before the names of a model that was a part of another module."""
+"""Parts that may precede the names of a model that was part of another module."""
 HEADS = (
     *("lm_head", "cls", "score", "classifier", "pre_classifier", "classification_head"),
     *("qa_outputs", "predictions", "embed_out", "lm_loss", "logits_proj", "pred_layer"),
 )
-"""What heads of other tasks are called, which may stand behind the prefix of a wrapper."""
+"""Names of heads of other tasks, which may follow the prefix of a wrapper."""
 NO_WEIGHT = re.compile(
     r"(^|\.)(position_ids|token_type_ids|num_batches_tracked)$"
     r"|rotary[a-z_]*\.(inv_freq|original_inv_freq|cos_cached|sin_cached)$"
@@ -37,12 +37,12 @@ NO_WEIGHT = re.compile(
     r"|embed[a-z_]*\._weight$"  # which ELECTRA's way of training has left in mDeBERTa and others
     r"|(^|\.)(version|_float_tensor)$"  # of fairseq
 )
-"""Names of what is computed, and was stored by some versions of transformers."""
+"""Names of computed values that some versions of transformers stored."""
 
 
 @dataclass(frozen=True)
 class Names:
-    """The names of a checkpoint beside those of a model that loads it, as transformers saw them."""
+    """How the names of a checkpoint differ from those of a model, as transformers reports it."""
 
     missing: frozenset[str]
     unexpected: frozenset[str]
@@ -51,7 +51,7 @@ class Names:
 
     @classmethod
     def of(cls, info: dict[str, Any]) -> "Names":
-        """Returns the names of what `output_loading_info` gives."""
+        """Returns the names in what `output_loading_info` gives."""
         shapes = [(key, tuple(old), tuple(new)) for key, old, new in info["mismatched_keys"]]
         missing = frozenset(info["missing_keys"]) - {key for key, _, _ in shapes}
         return cls(
@@ -63,19 +63,19 @@ class Names:
 
 @dataclass(frozen=True)
 class Backbone:
-    """Where in a model the backbone is: all but its `head`."""
+    """The backbone of a model: all but its `head`."""
 
     model: Any
     head: tuple[str, ...]
     prefixes: tuple[str, ...]
-    """With a dot behind them: how this and other models of its type call their backbone."""
+    """What this and other models of its type call their backbone, each with a dot at the end."""
 
     def holds(self, key: str) -> bool:
         """Returns whether a weight of the model is one of the backbone."""
         return key.partition(".")[0] not in self.head
 
     def would_hold(self, key: str) -> bool:
-        """Returns whether a name of a checkpoint speaks of the backbone's modules."""
+        """Returns whether a name in a checkpoint is that of a module of the backbone."""
         short = self.short(key)
         first = short.partition(".")[0]
         base: Any = self.model.base_model
@@ -89,9 +89,9 @@ class Backbone:
 
 
 def key_mapping_of(backbone: Backbone, names: Names) -> tuple[dict[str, str], str]:
-    """Returns patterns that take the names of wrappers off a checkpoint's, and what they take off.
+    """Returns patterns that remove wrappers from the names of a checkpoint, and what they remove.
 
-    Nothing where its names are those of the model, or nothing that is known makes them so.
+    Both are empty if the names are those of the model, or no known pattern makes them so.
     """
     wanted = {backbone.short(key) for key in names.missing}
     prefixes: set[str] = set()
@@ -122,9 +122,9 @@ def key_mapping_of(backbone: Backbone, names: Names) -> tuple[dict[str, str], st
 
 
 def check_backbone(backbone: Backbone, names: Names, name: str) -> None:
-    """Raises ConfigError unless a checkpoint holds the whole backbone, and no more of one.
+    """Raises ConfigError unless a checkpoint holds exactly the weights of the backbone.
 
-    Poolers may be absent as a whole, as they are from language models.
+    Whole poolers may be absent, as they are from language models.
     """
     name, kind = shown(name), backbone.model.config.model_type
     wrong = [one for one in names.mismatched if backbone.holds(one[0])]
@@ -133,7 +133,9 @@ def check_backbone(backbone: Backbone, names: Names, name: str) -> None:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise ConfigError(
             f"{KEY}: {key}{more} of {name} is {list(stored)}, and {list(needed)} by its "
-            f"config.json; name a checkpoint whose files belong together"
+            "config.json",
+            key=KEY,
+            hint="name a checkpoint whose files belong together",
         )
     weights = [key for key in backbone.model.state_dict() if backbone.holds(key)]
     poolers = _whole_poolers(weights, names.missing)
@@ -143,31 +145,35 @@ def check_backbone(backbone: Backbone, names: Names, name: str) -> None:
         for key in names.unexpected
         if backbone.would_hold(key) and "pooler" not in key.split(".") and not NO_WEIGHT.search(key)
     )
-    if extra:  # but for what this task leaves out, such as Funnel's decoder
+    if extra:  # except what this task leaves out, such as Funnel's decoder
         whole = backbone_weights(backbone.model)
         extra = [key for key in extra if backbone.short(key) not in whole]
     if lost:
         raise ConfigError(
             f"{KEY}: {len(lost):,} of the {len(weights):,} weights of the backbone are not in "
-            f"{name}, such as {lost[0]}{_instead(extra or sorted(names.unexpected))}; name a "
-            f"complete checkpoint of a {kind}"
+            f"{name}, such as {lost[0]}{_instead(extra or sorted(names.unexpected))}",
+            key=KEY,
+            hint=f"name a complete checkpoint of a {kind}",
         )
     if extra:
         raise ConfigError(
             f"{KEY}: {name} holds weights of a backbone for which the {kind} of its config.json "
-            f"has no place ({len(extra):,}, such as {extra[0]}); correct config.json, for example "
-            f"its number of layers, or name another checkpoint"
+            f"has no place ({len(extra):,}, such as {extra[0]})",
+            key=KEY,
+            hint="correct config.json, for example its number of layers, or name another "
+            "checkpoint",
         )
     twice = sorted(key for key in names.unexpected if _is_wrapped_copy(backbone, weights, key))
     if twice:
         raise ConfigError(
-            f"{KEY}: {name} holds {len(twice):,} weights of the backbone twice, such as "
-            f"{twice[0]}; remove those that are not meant from its files"
+            f"{KEY}: {name} holds {len(twice):,} weights of the backbone twice, such as {twice[0]}",
+            key=KEY,
+            hint="remove those that are not meant from its files",
         )
 
 
 def check_head(backbone: Backbone, names: Names, name: str) -> None:
-    """Raises ConfigError for a head that a checkpoint holds in part: one layer's bias alone."""
+    """Raises ConfigError if a checkpoint holds only a part of a layer of the head."""
     ties = getattr(backbone.model, "all_tied_weights_keys", dict[str, str]())
     tied = {*ties, *ties.values()}  # such as the decoder of a masked language model
     for path, module in backbone.model.named_modules():
@@ -176,15 +182,17 @@ def check_head(backbone: Backbone, names: Names, name: str) -> None:
         lost = [key for key in own if key in names.missing]
         if path and not backbone.holds(path) and lost and len(lost) < len(own):
             raise ConfigError(
-                f"{KEY}: {shown(name)} lacks {lost[0]} and has the rest of that layer; name a "
-                f"complete checkpoint, or set model.fresh_head: true for a new head"
+                f"{KEY}: {shown(name)} lacks {lost[0]} and has the rest of that layer",
+                key=KEY,
+                hint="name a complete checkpoint, or set model.fresh_head: true for a new head",
             )
 
 
 def check_values(model: nn.Module, name: str, fresh: Iterable[str]) -> list[str]:
-    """Returns a note where matrices of a loaded model are all zeros, but for `fresh` modules.
+    """Returns a note if some weight matrices of a loaded model are all zeros.
 
-    Raises ConfigError where all are, or a weight is not finite.
+    `fresh` modules are not looked at. Raises ConfigError if all matrices are zeros, or a weight is
+    not finite.
     """
     zero: list[str] = []
     num_matrices = 0
@@ -198,15 +206,20 @@ def check_values(model: nn.Module, name: str, fresh: Iterable[str]) -> list[str]
             if not (torch.isfinite(least) and torch.isfinite(most)):
                 kind = str(tensor.dtype).removeprefix("torch.")
                 raise ConfigError(
-                    f"{KEY}: {key} of {shown(name)} is not finite in {kind}; download the model "
-                    f"again, or name another"
+                    f"{KEY}: {key} of {shown(name)} is not finite in {kind}",
+                    key=KEY,
+                    hint="download the model again, or name another",
                 )
             learned = weight.ndim > 1 and not key.endswith("bias") and "token_type" not in key
             if weight.is_floating_point() and learned:
                 num_matrices += 1
                 zero += [key] if least == most == 0 else []
     if zero and len(zero) == num_matrices:
-        raise ConfigError(f"{KEY}: every weight of {shown(name)} is zero; name a trained model")
+        raise ConfigError(
+            f"{KEY}: every weight of {shown(name)} is zero",
+            key=KEY,
+            hint="name a trained model",
+        )
     if zero:
         many = f"{len(zero):,} of the {num_matrices:,} weight matrices"
         return [f"{many} of {shown(name)} are all zeros, such as {zero[0]}"]
@@ -214,12 +227,12 @@ def check_values(model: nn.Module, name: str, fresh: Iterable[str]) -> list[str]
 
 
 def modules_of(keys: Iterable[str]) -> tuple[str, ...]:
-    """Returns the names of the modules that weights belong to."""
+    """Returns the names of the modules that own the weights `keys`."""
     return tuple(sorted({key.rpartition(".")[0] for key in keys}))
 
 
 def _whole_poolers(weights: list[str], missing: frozenset[str]) -> set[str]:
-    """Returns the weights of poolers of which a checkpoint holds nothing."""
+    """Returns the weights of poolers that are missing as a whole."""
     by_pooler: dict[str, list[str]] = {}
     for key in weights:
         before, found, _ = key.partition("pooler.")
@@ -229,7 +242,7 @@ def _whole_poolers(weights: list[str], missing: frozenset[str]) -> set[str]:
 
 
 def _instead(names: list[str]) -> str:
-    """Returns a clause on the names that a checkpoint has in place of those that are wanted."""
+    """Returns a clause on the names that a checkpoint has instead."""
     if not names:
         return ""
     if any("lora_" in one for one in names):
@@ -241,7 +254,7 @@ def _instead(names: list[str]) -> str:
 
 
 def _is_wrapped_copy(backbone: Backbone, weights: list[str], key: str) -> bool:
-    """Returns whether a name is one of the backbone's with the prefix of a wrapper before it."""
+    """Returns whether a name is one of the backbone's behind the prefix of a wrapper."""
     parts = key.split(".")
     if parts[0] not in ("module", *INSIDE):
         return False

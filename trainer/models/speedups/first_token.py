@@ -1,8 +1,8 @@
-"""The last layer of an encoder under a head that reads the first token alone.
+"""Saves up to three quarters of an encoder's last layer if the head reads only the first token.
 
-Attention of that layer looks at every token; what comes after it would be computed for all of them
-and read for one. Left out are up to three quarters of a layer. The head reads the same numbers, up
-to rounding, where dropout is off; LLM.int8 on GPUs rounds by the tokens that are there.
+Attention of that layer looks at every token, but what follows it is computed for all tokens and
+read for one. Without dropout the head reads the same numbers up to rounding, except that LLM.int8
+on GPUs rounds by the tokens that are present.
 """
 
 from typing import Any
@@ -16,13 +16,13 @@ FIRST_TOKEN_CLASSIFIERS = (
     "RobertaForSequenceClassification",
     "XLMRobertaForSequenceClassification",
 )
-"""Classes of transformers with such a head over layers that are laid out like BERT's."""
+"""Classes of transformers with such a head over layers that are built like BERT's."""
 
 
 def compute_first_token_alone(model: Any) -> None:
-    """Lets the last layer of a transformers model return its first token alone, [rows, 1, width].
+    """Makes the last layer of a transformers model return its first token alone, [batch, 1, width].
 
-    Others than FIRST_TOKEN_CLASSIFIERS, and layers that cut sequences up, stay as they are.
+    Does nothing to models other than FIRST_TOKEN_CLASSIFIERS, or with chunked feed-forward layers.
     """
     classifies = type(model).__name__ in FIRST_TOKEN_CLASSIFIERS
     if classifies and not model.config.chunk_size_feed_forward:

@@ -1,7 +1,7 @@
-"""Gradients of embeddings as the rows that a step's tokens chose, for one process on a CPU.
+"""Sparse gradients of embeddings, with a row for each token of a step, for one process on a CPU.
 
-Nearly all rows of a vocabulary are 0 in a step's gradient; to zero, measure and clip them is
-otherwise a twentieth of a small model's step.
+Nearly all rows of a vocabulary's gradient are 0 in a step; zeroing, measuring and clipping them
+takes a twentieth of a small model's step.
 """
 
 from typing import Any
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 def use_row_gradients(
     model: nn.Module, optimizer: torch.optim.Optimizer, *, tokens_per_step: float
 ) -> None:
-    """Lets gradients of embeddings be sparse until the optimizer's step, which sees them dense.
+    """Makes gradients of embeddings sparse until the optimizer's step, which sees dense ones.
 
-    Only where `tokens_per_step`, on average, are at most a quarter of the rows, and no other module
-    has the weight. The values are those of dense gradients up to the order of their sums. What the
-    optimizer sees, as large as the weight, is kept from step to step.
+    Applies to embeddings that share their weight with no other module and have at least four times
+    as many rows as a step has tokens on average. The values equal those of dense gradients up to
+    the order in which they are summed. The dense gradient, as large as the weight, is kept in
+    memory from step to step.
     """
     owned = [weight for module in model.modules() for weight in module.parameters(recurse=False)]
     for module in model.modules():
@@ -32,9 +33,9 @@ def use_row_gradients(
 
 
 class _DenseForStep:
-    """Spreads the rows of a sparse gradient over zeros for the optimizer, and clears them again.
+    """Spreads the rows of a sparse gradient over zeros for the optimizer, then clears them.
 
-    A model that also reads the weight by itself makes the gradient dense; it is left as it is.
+    A model that also reads the weight outside the embedding has a dense gradient, which stays.
     """
 
     def __init__(self, weight: Tensor, optimizer: torch.optim.Optimizer) -> None:
@@ -47,7 +48,7 @@ class _DenseForStep:
 
     def spread(self, *_: Any) -> None:
         if self.weight.grad is not None and self.weight.grad.is_sparse:
-            gradient = self.weight.grad.coalesce()  # clipping has unset that it is
+            gradient = self.weight.grad.coalesce()  # clipping unsets that it is
             self.chosen = gradient.indices()[0]
             self.weight.grad = self.dense.index_copy_(0, self.chosen, gradient.values())
 
@@ -58,6 +59,6 @@ class _DenseForStep:
 
 
 def _sum_by_row(weight: Tensor) -> None:
-    """Keeps the gradient of many micro-batches as small as its rows."""
+    """Merges rows of the same token, so that accumulation over micro-batches does not grow."""
     if weight.grad is not None and weight.grad.is_sparse:
         weight.grad = weight.grad.coalesce()

@@ -1,4 +1,4 @@
-"""What stands between the two texts of a pair, for tokenizers that put nothing there."""
+"""Separates the two texts of a pair, for tokenizers that put nothing between them."""
 
 import json
 from typing import Any
@@ -22,8 +22,10 @@ def separate_pairs(tokenizer: Any, separator: str | None, what: str) -> str | No
     if between:
         if given and tokenizer(separator, add_special_tokens=False)["input_ids"] != between:
             raise ConfigError(
-                f"task.pair_separator: {excerpt(repr(separator))}, but the tokenizer already puts "
-                f"{excerpt(repr(tokenizer.decode(between)))} between two texts; use auto"
+                f"task.pair_separator: {excerpt(repr(separator))}, but the tokenizer already "
+                f"puts {excerpt(repr(tokenizer.decode(between)))} between two texts",
+                key="task.pair_separator",
+                hint="use auto",
             )
         return None
     nothing = f"nothing stands between {what}: "
@@ -32,8 +34,9 @@ def separate_pairs(tokenizer: Any, separator: str | None, what: str) -> str | No
     if not tokenizer.is_fast:
         if given:
             raise ConfigError(
-                f"task.pair_separator: a {type(tokenizer).__name__} takes none; use a tokenizer "
-                f"with a tokenizer.json, or auto"
+                f"task.pair_separator: a {type(tokenizer).__name__} takes none",
+                key="task.pair_separator",
+                hint="use a tokenizer with a tokenizer.json, or auto",
             )
         return f"{nothing}a {type(tokenizer).__name__} takes no separator"
     ends = (tokenizer.eos_token, tokenizer.sep_token)
@@ -41,10 +44,12 @@ def separate_pairs(tokenizer: Any, separator: str | None, what: str) -> str | No
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if not ids:
         raise ConfigError(
-            f"task.pair_separator: {excerpt(repr(text))} gives no token; use another text, or null"
+            f"task.pair_separator: {excerpt(repr(text))} gives no token",
+            key="task.pair_separator",
+            hint="use another text, or null",
         )
     _put_between(tokenizer, ids)
-    why = "" if given else ", for the tokenizer puts nothing there"
+    why = "" if given else ", because the tokenizer puts nothing there"
     return f"{excerpt(repr(text))} stands between {what}{why} (task.pair_separator)"
 
 

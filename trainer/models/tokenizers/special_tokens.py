@@ -205,14 +205,18 @@ class TextTokenizer:
             backend = Tokenizer.from_str(json.dumps(values))
         except Exception as error:  # the library raises no other kind
             raise ConfigError(
-                f"data.special_tokens: literal is not possible with this tokenizer "
-                f"({excerpt(error)}); use parsed"
+                "data.special_tokens: literal is not possible with this tokenizer "
+                f"({excerpt(error)})",
+                key="data.special_tokens",
+                hint="use parsed",
             ) from error
         for token, index in self._tokens.items():
             if backend.token_to_id(self._names[token]) != index:
                 raise ConfigError(
                     f"data.special_tokens: the tokenizer cannot tell the text {excerpt(token)} "
-                    f"from its special token; use parsed"
+                    "from its special token",
+                    key="data.special_tokens",
+                    hint="use parsed",
                 )
         named._tokenizer = backend
         return named

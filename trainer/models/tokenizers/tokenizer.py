@@ -26,7 +26,7 @@ USUAL = {
     "sep_token": ("[SEP]", "</s>"),
     "mask_token": ("[MASK]", "<mask>"),
 }
-"""Names by which a tokenizer.json without a configuration tells the roles of its tokens."""
+"""Names of tokens from which their roles are taken if a tokenizer.json has no configuration."""
 TRACES = (
     "is_local",
     "local_files_only",
@@ -36,14 +36,14 @@ TRACES = (
     "stride",
     "truncation_strategy",
 )
-"""Entries of a tokenizer's settings that tell where it came from and how it was used."""
+"""Entries of a tokenizer's settings that record where it came from and how it was used."""
 _UNUSED = re.compile(r"unused|reserved|placeholder", re.IGNORECASE)
 
 
 def load_tokenizer(model: Model) -> Any:
-    """Returns the tokenizer that `model.tokenizer` names, the model's own where it is null.
+    """Returns the tokenizer that `model.tokenizer` names, or the model's own if it is null.
 
-    Raises ConfigError where it cannot be loaded.
+    Raises ConfigError if it cannot be loaded.
     """
     from transformers import AutoTokenizer
 
@@ -55,21 +55,21 @@ def load_tokenizer(model: Model) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(
                 name, revision=revision, trust_remote_code=False
             )
-        except TypeError:  # the class of its model type expects another kind of tokenizer.json
+        except TypeError:  # its class expects another kind of tokenizer.json
             tokenizer = _as_it_stands(name, revision)
     except MemoryError:
         raise
-    except Exception as error:  # whatever a damaged file makes its class stumble over
+    except Exception as error:  # a damaged file can fail anywhere in its class
         key = "tokenizer" if model.tokenizer else "name_or_path"
         raise not_loaded(f"model.{key}", name, "tokenizer", error) from error
     tokenizer.padding_side = "right"
-    # Else its export would ask for code that is not run.
+    # Or its export would ask for code of its own.
     tokenizer.init_kwargs.pop("auto_map", None)
     return tokenizer
 
 
 def _as_it_stands(name: str, revision: str | None) -> Any:
-    """Returns the tokenizer of a tokenizer.json by itself; its tokens have their usual roles."""
+    """Returns the tokenizer of a tokenizer.json alone, with roles of tokens by their names."""
     from transformers import PreTrainedTokenizerFast
 
     tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(name, revision=revision or "main")
@@ -82,10 +82,10 @@ def _as_it_stands(name: str, revision: str | None) -> Any:
 
 
 def train_tokenizer(settings: TrainedTokenizer, texts: Iterable[str], folder: Path) -> None:
-    """Writes a tokenizer of `vocab_size` pieces, at most, learned from `texts` into `folder`.
+    """Trains a tokenizer of at most `vocab_size` pieces on `texts` and writes it into `folder`.
 
-    `texts` may be gone through twice; the same ones give the same bytes. Raises ConfigError where
-    single characters are more.
+    `texts` is iterated up to two times; equal texts give equal files. Raises ConfigError if the
+    special tokens and characters alone are more than `vocab_size`.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from tokenizers.processors import TemplateProcessing
@@ -115,8 +115,10 @@ def train_tokenizer(settings: TrainedTokenizer, texts: Iterable[str], folder: Pa
     if tokenizer.get_vocab_size() > settings.vocab_size:
         needed = tokenizer.get_vocab_size()
         raise ConfigError(
-            f"model.tokenizer.vocab_size: {settings.vocab_size} does not hold the {needed} special "
-            f"tokens and characters; use {needed} or more"
+            f"model.tokenizer.vocab_size: {settings.vocab_size} does not hold the {needed} "
+            "special tokens and characters",
+            key="model.tokenizer.vocab_size",
+            hint=f"use {needed} or more",
         )
     ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = TemplateProcessing(
@@ -138,8 +140,8 @@ def _wordpiece(vocabulary: dict[str, int]) -> Any:
 def _continuing_characters(tokenizer: Any, texts: Iterable[str]) -> list[str]:
     """Returns the characters inside words as ## pieces, sorted.
 
-    The library numbers them as a hash map gives them, otherwise in each run, and their numbers
-    decide between merges of like frequency.
+    The library numbers them in the order of a hash map, which differs between runs, and the numbers
+    decide between merges of equal frequency.
     """
     normalise = tokenizer.normalizer.normalize_str
     words = {
@@ -153,13 +155,14 @@ def _continuing_characters(tokenizer: Any, texts: Iterable[str]) -> list[str]:
 def ensure_pad_token(
     tokenizer: Any, vocab_size: int, *, known_pad: int | None = None, kind: str = "existing"
 ) -> None:
-    """Gives a tokenizer without a padding token of its own one; the end token is none.
+    """Sets the padding token of a tokenizer that has none, or only its end-of-text token.
 
-    The `existing` kind needs no new row in a model of `vocab_size` rows: a token reserved for it,
-    such as Llama 3's, an unused row, the model's `known_pad`, a reserved token, the beginning of
-    texts, the unknown token; at last the end token itself. Batches are masked by length, so only
-    classifiers of decoders look for it: they read the last token that is another. The `added` kind
-    takes a token reserved for it, or adds one beyond the model's rows.
+    The `existing` kind needs no new row in a model of `vocab_size` rows. It takes the first that
+    there is of: a token reserved for padding, such as Llama 3's; an unused row; the model's
+    `known_pad`; another reserved token; the beginning-of-text token; the unknown token; the
+    end-of-text token. Batches are masked by length, so only classifiers of decoders look for
+    padding: they read the last token that is not padding. The `added` kind takes a token reserved
+    for padding, or adds one beyond the model's rows.
     """
     if tokenizer.pad_token is not None and tokenizer.pad_token != tokenizer.eos_token:
         return
@@ -193,14 +196,14 @@ def pads_with_a_word(tokenizer: Any) -> bool:
 
 
 def num_rows(tokenizer: Any) -> int:
-    """Returns how many rows an embedding needs for all tokens; their numbers may have gaps."""
+    """Returns the number of rows that an embedding needs for all token ids, which may have gaps."""
     return max(tokenizer.get_vocab().values()) + 1
 
 
 def save_tokenizer(tokenizer: Any, folder: Path, num_positions: int | None = None) -> None:
-    """Writes a tokenizer as it is before its first use, for a model with so many positions.
+    """Writes a tokenizer as it was before its first use, for a model with `num_positions`.
 
-    What was padded or cut with it, and where it was read from, leaves no trace.
+    Padding, truncation and the place that it was read from leave no trace.
     """
     saved = copy.deepcopy(tokenizer)
     backend = getattr(saved, "backend_tokenizer", None)
@@ -215,7 +218,7 @@ def save_tokenizer(tokenizer: Any, folder: Path, num_positions: int | None = Non
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """Returns all that decides how a text becomes tokens; take it before the first use."""
+    """Returns all that decides how a text becomes tokens; call it before the first use."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     pieces = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
     roles = sorted(tokenizer.special_tokens_map.items())  # such as which token ends a text

@@ -10,24 +10,17 @@ from torch import Tensor, nn
 from trainer.data.columns import column_name
 from trainer.data.encoded import Columns, PreparedSplit, Summary
 from trainer.data.packing import pack
+from trainer.data.rows import numbered, texts_of
 from trainer.errors import ConfigError, DataError
 from trainer.metrics.generation import TEXT_SCORES, generation_scores
 from trainer.models.output_loss import IGNORED, perplexity, score_tokens
 from trainer.models.positions import num_positions
 from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenizer
 from trainer.recipe import schema
-from trainer.tasks.base import (
-    Batch,
-    LossTerm,
-    Record,
-    Task,
-    attention_mask,
-    numbered,
-    pad,
-    stack,
-    texts_of,
-)
+from trainer.tasks.base import LossTerm, Record, Task
+from trainer.tasks.batch import Batch, attention_mask, pad, stack
 from trainer.tasks.causal_lm.packed import apart, attention_dtype, check_packing
+from trainer.tasks.causal_lm.settings import CausalLMSettings
 from trainer.tasks.generation.generator import Generator, examples, first_answers
 from trainer.tasks.generation.prompts import Prompts, Texts, are_filled, chat_columns, whole_texts
 from trainer.tasks.question_answering.windows import sees_only_the_past
@@ -39,6 +32,7 @@ if TYPE_CHECKING:
 class CausalLM(Task):
     """Predicts the next token; of instructions, those of the answers only."""
 
+    Settings = CausalLMSettings
     auto_model = "AutoModelForCausalLM"
     loss_terms = (LossTerm("next_token"),)
     trains_head = False
@@ -46,7 +40,7 @@ class CausalLM(Task):
 
     def __init__(
         self,
-        settings: schema.CausalLM,
+        settings: CausalLMSettings,
         *,
         columns: schema.Columns,
         tokenizer: Any,
@@ -76,7 +70,7 @@ class CausalLM(Task):
     @classmethod
     def columns(cls, recipe: schema.Recipe) -> dict[str, schema.Column | None]:
         settings, given = recipe.task, recipe.data.columns
-        assert isinstance(settings, schema.CausalLM)
+        assert isinstance(settings, CausalLMSettings)
         if settings.chat:
             return {"data.columns.messages": given.messages}
         if settings.prompt is None:
@@ -87,7 +81,7 @@ class CausalLM(Task):
     def columns_in(
         cls, recipe: schema.Recipe, present: Sequence[str]
     ) -> dict[str, schema.Column | None]:
-        assert isinstance(recipe.task, schema.CausalLM)
+        assert isinstance(recipe.task, CausalLMSettings)
         if not recipe.task.chat:
             return cls.columns(recipe)
         found = chat_columns(recipe.data.columns, present)
@@ -96,7 +90,7 @@ class CausalLM(Task):
     @classmethod
     def texts(cls, recipe: schema.Recipe, rows: "Dataset") -> Iterator[str]:
         settings = recipe.task
-        assert isinstance(settings, schema.CausalLM)
+        assert isinstance(settings, CausalLMSettings)
         names = [column_name(column) for column in cls.columns(recipe).values() if column]
         for _, chunk in numbered(rows, names):
             for name in names:
@@ -111,7 +105,7 @@ class CausalLM(Task):
         cls, recipe: schema.Recipe, train: "Dataset", tokenizer: Any, model_config: Any
     ) -> Self:
         settings = recipe.task
-        assert isinstance(settings, schema.CausalLM)
+        assert isinstance(settings, CausalLMSettings)
         if settings.chat and not tokenizer.chat_template:
             raise ConfigError(
                 "task.chat: the tokenizer has no chat template; name another tokenizer, or set "
@@ -141,6 +135,9 @@ class CausalLM(Task):
         packing = self.settings.packing
         length = self.max_seq_length
         return {"task": "causal_lm", "length": length, "prompts": prompts, "packing": packing}
+
+    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
+        return ["every generated answer is empty"] if metrics.get("generated_words") == 0 else []
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
         """Returns blocks of joined documents or, of instructions, also which tokens are `learned`.

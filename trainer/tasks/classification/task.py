@@ -11,11 +11,14 @@ from torch.nn import functional
 from trainer.data.columns import column_name
 from trainer.data.encoded import Columns, PreparedSplit, Summary
 from trainer.data.overlap import num_contradictory, row_hashes
+from trainer.data.rows import numbered
 from trainer.errors import ConfigError, DataError
 from trainer.metrics.classification import from_counts
 from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenizer
 from trainer.recipe import schema
-from trainer.tasks.base import Batch, LossTerm, Record, Task, attention_mask, numbered, pad
+from trainer.tasks.base import LossTerm, Record, Task
+from trainer.tasks.batch import Batch, attention_mask, pad
+from trainer.tasks.classification.diagnosis import diagnose
 from trainer.tasks.classification.labels import (
     class_names,
     index_of,
@@ -25,6 +28,7 @@ from trainer.tasks.classification.labels import (
     what_stands,
     what_stands_for_none,
 )
+from trainer.tasks.classification.settings import ClassificationSettings
 from trainer.tasks.generation.zero_shot import LabelLikelihood
 from trainer.wording import excerpt, listed
 
@@ -35,8 +39,9 @@ if TYPE_CHECKING:
 class Classification(Task):
     """Cross-entropy over labels; its denominator is the sum of the class weights of the targets."""
 
+    Settings = ClassificationSettings
     auto_model = "AutoModelForSequenceClassification"
-    reads_logits_alone = True
+    needs_only_logits = True
     loss_terms = (LossTerm("cross_entropy"),)
     target = "data.columns.label"
 
@@ -68,13 +73,6 @@ class Classification(Task):
         self.scales = dict.fromkeys(shares, "0-1")
 
     @classmethod
-    def columns(cls, recipe: schema.Recipe) -> dict[str, schema.Column | None]:
-        given = recipe.data.columns
-        return {
-            f"data.columns.{key}": getattr(given, key) for key in ("text", "text_pair", "label")
-        }
-
-    @classmethod
     def pair(cls, recipe: schema.Recipe) -> str | None:
         return "the two texts" if recipe.data.columns.text_pair else None
 
@@ -87,7 +85,7 @@ class Classification(Task):
 
     @classmethod
     def shape(cls, recipe: schema.Recipe, model_config: Any) -> str:
-        assert isinstance(recipe.task, schema.Classification)
+        assert isinstance(recipe.task, ClassificationSettings)
         if recipe.task.labels is None:
             raise ConfigError(
                 "task.labels: without data nobody can tell how many there are; name them"
@@ -101,7 +99,7 @@ class Classification(Task):
     ) -> Self:
         """Returns the task with the labels, and balanced weights, that the train rows give."""
         settings, column = recipe.task, column_name(recipe.data.columns.label)
-        assert isinstance(settings, schema.Classification)
+        assert isinstance(settings, ClassificationSettings)
         skip_bad = recipe.data.on_bad_example == "skip"
         checked = settings.check_labels
         labels = settings.labels or label_names(train, column, skip_bad=skip_bad, checked=checked)
@@ -198,6 +196,9 @@ class Classification(Task):
                 f"that there is none, set data.exclude: {{{self.label}: [-1]}}"
             )
         return notes
+
+    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
+        return diagnose(metrics)
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
         """Returns columns input_ids, label, the index of the row and, for pairs, token_type_ids."""

@@ -9,8 +9,8 @@ import numpy as np
 from trainer.errors import ConfigError
 from trainer.models.positions import num_positions
 from trainer.models.tokenizers.special_tokens import TextTokenizer
-from trainer.recipe.task_settings import template_fields
 from trainer.tasks.generation.prompts import boundaries
+from trainer.tasks.generation.templates import template_fields
 from trainer.tasks.question_answering.windows import sees_only_the_past
 
 CUT_FIRST = ("context", "text", "text_pair", "question")

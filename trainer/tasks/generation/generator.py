@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from trainer.data.encoded import PreparedSplit, Ragged
-from trainer.recipe import schema
 from trainer.tasks.generation.prompts import boundaries
+from trainer.tasks.generation.settings import GenerationSettings
 
 BATCH = 16
 
@@ -21,7 +21,7 @@ class Generator:
 
     def __init__(
         self,
-        settings: schema.Generation,
+        settings: GenerationSettings,
         tokenizer: Any,
         num_positions: int | None,
         turn_end: Sequence[int] = (),

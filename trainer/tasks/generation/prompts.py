@@ -11,6 +11,7 @@ from trainer.data.encoded import Summary
 from trainer.errors import DataError
 from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenizer
 from trainer.recipe import schema
+from trainer.tasks.causal_lm.settings import CausalLMSettings
 from trainer.tasks.generation.chat import Chat, Segment
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Prompts:
 
     def __init__(
         self,
-        settings: schema.CausalLM,
+        settings: CausalLMSettings,
         columns: schema.Columns,
         tokenizer: Any,
         special_tokens: SpecialTokens = "literal",

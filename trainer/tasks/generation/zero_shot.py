@@ -14,10 +14,12 @@ from trainer.metrics.answers import answer_metrics
 from trainer.metrics.classification import from_counts
 from trainer.models.output_loss import IGNORED, score_tokens
 from trainer.models.tokenizers.special_tokens import TextTokenizer
-from trainer.recipe import schema
-from trainer.tasks.base import Record, ZeroShot, attention_mask, stack
+from trainer.tasks.base import Record, ZeroShot
+from trainer.tasks.batch import attention_mask, stack
+from trainer.tasks.classification.settings import LabelWords
 from trainer.tasks.generation.fitted_prompt import Asked, FittedPrompt
 from trainer.tasks.generation.generator import BATCH, Generator
+from trainer.tasks.question_answering.settings import GeneratedAnswers
 
 THRESHOLDS = ("best_exact", "best_exact_thresh", "best_f1", "best_f1_thresh", "null_threshold")
 """Scores that need a probability of "no answer" between 0 and 1, which a text does not have."""
@@ -32,7 +34,7 @@ class LabelLikelihood(ZeroShot):
 
     def __init__(
         self,
-        settings: schema.LabelWords,
+        settings: LabelWords,
         *,
         labels: Sequence[str],
         columns: dict[str, str],
@@ -113,7 +115,7 @@ class GeneratedAnswer(ZeroShot):
 
     def __init__(
         self,
-        settings: schema.GeneratedAnswers,
+        settings: GeneratedAnswers,
         *,
         columns: dict[str, str],
         tokenizer: TextTokenizer,

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from trainer.models.output_loss import IGNORED
-from trainer.recipe import schema
+from trainer.tasks.masked_lm.settings import MaskedLMSettings
 
 GOES_ON = "##"
 SPACES = ("\u0120", "\u2581")
@@ -17,7 +17,7 @@ LINE_ENDS = ("\u0109", "\u010a", "\u010d")
 class Masking:
     """Chooses tokens to predict: of these 80 % are masked, 10 % another token, 10 % kept."""
 
-    def __init__(self, settings: schema.MaskedLM, tokenizer: Any) -> None:
+    def __init__(self, settings: MaskedLMSettings, tokenizer: Any) -> None:
         self.share = settings.mask_share
         self.mask_id = tokenizer.mask_token_id
         size = len(tokenizer)

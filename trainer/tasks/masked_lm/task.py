@@ -1,5 +1,6 @@
 """Masked language modelling, with BERT's next-sentence prediction where a recipe wants it."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,22 +12,16 @@ from torch.nn import functional
 from trainer.data.columns import column_name
 from trainer.data.documents import sentences
 from trainer.data.encoded import Columns, PreparedSplit, Summary
+from trainer.data.rows import numbered, texts_of
 from trainer.errors import ConfigError, DataError
 from trainer.models.output_loss import IGNORED, perplexity, score_tokens
 from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenizer
 from trainer.recipe import schema
-from trainer.tasks.base import (
-    Batch,
-    LossTerm,
-    Record,
-    Task,
-    attention_mask,
-    numbered,
-    stack,
-    texts_of,
-)
+from trainer.tasks.base import LossTerm, Record, Task
+from trainer.tasks.batch import Batch, attention_mask, stack
 from trainer.tasks.masked_lm.masking import Masking
 from trainer.tasks.masked_lm.segments import Document, cut_documents, pair
+from trainer.tasks.masked_lm.settings import MaskedLMSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -42,12 +37,13 @@ class MaskedLM(Task):
     evaluations are always epoch 0, so that perplexities compare.
     """
 
+    Settings = MaskedLMSettings
     trains_head = False
     num_statistics = 5
 
     def __init__(
         self,
-        settings: schema.MaskedLM,
+        settings: MaskedLMSettings,
         *,
         column: schema.Column,
         tokenizer: Any,
@@ -73,10 +69,6 @@ class MaskedLM(Task):
         self.metrics_offered = ("loss", "perplexity", *self.scales)
 
     @classmethod
-    def columns(cls, recipe: schema.Recipe) -> dict[str, schema.Column | None]:
-        return {"data.columns.text": recipe.data.columns.text}
-
-    @classmethod
     def texts(cls, recipe: schema.Recipe, rows: "Dataset") -> Iterator[str]:
         name = column_name(recipe.data.columns.text)
         for _, chunk in numbered(rows, [name]):
@@ -84,7 +76,7 @@ class MaskedLM(Task):
 
     @classmethod
     def shape(cls, recipe: schema.Recipe, model_config: Any) -> str:
-        assert isinstance(recipe.task, schema.MaskedLM)
+        assert isinstance(recipe.task, MaskedLMSettings)
         _check_pairs(recipe.task, model_config)
         return _auto_model(recipe.task)
 
@@ -93,7 +85,7 @@ class MaskedLM(Task):
         cls, recipe: schema.Recipe, train: "Dataset", tokenizer: Any, model_config: Any
     ) -> Self:
         settings = recipe.task
-        assert isinstance(settings, schema.MaskedLM)
+        assert isinstance(settings, MaskedLMSettings)
         missing = [
             name for name in ("mask", "cls", "sep") if getattr(tokenizer, f"{name}_token") is None
         ]
@@ -116,6 +108,17 @@ class MaskedLM(Task):
     def encoding_settings(self) -> dict[str, Any]:
         pairs = self.settings.next_sentence_prediction
         return {"task": "masked_lm", "pairs": pairs, "length": self.max_seq_length}
+
+    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
+        if "next_sentence_accuracy" not in metrics:
+            return []
+        accuracy, error = metrics["next_sentence_accuracy"], 0.5 / math.sqrt(metrics["num_pairs"])
+        if accuracy > 0.5 + 2 * error:
+            return []
+        return [
+            f"next_sentence_accuracy {accuracy:.4f} is not above guessing, 0.5, by two standard "
+            f"errors ({error:.4f} each); nothing was learned from the pairs yet"
+        ]
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
         """Returns full blocks of joined documents or, for pairs, chunks of single ones.
@@ -238,12 +241,12 @@ class MaskedLM(Task):
         return measured
 
 
-def _auto_model(settings: schema.MaskedLM) -> str:
+def _auto_model(settings: MaskedLMSettings) -> str:
     pairs = settings.next_sentence_prediction
     return "AutoModelForPreTraining" if pairs else "AutoModelForMaskedLM"
 
 
-def _check_pairs(settings: schema.MaskedLM, model_config: Any) -> None:
+def _check_pairs(settings: MaskedLMSettings, model_config: Any) -> None:
     kind = model_config.model_type
     if settings.next_sentence_prediction and kind not in PAIR_MODELS:
         raise ConfigError(

@@ -11,13 +11,17 @@ from torch.nn import functional
 from trainer.data.answers import answer_texts, answers_of
 from trainer.data.columns import column_name
 from trainer.data.encoded import Columns, PreparedSplit, Summary
+from trainer.data.rows import numbered
 from trainer.metrics.answers import BESIDE_SQUAD, METRICS, SCALES, answer_metrics
 from trainer.models.span_head import ensure_span_head
 from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenizer
 from trainer.recipe import schema
-from trainer.tasks.base import Batch, LossTerm, Record, Task, attention_mask, numbered, pad
+from trainer.tasks.base import LossTerm, Record, Task
+from trainer.tasks.batch import Batch, attention_mask, pad
 from trainer.tasks.generation.zero_shot import GeneratedAnswer
+from trainer.tasks.question_answering.diagnosis import diagnose
 from trainer.tasks.question_answering.questions import Question, question_of
+from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
 from trainer.tasks.question_answering.spans import best_spans, merge, null_probability
 from trainer.tasks.question_answering.windows import Frame, sees_only_the_past, tokenize, windows_of
 
@@ -38,19 +42,20 @@ class QuestionAnswering(Task):
     the null position (Devlin et al. 2019, section 4.3).
     """
 
+    Settings = QuestionAnsweringSettings
     auto_model = "AutoModelForQuestionAnswering"
     loss_terms = (LossTerm("start", 0.5), LossTerm("end", 0.5))
     num_statistics = 3
     metrics_offered = ("loss", *METRICS)
     scales = SCALES
     reads_records = True
-    fits_on_validation = True
+    tunes_threshold = True
     target = "data.columns.answers"
-    reads_if_there = ("is_impossible",)
+    optional_columns = ("is_impossible",)
 
     def __init__(
         self,
-        settings: schema.QuestionAnswering,
+        settings: QuestionAnsweringSettings,
         *,
         columns: schema.Columns,
         tokenizer: Any,
@@ -63,17 +68,12 @@ class QuestionAnswering(Task):
         self.tokenizer = tokenizer
         self.text_tokenizer = TextTokenizer(tokenizer, special_tokens)
         self.max_seq_length = max_seq_length
-        auto = min(128, max_seq_length // 3)
-        self.stride = auto if settings.stride == "auto" else settings.stride
+        self.stride = settings.resolved_stride(max_seq_length)
         self.frame = Frame.of(tokenizer, is_decoder=is_decoder)
 
     def config_values(self) -> dict[str, Any]:
         # A model that had a classifier counts its classes there, and span heads read it.
         return {"num_labels": NUM_OUTPUTS}
-
-    @classmethod
-    def columns(cls, recipe: schema.Recipe) -> dict[str, schema.Column | None]:
-        return {f"data.columns.{key}": getattr(recipe.data.columns, key) for key in TEXT_KEYS}
 
     @classmethod
     def pair(cls, recipe: schema.Recipe) -> str | None:
@@ -101,7 +101,7 @@ class QuestionAnswering(Task):
     def build(
         cls, recipe: schema.Recipe, train: "Dataset", tokenizer: Any, model_config: Any
     ) -> Self:
-        assert isinstance(recipe.task, schema.QuestionAnswering)
+        assert isinstance(recipe.task, QuestionAnsweringSettings)
         ensure_span_head(model_config)
         made = cls(
             recipe.task,
@@ -145,6 +145,9 @@ class QuestionAnswering(Task):
             return []
         return [f"no {split} question has an answer"]
 
+    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
+        return diagnose(metrics)
+
     def _answered(self, rows: "Dataset") -> set[bool | None]:
         """Returns whether rows have an answer, with None for those that say nothing; looks no
         further than the first that has one."""
@@ -169,7 +172,7 @@ class QuestionAnswering(Task):
         """
         known: dict[str, int] = {}
         first = 0
-        also = {key: key for key in self.reads_if_there if key in rows.column_names}
+        also = {key: key for key in self.optional_columns if key in rows.column_names}
         names = {**also, **self.names}
         for numbers, chunk in numbered(rows, list(names.values())):
             questions: dict[int, Question] = {}

@@ -1,4 +1,4 @@
-"""Commands on two gloo ranks, and what they leave behind."""
+"""Programs on two gloo ranks, through the project's launch configurations, and what they leave."""
 
 import contextlib
 import json
@@ -7,15 +7,21 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from safetensors.torch import load_file
 from torch import Tensor
 
 ROOT = Path(__file__).parents[2]
+SUPPORT = Path(__file__).parent
+FSDP_ON_CPU = SUPPORT / "fsdp_on_cpu.py"
+FAULTS = SUPPORT / "faults.py"
+WORDS = "good bad fine awful the a film plot was not very quite dull bright slow".split()
 
 
 @dataclass(frozen=True)
@@ -27,8 +33,8 @@ class Finished:
     output: str
 
     def lines(self, split: str = "train") -> list[dict[str, Any]]:
-        records = (self.directory / "metrics.jsonl").read_text().splitlines()
-        return [one for one in map(json.loads, records) if one["split"] == split]
+        texts = (self.directory / "metrics.jsonl").read_text().splitlines()
+        return [record for record in map(json.loads, texts) if record["split"] == split]
 
     def weights(self, step: int) -> dict[str, Tensor]:
         return tensors_of(self.directory / "checkpoints" / f"step-{step:08d}")
@@ -46,17 +52,21 @@ def tensors_of(checkpoint: Path, kind: str = "model") -> dict[str, Tensor]:
     return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
-WORDS = "good bad fine awful the a film plot was not very quite dull bright slow".split()
-FSDP_ON_CPU = Path(__file__).parent / "fsdp_on_cpu.py"
+def largest_difference(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+    return max(float((mine[name] - theirs[name]).abs().max()) for name in mine)
 
 
 def launch_command(
-    *arguments: str, config: str = "cpu-2", options: Sequence[str] = ()
+    *arguments: str,
+    config: str = "cpu-2",
+    options: Sequence[str] = (),
+    program: Sequence[str] | None = None,
 ) -> list[str]:
-    """Returns the command that launches `trainer` with a configuration of the project."""
+    """Returns the command that launches `trainer`, or a program, with a configuration."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch", *options]
     file = ROOT / "accelerate_configs" / f"{config}.yaml"
-    program = [str(FSDP_ON_CPU)] if config.startswith("fsdp2") else ["-m", "trainer"]
+    if program is None:
+        program = [str(FSDP_ON_CPU)] if config.startswith("fsdp2") else ["-m", "trainer"]
     return [*launcher, "--config_file", str(file), *program, *arguments]
 
 
@@ -81,6 +91,22 @@ def run_to_its_end(command: Sequence[str], directory: Path) -> Finished:
 
 def launch_environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def rank_pids(launcher: int) -> list[int]:
+    """Returns the processes of the ranks of a launcher that the system started, in order."""
+    children = psutil.Process(launcher).children(recursive=True)
+    ranks = [(child.environ().get("RANK"), child.pid) for child in children]
+    return [pid for rank, pid in sorted((rank, pid) for rank, pid in ranks if rank is not None)]
+
+
+def wait_until(true: Callable[[], Any], process: Any = None, seconds: float = 120) -> None:
+    """Waits until something is true, while a process runs."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert process is None or process.poll() is None, process.communicate(timeout=10)[0]
+        assert time.monotonic() < deadline, "no progress"
+        time.sleep(0.01)
 
 
 def write_uneven_rows(file: Path) -> Path:

@@ -1,0 +1,62 @@
+"""The metric that decides which step is best: whether a recipe can be decided by it."""
+
+from typing import TYPE_CHECKING
+
+from trainer.errors import ConfigError
+from trainer.recipe.schema import Recipe
+from trainer.tasks.base import Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def check_mode(recipe: Recipe) -> None:
+    """Raises ConfigError for a new run that would keep its worst step."""
+    problem = keeps_worst(recipe)
+    if problem is not None:
+        raise ConfigError(
+            f"evaluation.mode: {problem}", key="evaluation.mode", value="min", hint="set mode: max"
+        )
+
+
+def keeps_worst(recipe: Recipe) -> str | None:
+    """Returns a clause if the smallest value decides for a metric of which more is better."""
+    metric, mode = recipe.evaluation.metric, recipe.evaluation.mode
+    if mode == "max" or recipe.task.best_is_smallest(metric):
+        return None
+    return f"min takes the step with the smallest {metric}, which is the worst, for the best"
+
+
+def check_metric(recipe: Recipe, task: Task, rows: "dict[str, Dataset]") -> None:
+    """Raises ConfigError for a metric that the task does not offer, that cannot be measured on the
+    validation rows, or whose best value is not the one that `evaluation.mode` takes."""
+    settings = recipe.evaluation
+    metric = settings.metric
+    if metric not in task.metrics_offered:
+        raise ConfigError(
+            f"evaluation.metric: {metric!r} is none of {', '.join(task.metrics_offered)}",
+            key="evaluation.metric",
+            value=metric,
+        )
+    if recipe.task.best_is_smallest(metric) and settings.mode == "max":
+        raise ConfigError(
+            f"evaluation.mode: the best {metric} is the smallest",
+            key="evaluation.mode",
+            value=settings.mode,
+            hint="set mode: min",
+        )
+    why_not = task.lacks_metric(metric, rows["validation"]) if "validation" in rows else None
+    if why_not is not None:
+        raise ConfigError(
+            f"evaluation.metric: {metric} cannot be measured on the validation split: {why_not}",
+            key="evaluation.metric",
+            value=metric,
+            hint="choose another, or another data.split.validation",
+        )
+    if settings.patience is not None and "validation" not in rows:
+        raise ConfigError(
+            "evaluation.patience needs a validation split",
+            key="evaluation.patience",
+            value=settings.patience,
+            hint="set data.split.validation",
+        )

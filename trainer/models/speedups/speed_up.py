@@ -1,0 +1,33 @@
+"""Everything that makes a step cheaper and changes no number beyond rounding."""
+
+from typing import Any
+
+import torch
+
+from trainer.models.speedups.dropout import speed_up_dropout
+from trainer.models.speedups.first_token import compute_first_token_alone
+from trainer.models.speedups.row_gradients import use_row_gradients
+from trainer.models.structure import plain_model
+
+
+def speed_up(
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    *,
+    device: torch.device,
+    is_wrapped: bool,
+    needs_only_logits: bool,
+    tokens_per_step: float,
+) -> None:
+    """Changes a tuned model, before an engine holds it, and the optimizer of its parameters.
+
+    `is_wrapped` says whether an engine will wrap them, `needs_only_logits` that nothing but the
+    logits of the model is read, and `tokens_per_step` is the mean over a step's examples, without
+    padding.
+    """
+    if device.type == "cpu":
+        speed_up_dropout(model)
+    if needs_only_logits:
+        compute_first_token_alone(plain_model(model))
+    if device.type == "cpu" and not is_wrapped:
+        use_row_gradients(model, optimizer, tokens_per_step=tokens_per_step)

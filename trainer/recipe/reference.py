@@ -1,0 +1,173 @@
+"""The reference of keys, written from the schema: what each takes, its default and what it does."""
+
+import types
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from trainer.errors import ConfigError
+from trainer.recipe.keys import nearest_key, sections_in
+from trainer.recipe.schema import Recipe, TaskSettings
+from trainer.recipe.yaml12 import write_yaml
+
+PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "value"}
+Entry = tuple[str, FieldInfo]
+"""A dotted key with its field."""
+
+INTRODUCTION = """\
+# Every key of a recipe
+
+Written from the schema; a test compares the two. `trainer show --explain KEY` prints one key or
+section, and `trainer show RECIPE` prints a recipe with all its defaults.
+
+A recipe is YAML 1.2: `5e-5` is a number, `yes` is text. An unknown key or a wrong value is refused
+with the nearest valid one. Relative paths are those of the working directory.
+"""
+
+
+def explain(key: str, recipe: type[Recipe], tasks: Mapping[str, type[TaskSettings]]) -> str:
+    """Returns what a dotted key takes, its default and its documentation; for a section, its keys.
+
+    `tasks` are the settings of the tasks to show under `task`. Raises ConfigError, with the nearest
+    key, for an unknown one.
+    """
+    named = [(name, entry) for name, entry in _all_entries(recipe, tasks) if entry[0] == key]
+    if not named:
+        known = [entry[0] for _, entry in _all_entries(recipe, tasks)]
+        near = nearest_key(key, list(dict.fromkeys(known)))
+        hint = f"did you mean {near}?" if near else "`trainer show RECIPE` lists the keys"
+        raise ConfigError(f"there is no key {key}", key="--explain", value=key, hint=hint)
+    texts: list[str] = []
+    for name, (_, field) in named:
+        title = f"{key} (task {name})" if name else key
+        lines = [title, *(f"  {line}" for line in (_form(field), *_prose(field)) if line)]
+        texts.append("\n".join(lines))
+    inside = [
+        f"  {entry[0]}" + (f" (task {name})" if name else "") + f": {_form(entry[1])}"
+        for name, entry in _all_entries(recipe, tasks)
+        if entry[0].rpartition(".")[0] == key
+    ]
+    return "\n".join([*dict.fromkeys(texts), *(["  Keys:"] if inside else []), *inside])
+
+
+def reference(recipe: type[Recipe], tasks: Mapping[str, type[TaskSettings]]) -> str:
+    """Returns a Markdown page of every key, a table for each section, tasks by name."""
+    lines = [INTRODUCTION]
+    lines += ["## Sections and top-level keys", "", *_table(_fields(recipe, ""))]
+    for key, field in _fields(recipe, ""):
+        if key == "task":
+            for name, settings in tasks.items():
+                lines += _section(f"task: {name}", settings, "task.", settings.__doc__)
+        else:
+            for section in sections_in(field.annotation):
+                lines += _section(_title(key, section), section, f"{key}.", None)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _all_entries(
+    recipe: type[Recipe], tasks: Mapping[str, type[TaskSettings]]
+) -> Iterator[tuple[str, Entry]]:
+    """Yields each key, with the name of its task if it is one of a task's settings."""
+    for entry in _entries(recipe, ""):
+        if not entry[0].startswith("task."):
+            yield "", entry
+    for name, settings in tasks.items():
+        for entry in _entries(settings, "task."):
+            yield name, entry
+
+
+def _entries(section: type[BaseModel], prefix: str) -> Iterator[Entry]:
+    for key, field in _fields(section, prefix):
+        yield key, field
+        for inner in sections_in(field.annotation):
+            yield from _entries(inner, f"{key}.")
+
+
+def _fields(section: type[BaseModel], prefix: str) -> list[Entry]:
+    return [(prefix + (field.alias or name), field) for name, field in section.model_fields.items()]
+
+
+def _section(title: str, section: type[BaseModel], prefix: str, text: str | None) -> list[str]:
+    """Returns the table of a section, with its inner sections after it."""
+    entries = list(_entries(section, prefix))
+    return ["", f"## {title}", "", *([text, ""] if text else []), *_table(entries)]
+
+
+def _title(key: str, section: type[BaseModel]) -> str:
+    """Returns the key of a section; of a union of sections by mode, also the modes."""
+    mode = section.model_fields.get("mode")
+    words = get_args(mode.annotation) if mode is not None and key == "tuning" else ()
+    return f"{key}: mode {', '.join(map(str, words))}" if words else key
+
+
+def _table(entries: list[Entry]) -> list[str]:
+    rows = [
+        f"| `{key}` | {_cell(_form(field))} | {_cell(' '.join(_prose(field)))} |"
+        for key, field in entries
+    ]
+    return ["| key | value | meaning |", "|---|---|---|", *rows]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _prose(field: FieldInfo) -> list[str]:
+    return [" ".join((field.description or "").split())]
+
+
+def _form(field: FieldInfo) -> str:
+    """Returns what a key takes and its default."""
+    takes = _takes(field.annotation, field.metadata)
+    if field.is_required():
+        return f"{takes}; required"
+    default = field.get_default(call_default_factory=True)
+    if isinstance(default, BaseModel) or default is PydanticUndefined:
+        return takes
+    value = list(default) if isinstance(default, tuple) else default
+    text = write_yaml(value).removesuffix("...\n").strip() if not isinstance(value, list) else ""
+    return f"{takes}; default `{text or value}`"
+
+
+def _takes(annotation: Any, metadata: list[Any]) -> str:
+    """Returns the values of a type in words."""
+    bounds = _bounds(metadata)
+    if get_origin(annotation) is Annotated:
+        inner, *more = get_args(annotation)
+        return _takes(inner, [*more, *metadata])
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{word}`" for word in get_args(annotation))
+    if get_origin(annotation) in (Union, types.UnionType):
+        parts = [_takes(part, []) for part in get_args(annotation) if part is not type(None)]
+        null = ["null"] if type(None) in get_args(annotation) else []
+        return " or ".join(dict.fromkeys([*parts, *null]))
+    if get_origin(annotation) is tuple:
+        items = [item for item in get_args(annotation) if item is not Ellipsis]
+        number = f"{len(items)} values" if len(items) > 1 else "values"
+        return f"list of {number}{bounds}, each {_takes(items[0], [])}"
+    if get_origin(annotation) is dict:
+        _, value = get_args(annotation)
+        return f"mapping of text to {_takes(value, [])}"
+    if sections_in(annotation):
+        return "section"
+    return PLAIN.get(annotation, str(annotation)) + bounds
+
+
+SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+"""Bounds, by the attribute of the metadata that holds them."""
+
+
+def _bounds(metadata: list[Any]) -> str:
+    """Returns the limits of a number, or the least length of a list, in brackets."""
+    limits: list[str] = []
+    for bound in (part for item in metadata for part in (*getattr(item, "metadata", ()), item)):
+        for name, sign in SIGNS.items():
+            limit = getattr(bound, name, None)
+            if limit is not None and limit != 2**31 - 1:  # which stands for no limit
+                limits.append(f"{sign} {limit:,}")
+        if getattr(bound, "min_length", None):
+            limits.append(f"at least {bound.min_length}")
+    return f" ({', '.join(dict.fromkeys(limits))})" if limits else ""

@@ -1,0 +1,64 @@
+"""Batches: examples of different lengths as tensors of one shape."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer.data.encoded import Ragged
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One micro-batch of one process."""
+
+    inputs: dict[str, Tensor]
+    """Arguments of the model, [batch, seq]; no attention_mask where nothing is padded."""
+    targets: dict[str, Tensor]
+    counts: Tensor
+    """What each loss sum is divided by once all of a step are added up, float64 [num_terms]."""
+
+    def to(self, device: torch.device) -> Self:
+        def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+
+        return replace(
+            self,
+            inputs=move(self.inputs),
+            targets=move(self.targets),
+            counts=self.counts.to(device, non_blocking=True),
+        )
+
+    def as_dummy(self) -> Self:
+        """Returns a batch that takes part in the forward pass and counts nothing."""
+        return replace(self, counts=torch.zeros_like(self.counts))
+
+
+def pad(column: Ragged, ids: np.ndarray, value: int) -> Tensor:
+    """Returns entries `ids` of a column as int64 [batch, seq], filled up with `value`."""
+    starts = column.offsets[ids]
+    lengths = column.offsets[ids + 1] - starts
+    positions = np.arange(lengths.max())
+    inside = positions < lengths[:, None]
+    padded = column.values[np.where(inside, starts[:, None] + positions, starts[:, None])]
+    return torch.from_numpy(np.where(inside, padded, value).astype(np.int64))
+
+
+def stack(entries: Sequence[np.ndarray], value: int) -> Tensor:
+    """Returns sequences of different lengths as int64 [batch, seq], filled up with `value`."""
+    width = max(len(entry) for entry in entries)
+    stacked = np.full((len(entries), width), value, np.int64)
+    for row, entry in enumerate(entries):
+        stacked[row, : len(entry)] = entry
+    return torch.from_numpy(stacked)
+
+
+def attention_mask(lengths: np.ndarray) -> dict[str, Tensor]:
+    """Returns the mask of a padded batch as a model's argument; none where nothing is padded."""
+    if lengths.min() == lengths.max():
+        return {}
+    positions = torch.arange(int(lengths.max()))
+    return {"attention_mask": (positions < torch.from_numpy(lengths)[:, None]).long()}

@@ -1,0 +1,97 @@
+"""The settings of classification."""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from trainer.errors import ConfigError
+from trainer.recipe.schema import Columns, Miniature, Recipe, TaskSettings
+from trainer.recipe.section import Fraction, ListOf, PairSeparator, Section
+from trainer.tasks.contradictions import joins_rows
+from trainer.tasks.generation.templates import template_fields
+
+
+class LabelWords(Section):
+    """How the pretrained causal model is asked for a label before anything is learned."""
+
+    prompt: str
+    """Template over the roles text and text_pair, such as "Review: {text}\\nSentiment:"."""
+    answers: Annotated[ListOf[str], Field(min_length=2)]
+    """What follows the prompt for each label, in the order of the labels, such as " negative"."""
+
+    @model_validator(mode="after")
+    def _can_be_told_apart(self) -> Self:
+        template_fields("prompt", self.prompt, ("text", "text_pair"))
+        if not all(answer.strip() for answer in self.answers):
+            raise ValueError("answers: each label needs a word")
+        if len(set(self.answers)) != len(self.answers):
+            raise ValueError("answers must differ from each other")
+        return self
+
+
+def _label_text(value: Any) -> Any:
+    """Returns a label as text: without quotes, YAML reads 1 and true as other types."""
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError("a label is a name, a whole number, or true or false; quote other numbers")
+    if isinstance(value, float):
+        value = int(value)
+    return str(value) if isinstance(value, int) else value
+
+
+Label = Annotated[str, BeforeValidator(_label_text)]
+
+
+class ClassificationSettings(TaskSettings):
+    """Classification of a text, or of a pair of texts, into two or more classes."""
+
+    roles: ClassVar[tuple[str, ...]] = ("text", "text_pair", "label")
+    deciding_metric: ClassVar[str] = "accuracy"
+
+    labels: Annotated[ListOf[Label], Field(min_length=2)] | None = None
+    """Names of the classes in the order of their indices; null takes the labels of the train
+    split."""
+    check_labels: bool = True
+    """Without task.labels: refuse a label column that holds scores, several labels a row, more
+    labels than half the rows or than 1,000, or labels that differ only in case, spaces or form.
+    false takes each value as a class."""
+    class_weights: Literal["balanced"] | ListOf[Annotated[float, Field(gt=0)]] | None = None
+    """Weight of each class in the loss; `balanced` is rows / (classes * rows of the class)."""
+    label_smoothing: Fraction = 0.0
+    """Share of the target that is spread evenly over all classes."""
+    pair_separator: PairSeparator = "auto"
+    """Text between the two texts of a pair if the tokenizer puts nothing there, as GPT-2's does:
+    `auto` is the end token, or a line break if there is none; a text such as "\\n"; null is
+    nothing."""
+    zero_shot: LabelWords | None = None
+    """Also measure what the pretrained causal model answers to a prompt before training."""
+
+    @model_validator(mode="after")
+    def _one_of_each_for_each_label(self) -> Self:
+        if self.labels is None:
+            return self
+        needed = len(self.labels)
+        if len(set(self.labels)) != needed:
+            raise ValueError("labels must differ from each other")
+        if isinstance(self.class_weights, tuple) and len(self.class_weights) != needed:
+            given = len(self.class_weights)
+            raise ValueError(f"class_weights has {given} numbers for {needed} labels")
+        if self.zero_shot is not None and len(self.zero_shot.answers) != needed:
+            given = len(self.zero_shot.answers)
+            raise ValueError(f"zero_shot.answers has {given} answers for {needed} labels")
+        return self
+
+    def contradictions(self, recipe: Recipe) -> list[ConfigError]:
+        return joins_rows(recipe)
+
+    def miniature(self, columns: Columns) -> Miniature:
+        roles: dict[str, str] = {}
+        builtin, labels = "reviews", ["negative", "positive"]
+        if columns.text_pair:
+            builtin, labels = "nli", ["entailment", "neutral", "contradiction"]
+            roles = {"text": "premise", "text_pair": "hypothesis"}
+        settings: dict[str, Any] = {**self.model_dump(mode="json"), "labels": labels}
+        if isinstance(self.class_weights, tuple):
+            settings["class_weights"] = None
+        if self.zero_shot is not None:
+            settings["zero_shot"]["answers"] = [f" {label}" for label in labels]
+        return Miniature(settings, builtin, roles)

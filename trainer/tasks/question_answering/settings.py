@@ -1,0 +1,81 @@
+"""The settings of extractive question answering."""
+
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import model_validator
+
+from trainer.errors import ConfigError
+from trainer.recipe.schema import Columns, Miniature, Recipe, TaskSettings
+from trainer.recipe.section import PairSeparator, PositiveInt
+from trainer.tasks.contradictions import joins_rows
+from trainer.tasks.generation.settings import GenerationSettings
+from trainer.tasks.generation.templates import template_fields
+
+
+class GeneratedAnswers(GenerationSettings):
+    """How the pretrained causal model is asked a question before anything is learned."""
+
+    prompt: str
+    """Template over the roles, such as "{context}\\nQuestion: {question}\\nAnswer:"."""
+    no_answer: str = "unanswerable"
+    """The generated answer that means that there is none; an empty one means the same."""
+    num_examples: PositiveInt = 64
+    """Number of questions of each split that are asked."""
+    max_new_tokens: PositiveInt = 16
+    """Tokens of the longest answer."""
+
+    @model_validator(mode="after")
+    def _asks(self) -> Self:
+        template_fields("prompt", self.prompt, ("context", "question"))
+        return self
+
+
+class QuestionAnsweringSettings(TaskSettings):
+    """Extractive question answering: an answer is a span of its context, or there is none."""
+
+    roles: ClassVar[tuple[str, ...]] = ("id", "question", "context", "answers")
+    deciding_metric: ClassVar[str] = "best_f1"
+
+    stride: Literal["auto"] | PositiveInt = "auto"
+    """Tokens that neighbouring windows of a long context share; `auto` is a third of
+    batch.max_seq_length, 128 at most."""
+    num_best: PositiveInt = 20
+    """Number of starts in each window from which an answer may begin, and number of answers that
+    are weighed against "no answer"."""
+    max_answer_length: PositiveInt = 30
+    """Tokens of the longest answer."""
+    pair_separator: PairSeparator = "auto"
+    """Text between question and context if the tokenizer puts nothing there, as GPT-2's does:
+    `auto` is the end token, or a line break if there is none; a text such as "\\n"; null is
+    nothing."""
+    zero_shot: GeneratedAnswers | None = None
+    """Also measure what the pretrained causal model answers to a prompt before training."""
+
+    def resolved_stride(self, max_seq_length: int) -> int:
+        """Returns the number of tokens that neighbouring windows share."""
+        return automatic_stride(max_seq_length) if self.stride == "auto" else self.stride
+
+    def contradictions(self, recipe: Recipe) -> list[ConfigError]:
+        length = recipe.batch.max_seq_length
+        found: list[ConfigError] = []
+        if self.stride != "auto" and self.stride >= length:
+            found.append(
+                ConfigError(
+                    f"task.stride: {self.stride} leaves nothing of batch.max_seq_length={length} "
+                    f"for new context",
+                    key="task.stride",
+                    value=self.stride,
+                    hint=f"use auto, which is {automatic_stride(length)}",
+                )
+            )
+        return [*found, *joins_rows(recipe)]
+
+    def miniature(self, columns: Columns) -> Miniature:
+        settings: dict[str, Any] = {**self.model_dump(mode="json"), "stride": 16, "num_best": 5}
+        if self.zero_shot is not None:
+            settings["zero_shot"] |= {"num_examples": 4, "max_new_tokens": 4}
+        return Miniature(settings, "passages", {})
+
+
+def automatic_stride(max_seq_length: int) -> int:
+    return min(128, max_seq_length // 3)
