@@ -160,7 +160,7 @@ def callers(name: str) -> set[str]:
 
 
 def test_only_the_command_line_prints_and_the_callables_for_progress():
-    assert callers("print") - {"tracking/progress.py", "engines/accelerator.py"} <= {
+    assert callers("print") - {"tracking/progress.py"} <= {
         str(file.relative_to(ROOT)) for file in (ROOT / "cli").rglob("*.py")
     }
 

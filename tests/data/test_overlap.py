@@ -20,19 +20,19 @@ def test_rows_of_two_splits_are_counted():
         "test": rows(["e", "d"]),
     }
     assert notes_on_overlap(splits, ["text"]) == [
-        "2 of 3 validation rows also stand in train",
-        "1 of 2 test rows also stand in validation",
+        "2 of 3 validation rows also occur in train",
+        "1 of 2 test rows also occur in validation",
     ]
     assert notes_on_overlap({"train": splits["train"]}, ["text"]) == []
     same = {"train": splits["test"], "validation": splits["test"]}
-    assert notes_on_overlap(same, ["text"]) == ["all 2 validation rows also stand in train"]
+    assert notes_on_overlap(same, ["text"]) == ["all 2 validation rows also occur in train"]
 
 
 def test_a_pair_is_the_same_where_both_texts_are_in_their_order():
     train = rows(["a", "b"], ["b", "c"])
     test = rows(["b", "a", "a", "ab"], ["a", "b", "c", ""])
     notes = notes_on_overlap({"train": train, "test": test}, ["text", "other"])
-    assert notes == ["1 of 4 test rows also stand in train"]
+    assert notes == ["1 of 4 test rows also occur in train"]
 
 
 def test_rows_without_text_are_no_rows_in_common():
@@ -52,7 +52,7 @@ def test_what_is_no_text_is_compared_as_a_whole(values):
     train = datasets.Dataset.from_dict({"messages": values})
     test = datasets.Dataset.from_dict({"messages": values[:1]})
     notes = notes_on_overlap({"train": train, "test": test}, ["messages"])
-    assert notes == ["all 1 test rows also stand in train"]
+    assert notes == ["all 1 test rows also occur in train"]
 
 
 def test_hashes_do_not_depend_on_how_rows_are_stored():

@@ -183,7 +183,7 @@ def broken(path: tuple[Any, ...], value: Any = None) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (broken((1, "paragraphs")), "article 2 has no paragraphs; mend it there"),
+        (broken((1, "paragraphs")), "article 2 has no paragraphs; fix it there"),
         (broken((1, "paragraphs"), {}), "article 2 has a wrong paragraphs"),
         (broken((0, "paragraphs", 1, "context")), "article 1, paragraph 2 has no context"),
         (broken((0, "paragraphs", 1, "context"), 3), "article 1, paragraph 2 has a wrong context"),

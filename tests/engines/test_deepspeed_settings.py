@@ -92,9 +92,7 @@ def test_what_would_train_something_else_is_refused(change, two_ranks, reviews_r
         ("batch", {"global_batch_size": 33}, "use 32 or 34"),
     ],
 )
-def test_a_recipe_that_it_cannot_train_is_refused(
-    section, values, hint, two_ranks, reviews_recipe
-):
+def test_a_recipe_that_it_cannot_train_is_refused(section, values, hint, two_ranks, reviews_recipe):
     reviews_recipe[section] |= values
     with pytest.raises(ConfigError) as caught:
         fill_in_deepspeed(two_ranks({}), parse_recipe(reviews_recipe, "test"))

@@ -279,7 +279,7 @@ def test_what_a_template_says_of_messages_is_passed_on(llama):
     ("messages", "found"),
     [
         (None, "its messages are None, not a list"),
-        ("what", "its messages are the text 'what', which is no JSON list"),
+        ("what", "its messages are the text 'what', which is not a JSON list"),
         (5, "its messages are 5, not a list"),
         ({"speaker": "a"}, "its messages are an object of speaker, not a list"),
         (["what", "Paris"], "message 1 is 'what', not an object"),

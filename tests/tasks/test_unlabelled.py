@@ -220,12 +220,12 @@ def test_rows_in_two_splits_and_texts_with_two_labels_are_said(tmp_path):
     train = [*LABELLED, {"text": LABELLED[0]["text"], "label": 1}]
     splits = {"train": train, "validation": [*other, *LABELLED[:3]], "test": other}
     assert inputs_of(tmp_path, splits).notes == (
-        "3 of 8 validation rows also stand in train",
-        "all 5 test rows also stand in validation",
+        "3 of 8 validation rows also occur in train",
+        "all 5 test rows also occur in validation",
         "2 train rows have the text of another one and not its label",
     )
     found = inputs_of(tmp_path, {"train": LABELLED}, split={"validation": "train"})
-    assert found.notes == ("all 8 validation rows also stand in train",)
+    assert found.notes == ("all 8 validation rows also occur in train",)
     split = {"validation": None, "test": "test"}
     assert inputs_of(tmp_path, {"train": LABELLED, "test": other}, split=split).notes == ()
 
@@ -233,7 +233,7 @@ def test_rows_in_two_splits_and_texts_with_two_labels_are_said(tmp_path):
 def test_the_same_questions_in_two_splits_are_said_whatever_their_ids(tmp_path):
     again = [{**row, "id": f"other {row['id']}"} for row in ANSWERED]
     found = inputs_of(tmp_path, {"train": ANSWERED, "validation": again}, **QUESTIONS)
-    assert "all 6 validation rows also stand in train" in found.notes
+    assert "all 6 validation rows also occur in train" in found.notes
 
 
 def test_the_same_instructions_in_two_splits_are_said(tmp_path):
@@ -242,4 +242,4 @@ def test_the_same_instructions_in_two_splits_are_said(tmp_path):
     recipe = recipe_of(tmp_path, {"train": LABELLED, "test": LABELLED[2:4]}, task=task)
     model = recipe.model.model_copy(update={"architecture": gpt2})
     found = build_inputs(recipe.model_copy(update={"model": model}), None)
-    assert any(note.endswith("test rows also stand in train") for note in found.notes)
+    assert any(note.endswith("test rows also occur in train") for note in found.notes)

@@ -1,4 +1,4 @@
-"""What rows say of the answers to a question, in the forms in which people write it."""
+"""Reads answers and is_impossible of a question in the forms in which data sets write them."""
 
 import json
 import re
@@ -14,9 +14,9 @@ YES, NO = ("true", "1"), ("false", "0")
 
 
 def is_impossible(value: Any) -> bool | None:
-    """Returns whether a question is said to have no answer; None where nothing is said.
+    """Returns whether a question is marked as having no answer, or None if it is not marked.
 
-    Raises ValueError for what is neither true nor false: "false" is no more true than false is.
+    Texts and numbers count: "false" and 0 are False. Raises ValueError for any other value.
     """
     if value is None or value != value:
         return None
@@ -91,5 +91,5 @@ def _whole(value: Any) -> int | None:
 def _wrong(value: Any) -> ValueError:
     return ValueError(
         f"the answers are no texts with an answer_start each, such as "
-        f'{{"text": ["Oslo"], "answer_start": [17]}}: {excerpt(value)}; mend the row'
+        f'{{"text": ["Oslo"], "answer_start": [17]}}: {excerpt(value)}; fix the row'
     )

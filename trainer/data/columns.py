@@ -15,7 +15,11 @@ ROW = "row of the source"
 """Name of the column that keeps the numbers of rows through exclusion and division."""
 
 FORMAT = 1
-"""Raised when the values that `resolve_columns` makes change, so that no older ones are reused."""
+"""Incremented when `resolve_columns` gives other values, so that older ones are not reused.
+
+Not `Dataset.flatten()`, which flattens all struct columns but no `datasets.Json` column: the paths
+of a recipe may lead into either.
+"""
 
 Keys = tuple[str, ...]
 """A column and the fields inside it that lead to a value."""
@@ -56,10 +60,10 @@ def check_columns(
 
 
 def resolve_columns(rows: "Dataset", columns: Mapping[str, Column | None]) -> "Dataset":
-    """Returns the rows with a plain column, of its `column_name`, for each that is not one yet.
+    """Adds one flat column, named `column_name(c)`, for each nested or joined column `c`.
 
-    The columns have passed `check_columns`. Rows on disk stay there, and so does what is added.
-    A text joined of something else than texts is null.
+    The columns must have passed `check_columns`. Rows stay on disk, and added columns go there.
+    A joined text is null if one of its parts is not a text.
     """
     import datasets
 

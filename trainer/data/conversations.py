@@ -48,7 +48,7 @@ def read_conversation(
             messages.insert(0, {"role": "system", "content": system})
             parts[0] = [messages[0], *parts[0]]
     elif system is not None and not isinstance(system, str):
-        raise DataError(f"its system prompt is {excerpt(repr(system))}, not text; mend the row")
+        raise DataError(f"its system prompt is {excerpt(repr(system))}, not text; fix the row")
     for place, message in enumerate(messages, 1):
         _check_content(message, place)
     given = _tools(tools)
@@ -64,7 +64,7 @@ def _list(value: Any) -> list[Any]:
         found = _parsed(value)
         if found is None:
             raise DataError(
-                f"its messages are the text {excerpt(repr(value), 60)}, which is no JSON list; "
+                f"its messages are the text {excerpt(repr(value), 60)}, which is not a JSON list; "
                 f"give objects of role and content, or set task.prompt and task.completion"
             )
     if isinstance(found, dict):
@@ -78,7 +78,7 @@ def _list(value: Any) -> list[Any]:
         kind = f"an object of {listed(found)}" if isinstance(found, dict) else repr(found)
         raise DataError(
             f"its messages are {excerpt(kind, 120)}, not a list of objects of role and content; "
-            f"mend or remove the row"
+            f"fix or remove the row"
         )
     return cast(list[Any], found)
 
@@ -88,7 +88,7 @@ def _message(value: Any, place: int) -> Message:
     if not isinstance(value, dict):
         raise DataError(
             f"message {place} is {excerpt(repr(value), 60)}, not an object of role and content; "
-            f"mend the row"
+            f"fix the row"
         )
     given = {key: one for key, one in cast(Message, value).items() if one is not None}
     role_key = "role" if "role" in given else "from"
@@ -126,16 +126,16 @@ def _check_content(message: Message, place: int) -> None:
     if content is not None and not isinstance(content, str):
         raise DataError(
             f"message {place} ({excerpt(role, 20)}) has {excerpt(repr(content), 60)} for its "
-            f"content, not text; mend the row"
+            f"content, not text; fix the row"
         )
     if role == "assistant" and not message.get("tool_calls") and not (content or "").strip():
         raise DataError(
-            f"message {place} is an answer of the assistant without content or tool_calls; mend or "
+            f"message {place} is an answer of the assistant without content or tool_calls; fix or "
             f"remove the row"
         )
     if content is None and role != "assistant":
         raise DataError(
-            f"message {place} ({excerpt(role, 20)}) has no content; mend or remove the row"
+            f"message {place} ({excerpt(role, 20)}) has no content; fix or remove the row"
         )
 
 
@@ -147,7 +147,7 @@ def _part(value: Any, place: int) -> str:
         kind = part.get("type", type(value).__name__)
         raise DataError(
             f"message {place} has a part of the type {excerpt(kind, 40)}, and only text is read; "
-            f"mend or remove the row"
+            f"fix or remove the row"
         )
     return part["text"]
 
@@ -165,7 +165,7 @@ def _tool_calls(value: Any, place: int) -> list[Message]:
         if not isinstance(function, dict) or not cast(Message, function).get("name"):
             raise DataError(
                 f"message {place} has the tool call {excerpt(repr(call or value), 60)}, which "
-                f"names no function; mend the row"
+                f"names no function; fix the row"
             )
         function = dict(cast(Message, function))
         if isinstance(function.get("arguments"), str):
@@ -183,7 +183,7 @@ def _tools(value: Any) -> list[Any] | None:
     if not found and (value is None or isinstance(value, str | list)):
         if isinstance(value, str) and value.strip() and found is None:
             raise DataError(
-                f"its tools are the text {excerpt(repr(value), 60)}, which is no JSON; mend the row"
+                f"its tools are the text {excerpt(repr(value), 60)}, which is not JSON; fix the row"
             )
         return None
     listed_tools = cast(list[Any], found) if isinstance(found, list) else [found]

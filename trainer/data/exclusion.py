@@ -1,4 +1,4 @@
-"""Rows that a recipe leaves out by the value of a column, such as SNLI's pairs without a label."""
+"""Excludes rows by the value of a column, such as SNLI's pairs without a label."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Excluded = Mapping[str, Sequence[str | int | float]]
-"""Column to the values whose rows are left out."""
+"""Column to the values whose rows are excluded."""
 
 
 def value_text(value: Any) -> str:
@@ -24,9 +24,9 @@ def value_text(value: Any) -> str:
 
 
 def exclude(rows: "Dataset", excluded: Excluded, split: str) -> "tuple[Dataset, str | None]":
-    """Returns the rows without those excluded, and a sentence that counts them, if there are any.
+    """Returns the rows that are not excluded, and a sentence that counts the excluded ones.
 
-    The columns have passed `check_columns`. Raises DataError where no row is left.
+    The columns must have passed `check_columns`. Raises DataError if no row is left.
     """
     plain = resolve_columns(rows, {column: column for column in excluded})
     kept = np.ones(len(rows), bool)
@@ -45,7 +45,11 @@ def exclude(rows: "Dataset", excluded: Excluded, split: str) -> "tuple[Dataset, 
         return rows, None
     reasons = ", ".join(f"{value} ({count})" for value, count in counts.items())
     if not kept.any():
-        raise DataError(f"data.exclude: no row of the {split} split is left without {reasons}")
+        raise DataError(
+            f"data.exclude: no row of the {split} split is left without {reasons}",
+            key="data.exclude",
+            value=excluded,
+        )
     note = f"{np.sum(~kept)} of {len(rows)} {split} rows were left out by data.exclude: {reasons}"
     return rows.select(np.flatnonzero(kept)), note
 

@@ -1,4 +1,4 @@
-"""Rows that stand in two splits, or twice in one: counted by a hash of what is read of each."""
+"""Counts rows that occur in two splits, or twice in one, by a hash of their text."""
 
 import json
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 def notes_on_overlap(splits: "dict[str, Dataset]", columns: Sequence[str]) -> list[str]:
-    """Returns a sentence for each two splits that share rows, by the text in some columns.
+    """Returns a sentence for each pair of splits that share rows, by the text in `columns`.
 
-    Rows without text count nothing. Reads each split once, and keeps 8 bytes of a row.
+    Rows without text are ignored. Each split is read once; memory is 8 bytes per row.
     """
     hashes = {name: row_hashes(rows, columns) for name, rows in splits.items()}
     notes: list[str] = []
@@ -27,7 +27,7 @@ def notes_on_overlap(splits: "dict[str, Dataset]", columns: Sequence[str]) -> li
         if shared:
             total = len(hashes[other])
             number = f"all {total:,}" if shared == total else f"{shared:,} of {total:,}"
-            notes.append(f"{number} {other} rows also stand in {name}")
+            notes.append(f"{number} {other} rows also occur in {name}")
     return notes
 
 
@@ -55,7 +55,7 @@ def row_hashes(rows: "Dataset", columns: Sequence[str]) -> np.ndarray:
 
 
 def num_contradictory(hashes: np.ndarray, labels: np.ndarray) -> int:
-    """Returns how many rows have the text of another one and not its label."""
+    """Returns the number of rows that share their text with a row of a different label."""
     order = np.lexsort([labels, hashes])
     texts, classes = hashes[order], labels[order]
     first = np.flatnonzero(np.r_[True, texts[1:] != texts[:-1]][: len(texts)])

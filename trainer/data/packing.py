@@ -1,17 +1,17 @@
-"""Packing: short examples share a sequence, so that hardly any padding is computed."""
+"""Packing: short examples share a sequence, so that little padding is computed."""
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 
 
 def pack(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Returns groups of indices whose lengths add up to `size` at most, best fit first.
+    """Returns groups of indices whose lengths sum to at most `size`, by best-fit decreasing.
 
-    Longest first, each goes where the least room remains (best-fit decreasing); no length is over
-    `size`.
+    Examples are placed from longest to shortest, each where the least room is left. No length may
+    exceed `size`.
     """
     groups: list[list[int]] = []
-    rooms: list[tuple[int, int]] = []  # of each group that is not full: what is left, its number
+    rooms: list[tuple[int, int]] = []  # (room left, index) of each group that is not full
     for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
         length = lengths[index]
         place = bisect_left(rooms, (length, -1))

@@ -1,7 +1,7 @@
 """The Accelerator of a run: its processes, its engine, and what becomes of them after the run."""
 
+import logging
 import os
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +32,8 @@ from trainer.engines.promises import check_launch, check_processes, check_tracke
 from trainer.process.stop_request import StopRequest
 from trainer.process.switches import restored_switches
 from trainer.recipe.schema import Recipe
+
+LOG = logging.getLogger("trainer")
 
 
 @contextmanager
@@ -146,7 +148,7 @@ def _prepare_engine(*, on_cpu: bool) -> None:
         folder = use_own_folder()
         if folder is not None and os.environ.get("LOCAL_RANK", "0") == "0":
             for lock in remove_stale_locks(folder):
-                print(f"removed {lock}, which a killed process had left", file=sys.stderr)
+                LOG.warning("removed %s, which a killed process had left", lock)
     check_mesh()
 
 

@@ -78,8 +78,6 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
             *run.notes,
             *_lost(run, lines),
             *_suspicious(run, zero_shot, "zero-shot "),
-                run, {f"zero-shot {name}": metrics for name, metrics in zero_shot.items()}
-            ),
             *_suspicious(run, {split: best["metrics"][split] for split in measured}),
         ],
     }

@@ -1,4 +1,4 @@
-"""SQuAD's own JSON, versions 1.1 and 2.0: articles of paragraphs of questions, made into rows.
+"""Rows from SQuAD's own JSON, versions 1.1 and 2.0: articles of paragraphs of questions.
 
 Rajpurkar et al. 2016 (https://arxiv.org/abs/1606.05250) and 2018 (1806.03822). The rows are those
 of squad and squad_v2 on the hub.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 HEAD = 64 * 1024
-"""Bytes of a file that show whether it is one of SQuAD."""
+"""Bytes at the beginning of a file that are checked for SQuAD's format."""
 
 # Numbers and texts may stand before the list of articles, and nothing else.
 ARTICLES = re.compile(r'\s*\{[^\[{]*"data"\s*:\s*\[\s*\{.*?"(?:paragraphs|qas)"\s*:', re.DOTALL)
@@ -32,7 +32,7 @@ BARE = re.compile(
 
 
 def is_squad_json(file: Path) -> bool:
-    """Returns whether a JSON file begins as those of SQuAD do; reads its beginning only."""
+    """Returns whether a JSON file begins like SQuAD's; reads only its first HEAD bytes."""
     try:
         with opened(file) as stream:
             head = stream.read(HEAD).decode("utf-8-sig", errors="ignore")
@@ -42,11 +42,11 @@ def is_squad_json(file: Path) -> bool:
 
 
 def read_squad_json(files: Sequence[Path]) -> "Dataset":
-    """Returns rows of id, title, context, question and answers, a list of text and answer_start,
-    null where a question says nothing of them; also of is_impossible where it contradicts answers.
+    """Returns rows of id, title, context, question and answers (lists of text and answer_start).
 
-    Raises DataError that names the file and the article, paragraph or question at fault. A file is
-    one JSON value, and so read into memory.
+    `answers` is null if a question does not mention them. A column is_impossible is added if it
+    contradicts the answers of some question. Each file is read into memory whole. Raises DataError
+    that names the file and the article, paragraph or question at fault.
     """
     import datasets
     import pyarrow as pa
@@ -69,7 +69,7 @@ def read_squad_json(files: Sequence[Path]) -> "Dataset":
             contradicted = contradicted or any(map(_contradicts, rows))
             tables.append(pa.Table.from_pylist(rows, schema=judged.arrow_schema))
     table = pa.concat_tables(tables)
-    if contradicted:  # who reads them says which row
+    if contradicted:  # the task reports which rows
         return datasets.Dataset(table, info=datasets.DatasetInfo(features=judged))
     table = table.drop_columns(["is_impossible"]).cast(features.arrow_schema)
     return datasets.Dataset(table, info=datasets.DatasetInfo(features=features))
@@ -115,8 +115,9 @@ def _rows(article: Any, place: str) -> Iterator[dict[str, Any]]:
 
 
 def _part(of: Any, key: str, kind: Any, place: str) -> Any:
-    """Returns a value of an object, of a kind, or raises DataError that names the place."""
+    """Returns `of[key]`; raises DataError, naming the place, unless it is of type `kind`."""
     if not isinstance(of, dict) or not isinstance(of.get(key), kind) or isinstance(of[key], bool):
         wrong = "has no" if not isinstance(of, dict) or key not in of else "has a wrong"
-        raise DataError(f"{place} {wrong} {key}; mend it there, as SQuAD's format has it")
+        hint = "fix it there, as SQuAD's format has it"
+        raise DataError(f"{place} {wrong} {key}", key=key, hint=hint)
     return of[key]
