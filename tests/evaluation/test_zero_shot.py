@@ -183,7 +183,7 @@ def test_a_tuned_model_is_a_baseline_without_a_note(recipe, write_recipe, tmp_pa
 @pytest.mark.parametrize(
     ("auto", "kind", "parts"),
     [
-        (AutoModel, "bert", ("a bert is no causal language model", "set task.zero_shot: null")),
+        (AutoModel, "bert", ("a bert is not a causal language model", "set task.zero_shot: null")),
         (AutoModel, "llama", ("has no weights of lm_head", "or set task.zero_shot: null")),
     ],
     ids=["encoder", "no vocabulary head"],

@@ -12,7 +12,7 @@ from trainer.errors import ConfigError
 from trainer.models.tokenizers.pair_separator import separate_pairs
 from trainer.models.tokenizers.tokenizer import train_tokenizer
 from trainer.recipe import schema
-from trainer.tasks.question_answering.windows import Frame
+from trainer.tasks.question_answering.windows import PairTemplate
 
 CLASSES = ("PreTrainedTokenizerFast", "GPT2Tokenizer", "GPTNeoXTokenizer", "Qwen2Tokenizer")
 FIRST, SECOND = "one two three four", "five six"
@@ -72,8 +72,8 @@ def test_a_pair_has_the_separator_and_a_single_text_none(
     extra = tokenizer(stands_there, add_special_tokens=False)["input_ids"]
     place = len(ids) - len(tokenizer(SECOND, add_special_tokens=False)["input_ids"]) - len(extra)
     assert ids[:place] + ids[place + len(extra) :] == pair
-    frame = Frame.of(tokenizer, is_decoder=True)
-    assert list(frame.between) == extra
+    template = PairTemplate.of(tokenizer, is_decoder=True)
+    assert list(template.between) == extra
     if separator is not None:
         assert separate_pairs(tokenizer, separator, "the two texts") is None
 

@@ -14,6 +14,7 @@ from transformers.models.llama import LlamaForQuestionAnswering
 
 from trainer.errors import ConfigError
 from trainer.models.architecture import build_model_config
+from trainer.models.decoder import is_decoder
 from trainer.models.export import export_model
 from trainer.models.load import LoadedModel, ModelSpec, load_model
 from trainer.models.parameters import trainable_parameters
@@ -25,7 +26,6 @@ from trainer.recipe import schema
 from trainer.tasks.base import Objective
 from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
 from trainer.tasks.question_answering.task import QuestionAnswering
-from trainer.tasks.question_answering.windows import sees_only_the_past
 
 ARCHITECTURES = architectures(initializer_range=0.2)
 ARCHITECTURES["modernbert"] = {**SIZES, "initializer_range": 0.2}
@@ -72,7 +72,7 @@ def toy_batch(tokenizer: Any, model_config: Any) -> tuple[Any, dict[str, Tensor]
         columns=schema.Columns(),
         tokenizer=tokenizer,
         max_seq_length=64,
-        is_decoder=sees_only_the_past(model_config),
+        is_decoder=is_decoder(model_config),
     )
     questions = [question for question, _ in PAIRS]
     contexts = [f"one of us {name} is so" for _, name in PAIRS]

@@ -10,13 +10,13 @@ from trainer.recipe import schema
 from trainer.recipe.keys import differences
 from trainer.recipe.reading import dump_yaml
 from trainer.recipe.yaml12 import read_yaml
-from trainer.tasks.recipe import load_recipe, parse_recipe
+from trainer.tasks.recipe import Recipe, load_recipe, parse_recipe
 
 ADAPTERS = {"r": 8, "alpha": 16, "dropout": 0.1, "target_modules": ["query"], "bias": "all"}
 OF_ADAPTERS = {"mode", *ADAPTERS}
 
 
-def tuned(reviews_recipe: dict[str, Any], **tuning: Any) -> schema.Recipe:
+def tuned(reviews_recipe: dict[str, Any], **tuning: Any) -> Recipe:
     return parse_recipe({**reviews_recipe, "tuning": tuning}, "test")
 
 

@@ -13,13 +13,13 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from trainer.data.encoded import PreparedSplit, encode_once
 from trainer.errors import ConfigError
+from trainer.models.decoder import is_decoder
 from trainer.models.output_layer import install_output_layer
 from trainer.models.tokenizers.tokenizer import load_tokenizer
 from trainer.recipe import schema
 from trainer.tasks.causal_lm.packed import apart, check_packing
 from trainer.tasks.causal_lm.task import CausalLM
 from trainer.tasks.generation.settings import GenerationSettings
-from trainer.tasks.question_answering.windows import sees_only_the_past
 from trainer.tasks.recipe import parse_recipe
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -156,7 +156,7 @@ def test_the_mask_is_causal_within_each_example():
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "t5", "xlnet"])
 def test_a_model_that_sees_the_token_it_predicts_is_refused(kind, packing, tmp_path):
     settings = random_model("llama", ARCHITECTURES["llama"], TEXTS, tmp_path)
-    with pytest.raises(ConfigError, match=f"task.name: a {kind} is no causal language model"):
+    with pytest.raises(ConfigError, match=f"task.name: a {kind} is not a causal language model"):
         CausalLM.build(
             recipe_of(packing=packing), given(), load_tokenizer(settings), CONFIG_MAPPING[kind]()
         )
@@ -166,14 +166,14 @@ def test_a_model_that_sees_the_token_it_predicts_is_refused(kind, packing, tmp_p
 def test_an_encoder_that_is_made_a_decoder_sees_only_the_past(kind):
     numbers = {**ARCHITECTURES["phi"], "vocab_size": 30}
     tokens = torch.arange(2, 12)[None]
-    for is_decoder in (True, False):
+    for made_decoder in (True, False):
         torch.manual_seed(0)
-        model_config = CONFIG_MAPPING[kind](is_decoder=is_decoder, **numbers)
-        assert sees_only_the_past(model_config) == is_decoder
+        model_config = CONFIG_MAPPING[kind](is_decoder=made_decoder, **numbers)
+        assert is_decoder(model_config) == made_decoder
         model = AutoModelForCausalLM.from_config(model_config).eval()
         with torch.no_grad():
             one, other = (model(input_ids=ids).logits for ids in (tokens, tokens[:, :5]))
-        assert torch.allclose(one[:, :5], other, atol=1e-4) == is_decoder
+        assert torch.allclose(one[:, :5], other, atol=1e-4) == made_decoder
 
 
 @pytest.mark.parametrize(

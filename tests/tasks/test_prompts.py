@@ -135,7 +135,7 @@ def test_a_template_is_filled_and_only_the_completion_is_learned(
 
 @pytest.mark.parametrize("answer", ["", "  ", "\n", None])
 def test_an_empty_completion_is_refused(llama, answer):
-    with pytest.raises(DataError, match="the completion is empty; mend or remove the row"):
+    with pytest.raises(DataError, match="the completion is empty; fix or remove the row"):
         prompts(llama).row({"q": "what", "a": answer})
 
 

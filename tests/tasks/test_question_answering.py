@@ -132,7 +132,7 @@ def test_the_loss_is_the_models_own(task, split):
     assert len(full) > 2
     batch = task.collate(split, full, epoch=0)
     assert "attention_mask" not in batch.inputs
-    for name in MODELS[task.frame.null_is_last]:
+    for name in MODELS[task.template.null_is_last]:
         loaded = model(name)
         torch.testing.assert_close(total(task, loaded, batch).float(), own_loss(loaded, batch))
 
@@ -141,7 +141,7 @@ def test_the_loss_of_a_padded_batch_is_that_of_its_windows_alone(task, split):
     ids = np.concatenate([np.argsort(split.lengths)[:3], np.argsort(split.lengths)[-3:]])
     batch = task.collate(split, ids, epoch=0)
     assert "attention_mask" in batch.inputs
-    for name in MODELS[task.frame.null_is_last]:
+    for name in MODELS[task.template.null_is_last]:
         loaded = model(name)
         alone = [own_loss(loaded, task.collate(split, ids[i : i + 1], epoch=0)) for i in range(6)]
         found, expected = total(task, loaded, batch).float(), torch.stack(alone).mean()
@@ -157,7 +157,7 @@ def test_every_window_counts_once_in_each_term(task, split):
 
 def test_the_loss_is_summed_in_fp32(task, split):
     batch = task.collate(split, np.arange(3), epoch=0)
-    for name in MODELS[task.frame.null_is_last]:
+    for name in MODELS[task.template.null_is_last]:
         loaded = model(name).to(torch.bfloat16)
         sums, outputs = task.loss_sums(loaded, batch.inputs, batch.targets)
         assert {sums.dtype, *(logits.dtype for logits in outputs)} == {torch.float32}

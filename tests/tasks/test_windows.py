@@ -21,12 +21,13 @@ from transformers import (
 
 from trainer.data.encoded import Summary
 from trainer.errors import ConfigError, DataError
+from trainer.models.decoder import is_decoder
 from trainer.models.tokenizers.special_tokens import TextTokenizer
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.recipe import schema
 from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
 from trainer.tasks.question_answering.task import QuestionAnswering
-from trainer.tasks.question_answering.windows import FEW, Frame, cut, sees_only_the_past, tokenize
+from trainer.tasks.question_answering.windows import MIN_NEW_CONTEXT, PairTemplate, cut, tokenize
 from trainer.tasks.recipe import Recipe
 
 CONTEXT = (
@@ -210,7 +211,7 @@ def bytes_tokenizer(**special: str) -> Any:
 def test_a_decoder_gets_an_end_where_its_tokenizer_has_none(special):
     plain = bytes_tokenizer(**special)
     end = plain.convert_tokens_to_ids("<end>")
-    assert Frame.of(plain, is_decoder=False).after == ()
+    assert PairTemplate.of(plain, is_decoder=False).after == ()
     window, *_ = encode(task(plain, 128, is_decoder=True), row(1, context="It was Zoë."))
     assert window["input_ids"][-1] == end
     assert end not in window["input_ids"][:-1]
@@ -222,15 +223,15 @@ def test_a_tokenizer_without_offsets_is_refused():
         is_fast = False
 
     with pytest.raises(ConfigError, match=r"a Slow does not say where .* tokenizer\.json"):
-        Frame.of(Slow(), is_decoder=False)
+        PairTemplate.of(Slow(), is_decoder=False)
 
 
 def test_decoders_are_told_from_encoders():
-    assert [sees_only_the_past(kind()) for kind in (LlamaConfig, PhiConfig)] == [True, True]
-    assert [sees_only_the_past(kind()) for kind in (BertConfig, RobertaConfig)] == [False, False]
-    assert sees_only_the_past(BertConfig(is_decoder=True))
-    assert not sees_only_the_past(BertGenerationConfig())
-    assert not sees_only_the_past(T5Config())
+    assert [is_decoder(kind()) for kind in (LlamaConfig, PhiConfig)] == [True, True]
+    assert [is_decoder(kind()) for kind in (BertConfig, RobertaConfig)] == [False, False]
+    assert is_decoder(BertConfig(is_decoder=True))
+    assert not is_decoder(BertGenerationConfig())
+    assert not is_decoder(T5Config())
 
 
 @given(st.integers(1, 300), st.integers(2, 60), st.data())
@@ -291,7 +292,7 @@ def test_a_long_question_is_no_problem_beside_a_short_context(tokenizer):
     asked = "Who was it? " * 4
     length = len(tokenizer(asked, "Zoë.")["input_ids"])
     assert len(encode(task(tokenizer, length), row(1, question=asked, context="Zoë."))) == 1
-    with pytest.raises(DataError, match=f"and {FEW} are needed"):
+    with pytest.raises(DataError, match=f"and {MIN_NEW_CONTEXT} are needed"):
         encode(task(tokenizer, length), row(1, question=asked))
 
 

@@ -355,7 +355,7 @@ def test_answers_that_are_the_same_tokens_are_refused(llama):
 @pytest.mark.parametrize("kind", ["bert", "roberta", "t5"])
 def test_a_model_that_continues_no_text_is_refused(kind, llama):
     other = transformers.CONFIG_MAPPING[kind]()
-    with pytest.raises(ConfigError, match=rf"a {kind} is no causal .* set task.zero_shot: null"):
+    with pytest.raises(ConfigError, match=rf"a {kind} is not a causal .* set task.zero_shot: null"):
         classification((llama[0], other, None), labelled())
 
 
@@ -373,9 +373,12 @@ def test_random_weights_are_not_asked(llama):
     ("values", "part"),
     [
         ({"prompt": "Review:"}, "prompt names no column; write one as {text} or {text_pair}"),
-        ({"prompt": "{sentence}"}, "there is no {sentence} here; write {text} or {text_pair}"),
+        (
+            {"prompt": "{sentence}"},
+            "names {sentence}, which does not exist here; write {text} or",
+        ),
         ({"prompt": "{text!r}"}, "between braces"),
-        ({"prompt": "{text"}, "prompt is no template"),
+        ({"prompt": "{text"}, "prompt is not a template"),
         ({"answers": (" a", " a")}, "answers must differ"),
         ({"answers": (" a", " ")}, "each label needs a word"),
         ({"answers": (" a",)}, "at least 2"),

@@ -16,7 +16,7 @@ from trainer.models.tokenizers.tokenizer import num_rows
 from trainer.recipe.schema import Model, Recipe, TrainedTokenizer
 
 
-def prepare(recipe: Recipe) -> Iterator[str]:
+def fill_caches(recipe: Recipe) -> Iterator[str]:
     """Fetches model, tokenizer and data of a recipe and tokenises all splits; yields lines on it.
 
     It needs no device and holds no weights in memory. Afterwards the run needs no network. Raises

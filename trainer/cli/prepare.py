@@ -21,9 +21,9 @@ def command(recipe: str, overrides: tuple[str, ...]) -> int:
     check_variables()
     resolved = load_recipe(recipe, overrides)
     with quieted_libraries():
-        from trainer.assembly.offline import prepare
+        from trainer.assembly.offline import fill_caches
 
-        for line in prepare(resolved):
+        for line in fill_caches(resolved):
             print(line, flush=True)
     settings = [part for override in overrides for part in ("--set", override)]
     print("offline     HF_HUB_OFFLINE=1", shlex.join(["trainer", "train", recipe, *settings]))

@@ -22,7 +22,7 @@ def texts_of(rows: "Dataset", column: str, summary: Summary) -> Iterator[list[tu
                 found.append((number, text))
             else:
                 summary.reject(
-                    f"row {number}: the column {column} has no text; mend or remove the row, or "
+                    f"row {number}: the column {column} has no text; fix or remove the row, or "
                     f"set data.documents where it separates documents"
                 )
         yield found

@@ -33,7 +33,10 @@ def check_packing(model_config: Any, max_seq_length: int) -> None:
     if why is not None:
         raise ConfigError(
             f"task.packing: a {model_config.model_type} {why}, so that packed examples would see "
-            f"each other or more than alone; set it to false"
+            f"each other or more than alone",
+            key="task.packing",
+            value=True,
+            hint="set it to false",
         )
 
 

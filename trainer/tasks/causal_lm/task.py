@@ -13,6 +13,7 @@ from trainer.data.packing import pack
 from trainer.data.rows import numbered, texts_of
 from trainer.errors import ConfigError, DataError
 from trainer.metrics.generation import TEXT_SCORES, generation_scores
+from trainer.models.decoder import is_decoder
 from trainer.models.output_loss import IGNORED, perplexity, score_tokens
 from trainer.models.positions import num_positions
 from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenizer
@@ -23,7 +24,6 @@ from trainer.tasks.causal_lm.packed import apart, attention_dtype, check_packing
 from trainer.tasks.causal_lm.settings import CausalLMSettings
 from trainer.tasks.generation.generator import Generator, examples, first_answers
 from trainer.tasks.generation.prompts import Prompts, Texts, are_filled, chat_columns, whole_texts
-from trainer.tasks.question_answering.windows import sees_only_the_past
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -89,16 +89,11 @@ class CausalLM(Task):
 
     @classmethod
     def texts(cls, recipe: schema.Recipe, rows: "Dataset") -> Iterator[str]:
-        settings = recipe.task
-        assert isinstance(settings, CausalLMSettings)
+        assert isinstance(recipe.task, CausalLMSettings)
+        assert not recipe.task.chat, "a trained tokenizer has no chat template"
         names = [column_name(column) for column in cls.columns(recipe).values() if column]
         for _, chunk in numbered(rows, names):
-            for name in names:
-                for value in chunk[name]:
-                    if settings.chat:
-                        yield from (message["content"] or "" for message in value or ())
-                    elif value is not None:
-                        yield str(value)
+            yield from (str(text) for name in names for text in chunk[name] if text is not None)
 
     @classmethod
     def build(
@@ -108,14 +103,18 @@ class CausalLM(Task):
         assert isinstance(settings, CausalLMSettings)
         if settings.chat and not tokenizer.chat_template:
             raise ConfigError(
-                "task.chat: the tokenizer has no chat template; name another tokenizer, or set "
-                "task.prompt and task.completion"
+                "task.chat: the tokenizer has no chat template",
+                key="task.chat",
+                value=True,
+                hint="name another tokenizer, or set task.prompt and task.completion",
             )
-        if not sees_only_the_past(model_config):
+        if not is_decoder(model_config):
             raise ConfigError(
-                f"task.name: a {model_config.model_type} is no causal language model, which "
-                f"predicts a token from those before it alone; use masked_lm, or a decoder such as "
-                f"gpt2 or llama"
+                f"task.name: a {model_config.model_type} is not a causal language model, which "
+                f"predicts a token only from those before it",
+                key="task.name",
+                value="causal_lm",
+                hint="use masked_lm, or a decoder such as gpt2 or llama",
             )
         if settings.packing:
             check_packing(model_config, recipe.batch.max_seq_length)
@@ -143,7 +142,7 @@ class CausalLM(Task):
         """Returns blocks of joined documents or, of instructions, also which tokens are `learned`.
 
         Neighbouring blocks share a token: the last one of the first predicts nothing there. Packed
-        sequences have `position_ids` that begin anew with each example.
+        sequences have `position_ids` that begin at 0 with each example.
         """
         return (
             self._blocks(rows, summary) if self.prompts is None else self._examples(rows, summary)

@@ -115,10 +115,10 @@ def what_stands(value: Any) -> str:
     if isinstance(value, list | dict | bytes):
         return (
             f"has {excerpt(repr(value))}, not one label; classification takes one label a row, and "
-            f"several are not supported yet: name a column with one, or mend the row"
+            f"several are not supported yet: name a column with one, or fix the row"
         )
     found = "has no label" if not is_label(value) else f"has {value}, which stands for no label"
-    return f"{found}; mend or remove the row"
+    return f"{found}; fix or remove the row"
 
 
 def what_stands_for_none(rows: "Dataset", column: str, indices: Mapping[str, int]) -> str | None:

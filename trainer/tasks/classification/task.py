@@ -88,7 +88,9 @@ class Classification(Task):
         assert isinstance(recipe.task, ClassificationSettings)
         if recipe.task.labels is None:
             raise ConfigError(
-                "task.labels: without data nobody can tell how many there are; name them"
+                "task.labels: without data nobody can tell how many there are",
+                key="task.labels",
+                hint="name them",
             )
         model_config.num_labels = len(recipe.task.labels)
         return cls.auto_model
@@ -111,7 +113,9 @@ class Classification(Task):
         if weights is not None and len(weights) != len(labels):
             raise ConfigError(
                 f"task.class_weights has {len(weights)} numbers for the {len(labels)} labels "
-                f"{listed(labels)}"
+                f"{listed(labels)}",
+                key="task.class_weights",
+                value=weights,
             )
         made = cls(
             labels=labels,
@@ -130,7 +134,9 @@ class Classification(Task):
             if not counts.all():
                 absent = labels[int(np.argmin(counts))]
                 raise ConfigError(
-                    f"task.class_weights: balanced, but no train row is {excerpt(absent)}"
+                    f"task.class_weights: balanced, but no train row is {excerpt(absent)}",
+                    key="task.class_weights",
+                    value="balanced",
                 )
             made.class_weights = torch.tensor(
                 counts.sum() / (len(labels) * counts), dtype=torch.float32
@@ -216,7 +222,7 @@ class Classification(Task):
                     value = chunk[wrong[0]][index]
                     shown = "empty" if value is None or isinstance(value, str) else excerpt(value)
                     summary.reject(
-                        f"row {number}: the column {wrong[0]} is {shown}, not text; mend or remove "
+                        f"row {number}: the column {wrong[0]} is {shown}, not text; fix or remove "
                         f"the row"
                     )
                 elif labels[index] == -1:
@@ -237,7 +243,7 @@ class Classification(Task):
             return f"the column {self.label} {what_stands(value)}"
         return (
             f"the label {excerpt(repr(value))} is none of {listed(self.labels)}; set task.labels "
-            f"or mend the row"
+            f"or fix the row"
         )
 
     def _tokens(self, *texts: list[str], summary: Summary) -> dict[str, list[Any]]:

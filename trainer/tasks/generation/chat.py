@@ -62,7 +62,7 @@ class Chat:
             segments += [(before[len(done) :], False), (after[len(before) :], True)]
             done = after
         if not segments:
-            raise DataError("no message is an answer of the role assistant; mend or remove the row")
+            raise DataError("no message is an answer of the role assistant; fix or remove the row")
         return segments, guarded
 
     def rendered(self, messages: Any, *, answer_follows: bool, tools: Any = None) -> str:

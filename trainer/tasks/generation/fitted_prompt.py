@@ -7,17 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trainer.errors import ConfigError
+from trainer.models.decoder import is_decoder
 from trainer.models.positions import num_positions
 from trainer.models.tokenizers.special_tokens import TextTokenizer
 from trainer.tasks.generation.prompts import boundaries
 from trainer.tasks.generation.templates import template_fields
-from trainer.tasks.question_answering.windows import sees_only_the_past
 
 CUT_FIRST = ("context", "text", "text_pair", "question")
 """Fields, in the order in which they are given up."""
 
 
-class Asked(NamedTuple):
+class ScoredPrompt(NamedTuple):
     """The tokens of a prompt with an answer after it."""
 
     tokens: np.ndarray
@@ -38,10 +38,13 @@ class FittedPrompt:
         max_new_tokens: int = 0,
     ) -> None:
         """Raises ConfigError for a model that continues no prompt, or has no position for it."""
-        if not sees_only_the_past(model_config):
+        if not is_decoder(model_config):
             raise ConfigError(
-                f"task.zero_shot: a {model_config.model_type} is no causal language model and "
-                f"continues no prompt; set task.zero_shot: null"
+                f"task.zero_shot: a {model_config.model_type} is not a causal language model and "
+                f"cannot continue a prompt",
+                key="task.zero_shot",
+                value=model_config.model_type,
+                hint="set task.zero_shot: null",
             )
         named = template_fields("prompt", template)
         self.template = template
@@ -54,7 +57,10 @@ class FittedPrompt:
         if not self._fits(empty):
             raise ConfigError(
                 f"task.zero_shot.prompt: with its answer it has {self._length(empty)} tokens "
-                f"before any text, and the model {self.num_positions} positions; shorten it"
+                f"before any text, and the model {self.num_positions} positions",
+                key="task.zero_shot.prompt",
+                value=template,
+                hint="shorten it",
             )
 
     def cut(self, texts: dict[str, str]) -> tuple[dict[str, str], bool]:
@@ -71,19 +77,19 @@ class FittedPrompt:
         """Returns the tokens of the prompt, int32."""
         return np.array(self._encode(texts, [""])[0], np.int32)
 
-    def asked(self, texts: dict[str, str]) -> list[Asked]:
+    def asked(self, texts: dict[str, str]) -> list[ScoredPrompt]:
         """Returns the prompt with each of the answers.
 
         A tokenizer may join the end of a prompt with an answer, or begin each text with a space:
         those tokens are the answer's from which on both together differ from the prompt.
         """
         alone, *together = self._encode(texts, ["", *self.answers])
-        made: list[Asked] = []
+        made: list[ScoredPrompt] = []
         for tokens in together:
             pairs = enumerate(zip(alone, tokens, strict=False))
             start = next((place for place, (one, other) in pairs if one != other), len(alone))
             made.append(
-                Asked(np.array(tokens, np.int32), max(start, 1))
+                ScoredPrompt(np.array(tokens, np.int32), max(start, 1))
             )  # nothing predicts the 0th
         return made
 

@@ -104,7 +104,7 @@ class Prompts:
             flags += [int(learned)] * len(ids)
         flags[:1] = [0]
         if not any(flags):
-            return DataError("the answer has no tokens; mend or remove the row")
+            return DataError("the answer has no tokens; fix or remove the row")
         return joined, flags
 
     def turn_end(self) -> list[int]:
@@ -132,7 +132,7 @@ class Prompts:
         guarded = special is not None and self.tokenizer.literal
         prompt, answer = (_fill(template or "", values) for template in self.templates)
         if not answer.strip():
-            raise DataError("the completion is empty; mend or remove the row")
+            raise DataError("the completion is empty; fix or remove the row")
         if special is not None:
             self.tokenizer.remark(special, summary)
         if guarded:

@@ -17,7 +17,7 @@ from trainer.models.tokenizers.special_tokens import TextTokenizer
 from trainer.tasks.base import Record, ZeroShot
 from trainer.tasks.batch import attention_mask, stack
 from trainer.tasks.classification.settings import LabelWords
-from trainer.tasks.generation.fitted_prompt import Asked, FittedPrompt
+from trainer.tasks.generation.fitted_prompt import FittedPrompt, ScoredPrompt
 from trainer.tasks.generation.generator import BATCH, Generator
 from trainer.tasks.question_answering.settings import GeneratedAnswers
 
@@ -45,7 +45,9 @@ class LabelLikelihood(ZeroShot):
         if len(settings.answers) != len(labels):
             raise ConfigError(
                 f"task.zero_shot.answers has {len(settings.answers)} answers for the {len(labels)} "
-                f"labels {', '.join(labels)}"
+                f"labels {', '.join(labels)}",
+                key="task.zero_shot.answers",
+                value=settings.answers,
             )
         answers = settings.answers
         self.labels, self.columns = labels, columns
@@ -56,8 +58,10 @@ class LabelLikelihood(ZeroShot):
         for field in self.prompt.fields:
             if field not in columns:
                 raise ConfigError(
-                    f"task.zero_shot.prompt: {{{field}}} is data.columns.{field}, which is null; "
-                    f"name that column, or leave it out of the prompt"
+                    f"task.zero_shot.prompt: {{{field}}} is data.columns.{field}, which is null",
+                    key="task.zero_shot.prompt",
+                    value=settings.prompt,
+                    hint="name that column, or leave it out of the prompt",
                 )
         known: dict[tuple[int, ...], str] = {}
         asked = self.prompt.asked(dict.fromkeys(self.prompt.fields, "text"))
@@ -66,8 +70,10 @@ class LabelLikelihood(ZeroShot):
             if other != answer or len(tokens) == start:
                 what = f"the tokens of {other!r}" if other != answer else "no token"
                 raise ConfigError(
-                    f"task.zero_shot.answers: {answer!r} has {what} after the prompt; use another "
-                    f"word"
+                    f"task.zero_shot.answers: {answer!r} has {what} after the prompt",
+                    key="task.zero_shot.answers",
+                    value=answer,
+                    hint="use another word",
                 )
 
     def sample(self, split: PreparedSplit) -> np.ndarray:
@@ -76,7 +82,7 @@ class LabelLikelihood(ZeroShot):
     def answer(self, model: Any, split: PreparedSplit, ids: np.ndarray) -> list[Record]:
         names = {field: self.columns[field] for field in self.prompt.fields}
         rows = split.rows.select(split.array("row")[ids]).select_columns(list(names.values()))
-        asked: list[Asked] = []
+        asked: list[ScoredPrompt] = []
         were_cut: list[bool] = []
         for row in rows:
             texts, was_cut = self.prompt.cut({field: row[name] for field, name in names.items()})
@@ -171,7 +177,9 @@ class GeneratedAnswer(ZeroShot):
 
 
 @torch.no_grad()
-def mean_log_likelihoods(model: Any, asked: Sequence[Asked], pad_token_id: int) -> np.ndarray:
+def mean_log_likelihoods(
+    model: Any, asked: Sequence[ScoredPrompt], pad_token_id: int
+) -> np.ndarray:
     """Returns log p(answer | prompt) / tokens of the answer for each prompt with an answer.
 
     Batches hold prompts of like length; padded at the right, none changes another.

@@ -91,8 +91,10 @@ class MaskedLM(Task):
         ]
         if missing:
             raise ConfigError(
-                f"task.name: masked_lm needs a tokenizer with a {missing[0]} token; name a BERT's "
-                f"or train one"
+                f"task.name: masked_lm needs a tokenizer with a {missing[0]} token",
+                key="task.name",
+                value="masked_lm",
+                hint="name a BERT's or train one",
             )
         _check_pairs(settings, model_config)
         return cls(
@@ -250,6 +252,8 @@ def _check_pairs(settings: MaskedLMSettings, model_config: Any) -> None:
     kind = model_config.model_type
     if settings.next_sentence_prediction and kind not in PAIR_MODELS:
         raise ConfigError(
-            f"task.next_sentence_prediction: a {kind} has no head for pairs of segments; set it to "
-            f"false or use bert"
+            f"task.next_sentence_prediction: a {kind} has no head for pairs of segments",
+            key="task.next_sentence_prediction",
+            value=True,
+            hint="set it to false or use bert",
         )

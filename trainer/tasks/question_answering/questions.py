@@ -32,7 +32,7 @@ def question_of(row: dict[str, Any], number: int, known: dict[str, int]) -> Ques
     known[name] = number
     for key in ("question", "context"):
         if not isinstance(row[key], str) or not row[key].strip():
-            return f"{place}: the {key} is empty; mend or remove the row"
+            return f"{place}: the {key} is empty; fix or remove the row"
     try:
         answers = answers_of(row["answers"])
         impossible = is_impossible(row.get("is_impossible"))
@@ -44,7 +44,7 @@ def question_of(row: dict[str, Any], number: int, known: dict[str, int]) -> Ques
         return f"{place}: it has no answers; give them, or an empty list where there is none"
     if impossible is not None and impossible == bool(answers):
         found = f"an answer, {excerpt(answers[0][0])!r}" if answers else "no answer"
-        return f"{place}: is_impossible is {str(impossible).lower()}, and there is {found}; mend it"
+        return f"{place}: is_impossible is {str(impossible).lower()}, and there is {found}; fix it"
     context = cast(str, row["context"])
     for text, start in answers:
         if not text.strip():
@@ -55,6 +55,6 @@ def question_of(row: dict[str, Any], number: int, known: dict[str, int]) -> Ques
             near = context[max(start, 0) : max(start, 0) + len(text)]
             return (
                 f"{place}: the answer {excerpt(text)!r} is not at character {start} of the "
-                f"context, where {excerpt(near)!r} stands; mend its answer_start"
+                f"context, where {excerpt(near)!r} stands; fix its answer_start"
             )
     return Question(place, row["question"].strip(), context, answers)

@@ -13,6 +13,7 @@ from trainer.data.columns import column_name
 from trainer.data.encoded import Columns, PreparedSplit, Summary
 from trainer.data.rows import numbered
 from trainer.metrics.answers import BESIDE_SQUAD, METRICS, SCALES, answer_metrics
+from trainer.models.decoder import is_decoder
 from trainer.models.span_head import ensure_span_head
 from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenizer
 from trainer.recipe import schema
@@ -23,7 +24,7 @@ from trainer.tasks.question_answering.diagnosis import diagnose
 from trainer.tasks.question_answering.questions import Question, question_of
 from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
 from trainer.tasks.question_answering.spans import best_spans, merge, null_probability
-from trainer.tasks.question_answering.windows import Frame, sees_only_the_past, tokenize, windows_of
+from trainer.tasks.question_answering.windows import PairTemplate, tokenize, windows_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -69,7 +70,7 @@ class QuestionAnswering(Task):
         self.text_tokenizer = TextTokenizer(tokenizer, special_tokens)
         self.max_seq_length = max_seq_length
         self.stride = settings.resolved_stride(max_seq_length)
-        self.frame = Frame.of(tokenizer, is_decoder=is_decoder)
+        self.template = PairTemplate.of(tokenizer, is_decoder=is_decoder)
 
     def config_values(self) -> dict[str, Any]:
         # A model that had a classifier counts its classes there, and span heads read it.
@@ -108,7 +109,7 @@ class QuestionAnswering(Task):
             columns=recipe.data.columns,
             tokenizer=tokenizer,
             max_seq_length=recipe.batch.max_seq_length,
-            is_decoder=sees_only_the_past(model_config),
+            is_decoder=is_decoder(model_config),
             special_tokens=recipe.data.special_tokens,
         )
         if recipe.task.zero_shot is not None and recipe.model.initialization == "pretrained":
@@ -125,7 +126,7 @@ class QuestionAnswering(Task):
             "task": "question_answering",
             "length": self.max_seq_length,
             "stride": self.stride,
-            "null_is_last": self.frame.null_is_last,
+            "null_is_last": self.template.null_is_last,
         }
 
     def without_targets(self, rows: "Dataset", *, named: bool) -> str | None:
@@ -194,7 +195,7 @@ class QuestionAnswering(Task):
                     one,
                     asked[one.question],
                     read[one.context],
-                    frame=self.frame,
+                    template=self.template,
                     max_seq_length=self.max_seq_length,
                     stride=self.stride,
                 )

@@ -1,4 +1,10 @@
-"""Windows: a question with a part of its context that fits into the model."""
+"""Windows: a question with a part of its context that fits into the model.
+
+Tokenizers cut such windows too (truncation="only_second", stride). Here question and context are
+tokenized once each and joined here because a decoder needs an end token after the context, a pair
+separator may be ours, a special token in the text may be literal, and a stride that leaves too
+little new context is a sentence about the row instead of a failed assertion of the tokenizer.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,14 +16,12 @@ from trainer.errors import ConfigError
 from trainer.models.tokenizers.special_tokens import TextTokenizer
 from trainer.tasks.question_answering.questions import Question
 
-FEW = 8
-"""Tokens, at least, that a window has of a longer context beside those that it shares."""
-CAUSAL_BY_NAME_ONLY = ("bert-generation", "cpmant", "xlnet")
-"""Models with a causal class, and none for masked tokens, whose positions see later ones."""
+MIN_NEW_CONTEXT = 8
+"""Minimum number of new context tokens per window of a longer context."""
 
 
 @dataclass(frozen=True)
-class Frame:
+class PairTemplate:
     """What a tokenizer puts before a question, between it and its context, and after both."""
 
     before: tuple[int, ...]
@@ -31,14 +35,17 @@ class Frame:
 
     @classmethod
     def of(cls, tokenizer: Any, *, is_decoder: bool) -> Self:
-        """Returns the frame of a pair of texts, with an end for a model that sees only the past.
+        """Returns the template of a tokenizer, with an end token for a decoder.
 
         Raises ConfigError for a tokenizer that does not say where in a text its tokens are.
         """
         if not tokenizer.is_fast:
             raise ConfigError(
                 f"model.tokenizer: a {type(tokenizer).__name__} does not say where in a text its "
-                f"tokens are; use a tokenizer with a tokenizer.json, or train one"
+                f"tokens are",
+                key="model.tokenizer",
+                value=type(tokenizer).__name__,
+                hint="use a tokenizer with a tokenizer.json, or train one",
             )
         encoded = tokenizer("a", "a", return_attention_mask=False)
         ids, texts = encoded["input_ids"], encoded.sequence_ids(0)
@@ -152,7 +159,7 @@ def windows_of(
     asked: TokenizedText,
     context: TokenizedText,
     *,
-    frame: Frame,
+    template: PairTemplate,
     max_seq_length: int,
     stride: int,
 ) -> list[dict[str, Any]] | str:
@@ -162,27 +169,27 @@ def windows_of(
     which are characters, of the context's tokens, `context_start`, the position of the first of
     them, and the positions `start`, `end` and `null`.
     """
-    length, room = len(context.tokens), max_seq_length - len(frame) - len(asked.tokens)
+    length, room = len(context.tokens), max_seq_length - len(template) - len(asked.tokens)
     if length == 0:
-        return f"{question.place}: the context gives no token; mend or remove the row"
-    if length > room < stride + FEW:
+        return f"{question.place}: the context gives no token; fix or remove the row"
+    if length > room < stride + MIN_NEW_CONTEXT:
         return (
             f"{question.place}: the question has {len(asked.tokens)} tokens, which with "
             f"task.stride={stride} leaves {max(room - stride, 0)} of batch.max_seq_length="
-            f"{max_seq_length} for new context, and {FEW} are needed; use a longer sequence or a "
-            f"smaller stride"
+            f"{max_seq_length} for new context, and {MIN_NEW_CONTEXT} are needed; use a longer "
+            f"sequence or a smaller stride"
         )
     target = None
     if question.answers:
         text, start = question.answers[0]
         target = context.span(start, start + len(text))
         if target is None:
-            return f"{question.place}: the answer {text!r} gives no token; mend or remove the row"
-    context_start = len(frame.before) + len(asked.tokens) + len(frame.between)
+            return f"{question.place}: the answer {text!r} gives no token; fix or remove the row"
+    context_start = len(template.before) + len(asked.tokens) + len(template.between)
     windows: list[dict[str, Any]] = []
     for begin, end in cut(length, room, stride):
-        tokens = frame.join(asked.tokens, context.tokens[begin:end])
-        null = frame.null_position(tokens)
+        tokens = template.join(asked.tokens, context.tokens[begin:end])
+        null = template.null_position(tokens)
         positions = (null, null)
         if target is not None and begin <= target[0] and target[1] < end:
             positions = tuple(context_start + token - begin for token in target)
@@ -195,22 +202,7 @@ def windows_of(
             "start": positions[0],
             "end": positions[1],
         }
-        if frame.types is not None:
-            window["token_type_ids"] = frame.token_types(len(asked.tokens), end - begin)
+        if template.types is not None:
+            window["token_type_ids"] = template.token_types(len(asked.tokens), end - begin)
         windows.append(window)
     return windows
-
-
-def sees_only_the_past(model_config: Any) -> bool:
-    """Returns whether a model is a decoder, whose first positions know nothing of the others."""
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    )
-
-    kind = model_config.model_type
-    encoders = (*MODEL_FOR_MASKED_LM_MAPPING_NAMES, *CAUSAL_BY_NAME_ONLY)
-    # An encoder has a causal class too, but its attention is causal only where this is set.
-    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and (
-        kind not in encoders or getattr(model_config, "is_decoder", False)
-    )
