@@ -21,7 +21,7 @@ SIZES = [30, 50, 10, 200, 5, 90, 20, 100, 100]
 
 
 def wholes(sizes: list[int]) -> list[GatherableTensor]:
-    """Returns tensors of so many bytes."""
+    """Returns tensors of these sizes in bytes."""
     made = [torch.arange(size, dtype=torch.uint8) + index for index, size in enumerate(sizes)]
     return [GatherableTensor(f"t{i}", t.numel(), lambda t=t: t) for i, t in enumerate(made)]
 
