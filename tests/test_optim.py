@@ -17,9 +17,9 @@ from trainer.loop import train
 from trainer.optim import OPTIMIZERS as KINDS
 from trainer.optim import Kind, build_optimizer, parameter_groups
 from trainer.recipe import schema
-from trainer.tasks.recipe import parse_recipe
 from trainer.schedule import learning_rate
 from trainer.state import TrainState
+from trainer.tasks.recipe import parse_recipe
 
 OPTIMIZERS = ("adamw", "sgd", "adamw_8bit", "paged_adamw_8bit")
 
