@@ -34,6 +34,9 @@ from trainer.process.switches import restored_switches
 from trainer.recipe.schema import Recipe
 
 LOG = logging.getLogger("trainer")
+_KEPT_GROUPS: list[Any] = []
+"""Process groups that were destroyed. Their memory is kept: gloo's destructor joins a thread that
+may wait for the interpreter's lock, which the caller of the destructor holds."""
 
 
 @contextmanager
@@ -86,6 +89,8 @@ def _destroy_group(accelerator: Accelerator) -> None:
     group once only."""
     if not dist.is_initialized() or accelerator.state.fork_launched:
         return
+    if accelerator.num_processes > 1:
+        _KEPT_GROUPS.append(dist.group.WORLD)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         from deepspeed import comm
 
