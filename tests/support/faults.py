@@ -40,7 +40,7 @@ def before(owner: Any, name: str, act: Callable[..., None]) -> None:
 
 def collate(act: Callable[[int], None]) -> None:
     """Lets `act` run before batches are put together, with their epoch; 0 is evaluation."""
-    from trainer.tasks import Classification
+    from trainer.tasks.classification.task import Classification
 
     before(Classification, "collate", lambda _self, _split, _ids, epoch: act(epoch))
 
@@ -76,7 +76,7 @@ def the_other_computes() -> None:
 
 def the_main_process_prepares() -> None:
     """For PREPARATION_SECONDS."""
-    from trainer.tasks import Classification
+    from trainer.tasks.classification.task import Classification
 
     def prepare(*_: Any) -> None:
         if RANK == "0":
@@ -87,7 +87,7 @@ def the_main_process_prepares() -> None:
 
 def preparation_is_slow() -> None:
     """Rank SLOW_RANK is ready when the main process begins to prepare for a minute."""
-    from trainer.tasks import Classification
+    from trainer.tasks.classification.task import Classification
 
     def prepare(*_: Any) -> None:
         if os.environ["SLOW_RANK"] == RANK:
@@ -139,7 +139,7 @@ def one_rank_may_write_little() -> None:
 def one_rank_is_slow() -> None:
     import torch
 
-    from trainer.tasks import Classification
+    from trainer.tasks.classification.task import Classification
 
     def slowly(*_: Any) -> None:
         if RANK == "1" and torch.is_grad_enabled():

@@ -33,7 +33,9 @@ def smoke(recipe: RecipeT) -> RecipeT:
             value=recipe.task.name,
             hint="train it on rows of yours",
         )
-    values = recipe.model_dump(mode="json")
+    # Defaults stay defaults, so that an older run in miniature resumes with those that it had.
+    values: dict[str, Any] = {"evaluation": {}, "checkpoint": {}, "tracking": {}}
+    values |= recipe.model_dump(mode="json", exclude_unset=True)
     values["model"] |= _model(recipe)
     values["task"] = small.settings
     values["data"] = {
@@ -45,7 +47,7 @@ def smoke(recipe: RecipeT) -> RecipeT:
     values["batch"] = {"global_batch_size": 8, "max_seq_length": length}
     values["schedule"] = {"name": recipe.schedule.name, "steps": NUM_STEPS, "warmup_steps": 1}
     values["evaluation"] |= {"every": NUM_STEPS // 2, "patience": None}
-    if values["evaluation"]["metric"] in ("precision", "recall", "f1"):  # of two classes only
+    if values["evaluation"].get("metric") in ("precision", "recall", "f1"):  # of two classes only
         values["evaluation"]["metric"] += "_macro"
     values["checkpoint"] |= {"every_steps": NUM_STEPS // 2}
     values["tracking"] |= {"log_every_steps": 1}
