@@ -4,7 +4,7 @@ import os
 import signal
 
 for _number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
-    # For the moment until `signals` is imported. A closed terminal is ignored under nohup.
+    # Until `signals` is imported. Under nohup a closed terminal stays ignored.
     if _number != signal.SIGHUP or signal.getsignal(_number) is not signal.SIG_IGN:
         signal.signal(_number, lambda number, _: os._exit(130 if number == signal.SIGINT else 85))
 
@@ -14,8 +14,8 @@ from trainer.process import outlets, signals  # noqa: E402
 
 
 def main() -> None:
-    """Runs the command line in a process of its own, which hears signals from here to its end."""
-    outlets.open_outlets()  # first: a descriptor that is closed would be the listener's
+    """Runs the command line; the process listens for signals from here to its end."""
+    outlets.open_outlets()  # first: the listener would get a closed descriptor's number
     signals.start()
     from trainer.cli.app import main as command_line
 

@@ -393,7 +393,7 @@ def test_shards_on_a_disk_learn_the_same(
     checkpoint = str(swapped.directory / "checkpoints" / "step-00000002")
     again = train_on_two_ranks(recipe, tmp_path / "no", config="zero3-nvme", resume=checkpoint)
     assert again.status()["exit_code"] == 2
-    assert "go on under zero3-offload.yaml" in again.status()["message"]
+    assert "resume under zero3-offload.yaml" in again.status()["message"]
     again = train_on_two_ranks(recipe, tmp_path / "on", config="zero3-offload", resume=checkpoint)
     assert largest_difference(swapped.weights(5), again.weights(5)) < 1e-6
 

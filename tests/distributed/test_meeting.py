@@ -218,8 +218,8 @@ def test_many_that_do_not_come_are_named_shortly(num_ranks, missing, port, monke
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"TRAINER_MEETING_SECONDS": "soon"}, "TRAINER_MEETING_SECONDS=soon is no number"),
-        ({"TRAINER_MEETING_SECONDS": "0"}, "TRAINER_MEETING_SECONDS=0 is no number"),
+        ({"TRAINER_MEETING_SECONDS": "soon"}, "TRAINER_MEETING_SECONDS=soon is not a number"),
+        ({"TRAINER_MEETING_SECONDS": "0"}, "TRAINER_MEETING_SECONDS=0 is not a number"),
         ({"MASTER_ADDR": ""}, "WORLD_SIZE is 2 and RANK=0 MASTER_ADDR= "),
         ({"RANK": "one"}, "RANK=one"),
     ],

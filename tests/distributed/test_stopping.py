@@ -51,7 +51,7 @@ def test_a_signal_to_one_rank_of_two(config, recipe, stop_in, train_on_two_ranks
     whole = train_on_two_ranks(recipe, tmp_path / "whole", config=config)
     stopped = stop_in("preparation_is_slow", rank=1, config=config)
     assert stopped.status()["step"] is None
-    assert "starts anew" in stopped.status()["message"]
+    assert "starts again" in stopped.status()["message"]
     stopped = stop_in("evaluation_is_slow", rank=1, config=config)
     assert stopped.status()["step"] == 5
     assert stopped.lines("validation") == []

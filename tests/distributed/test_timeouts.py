@@ -43,8 +43,10 @@ def test_every_group_waits_shorter_in_training_than_before_and_after(groups, mon
 @pytest.mark.parametrize("value", ["half an hour", "-1", "0", "nan", "inf", ""])
 def test_what_is_no_time_is_refused(value, monkeypatch):
     monkeypatch.setenv("TRAINER_STEP_TIMEOUT_SECONDS", value)
-    with pytest.raises(LaunchError, match="above 0; unset it for 30 minutes"):
+    with pytest.raises(LaunchError, match="is not a number of seconds above 0") as caught:
         step_time()
+    assert (caught.value.key, caught.value.value) == ("TRAINER_STEP_TIMEOUT_SECONDS", value)
+    assert caught.value.hint == "unset it for 30 minutes"
 
 
 @pytest.mark.parametrize(

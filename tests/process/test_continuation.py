@@ -13,7 +13,6 @@ from trainer.cli.app import main
 from trainer.errors import RunDirectoryError
 from trainer.process.continuation import check_length
 from trainer.process.run_directory import check_recipe, write_recipe
-from trainer.recipe.schema import Recipe
 from trainer.state import TrainState
 from trainer.tasks.recipe import parse_recipe
 
@@ -103,7 +102,7 @@ def test_recipes_that_differ_in_their_length(tmp_path, reviews_recipe, before, a
 def longer(values, schedule, patience, steps_per_epoch=10, **state) -> None:
     """Checks a run that has the schedule of `values` at a state of it, and is to have another."""
     earlier = parse_recipe(values, "x")
-    recipe = Recipe.model_validate(
+    recipe = type(earlier).model_validate(
         {
             **earlier.model_dump(mode="python"),
             "schedule": {"name": "constant", **schedule},

@@ -58,11 +58,11 @@ def test_an_entry_of_another_kind_is_refused(tmp_path, name):
         (tmp_path / name).write_text("")
     else:
         (tmp_path / name).mkdir()
-    with pytest.raises(RunDirectoryError, match=f"{name} is no (file|folder)"):
+    with pytest.raises(RunDirectoryError, match=f"{name} is not a (file|folder)"):
         check_entries(tmp_path)
     (tmp_path / name).rename(tmp_path / "away")
     os.mkfifo(tmp_path / name)
-    with pytest.raises(RunDirectoryError, match=f"{name} is no (file|folder)"):
+    with pytest.raises(RunDirectoryError, match=f"{name} is not a (file|folder)"):
         check_entries(tmp_path)
 
 

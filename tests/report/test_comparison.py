@@ -326,8 +326,8 @@ def test_runs_are_found_once_and_unfinished_ones_are_named(parent):
     comparison = compare((child, parent))
     assert [len(group["runs"]) for group in comparison["groups"]] == [3, 3]
     assert comparison["warnings"] == [
-        f"left out, for it has not finished: {parent}/x (stopped)",
-        f"left out, for it has not finished: {parent}/y (running)",
+        f"left out, because it has not finished: {parent}/x (stopped)",
+        f"left out, because it has not finished: {parent}/y (running)",
     ]
     assert comparison["tensorboard"] == str(parent)
 

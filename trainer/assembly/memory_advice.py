@@ -7,7 +7,7 @@ from accelerate import Accelerator
 
 from trainer.engines.micro_batch import AUTO_MICRO_BATCH
 from trainer.engines.sharding import Sharding
-from trainer.process.out_of_memory import held_bytes, memory_told
+from trainer.process.out_of_memory import held_bytes, memory_reported
 from trainer.process.run_directory import MAY_DIFFER
 from trainer.recipe.schema import Recipe
 from trainer.run import Run
@@ -47,12 +47,12 @@ def run_memory(
         )
         return advice(helpful, resumes=bool(run.store.steps()))
 
-    return memory_told(where, lambda: _taken(run), settings)
+    return memory_reported(where, lambda: _taken(run), settings)
 
 
 def recipe_memory(recipe: Recipe, phase: Phase, doing: str) -> AbstractContextManager[None]:
     """Context manager: as `run_memory`, while there is no run yet."""
-    return memory_told(
+    return memory_reported(
         doing, lambda: "", lambda: advice(settings_that_help(recipe, phase), resumes=False)
     )
 

@@ -72,9 +72,9 @@ class Commands(click.Group):
             click.echo("trainer: interrupted", err=True)
             _end(INTERRUPTED)
         except Exception as error:
-            from trainer.process.library_errors import in_a_sentence
+            from trainer.process.library_errors import as_user_error
 
-            known = in_a_sentence(error)
+            known = as_user_error(error)
             if known is None:
                 raise
             _end(_report(known, ctx))

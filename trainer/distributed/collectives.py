@@ -35,15 +35,15 @@ def any_rank_of_each(accelerator: Accelerator, *conditions: bool) -> list[bool]:
     """Returns on every rank, for each condition, whether it holds on at least one."""
     if accelerator.num_processes == 1:
         return list(conditions)
-    flags = torch.tensor([float(one) for one in conditions], device=accelerator.device)
+    flags = torch.tensor([float(condition) for condition in conditions], device=accelerator.device)
     return [count > 0 for count in sum_over_ranks(accelerator, flags).tolist()]
 
 
 def on_main(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
     """Returns what `work` returns on the main process.
 
-    What it raises there is raised on every rank, so that none waits for the main process: its
-    TrainerError as it is, anything else as a TrainerError on the others.
+    What it raises there is raised on every rank, so that none waits for the main process: a
+    TrainerError as it is, any other error as a TrainerError on the other ranks.
     """
     outcome: list[Any] = [None]  # the Result, or the TrainerError in its place
     if accelerator.is_main_process:

@@ -1,4 +1,4 @@
-"""Environment variables that launchers and users set: those that are to be numbers are."""
+"""Environment variables that launchers and users set, validated before libraries read them."""
 
 import os
 import re
@@ -25,7 +25,7 @@ WHOLE_NUMBERS: dict[str, tuple[int, int]] = {
         for what, least in (("SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0))
     },
 }
-"""The smallest and the largest number of each."""
+"""The smallest and the largest value of each."""
 SECONDS = {
     "TRAINER_MEETING_SECONDS": "10 minutes",
     "TRAINER_STEP_TIMEOUT_SECONDS": "30 minutes",
@@ -43,11 +43,11 @@ _LIBRARIES = (
     *("SAFETENSORS_", "TENSORBOARD_", "TOKENIZERS_", "TORCH", "TQDM_", "TRANSFORMERS_", "TRITON_"),
     *("WANDB_", "XLA_"),
 )
-"""How variables begin that libraries read."""
+"""Prefixes of variables that libraries read."""
 
 
 def whole_number(name: str, otherwise: int) -> int:
-    """Returns the number that a variable holds; raises LaunchError for anything else."""
+    """Returns the number that a variable holds, or a default; raises LaunchError for other text."""
     value = os.environ.get(name)
     if value is None:
         return otherwise
@@ -55,66 +55,80 @@ def whole_number(name: str, otherwise: int) -> int:
     # Python would also take digits of other scripts, blanks and underscores, which C does not.
     if not re.fullmatch(r"-?[0-9]{1,18}", value) or not least <= int(value) <= most:
         raise LaunchError(
-            f"{name}={shown(value)} is no whole number from {least} to {most}; unset it, or have "
-            f"the launcher set it"
+            f"{name}={shown(value)} is not a whole number from {least} to {most}",
+            key=name,
+            value=value,
+            hint="unset it, or have the launcher set it",
         )
     return int(value)
 
 
 def check_variables() -> None:
-    """Raises LaunchError for a variable that holds no number where one belongs, or an impossible
-    one; what is one is left as libraries in C read it."""
+    """Raises LaunchError for a variable whose value is not a number, or impossible.
+
+    Valid numbers are normalised, as libraries in C read them.
+    """
     for name in WHOLE_NUMBERS:
         if name not in os.environ:
             continue
         try:
             os.environ[name] = str(whole_number(name, 0))
         except LaunchError:
-            os.environ.pop(name)  # as a rank that does not exist, this process would be silent
+            os.environ.pop(name)  # as a rank that does not exist, this process would print nothing
             raise
     for name in SECONDS:
         seconds(name)
     for name in TRUTHS:
         value = os.environ.get(name, "")
         if value.lower() not in TRUTH_VALUES:
-            raise LaunchError(f"{name}={shown(value)} is neither true nor false; unset it")
+            raise LaunchError(
+                f"{name}={shown(value)} is neither true nor false",
+                key=name,
+                value=value,
+                hint="unset it",
+            )
     for name in (*TRUTHS, "ACCELERATE_TORCH_DEVICE", "ACCELERATE_DYNAMO_BACKEND"):
         if os.environ.get(name, "set").strip() == "":
             del os.environ[name]
     size = whole_number("WORLD_SIZE", 1)
-    here = min(whole_number("LOCAL_WORLD_SIZE", size), size)
-    for name, number in (("RANK", size), ("LOCAL_RANK", here)):
+    num_local = min(whole_number("LOCAL_WORLD_SIZE", size), size)
+    for name, number in (("RANK", size), ("LOCAL_RANK", num_local)):
         if whole_number(name, 0) >= number:
             value = os.environ.pop(name)
             raise LaunchError(
-                f"{name}={value} is no rank of {number} process(es), as WORLD_SIZE={size} and "
-                f"LOCAL_WORLD_SIZE={here} have it; unset it, or have the launcher set it"
+                f"{name}={value} is not a rank of {number} process(es), as WORLD_SIZE={size} and "
+                f"LOCAL_WORLD_SIZE={num_local} say",
+                key=name,
+                value=value,
+                hint="unset it, or have the launcher set it",
             )
 
     if size == 1 and "MASTER_ADDR" not in os.environ:
-        os.environ.pop("LOCAL_RANK", None)  # with which Accelerate would look for other processes
+        os.environ.pop("LOCAL_RANK", None)  # with it Accelerate would look for other processes
 
 
 def seconds(name: str) -> float | None:
-    """Returns the seconds that a variable holds, None where it is not set.
+    """Returns the seconds that a variable holds, or None if it is not set.
 
-    Raises LaunchError for what is no time that can be waited.
+    Raises LaunchError if the value is not a positive duration.
     """
     value = os.environ.get(name)
     if value is None:
         return None
-    # Not what float() also takes: digits of other scripts, nan, and more than libraries count to.
+    # float() also accepts digits of other scripts, nan, and more than libraries count to.
     number = float(value) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value) else 0
     if not 0 < number <= MOST_SECONDS:
         raise LaunchError(
-            f"{name}={shown(value)} is no number of seconds up to {MOST_SECONDS} and above 0; "
-            f"unset it for {SECONDS[name]}"
+            f"{name}={shown(value)} is not a number of seconds above 0 and up to {MOST_SECONDS}",
+            key=name,
+            value=value,
+            hint=f"unset it for {SECONDS[name]}",
         )
     return number
 
 
 def shown(value: str) -> str:
-    """Returns a value as a sentence has it, in quotes where it would not be seen without."""
+    """Returns a value for a message, quoted if it would be invisible otherwise."""
     seen = value != "" and value.isprintable() and value == value.strip()
     return excerpt(value if seen else repr(value))
 
@@ -141,9 +155,9 @@ def launched_by_accelerate() -> bool:
 
 
 def value_error(error: BaseException) -> TrainerError | None:
-    """Returns the sentence for a library that could not read a variable, None for another error.
+    """Returns the error for a variable that a library could not parse, or None for other errors.
 
-    Libraries read them when they are imported, and name only the value.
+    Libraries read variables when they are imported, and their messages name only the value.
     """
     if not isinstance(error, ValueError | TypeError | KeyError | RuntimeError):
         return None
@@ -153,9 +167,12 @@ def value_error(error: BaseException) -> TrainerError | None:
         low = value.lower()
         named = bool(low.strip()) and (f"'{low}'" in text or text.endswith(f" {low}"))
         if not parsing and re.fullmatch(r"[-+.0-9]*|.{1,2}", low):
-            continue  # a number stands in many a message
+            continue  # many messages contain numbers
         if name.startswith(_LIBRARIES) and named:
             return LaunchError(
-                f"{name}={shown(value)} is not understood ({excerpt(error)}); unset it"
+                f"{name}={shown(value)} is not understood ({excerpt(error)})",
+                key=name,
+                value=value,
+                hint="unset it",
             )
     return None

@@ -1,4 +1,4 @@
-"""Ranks meet before anything waits for them, so that one that does not come is named in minutes."""
+"""Rendezvous: ranks meet before any collective waits, so that an absent one is named in minutes."""
 
 import os
 import re
@@ -21,18 +21,18 @@ from trainer.wording import excerpt, format_duration
 
 ALL_THERE = "all there"
 AGENT_SECONDS = timedelta(seconds=30)
-"""For the store of torchrun's agent, which is there already, or was killed."""
-GRACE_SECONDS = 5
-"""Time that rank 0, which may hold the store, leaves the others to read why it ends."""
+"""For the store of torchrun's agent, which exists before its ranks unless it was killed."""
+LINGER_SECONDS = 5
+"""How long rank 0, which may serve the store, lets the others read why it ends."""
 
 
 @contextmanager
 def meeting() -> Generator[PrefixStore | None]:
-    """Waits for all ranks of the launch, and holds what they met through; None for one rank.
+    """Context manager: waits for all ranks, and yields the store through which they met.
 
-    The process group is to be made inside: its store is the same server. Raises LaunchError, on
-    every rank that is there, with the ranks that did not come, or with the address where this rank
-    does not reach the others.
+    Yields None for a single rank. Create the process group inside: its store uses the same server.
+    Raises LaunchError on every rank that is present, naming the absent ranks, or the address at
+    which this rank cannot reach the others.
     """
     num_ranks = whole_number("WORLD_SIZE", 1)
     if num_ranks == 1:
@@ -50,8 +50,10 @@ def meeting() -> Generator[PrefixStore | None]:
         _meet(place, rank, num_ranks, end, wait)
     except DistError as error:
         raise LaunchError(
-            f"rank {rank} lost the main process at {host}:{port} before all ranks were there; its "
-            f"own message says why"
+            f"rank {rank} lost the main process at {host}:{port} before all ranks had met",
+            key="MASTER_ADDR",
+            value=host,
+            hint="its own message says why",
         ) from error
     yield place
 
@@ -64,8 +66,11 @@ def _place() -> tuple[int, str, int]:
     if not host or not all(re.fullmatch("[0-9]{1,9}", number) for number in numbers):
         raise LaunchError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']} and RANK={excerpt(rank)} "
-            f"MASTER_ADDR={excerpt(host)} MASTER_PORT={excerpt(port)}; set them to the number of "
-            f"the process, and to the address and a free port of the machine of rank 0"
+            f"MASTER_ADDR={excerpt(host)} MASTER_PORT={excerpt(port)}",
+            key="MASTER_ADDR",
+            value=host,
+            hint="set them to the number of the process, and to the address and a free port of the "
+            "machine of rank 0",
         )
     return int(rank), host, int(port)
 
@@ -88,16 +93,20 @@ def _join(
     except DistError as error:
         if hosts and "EADDRINUSE" in str(error):
             raise LaunchError(
-                f"rank 0 cannot listen on port {port}, which is in use; choose another "
-                f"--main_process_port (MASTER_PORT)"
+                f"rank 0 cannot listen on port {port}, which is in use",
+                key="MASTER_PORT",
+                value=port,
+                hint="choose another --main_process_port (MASTER_PORT)",
             ) from error
-        raise _unreachable(rank, host, port, wait, "what answers is no trainer") from error
+        raise _unreachable(
+            rank, host, port, wait, "the process listening there is not a trainer rank"
+        ) from error
 
 
 def _wait_for_an_answer(host: str, port: int, end: float) -> str | None:
-    """Returns what is wrong where nobody listens until the end, None as soon as somebody does.
+    """Returns None as soon as a process listens, or what is wrong if none does until `end`.
 
-    Torch's own attempts print a traceback each, and Ctrl-C does not end them.
+    Torch's own attempts print a traceback each, and Ctrl-C does not interrupt them.
     """
     while True:
         try:
@@ -113,13 +122,16 @@ def _wait_for_an_answer(host: str, port: int, end: float) -> str | None:
 def _unreachable(rank: int, host: str, port: int, wait: timedelta, problem: object) -> LaunchError:
     return LaunchError(
         f"rank {rank} cannot reach the main process at {host}:{port} within "
-        f"{format_duration(wait)} ({problem}); check "
-        f"--main_process_ip (MASTER_ADDR), the port, the firewall, and that rank 0 was started"
+        f"{format_duration(wait)} ({problem})",
+        key="MASTER_ADDR",
+        value=host,
+        hint="check --main_process_ip (MASTER_ADDR), the port, the firewall, and that rank 0 was "
+        "started",
     )
 
 
 def _meet(store: PrefixStore, rank: int, num_ranks: int, end: float, wait: timedelta) -> None:
-    """Returns once all ranks are there, or raises on all: the first to decide decides for all."""
+    """Returns once all ranks have met, or raises on all: the first to decide decides for all."""
     store.set(f"rank-{rank}", socket.gethostname())
     names = [f"rank-{other}" for other in range(num_ranks)]
     while not store.check(["decision"]):
@@ -136,7 +148,7 @@ def _meet(store: PrefixStore, rank: int, num_ranks: int, end: float, wait: timed
     if decision == ALL_THERE:
         return
     if rank == 0:
-        last = time.monotonic() + GRACE_SECONDS
+        last = time.monotonic() + LINGER_SECONDS
         num_there = sum(store.check([name]) for name in names)
         while store.add("read", 0) < num_there and time.monotonic() < last:
             time.sleep(0.05)

@@ -1,5 +1,8 @@
 """How long ranks wait for each other: to meet, while the main process works alone, and in a step.
 
+The only file that uses private names of torch.distributed: `distributed_c10d._world.pg_map`, which
+lists all process groups, and `distributed_c10d._set_pg_timeout`.
+
 Two environment variables change them, in seconds: TRAINER_MEETING_SECONDS, and
 TRAINER_STEP_TIMEOUT_SECONDS for what is done while training.
 """
@@ -14,7 +17,7 @@ from torch.distributed import distributed_c10d
 from trainer.distributed.environment_variables import seconds
 
 MEETING = timedelta(minutes=10)
-"""From the first rank that is there to the last."""
+"""From the first rank that is present to the last."""
 PREPARATION = timedelta(hours=4)
 """Before the first step and after the last, where the main process tokenizes or exports alone."""
 TRAINING = timedelta(minutes=30)
@@ -22,21 +25,21 @@ TRAINING = timedelta(minutes=30)
 
 
 def meeting_time() -> timedelta:
-    """Returns how long ranks wait for the last of them; raises LaunchError for what is no time."""
+    """Returns how long ranks wait for the last one; raises LaunchError for an invalid duration."""
     return _from_environment("TRAINER_MEETING_SECONDS", MEETING)
 
 
 def step_time() -> timedelta:
     """Returns how long a rank waits for another while training, and to connect to it.
 
-    Raises LaunchError for what is no time.
+    Raises LaunchError if the value is not a positive duration.
     """
     return _from_environment("TRAINER_STEP_TIMEOUT_SECONDS", TRAINING)
 
 
 @contextmanager
 def training_time() -> Generator[None]:
-    """Lets no rank wait longer for another than while training, and afterwards as before it."""
+    """Context manager: ranks wait as long as training allows, and longer after it."""
     wait_at_most(step_time())
     yield
     wait_at_most(PREPARATION)

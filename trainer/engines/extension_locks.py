@@ -1,8 +1,8 @@
-"""Compiled extensions of torch, and the locks of killed processes that later starts would wait for.
+"""Stale locks of torch's compiled extensions, for which every later start would wait forever.
 
-A process that compiles an extension keeps its lock open (torch.utils.file_baton), so whoever sees
-all processes that may hold it can tell a lock that was left. Extensions therefore lie in a folder
-of this machine and its space of process numbers, which a container has of its own.
+A process that compiles an extension keeps its lock open (torch.utils.file_baton). A lock that no
+process holds open was left by a killed one, provided that all processes are visible. Extensions
+therefore lie in a folder of this machine and its PID namespace, of which a container has its own.
 """
 
 import os
@@ -14,11 +14,11 @@ from pathlib import Path
 
 SPACE = Path("/proc/self/ns/pid")
 PAUSE_SECONDS = 0.2
-"""Longer than a process takes between closing its lock and removing it."""
+"""Longer than a process takes from closing its lock to removing it."""
 
 
 def use_own_folder() -> Path | None:
-    """Returns the folder that torch now compiles in; None where the environment names another."""
+    """Makes torch compile in its own folder and returns it; None if the environment names one."""
     if "TORCH_EXTENSIONS_DIR" in os.environ or not SPACE.exists():
         return None
     import torch
@@ -49,7 +49,7 @@ def _not_held(locks: Iterable[Path]) -> list[Path]:
 
 
 def _open_files() -> Iterator[str]:
-    """Yields the names of the files that are open in the processes of this user."""
+    """Yields the paths of files that processes of this user hold open."""
     for process in Path("/proc").glob("[0-9]*"):
         links: list[Path] = []
         with suppress(OSError):  # another user's, or gone

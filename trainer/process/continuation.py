@@ -1,4 +1,4 @@
-"""Whether a run can train longer than it was to, and be the same as one that was longer at once."""
+"""Whether a run can train longer than planned, and equal one that was planned longer at first."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ LENGTH = ("schedule.epochs", "schedule.steps")
 PATIENCE = "evaluation.patience"
 
 
-def may_go_on(key: str, earlier: Recipe, recipe: Recipe) -> bool:
-    """Returns whether a run may go on though this key, one of its length, differs."""
+def may_continue(key: str, earlier: Recipe, recipe: Recipe) -> bool:
+    """Returns whether a run may continue although this key, one of its length, differs."""
     if key == PATIENCE:
         old, new = earlier.evaluation.patience, recipe.evaluation.patience
         return old is not None and (new is None or new > old)
@@ -20,10 +20,10 @@ def may_go_on(key: str, earlier: Recipe, recipe: Recipe) -> bool:
 
 
 def instead(directory: Path) -> str:
-    """Returns how to train on from the weights alone."""
+    """Returns a hint: how to continue from the weights alone."""
     return (
-        f"to train on from its weights, with new moments, set model.name_or_path: "
-        f"{directory / 'model'} (which is there once the run has ended) and another --run-dir"
+        f"to continue from its weights, with new moments, set model.name_or_path: "
+        f"{directory / 'model'} (which exists once the run has ended) and another --run-dir"
     )
 
 
@@ -36,7 +36,7 @@ def check_length(
     num_steps: int,
     steps_per_epoch: int,
 ) -> None:
-    """Raises RunDirectoryError where the steps taken are not those of a run of `num_steps`.
+    """Raises RunDirectoryError if the steps taken are not those of a run of `num_steps`.
 
     `earlier` is the recipe with which they were taken.
     """
@@ -46,8 +46,10 @@ def check_length(
         length = recipe.schedule.model_dump(include={"epochs", "steps"}, exclude_none=True)
         given = ", ".join(f"schedule.{key}={value}" for key, value in length.items())
         raise RunDirectoryError(
-            f"{directory} has taken {state.step} steps, and {given} asks for {num_steps}; give as "
-            f"many or more, or choose another --run-dir"
+            f"{directory} has taken {state.step} steps, and {given} asks for {num_steps}",
+            key=f"schedule.{next(iter(length))}",
+            value=next(iter(length.values())),
+            hint="give as many or more, or choose another --run-dir",
         )
     if num_steps == before:
         return
@@ -55,11 +57,16 @@ def check_length(
     if state.step and old != new:
         raise RunDirectoryError(
             f"{directory} has warmed up over {old} of {before} steps, and {num_steps} steps would "
-            f"have {new} of them, with other learning rates (schedule.warmup_ratio); "
-            f"{instead(directory)}"
+            f"warm up over {new}, with other learning rates (schedule.warmup_ratio)",
+            key="schedule.warmup_ratio",
+            value=recipe.schedule.warmup_ratio,
+            hint=instead(directory),
         )
     if patience is not None and state.num_evaluations_since_best >= patience:
         raise RunDirectoryError(
             f"{directory} stopped after {patience} evaluations without a better one, whatever its "
-            f"length; also raise evaluation.patience, or set it to null, to go on"
+            f"length",
+            key="evaluation.patience",
+            value=patience,
+            hint="also raise evaluation.patience, or set it to null, to continue",
         )

@@ -39,8 +39,7 @@ def describe_environment() -> dict[str, Any]:
 
 @contextmanager
 def quieted_libraries() -> Generator[None]:
-    """Context manager: keeps what libraries say while they are imported, which nobody can act on,
-    out of the log."""
+    """Context manager: hides what libraries print while they are imported; nobody can act on it."""
     levels = {name: logging.getLogger(name).level for name in QUIETED}
     parallel = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

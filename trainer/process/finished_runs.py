@@ -1,4 +1,4 @@
-"""Finished runs: found in their directories, and read."""
+"""Finished runs, found in directories and read."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,33 +30,37 @@ def find_runs(directories: tuple[Path, ...]) -> tuple[list[FinishedRun], list[st
     """Returns the finished runs, each once, and a sentence for each one that is left out.
 
     A directory is that of a run, or one that holds several, such as a sweep's. Raises
-    RunDirectoryError where there is no finished run.
+    RunDirectoryError if there is no finished run.
     """
-    found: dict[Path, Path] = {}
+    by_place: dict[Path, Path] = {}
     left_out: list[str] = []
     for directory in directories:
         children = [directory] if _is_finished(directory) else _children(directory)
         finished = [child for child in children if _is_finished(child)]
         states = [
-            (one, excerpt(read_status(one).get("state", "not begun"), 20))
-            for one in [directory, *children]
-            if one not in finished
-            and ((one / "config.yaml").is_file() or (one / "status.json").is_file())
+            (run, excerpt(read_status(run).get("state", "not begun"), 20))
+            for run in [directory, *children]
+            if run not in finished
+            and ((run / "config.yaml").is_file() or (run / "status.json").is_file())
         ]
         if not finished:
-            names = (f"{_end_of(one)} ({state})" for one, state in states)
+            names = (f"{_end_of(run)} ({state})" for run, state in states)
             others = f", only {listed(names, 3)}" if states else ""
             raise RunDirectoryError(
-                f"{directory} holds no finished run{others}; name the directory of a run or a sweep"
+                f"{directory} holds no finished run{others}",
+                key=str(directory),
+                hint="name the directory of a run or a sweep",
             )
         for child in finished:
-            found.setdefault(child.resolve(), child)
-        left_out += [f"left out, for it has not finished: {one} ({s})" for one, s in states]
-    return [_read(directory) for directory in found.values()], left_out
+            by_place.setdefault(child.resolve(), child)
+        left_out += [
+            f"left out, because it has not finished: {run} ({state})" for run, state in states
+        ]
+    return [_read(directory) for directory in by_place.values()], left_out
 
 
 def _end_of(directory: Path) -> str:
-    """Returns the last folders of a path, which tell runs apart, in a few characters."""
+    """Returns the end of a path, which tells runs apart, in at most MAX_PATH characters."""
     text = str(directory)
     return text if len(text) <= MAX_PATH else f"…{text[1 - MAX_PATH :]}"
 
@@ -82,7 +86,7 @@ def _children(directory: Path) -> list[Path]:
 
 
 def _is_finished(directory: Path) -> bool:
-    """Returns whether a run has left results, and does not go on."""
+    """Returns whether a run has left results, and no later command continues it."""
     if read_status(directory).get("state") in ("running", "stopped", "failed"):
         return False
     return (directory / "results.json").is_file()
@@ -98,10 +102,10 @@ def _read(directory: Path) -> FinishedRun:
         ) from error
     missing = [key for key in NEEDED if not isinstance(results, dict) or key not in results]
     if missing:
-        raise RunDirectoryError(f"{file} has no {missing[0]}; leave this run out or train it anew")
+        raise RunDirectoryError(f"{file} has no {missing[0]}; leave this run out or train it again")
     if problem := _problem(results):
-        raise RunDirectoryError(f"{file} {problem}; leave this run out or train it anew")
-    results = with_macro_averages(results)  # which earlier versions took over absent classes, too
+        raise RunDirectoryError(f"{file} {problem}; leave this run out or train it again")
+    results = with_macro_averages(results)  # earlier versions averaged over absent classes as well
     recipe: dict[str, Any] = results["recipe"]
     if "tuning" in recipe:
         recipe = {**recipe, "tuning": without_adapter_keys(recipe["tuning"])}
@@ -109,7 +113,7 @@ def _read(directory: Path) -> FinishedRun:
 
 
 def _problem(results: dict[str, Any]) -> str | None:
-    """Returns why results are not those that a run wrote, None if they can be."""
+    """Returns why results are not as a run wrote them, or None if they can be."""
     if is_changed(results):
         return "was changed after it was written"
     if not isinstance(results["recipe"], dict):
@@ -136,4 +140,4 @@ def _problem(results: dict[str, Any]) -> str | None:
 
 def _is_table(value: Any) -> bool:
     """Returns whether a value is metrics by split."""
-    return isinstance(value, dict) and all(isinstance(one, dict) for one in value.values())
+    return isinstance(value, dict) and all(isinstance(metrics, dict) for metrics in value.values())

@@ -1,11 +1,10 @@
-"""What errors of libraries mean to a user: no memory, a full disk, a rank that is gone or hangs."""
+"""Errors of libraries in a user's terms: no memory, a full disk, a rank that died or hangs."""
 
-import os
 import re
 from datetime import timedelta
 from pathlib import Path
 
-from trainer.distributed.environment_variables import value_error
+from trainer.distributed.environment_variables import num_ranks, value_error
 from trainer.errors import LaunchError, TrainerError
 from trainer.files.file_errors import file_error
 from trainer.process.out_of_memory import is_out_of_memory, out_of_memory
@@ -14,21 +13,21 @@ GONE = (
     *("Connection closed by peer", "Connection reset by peer", "remote process exited"),
     "Connection was likely closed",
 )
-"""How gloo and NCCL say that another rank is no more."""
+"""How gloo and NCCL report that a peer died."""
 HUNG = re.compile(r"Timed out waiting (\d+)ms|timeout caused pair closure")
-"""How gloo says that another rank is there and does not answer; NCCL ends the process itself."""
+"""How gloo reports that a peer does not answer; NCCL ends the process itself."""
 
 
-def in_a_sentence(error: BaseException, place: Path | None = None) -> TrainerError | None:
-    """Returns what an error of a library means to a user, None where it is our defect.
+def as_user_error(error: BaseException, place: Path | None = None) -> TrainerError | None:
+    """Returns a library's error in a user's terms, or None if it is a defect of this project.
 
-    `place` is where the command writes.
+    `place` is the folder that the command writes to.
     """
     if is_out_of_memory(error):
         return out_of_memory(error)
-    told = file_error(error, place) or value_error(error)
-    if told is not None or os.environ.get("WORLD_SIZE", "1") == "1":
-        return told
+    known = file_error(error, place) or value_error(error)
+    if known is not None or num_ranks() == 1:
+        return known
     text = str(error)
     if found := HUNG.search(text):
         from trainer.wording import format_duration
@@ -36,11 +35,12 @@ def in_a_sentence(error: BaseException, place: Path | None = None) -> TrainerErr
         time = found[1] and f"for {format_duration(timedelta(milliseconds=int(found[1])))}"
         return LaunchError(
             f"a rank has not answered {time or 'in time'}: it hangs, or its machine or the network "
-            f"does; end what is left of it, and the same command goes on from the last checkpoint"
+            f"does",
+            hint="end what is left of it; the same command resumes from the last checkpoint",
         )
     if any(spelling in text for spelling in GONE):
         return LaunchError(
-            "another rank ended or was killed, perhaps for lack of memory; the same command goes "
-            "on from the last checkpoint"
+            "another rank ended or was killed, perhaps for lack of memory",
+            hint="the same command resumes from the last checkpoint",
         )
     return None

@@ -1,4 +1,4 @@
-"""Out of memory: how libraries say it, and the sentence that says what took it and what helps."""
+"""Out of memory: how libraries report it, and the error that says what holds it and what helps."""
 
 import os
 import re
@@ -18,29 +18,29 @@ SPELLED = re.compile(
     r"|could not create a (?:primitive|memory object)|insufficient memory"
     r"|error return without exception set|returned NULL without setting an exception"
 )
-"""How torch, CUDA, cuBLAS, NCCL, bitsandbytes, oneDNN, NumPy, pyarrow and the system say it, and
-Python where it has no memory to say it."""
-_ASKED = re.compile(
+"""How torch, CUDA, cuBLAS, NCCL, bitsandbytes, oneDNN, NumPy, pyarrow and the system report it, and
+Python if it has no memory left for a message."""
+_REQUESTED = re.compile(
     r"(?:allocate|size|of) (\d+(?:\.\d*)?) ?(bytes|[KMGTPE]i?B)?(?: |\.|,|$)", re.IGNORECASE
 )
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "p": 2**50, "e": 2**60}
 ADVICE = (
-    "set batch.micro_batch_size=1, model.gradient_checkpointing=true or tuning.mode=qlora where "
-    "they are not, or give the process more memory"
+    "set batch.micro_batch_size=1, model.gradient_checkpointing=true or tuning.mode=qlora unless "
+    "they are set, or give the process more memory"
 )
-"""For commands that do not know more of what they were doing."""
+"""For commands that do not know more about what they were doing."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether an error, or one that it was raised from, says that memory is exhausted."""
-    for one in causes(error):
-        if isinstance(one, TrainerError) and not isinstance(one, OutOfMemoryError):
-            continue  # a reader that takes whatever fails for a damaged file
-        names = {kind.__name__ for kind in type(one).__mro__}
+    """Returns whether an error, or one of its causes, says that memory is exhausted."""
+    for cause in causes(error):
+        if isinstance(cause, TrainerError) and not isinstance(cause, OutOfMemoryError):
+            continue  # a reader takes any failure for a damaged file
+        names = {kind.__name__ for kind in type(cause).__mro__}
         if names & {"MemoryError", "OutOfMemoryError", "ArrowMemoryError"}:
             return True
-        said = isinstance(one, RuntimeError | OSError | ImportError | SystemError)
-        if (said or "torch" in type(one).__module__) and SPELLED.search(str(one)):
+        plausible = isinstance(cause, RuntimeError | OSError | ImportError | SystemError)
+        if (plausible or "torch" in type(cause).__module__) and SPELLED.search(str(cause)):
             return True
     return False
 
@@ -48,45 +48,46 @@ def is_out_of_memory(error: BaseException) -> bool:
 def out_of_memory(
     error: BaseException, doing: str = "", taken: str = "", advice: str = ADVICE
 ) -> OutOfMemoryError:
-    """Returns the sentence for an error that `is_out_of_memory`.
+    """Returns the error to raise for one that `is_out_of_memory`.
 
-    `doing` is such as "in step 3", `taken` says what holds memory already.
+    `doing` says when, such as "in step 3", and `taken` what holds memory already.
     """
-    asked = asked_for(error)
-    more = f"{format_bytes(asked)} more did not fit" if asked else "what it needs did not fit"
-    held = f" beside {format_bytes(held_bytes())} in use"
+    requested = requested_bytes(error)
+    more = f"{format_bytes(requested)} more" if requested else "what it needs"
     holds = f", {taken}" if taken else ""
     return OutOfMemoryError(
-        f"out of memory{f' {doing}' * bool(doing)}: {more}{held}{holds}; {advice}"
+        f"out of memory{f' {doing}' * bool(doing)}: {more} did not fit next to "
+        f"{format_bytes(held_bytes())} in use{holds}",
+        hint=advice,
     )
 
 
 @contextmanager
-def memory_told(
+def memory_reported(
     doing: str | Callable[[], str], taken: Callable[[], str], advice: Callable[[], str]
 ) -> Generator[None]:
-    """Turns what says inside that memory is exhausted into an OutOfMemoryError."""
+    """Context manager: turns errors that say that memory is exhausted into an OutOfMemoryError."""
     try:
         yield
     except Exception as error:
         if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
             raise
-        said = doing if isinstance(doing, str) else doing()
-        raise out_of_memory(error, said, taken(), advice()) from error
+        moment = doing if isinstance(doing, str) else doing()
+        raise out_of_memory(error, moment, taken(), advice()) from error
 
 
-def asked_for(error: BaseException) -> float | None:
-    """Returns the bytes that could not be had, None where no library says so."""
-    for one in causes(error):
-        found = _ASKED.search(str(one))
-        if found and not isinstance(one, TrainerError):
+def requested_bytes(error: BaseException) -> float | None:
+    """Returns the bytes that could not be allocated, or None if the error does not say."""
+    for cause in causes(error):
+        found = _REQUESTED.search(str(cause))
+        if found and not isinstance(cause, TrainerError):
             unit = (found[2] or "bytes").lower()
             return float(found[1]) * (1 if unit == "bytes" else _UNITS[unit[0]])
     return None
 
 
 def held_bytes() -> int:
-    """Returns the bytes that the process holds, of its GPU where it has one; 0 if nothing says."""
+    """Returns the bytes that the process holds, on its GPU if it uses one; 0 if unknown."""
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return torch.cuda.memory_allocated()

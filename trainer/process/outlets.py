@@ -1,4 +1,4 @@
-"""Standard output and errors that may go away: a run does not end because nobody reads it."""
+"""Standard output and error that may go away: a run does not end because nobody reads it."""
 
 import errno
 import io
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 
 class _Outlet(io.FileIO):
-    """A file descriptor whose bytes are lost without an error once it cannot be written."""
+    """A file descriptor that discards what it cannot write, without an error."""
 
     problem: OSError | None = None
 
@@ -17,7 +17,7 @@ class _Outlet(io.FileIO):
             return super().write(data)
         except OSError as error:
             self.problem = error
-            # Also what libraries in C and processes started later write has to go somewhere.
+            # Libraries in C and processes that start later keep writing to this descriptor.
             with suppress(OSError):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self.fileno())
@@ -29,17 +29,17 @@ _outlets: list[_Outlet] = []
 
 
 def open_outlets() -> None:
-    """Opens what the process was started without, and lets output go away without an error.
+    """Opens standard descriptors that are closed, and makes output survive the loss of its reader.
 
-    A descriptor that is closed would be given to the next file, and a library's line be written
-    into it. What an encoding has no character for is escaped.
+    The next file to be opened would otherwise get a closed descriptor, and with it the lines that
+    libraries print. Characters that the encoding lacks are escaped.
     """
     _outlets.clear()
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         old = getattr(sys, name)
         outlet = _Outlet(descriptor, "w", closefd=False)
@@ -56,7 +56,7 @@ def open_outlets() -> None:
 
 
 def lost_output() -> OSError | None:
-    """Returns why standard output could not be written, None where it was or its reader left."""
+    """Returns why standard output could not be written; None if it was, or if its reader left."""
     if not _outlets:
         return None
     sys.stdout.flush()

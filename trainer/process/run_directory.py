@@ -11,7 +11,7 @@ from uuid import uuid4
 from trainer.errors import RunDirectoryError
 from trainer.files.durable import write_text
 from trainer.files.plain import read_text, reason
-from trainer.process.continuation import LENGTH, instead, may_go_on
+from trainer.process.continuation import LENGTH, instead, may_continue
 from trainer.process.file_lock import lock
 from trainer.process.run_entries import writing_to
 from trainer.recipe.keys import differences, flatten, given_keys, with_values
@@ -31,9 +31,9 @@ BEFORE: dict[str, Any] = {
     "task.check_labels": False,
     "task.pair_separator": None,
 }
-"""What runs did that began before a key existed, where the key's default is something else."""
+"""What runs did that began before a key existed, if the key's default is something else."""
 LAG_SECONDS = 60
-"""After which a file of another machine is to be seen on a file system that both share."""
+"""Within which a file of another machine becomes visible on a file system that both share."""
 
 
 _claimed: list[Path] = []
@@ -84,12 +84,12 @@ def claim(directory: Path) -> Generator[None]:
 
 
 def claimed(directory: Path) -> bool:
-    """Returns whether it is this process that holds a run directory."""
+    """Returns whether this process holds a run directory."""
     return directory in _claimed
 
 
 def leave_token(directory: Path) -> str:
-    """Returns a word that nobody else knows, and leaves it in the directory."""
+    """Writes a new random token into the directory, and returns it."""
     token = uuid4().hex
     with writing_to(directory):
         write_text(directory / ".token", token)
@@ -97,7 +97,7 @@ def leave_token(directory: Path) -> str:
 
 
 def sees_token(directory: Path, token: str) -> bool:
-    """Returns whether this is the directory with that word; file systems of networks may lag."""
+    """Returns whether the directory holds the token; waits, because network file systems lag."""
     end = time.monotonic() + LAG_SECONDS
     while True:
         with suppress(OSError, ValueError):
@@ -139,7 +139,7 @@ def continued(directory: Path, recipe: RecipeT) -> RecipeT:
 
 
 def check_recipe(directory: Path, recipe: Recipe) -> list[str]:
-    """Returns, as sentences, what changed since the run started, where that may change.
+    """Returns a sentence for each key that changed since the run started and may change.
 
     Raises RunDirectoryError, with both values, for any other difference.
     """
@@ -148,7 +148,7 @@ def check_recipe(directory: Path, recipe: Recipe) -> list[str]:
     refused = {
         key: values
         for key, values in changed.items()
-        if not key.startswith(MAY_DIFFER) and not may_go_on(key, earlier, recipe)
+        if not key.startswith(MAY_DIFFER) and not may_continue(key, earlier, recipe)
     }
     if refused:
         different = listed(

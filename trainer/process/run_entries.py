@@ -18,33 +18,38 @@ EFFECTIVE = os.access in os.supports_effective_ids
 
 
 def check_entries(directory: Path) -> None:
-    """Raises RunDirectoryError where an entry is of another kind, may not be changed, or is a link:
-    what is written and removed there would be another run's."""
+    """Raises RunDirectoryError if an entry is of another kind, may not be changed, or is a link,
+    through which another run's files would be written and removed."""
     with writing_to(directory):
         for name in (*FOLDERS, *FILES):
             path = directory / name
             if path.is_symlink():
                 raise RunDirectoryError(
                     f"{path} is a link to {path.readlink()}, and a run changes nothing outside "
-                    f"its directory; move the folder it points to here, or link the whole run "
-                    f"directory"
+                    f"its directory",
+                    key=str(path),
+                    hint="move the folder it points to here, or link the whole run directory",
                 )
             if not path.exists():
                 continue
             if path.is_dir() != (name in FOLDERS) or not (path.is_dir() or path.is_file()):
                 kind = "folder" if name in FOLDERS else "file"
-                raise RunDirectoryError(f"{path} is no {kind}; remove it, or move it away")
+                raise RunDirectoryError(
+                    f"{path} is not a {kind}", key=str(path), hint="remove it, or move it away"
+                )
             wanted = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
             if not os.access(path, wanted, effective_ids=EFFECTIVE):
                 raise RunDirectoryError(
-                    f"{path} cannot be read and written by this user; change its mode or owner, or "
-                    f"choose another --run-dir"
+                    f"{path} cannot be read and written by this user",
+                    key=str(path),
+                    hint="change its mode or owner, or choose another --run-dir",
                 )
 
 
 @contextmanager
 def writing_to(directory: Path) -> Generator[None]:
-    """Makes a RunDirectoryError of an OSError, unless a disk is full, which is told elsewhere."""
+    """Context manager: turns an OSError into a RunDirectoryError, except for a full disk, which is
+    reported elsewhere."""
     try:
         yield
     except OSError as error:

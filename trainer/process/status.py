@@ -16,18 +16,18 @@ from trainer.files.plain import read_json
 from trainer.process import signals
 from trainer.process.exit import end_now
 from trainer.process.file_lock import lock
-from trainer.process.library_errors import in_a_sentence
+from trainer.process.library_errors import as_user_error
 from trainer.process.run_directory import claim, claimed
 from trainer.process.stop_request import StopRequest
 from trainer.wording import LONGEST_MESSAGE, excerpt
 
 LOG = logging.getLogger("trainer")
-GRACE_SECONDS = 5
-"""Time that the main process has to say itself what another rank is about to say."""
+MAIN_FIRST_SECONDS = 5
+"""How long other ranks wait for the main process to report an error before they do."""
 
 
 class Status:
-    """Writes the status of one command: the main process does, unless only another rank fails."""
+    """Writes the status of one command, on the main process unless only another rank fails."""
 
     def __init__(self, directory: Path, stop: StopRequest | None = None) -> None:
         self._directory = directory
@@ -35,14 +35,14 @@ class Status:
         self._begun = False
         self._ending = threading.RLock()
         self._over = False
-        """Whether it is written how the command ended."""
+        """Whether the end of the command is written."""
 
     @property
     def _main(self) -> bool:
         return is_main()
 
     def begin(self) -> None:
-        """Notes that this command has claimed the directory, and that it is running."""
+        """Writes that this command runs in the directory, which it has claimed."""
         with self._ending:
             self.write("running", None, self._newest_step(), "starting")
             self._begun = True
@@ -63,10 +63,10 @@ class Status:
 
     @contextmanager
     def reported(self) -> Generator[None]:
-        """Writes how a command failed before its error goes on.
+        """Context manager: writes how a command failed before its error propagates.
 
-        Memory or a disk that is full, and a rank that is gone or hangs, are a TrainerError, unless
-        ranks leave because they were asked to.
+        Errors of libraries that say that memory or a disk is full, or that a rank died or hangs,
+        become a TrainerError; or Stopped, if the ranks leave because they were asked to.
         """
         try:
             yield
@@ -79,18 +79,18 @@ class Status:
             self._ended("failed", 130, "interrupted")
             raise
         except Exception as error:
-            told = in_a_sentence(error, self._directory)
-            if isinstance(told, LaunchError) and self._stop.alone:
-                raise self._stopped(str(told).partition(";")[0]) from error
-            if told is not None:
-                self._ended("failed", 2, str(told))
-                raise told from error
+            known = as_user_error(error, self._directory)
+            if isinstance(known, LaunchError) and self._stop.alone:
+                raise self._stopped(str(known).partition(";")[0]) from error
+            if known is not None:
+                self._ended("failed", 2, str(known))
+                raise known from error
             self._ended("failed", 1, repr(error))
             raise
 
     def give_up(self) -> None:
         """Ends the process, which was asked to stop, from any thread, unless its end is written."""
-        with self._ending:  # the main thread, which works on meanwhile, writes nothing after this
+        with self._ending:  # the main thread keeps working, and must write nothing after this
             if self._over:
                 return
             try:
@@ -99,16 +99,16 @@ class Status:
                 end_now(self._stop.code)
 
     def _stopped(self, reason: str) -> Stopped:
-        """Writes that the run was stopped, and returns it with how to go on."""
+        """Writes that the run was stopped, and returns the exception that says how to resume."""
         newest = self._newest_step()
-        resumed = "starts anew" if newest is None else f"resumes from step {newest}"
+        resumed = "starts again" if newest is None else f"resumes from step {newest}"
         message = f"{reason}; the same command {resumed}"
         self._ended("stopped", self._stop.code, message)
         return Stopped(self._stop.code, message)
 
     def _ended(self, state: str, code: int, message: str) -> None:
-        """Writes an end, but not over a finished run, nor beside a process that is running."""
-        self._stop.begin_shutdown()  # a launcher is about to end this process, too
+        """Writes the end, unless the run is finished or another process holds the directory."""
+        self._stop.begin_shutdown()  # a launcher is about to end this process as well
         with self._ending:
             if self._over:
                 return
@@ -129,17 +129,17 @@ class Status:
 
     def _write_end(self, state: str, code: int, message: str) -> None:
         before = read_status(self._directory).get("state")
-        # Of a command that has begun, another rank may have ended first: its message is the cause.
+        # Another rank of this command may have ended first, and its message is the cause.
         if before not in (("failed", "stopped") if self._begun else ("done",)):
             self._write(state, code, self._newest_step(), message)
 
     def _speak_for_the_main_process(self, state: str, code: int, message: str) -> None:
-        """Writes and prints the end of this rank where the main process has none.
+        """Writes and prints the end of this rank if the main process writes none.
 
-        What every rank finds wrong the main process says. Of what only this one does it would know
-        no more than that a rank is gone.
+        The main process reports what every rank finds wrong. Of an error on this rank alone it
+        would know only that a rank is gone.
         """
-        end = time.monotonic() + GRACE_SECONDS
+        end = time.monotonic() + MAIN_FIRST_SECONDS
         while time.monotonic() < end:
             if read_status(self._directory).get("state") != "running":
                 return
@@ -148,7 +148,7 @@ class Status:
         status = {"state": state, "exit_code": code, "step": self._newest_step()}
         try:
             with (self._directory / ".speaker").open("a") as speaker:
-                lock(speaker.fileno(), wait=True)  # of several ranks the first speaks
+                lock(speaker.fileno(), wait=True)  # the first of several ranks reports
                 if read_status(self._directory).get("state") != "running":
                     return
                 write_with_reserve(
@@ -160,13 +160,13 @@ class Status:
         LOG.error("%s", sentence)
 
     def _newest_step(self) -> int | None:
-        """Returns the step that a next command would go on from."""
+        """Returns the step that the next command would resume from."""
         names = [path.name for path in (self._directory / "checkpoints").glob("step-????????")]
         return max((int(name[5:]) for name in names if name[5:].isdecimal()), default=None)
 
 
 def read_status(directory: Path) -> dict[str, Any]:
-    """Returns the last status of a run, empty where there is none."""
+    """Returns the last status of a run, or an empty mapping if there is none."""
     try:
         status = read_json(directory / "status.json")
     except (OSError, ValueError):
