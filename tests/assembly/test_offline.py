@@ -132,7 +132,7 @@ def test_a_prepared_recipe_trains_offline_in_another_process(
     refused = trainer(*train, **caches)
     assert refused.returncode == 2
     assert refused.stderr.startswith("trainer: data.source.hub: some/rows/short cannot be loaded")
-    assert "run `trainer prepare RECIPE` where the hub can be reached" in refused.stderr
+    assert "or run `trainer prepare RECIPE` " in refused.stderr
 
     with serve(root) as (address, sent):
         said = prepared_from(address, recipe, "--set", "seed=3", **caches)
@@ -266,7 +266,7 @@ def test_a_name_that_is_not_on_the_hub_is_one_sentence_and_code_2(
         done = invoke("prepare", recipe, *settings)
         assert done.exit_code == 2
         assert done.stderr.startswith(f"trainer: {part}")
-        assert "run `trainer prepare RECIPE` where the hub can be reached" in done.stderr
+        assert "or run `trainer prepare RECIPE` " in done.stderr
         assert done.stderr.count("\n") == 1
 
 

@@ -4,9 +4,11 @@ import bz2
 import os
 
 import pytest
+from pydantic import ValidationError
 from rows_of import splits_of
 
 from trainer.errors import DataError
+from trainer.recipe.schema import Source
 
 
 def corpus(folder, **files):
@@ -109,12 +111,16 @@ def test_pipes_and_files_in_place_of_a_folder(tmp_path):
         ("hf://datasets/a", ["neither a folder"]),
         ("https://example.org/a.csv", ["neither a folder"]),
         ("zip://a::b", ["neither a folder"]),
-        ("x" * 3000, ["cannot be loaded"]),
         ("../up", ["cannot be loaded"]),
     ],
 )
 def test_names(name, parts):
     refused({"hub": name}, *parts)
+
+
+def test_a_name_that_is_too_long_is_refused_with_the_recipe():
+    with pytest.raises(ValidationError, match=r"data\.source\.hub: 'x+… .*shorten it"):
+        Source(hub="x" * 3000)
 
 
 def test_a_config_goes_with_no_saved_data_set(tmp_path):

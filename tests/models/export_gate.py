@@ -23,6 +23,7 @@ from trainer.models.tokenizers.tokenizer import load_tokenizer, num_rows
 from trainer.models.tuning import apply_tuning
 from trainer.recipe import schema
 from trainer.report.adapter_card import adapter_card
+from trainer.tasks.recipe import Recipe
 
 HEADS = {
     "classification": "AutoModelForSequenceClassification",
@@ -88,7 +89,7 @@ def export_cell(
     if hasattr(tuned, "peft_config"):
         adapter = folder / "adapter"
         export_adapter(tuned, adapter)
-        recipe = schema.Recipe.model_validate(
+        recipe = Recipe.model_validate(
             {
                 "model": {"name_or_path": str(base)},
                 "tuning": {"mode": mode},

@@ -149,7 +149,7 @@ def test_loss_that_is_not_finite_names_step_and_term(reviews_recipe, write_recip
     }
     reviews_recipe["schedule"]["warmup_ratio"] = None
     done = train(write_recipe(reviews_recipe), tmp_path / "run")
-    refused(done, tmp_path / "run", "cross_entropy", "at step", "optimizer.learning_rate")
+    refused(done, tmp_path / "run", "cross_entropy", "of step", "optimizer.learning_rate")
 
 
 def test_ctrl_c_saves_and_resumes(reviews_recipe, write_recipe, tmp_path):
