@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-ARCHITECTURES = Path(__file__).parents[2] / "trainer" / "architectures"
+ARCHITECTURES = Path(__file__).parents[2] / "trainer" / "models" / "architectures"
 SYLLABLES = [first + second for first in "bdfgklmnprstvz" for second in "aeiou"]
 NUM_WORDS = 400
 # Quantiles of lengths in tokens, at equal steps from the shortest to the longest.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import shapes
 import summary
 
 RUN = Path(__file__).parent / "run"
@@ -47,6 +48,12 @@ def test_the_rehearsal(tmp_path):
         assert all(result.startswith("not run: no GPU") for result in results)
     tried = records["longest"]["figures"]["tried"]
     assert [length["length"] for length in tried] == [16, 32, 64]
+
+
+def test_shapes_are_those_of_the_models_named():
+    assert shapes.llama_1b(tiny=False)["hidden_size"] == 2048
+    assert shapes.llama_8b(tiny=False)["hidden_size"] == 4096
+    assert shapes.bert_base(tiny=False)["hidden_size"] == 768
 
 
 @pytest.mark.parametrize(
