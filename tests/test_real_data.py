@@ -9,9 +9,12 @@ import pytest
 from trainer.cli.train import train
 
 FOLDER = Path(os.environ.get("TRAINER_TEST_DATA", "/nonexistent"))
-pytestmark = pytest.mark.skipif(
-    not FOLDER.is_dir(), reason="TRAINER_TEST_DATA names no folder with real data"
-)
+pytestmark = [
+    pytest.mark.distributed,  # minutes of training, on one process
+    pytest.mark.skipif(
+        not FOLDER.is_dir(), reason="TRAINER_TEST_DATA names no folder with real data"
+    ),
+]
 
 
 @pytest.mark.parametrize(("mode", "gain"), [("full", 0.08), ("qlora", 0.03)])
