@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from trainer.assembly.miniature import smoke
 from trainer.cli.app import main
+from trainer.recipe.keys import given_keys
 from trainer.recipe.shipped import shipped_recipes
 from trainer.tasks.recipe import load_recipe
 
@@ -63,3 +64,10 @@ def test_the_name_of_a_run_keeps_the_dots_of_its_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run("train", "llama-3.2-1b-sst2-head", "--smoke")
     assert (tmp_path / "runs" / "llama-3.2-1b-sst2-head-smoke" / "results.json").is_file()
+
+
+def test_defaults_stay_defaults():
+    """A run resumes with the defaults that it began with; keys that are given must be equal."""
+    given = given_keys(smoke(load_recipe("demo")))
+    assert "model.architecture" in given
+    assert not given & {"model.head_labels", "model.pad_token", "data.special_tokens"}
