@@ -116,6 +116,8 @@ def test_a_run_that_fails_gives_the_process_back_too(reviews_recipe, tmp_path):
 
 
 def test_an_accelerator_of_the_caller_stays_usable(reviews_recipe, tmp_path):
+    # Other tests of this process build an Accelerator and leave its state behind.
+    AcceleratorState._reset_state(reset_partial_state=True)
     with restored_switches():
         mine = Accelerator(cpu=True, mixed_precision="bf16")
         with launched(parse_recipe(reviews_recipe, "test"), tmp_path) as accelerator:
