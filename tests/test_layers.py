@@ -100,7 +100,7 @@ def work():
 """
     found = {"os.path", "trainer.recipe.schema", "trainer.run.Run", "accelerate.Accelerator"}
     assert imported(source) == found
-    assert {"trainer.recipe.schema", "trainer.errors"} <= ours(ROOT / "optim.py")
+    assert {"trainer.recipe.training", "trainer.errors"} <= ours(ROOT / "optim.py")
 
 
 @pytest.mark.parametrize("module", MODULES)

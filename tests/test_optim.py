@@ -16,7 +16,7 @@ from trainer.errors import ConfigError
 from trainer.loop import train
 from trainer.optim import OPTIMIZERS as KINDS
 from trainer.optim import Kind, build_optimizer, parameter_groups
-from trainer.recipe import schema
+from trainer.recipe.training import Optimizer
 from trainer.schedule import learning_rate
 from trainer.state import TrainState
 from trainer.tasks.recipe import parse_recipe
@@ -58,7 +58,7 @@ def test_each_optimizer_lowers_a_loss(name: str) -> None:
     torch.manual_seed(0)
     module = Block()
     optimizer = build_optimizer(
-        parameters(module), schema.Optimizer(name=name, learning_rate=1e-2, momentum=0.5)
+        parameters(module), Optimizer(name=name, learning_rate=1e-2, momentum=0.5)
     )
     before = {key: value.detach().clone() for key, value in module.named_parameters()}
     losses = []
@@ -76,7 +76,7 @@ def test_each_optimizer_lowers_a_loss(name: str) -> None:
 def test_a_step_without_gradient_is_the_decay_alone(name: str) -> None:
     module = Block()
     optimizer = build_optimizer(
-        parameters(module), schema.Optimizer(name=name, learning_rate=0.1, weight_decay=0.2)
+        parameters(module), Optimizer(name=name, learning_rate=0.1, weight_decay=0.2)
     )
     before = {key: value.detach().clone() for key, value in module.named_parameters()}
     for parameter in module.parameters():
@@ -90,7 +90,7 @@ def test_a_step_without_gradient_is_the_decay_alone(name: str) -> None:
 @pytest.mark.parametrize("name", ["adamw_8bit", "paged_adamw_8bit"])
 def test_8bit_moments_are_bytes_where_a_tensor_is_large(name: str) -> None:
     module = Block()
-    optimizer = build_optimizer(parameters(module), schema.Optimizer(name=name))
+    optimizer = build_optimizer(parameters(module), Optimizer(name=name))
     for parameter in module.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
@@ -101,7 +101,7 @@ def test_8bit_moments_are_bytes_where_a_tensor_is_large(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_settings_reach_the_optimizer(name: str) -> None:
-    settings = schema.Optimizer(
+    settings = Optimizer(
         name=name, learning_rate=0.3, betas=(0.8, 0.95), eps=1e-4, momentum=0.7, weight_decay=0.2
     )
     for group in build_optimizer(parameters(Block()), settings).param_groups:
@@ -115,7 +115,7 @@ def test_settings_reach_the_optimizer(name: str) -> None:
 def test_adamw_is_torchs_own() -> None:
     """One step by hand: the first moments cancel, so it moves by the learning rate."""
     weight = nn.Parameter(torch.tensor([[1.0, -2.0]]))
-    settings = schema.Optimizer(learning_rate=0.1, weight_decay=0.5, eps=1e-12)
+    settings = Optimizer(learning_rate=0.1, weight_decay=0.5, eps=1e-12)
     optimizer = build_optimizer({"weight": weight}, settings)
     weight.grad = torch.tensor([[3.0, -0.01]])
     optimizer.step()
@@ -126,7 +126,7 @@ def test_adamw_is_torchs_own() -> None:
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_table_says_what_an_optimizer_keeps(name: str, momentum: float) -> None:
-    module, settings = Block(), schema.Optimizer(name=name, momentum=momentum)
+    module, settings = Block(), Optimizer(name=name, momentum=momentum)
     optimizer = build_optimizer(parameters(module), settings)
     for parameter in module.parameters():
         parameter.grad = torch.ones_like(parameter)
@@ -150,7 +150,7 @@ def sized(entries):
     return [(torch.Size(shape), dtype) for shape, dtype in entries]
 
 
-def rows_at_half_rate(groups: list[dict[str, Any]], settings: schema.Optimizer):
+def rows_at_half_rate(groups: list[dict[str, Any]], settings: Optimizer):
     """An optimizer of one moment a row, which halves the rate of the parameters that decay."""
     for group in groups:
         group["lr_scale"] = 0.5 if group["weight_decay"] else 1.0

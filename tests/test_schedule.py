@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from trainer.recipe.schema import Schedule
+from trainer.recipe.training import Schedule
 from trainer.schedule import learning_rate, total_steps, warmup_steps
 
 PEAK = 2e-4

@@ -19,7 +19,7 @@ from trainer.process.status import Status
 from trainer.process.stop_request import StopRequest, end_of_time
 from trainer.process.switches import restored_switches
 from trainer.recipe import schema
-from trainer.recipe.reading import recipe_values
+from trainer.recipe.reading import recipe_values, with_value
 from trainer.report.result import Result, read_result
 from trainer.tasks.recipe import Recipe, parse_recipe
 from trainer.tracking.progress import Progress, Update, default_progress
@@ -39,7 +39,7 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
     `load_recipe("demo", {"optimizer.learning_rate": 3e-4})` is what the command line writes as
     `demo --set optimizer.learning_rate=3e-4`. Raises ConfigError with every problem of the recipe.
     """
-    values = recipe_values(str(name_or_path), _as_settings(overrides or {}))
+    values = _overridden(recipe_values(str(name_or_path)), overrides)
     return parse_recipe(values, str(name_or_path))
 
 
@@ -233,9 +233,7 @@ def _resolved(
     """Returns the recipe with its overrides, and the names of what is given as objects."""
     if isinstance(recipe, Recipe):
         values = recipe.model_dump(mode="json", exclude_unset=True)
-        for key, value in (overrides or {}).items():
-            _put(values, key, value)
-        resolved = parse_recipe(values, "the recipe")
+        resolved = parse_recipe(_overridden(values, overrides), "the recipe")
     else:
         resolved = load_recipe(recipe, overrides)
     if data is None and model is None:
@@ -250,22 +248,12 @@ def _resolved(
     return parse_recipe(values, "the recipe")
 
 
-def _as_settings(overrides: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(
-        f"{key}={json.dumps(value, ensure_ascii=False, default=str)}"
-        for key, value in overrides.items()
-    )
-
-
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
-    """Sets the value of a dotted key."""
-    *parents, leaf = key.split(".")
-    section: Any = values
-    for parent in parents:
-        section = section.setdefault(parent, {}) if isinstance(section, dict) else None
-    if not isinstance(section, dict):
-        raise ConfigError(f"{key}: {'.'.join(parents)} is a value, not a section", key=key)
-    section[leaf] = value
+def _overridden(values: dict[str, Any], overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns the values of a recipe with those of dotted keys, as YAML would give them."""
+    for key, value in (overrides or {}).items():
+        plain = json.loads(json.dumps(value, default=str))  # a path is a string, a tuple a list
+        values = with_value(values, key, plain)
+    return values
 
 
 def _describe(run: "Run", accelerator: "Accelerator") -> None:

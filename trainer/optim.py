@@ -1,7 +1,7 @@
 """Optimizers: a table of what each one is, and their parameter groups.
 
-A new optimizer is one entry of OPTIMIZERS and one name in `recipe.schema.Optimizer`. What engines,
-checkpoints and plans need to know about it stands in its entry.
+A new optimizer is one entry of OPTIMIZERS and one name in `recipe.training.Optimizer`. Its entry
+holds what engines, checkpoints and plans need to know about it.
 """
 
 import math
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from trainer.errors import ConfigError
-from trainer.recipe import schema
+from trainer.recipe.training import Optimizer
 
 Group = dict[str, Any]
 Entry = tuple[tuple[int, ...], torch.dtype]
@@ -30,21 +30,21 @@ SMALLEST_8BIT = 4096
 class Kind:
     """What an optimizer is."""
 
-    build: Callable[[list[Group], schema.Optimizer], torch.optim.Optimizer]
-    state: Callable[[tuple[int, ...], schema.Optimizer], Mapping[str, Entry]]
+    build: Callable[[list[Group], Optimizer], torch.optim.Optimizer]
+    state: Callable[[tuple[int, ...], Optimizer], Mapping[str, Entry]]
     """What it keeps for a parameter of a shape, by entry; a number has the shape ()."""
     elementwise: bool
     """Whether each weight is updated from its own gradient and moments alone, so that an engine may
     cut parameters anywhere and shard them."""
 
-    def moment_bytes(self, shape: tuple[int, ...], settings: schema.Optimizer) -> int:
+    def moment_bytes(self, shape: tuple[int, ...], settings: Optimizer) -> int:
         """Returns the bytes that it keeps for a parameter, numbers excepted."""
         kept = self.state(shape, settings).values()
         return sum(math.prod(size) * dtype.itemsize for size, dtype in kept if size)
 
 
 def build_optimizer(
-    parameters: dict[str, nn.Parameter], settings: schema.Optimizer
+    parameters: dict[str, nn.Parameter], settings: Optimizer
 ) -> torch.optim.Optimizer:
     """Returns the optimizer over `parameters`; biases and normalisation weights do not decay.
 
@@ -69,29 +69,29 @@ def parameter_groups(parameters: dict[str, nn.Parameter], weight_decay: float) -
     ]
 
 
-def _sgd(groups: list[Group], settings: schema.Optimizer) -> torch.optim.Optimizer:
+def _sgd(groups: list[Group], settings: Optimizer) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
 
 
-def _adamw(groups: list[Group], settings: schema.Optimizer) -> torch.optim.Optimizer:
+def _adamw(groups: list[Group], settings: Optimizer) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, fused=True, **_adam_settings(settings))
 
 
-def _adamw_8bit(groups: list[Group], settings: schema.Optimizer) -> torch.optim.Optimizer:
+def _adamw_8bit(groups: list[Group], settings: Optimizer) -> torch.optim.Optimizer:
     """Keeps the moments of small tensors in fp32."""
     return _bitsandbytes("AdamW8bit", settings)(groups, **_adam_settings(settings))
 
 
-def _paged_adamw_8bit(groups: list[Group], settings: schema.Optimizer) -> torch.optim.Optimizer:
+def _paged_adamw_8bit(groups: list[Group], settings: Optimizer) -> torch.optim.Optimizer:
     """Pages moments to the host on CUDA; elsewhere it is `_adamw_8bit`."""
     return _bitsandbytes("PagedAdamW8bit", settings)(groups, **_adam_settings(settings))
 
 
-def _adam_settings(settings: schema.Optimizer) -> dict[str, Any]:
+def _adam_settings(settings: Optimizer) -> dict[str, Any]:
     return {"lr": settings.learning_rate, "betas": settings.betas, "eps": settings.eps}
 
 
-def _bitsandbytes(name: str, settings: schema.Optimizer) -> Any:
+def _bitsandbytes(name: str, settings: Optimizer) -> Any:
     try:
         from bitsandbytes.optim import adamw
     except ImportError as error:
@@ -104,15 +104,15 @@ def _bitsandbytes(name: str, settings: schema.Optimizer) -> Any:
     return getattr(adamw, name)
 
 
-def _sgd_state(shape: tuple[int, ...], settings: schema.Optimizer) -> Mapping[str, Entry]:
+def _sgd_state(shape: tuple[int, ...], settings: Optimizer) -> Mapping[str, Entry]:
     return {"momentum_buffer": (shape, torch.float32)} if settings.momentum else {}
 
 
-def _adam_state(shape: tuple[int, ...], _settings: schema.Optimizer) -> Mapping[str, Entry]:
+def _adam_state(shape: tuple[int, ...], _settings: Optimizer) -> Mapping[str, Entry]:
     return {**COUNT, "exp_avg": (shape, torch.float32), "exp_avg_sq": (shape, torch.float32)}
 
 
-def _adam_8bit_state(shape: tuple[int, ...], _settings: schema.Optimizer) -> Mapping[str, Entry]:
+def _adam_8bit_state(shape: tuple[int, ...], _settings: Optimizer) -> Mapping[str, Entry]:
     num_weights = math.prod(shape)
     if num_weights < SMALLEST_8BIT:
         return {**COUNT, "state1": (shape, torch.float32), "state2": (shape, torch.float32)}

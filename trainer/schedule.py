@@ -2,7 +2,7 @@
 
 import math
 
-from trainer.recipe.schema import Schedule
+from trainer.recipe.training import Schedule
 
 
 def total_steps(schedule: Schedule, steps_per_epoch: int) -> int:

@@ -23,7 +23,7 @@ from trainer.models.architecture import build_model_config
 from trainer.models.load import ModelSpec, fetch_model
 from trainer.models.pretrained.not_loaded import not_loaded
 from trainer.models.tokenizers.tokenizer import load_tokenizer
-from trainer.recipe import schema
+from trainer.recipe.model import Model
 from trainer.recipe.shipped import shipped_recipes
 from trainer.tasks.recipe import load_recipe
 
@@ -57,7 +57,7 @@ def root(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     torch.manual_seed(0)
     made = transformers.AutoModelForCausalLM.from_pretrained(folders["llama"])
     made.save_pretrained(llama, max_shard_size="30KB")
-    load_tokenizer(schema.Model(name_or_path=str(folders["llama"]))).save_pretrained(llama)
+    load_tokenizer(Model(name_or_path=str(folders["llama"]))).save_pretrained(llama)
     (llama / "README.md").write_text("not to be fetched")
     rows.mkdir(parents=True)
     (rows / "README.md").write_text(CARD)
@@ -279,7 +279,7 @@ def test_a_full_disk_is_not_blamed_on_the_hub() -> None:
 @pytest.mark.parametrize("initialization", ["pretrained", "random"])
 def test_no_weight_is_in_memory(folders: dict[str, Path], initialization: Any) -> None:
     """Also if the padding token of a tokenizer adds a row to the embedding."""
-    settings = schema.Model(name_or_path=str(folders["llama"]), initialization=initialization)
+    settings = Model(name_or_path=str(folders["llama"]), initialization=initialization)
     tokenizer = load_tokenizer(settings)
     made = build_model_config(settings, tokenizer)
     made.pad_token_id = rows = made.vocab_size

@@ -23,7 +23,7 @@ from trainer.cli.app import main
 from trainer.errors import CheckpointError
 from trainer.process import stop_request
 from trainer.process.run_directory import claim
-from trainer.recipe.schema import Checkpoint
+from trainer.recipe.training import Checkpoint
 from trainer.tasks.classification.task import Classification
 from trainer.wording import format_bytes
 

@@ -32,7 +32,7 @@ from trainer.engines.loss_scale import loss_scale, set_loss_scale
 from trainer.engines.portable_state import full_moments, full_weights
 from trainer.errors import CheckpointError
 from trainer.optim import build_optimizer
-from trainer.recipe.schema import Checkpoint, Optimizer
+from trainer.recipe.training import Checkpoint, Optimizer
 from trainer.state import TrainState
 
 
@@ -320,9 +320,12 @@ def build(name: str, seed: int = 0) -> tuple[dict[str, nn.Parameter], torch.opti
     parameters = {
         key: nn.Parameter(torch.randn(shape, generator=generator)) for key, shape in shapes.items()
     }
+    return parameters, build_optimizer(parameters, settings_of(name))
+
+
+def settings_of(name: str) -> Optimizer:
     momentum = 0.9 if name == "sgd" else 0.0
-    settings = Optimizer(name=name, learning_rate=1e-2, momentum=momentum)
-    return parameters, build_optimizer(parameters, settings)
+    return Optimizer(name=name, learning_rate=1e-2, momentum=momentum)
 
 
 def learn(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, step: int) -> None:
@@ -375,10 +378,12 @@ def write(folder: Path, parameters, optimizer, digest: str = "abc", scaler=None)
 
 
 def load(folder: Path, parameters, optimizer, digest: str = "abc", scaler=None) -> TrainState:
+    name = {"SGD": "sgd", "AdamW": "adamw", "AdamW8bit": "adamw_8bit"}[type(optimizer).__name__]
     return load_checkpoint(
         folder,
         objective=PLAIN,
         optimizer=optimizer,
+        settings=settings_of(name),
         parameters=parameters,
         scaler=scaler,
         order_digest=digest,

@@ -6,7 +6,7 @@ from typing import Any
 
 from trainer.data.columns import ROW
 from trainer.data.sources import load_splits
-from trainer.recipe.schema import Data
+from trainer.recipe.data import Data
 
 Rows = list[dict[str, Any]]
 

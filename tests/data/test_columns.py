@@ -11,7 +11,7 @@ import pytest
 from trainer.data.columns import ROW, check_columns, column_name, resolve_columns
 from trainer.data.sources import load_splits, rows_digest
 from trainer.errors import DataError
-from trainer.recipe.schema import Columns, Data
+from trainer.recipe.data import Columns, Data
 
 ARTICLES = [
     {

@@ -14,7 +14,7 @@ from trainer.data.columns import ROW
 from trainer.data.documents import group_documents, sentences
 from trainer.data.sources import load_splits
 from trainer.errors import DataError
-from trainer.recipe.schema import Data
+from trainer.recipe.data import Data
 
 # As WikiText has it: titles with one sign a side, those of sections with more.
 WIKITEXT = """

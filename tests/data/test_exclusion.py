@@ -12,7 +12,7 @@ from trainer.data.columns import ROW
 from trainer.data.exclusion import value_text
 from trainer.data.sources import load_splits
 from trainer.errors import DataError
-from trainer.recipe.schema import Data
+from trainer.recipe.data import Data
 
 LABELS = ["a", "-", "b", "-", "c", "a", "b", "-", "c", "a"]
 ROWS = [{"text": f"text {row}", "label": label} for row, label in enumerate(LABELS, 1)]

@@ -11,7 +11,7 @@ from strict_reading import same_values, strictly
 from trainer.data.columns import ROW
 from trainer.data.sources import load_splits
 from trainer.errors import ConfigError, DataError
-from trainer.recipe.schema import Data
+from trainer.recipe.data import Data
 
 
 def outcome(folder: Path, seed: int) -> str:

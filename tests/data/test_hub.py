@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from rows_of import splits_of
 
 from trainer.errors import DataError
-from trainer.recipe.schema import Source
+from trainer.recipe.data import Source
 
 
 def corpus(folder, **files):

@@ -10,7 +10,7 @@ import pytest
 from trainer.data.columns import ROW
 from trainer.data.sources import load_splits, rows_digest
 from trainer.errors import DataError
-from trainer.recipe.schema import Data
+from trainer.recipe.data import Data
 
 TEXTS = ["so, so", "näive", "日本", "01", "null", "", " two ", "a\u2028b"]
 ROWS = [

@@ -12,7 +12,7 @@ from rows_of import notes_of, rows_of, splits_of
 from trainer.data.files import read_files
 from trainer.data.hub import load_hub
 from trainer.errors import DataError
-from trainer.recipe.schema import Source
+from trainer.recipe.data import Source
 
 ROWS = [{"text": f"text {number}"} for number in range(4)]
 

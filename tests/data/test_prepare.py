@@ -21,7 +21,8 @@ from trainer.errors import DataError
 from trainer.files.cache import cache_folder, content_key
 from trainer.files.kept_folder import write_once
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
-from trainer.recipe.schema import Columns, Data, Model, Source, TrainedTokenizer
+from trainer.recipe.data import Columns, Data, Source
+from trainer.recipe.model import Model, TrainedTokenizer
 from trainer.tasks.classification.settings import ClassificationSettings
 from trainer.tasks.classification.task import Classification
 from trainer.tasks.recipe import Recipe

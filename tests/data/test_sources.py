@@ -13,7 +13,7 @@ import pytest
 from trainer.data.columns import ROW
 from trainer.data.sources import load_splits, rows_digest
 from trainer.errors import ConfigError, DataError
-from trainer.recipe.schema import Data
+from trainer.recipe.data import Data
 
 ROWS = [{"text": f"text {number}", "label": number % 2} for number in range(50)]
 

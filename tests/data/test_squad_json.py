@@ -12,7 +12,7 @@ import pytest
 from trainer.data.columns import ROW
 from trainer.data.sources import load_splits, rows_digest
 from trainer.errors import DataError
-from trainer.recipe.schema import Data
+from trainer.recipe.data import Data
 
 
 def question(name: str, *answers: tuple[str, int], **other: Any) -> dict[str, Any]:

@@ -61,6 +61,7 @@ def switches() -> dict[str, object]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "filled memory": torch.utils.deterministic.fill_uninitialized_memory,
         "threads": torch.get_num_threads(),
+        "linear": torch.nn.functional.linear,
         "generator": torch.get_rng_state().tolist(),
         "python's generator": random.getstate(),
         "verbosity": transformers.logging.get_verbosity(),

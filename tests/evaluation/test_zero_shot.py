@@ -14,7 +14,7 @@ from trainer.cli.app import main
 from trainer.data.builtin import BUILTIN
 from trainer.models.architecture import build_model_config
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
-from trainer.recipe import schema
+from trainer.recipe.model import Model, TrainedTokenizer
 
 LABEL_WORDS = {"prompt": "Review: {text}\nSentiment:", "answers": [" negative", " positive"]}
 QUESTION = {"prompt": "{context}\nQuestion: {question}\nAnswer:", "num_examples": 10}
@@ -25,11 +25,11 @@ def save(auto: Any, kind: str, folder: Path) -> Path:
     """Returns the folder of a random model with its tokenizer, as from a hub."""
     rows = BUILTIN["reviews"](80, 1)["train"]
     train_tokenizer(
-        schema.TrainedTokenizer(train="bpe", vocab_size=400), [row["text"] for row in rows], folder
+        TrainedTokenizer(train="bpe", vocab_size=400), [row["text"] for row in rows], folder
     )
     numbers: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     numbers |= {"intermediate_size": 64, "max_position_embeddings": 512, "initializer_range": 0.3}
-    settings = schema.Model(
+    settings = Model(
         architecture={"model_type": kind, **numbers},
         initialization="random",
         tokenizer=str(folder),

@@ -25,7 +25,7 @@ from trainer.metrics.generation import TEXT_SCORES, generation_scores
 from trainer.metrics.squad import SquadRecord, squad_scores
 from trainer.models.output_layer import install_output_layer
 from trainer.models.output_loss import IGNORED, perplexity, score_tokens
-from trainer.recipe import schema
+from trainer.recipe.data import Columns
 from trainer.state import TrainState
 from trainer.tasks.classification.task import Classification
 
@@ -33,7 +33,7 @@ NAMES = ["a", "b", "c", "d", "e"]
 
 
 def classification(size: int, **settings: Any) -> Classification:
-    made: dict[str, Any] = {"tokenizer": None, "max_seq_length": 8, "columns": schema.Columns()}
+    made: dict[str, Any] = {"tokenizer": None, "max_seq_length": 8, "columns": Columns()}
     return Classification(labels=NAMES[:size], **made, **settings)
 
 

@@ -11,7 +11,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from trainer.models.tokenizers.tokenizer import train_tokenizer
-from trainer.recipe import schema
+from trainer.recipe.model import TrainedTokenizer
 
 TEXTS = [
     "dull",
@@ -80,7 +80,7 @@ def numbers_of(kind: str) -> dict[str, Any]:
 def save_tokenizer(kind: str, folder: Path, *, pad: str | None = "[PAD]") -> Any:
     """Returns a tokenizer as the family has one: of words, or of bytes with an end of texts."""
     if kind in ENCODERS:
-        train_tokenizer(schema.TrainedTokenizer(train="wordpiece", vocab_size=200), TEXTS, folder)
+        train_tokenizer(TrainedTokenizer(train="wordpiece", vocab_size=200), TEXTS, folder)
         return PreTrainedTokenizerFast.from_pretrained(folder)
     special = ["<s>", "</s>", *([pad] if pad is not None else [])]
     tokenizer = Tokenizer(models.BPE())

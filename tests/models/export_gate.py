@@ -21,7 +21,7 @@ from trainer.models.positions import num_positions
 from trainer.models.tokenizers.own_tokens import new_tokens
 from trainer.models.tokenizers.tokenizer import load_tokenizer, num_rows
 from trainer.models.tuning import apply_tuning
-from trainer.recipe import schema
+from trainer.recipe.model import Model
 from trainer.report.adapter_card import adapter_card
 from trainer.tasks.recipe import Recipe
 
@@ -55,7 +55,7 @@ def export_cell(
     What learns is moved at random, as training moves it, so that it matters that it is exported.
     """
     name = None if tokenizer is None else str(tokenizer)
-    settings = schema.Model(name_or_path=str(base), tokenizer=name)
+    settings = Model(name_or_path=str(base), tokenizer=name)
     words = load_tokenizer(settings)
     try:
         shape = build_model_config(settings, words)

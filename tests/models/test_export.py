@@ -28,7 +28,10 @@ from trainer.models.parameters import trainable_parameters
 from trainer.models.tokenizers.tokenizer import load_tokenizer
 from trainer.models.tuning import apply_tuning
 from trainer.optim import build_optimizer
-from trainer.recipe import schema
+from trainer.recipe.data import Columns
+from trainer.recipe.model import Model
+from trainer.recipe.training import Optimizer
+from trainer.recipe.tuning import AdapterTuning, Tuning
 from trainer.tasks.base import Objective
 from trainer.tasks.classification.task import Classification
 
@@ -38,7 +41,7 @@ ARCHITECTURES = architectures(initializer_range=0.1)  # logits that differ, also
 TOLERANCES = {**dict.fromkeys(MODES, 1e-5), "int8_lora": 0.02}
 TEXTS = [f"the film was {word}{' and long' * n}" for n, word in enumerate("dull weak good".split())]
 TASK = Classification(
-    labels=("bad", "poor", "good"), columns=schema.Columns(), tokenizer=None, max_seq_length=32
+    labels=("bad", "poor", "good"), columns=Columns(), tokenizer=None, max_seq_length=32
 )
 
 
@@ -71,14 +74,14 @@ def train(
     *,
     dtype: torch.dtype = torch.float32,
     bias: str = "none",
-    tuning: schema.Tuning | None = None,
+    tuning: Tuning | None = None,
 ) -> Trained:
-    settings = schema.Model(name_or_path=str(base))
+    settings = Model(name_or_path=str(base))
     loaded, tokenizer = load(settings, TASK.config_values(), mode=mode, dtype=dtype)
     tuning = tuning or tuning_of(mode, r=4, alpha=8, bias=bias)
     model = apply_tuning(loaded, tuning, trains_head=True, gradient_checkpointing=False).train()
     inputs = dict(tokenizer(TEXTS, padding=True, return_tensors="pt"))
-    optimizer = build_optimizer(trainable_parameters(model), schema.Optimizer(learning_rate=2e-2))
+    optimizer = build_optimizer(trainable_parameters(model), Optimizer(learning_rate=2e-2))
     for _ in range(4):
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             (loss,), _ = Objective(model, TASK)(inputs, {"labels": torch.tensor([0, 1, 2])})
@@ -152,7 +155,7 @@ def test_adapters_load_through_peft_onto_the_base(
 ) -> None:
     trained = train(folders[name], mode)
     export_adapter(trained.model, tmp_path)
-    settings = schema.Model(name_or_path=str(trained.base))
+    settings = Model(name_or_path=str(trained.base))
     base = load_model(
         ModelSpec(
             settings,
@@ -191,7 +194,7 @@ def test_trained_biases_are_exported(
     torch.testing.assert_close(trained.logits(exported), trained.logits(), rtol=0, atol=1e-5)
 
 
-class VariantTuning(schema.AdapterTuning):
+class VariantTuning(AdapterTuning):
     """What a recipe would need to offer variants of LoRA: fields that PEFT's LoraConfig has."""
 
     use_dora: bool = False
@@ -221,7 +224,7 @@ def test_variants_of_lora_are_fields_more_and_are_exported(
 def test_a_trained_pooler_is_exported(folders: dict[str, Path], tmp_path: Path, mode: str) -> None:
     base = tmp_path / "masked-lm"
     BertForMaskedLM.from_pretrained(folders["bert"]).save_pretrained(base)
-    load_tokenizer(schema.Model(name_or_path=str(folders["bert"]))).save_pretrained(base)
+    load_tokenizer(Model(name_or_path=str(folders["bert"]))).save_pretrained(base)
     trained = train(base, mode)
     exported = trained.export(tmp_path / "export")
     tolerance = TOLERANCES[mode]
@@ -249,7 +252,7 @@ def test_generation_keeps_its_settings_and_stops_where_it_stopped_here(
     own = {"eos_token_id": [1, 13], "repetition_penalty": 1.2, "max_new_tokens": 50}
     own |= {"temperature": 0.5, "do_sample": False}  # which GenerationConfig itself does not save
     (base / "generation_config.json").write_text(json.dumps(own))
-    settings = schema.Model(name_or_path=str(base))
+    settings = Model(name_or_path=str(base))
     tokenizer = load_tokenizer(settings)
     loaded = load_model(
         ModelSpec(

@@ -19,7 +19,8 @@ from trainer.errors import ConfigError
 from trainer.models.export import merged
 from trainer.models.load import LoadedModel, ModelSpec, load_model
 from trainer.models.tuning import apply_tuning
-from trainer.recipe import schema
+from trainer.recipe.model import Model
+from trainer.recipe.tuning import AdapterTuning
 
 SIZES: dict[str, Any] = {
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "emb_dim"), 32),
@@ -72,7 +73,7 @@ def load(
     made.label2id = {label: row for row, label in enumerate(labels)}
     return load_model(
         ModelSpec(
-            schema.Model(name_or_path=str(folder), **settings),
+            Model(name_or_path=str(folder), **settings),
             made,
             auto_model=auto_model,
             tokenizer_size=40,
@@ -116,9 +117,7 @@ def test_the_export_has_the_order_of_the_recipe(tmp_path: Path) -> None:
 
     loaded = load(tmp_path / "base", ["positive", "negative", "neutral"], mode="lora")
     expected = logits(loaded.model)
-    tuned = apply_tuning(
-        loaded, schema.AdapterTuning(), trains_head=True, gradient_checkpointing=False
-    )
+    tuned = apply_tuning(loaded, AdapterTuning(), trains_head=True, gradient_checkpointing=False)
     merged(tuned).save_pretrained(tmp_path / "out")
     again: Any = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
     assert again.config.id2label == {0: "positive", 1: "negative", 2: "neutral"}

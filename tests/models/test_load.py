@@ -16,7 +16,7 @@ from trainer.errors import ConfigError
 from trainer.models.load import LoadedModel
 from trainer.models.positions import check_length
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
-from trainer.recipe import schema
+from trainer.recipe.model import Model, TrainedTokenizer
 
 VALUES = {"num_labels": 2}
 TEXTS = ["a few words", "that a tokenizer can learn from"]
@@ -25,7 +25,7 @@ TEXTS = ["a few words", "that a tokenizer can learn from"]
 @pytest.fixture(scope="module")
 def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(schema.TrainedTokenizer(train="bpe", vocab_size=300), TEXTS, folder)
+    train_tokenizer(TrainedTokenizer(train="bpe", vocab_size=300), TEXTS, folder)
     return folder
 
 
@@ -38,8 +38,8 @@ def checkpoint(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
-def of(kind: str, tokenizer_folder: Path, **numbers: Any) -> schema.Model:
-    return schema.Model(
+def of(kind: str, tokenizer_folder: Path, **numbers: Any) -> Model:
+    return Model(
         architecture={"model_type": kind, **SIZES, **numbers},
         initialization="random",
         tokenizer=str(tokenizer_folder),
@@ -47,7 +47,7 @@ def of(kind: str, tokenizer_folder: Path, **numbers: Any) -> schema.Model:
 
 
 def load(
-    settings: schema.Model,
+    settings: Model,
     *,
     mode: str = "full",
     dtype: torch.dtype = torch.float32,
@@ -86,8 +86,8 @@ def test_pretrained_weights_stay_and_the_new_head_is_of_the_seed(
 ) -> None:
     trained = AutoModelForSequenceClassification.from_pretrained(checkpoint)
     trained.model.save_pretrained(tmp_path)
-    load_tokenizer(schema.Model(name_or_path=str(checkpoint))).save_pretrained(tmp_path)
-    settings = schema.Model(name_or_path=str(tmp_path))
+    load_tokenizer(Model(name_or_path=str(checkpoint))).save_pretrained(tmp_path)
+    settings = Model(name_or_path=str(tmp_path))
     loaded = load(settings, mode=mode, seed=1)
     assert (loaded.head, loaded.fresh) == (("score",), ("score",))
     first, again = tensors(loaded), tensors(load(settings, mode=mode, seed=1))
@@ -99,15 +99,15 @@ def test_pretrained_weights_stay_and_the_new_head_is_of_the_seed(
 
 
 def test_a_whole_checkpoint_has_nothing_fresh(checkpoint: Path) -> None:
-    loaded = load(schema.Model(name_or_path=str(checkpoint)), seed=5)
+    loaded = load(Model(name_or_path=str(checkpoint)), seed=5)
     trained = AutoModelForSequenceClassification.from_pretrained(checkpoint)
     assert (loaded.head, loaded.fresh) == (("score",), ())
     assert equal(tensors(loaded), trained.state_dict())
 
 
 def test_random_initialisation_takes_only_the_shape_from_a_name(checkpoint: Path) -> None:
-    settings = schema.Model(name_or_path=str(checkpoint), initialization="random")
-    loaded, trained = load(settings, seed=2), load(schema.Model(name_or_path=str(checkpoint)))
+    settings = Model(name_or_path=str(checkpoint), initialization="random")
+    loaded, trained = load(settings, seed=2), load(Model(name_or_path=str(checkpoint)))
     assert {key: value.shape for key, value in tensors(loaded).items()} == {
         key: value.shape for key, value in tensors(trained).items()
     }
@@ -129,7 +129,7 @@ def test_random_initialisation_takes_only_the_shape_from_a_name(checkpoint: Path
 def test_weights_that_will_be_frozen_are_of_the_precision(
     checkpoint: Path, initialization: str, mode: str, dtype: torch.dtype, expected: torch.dtype
 ) -> None:
-    settings = schema.Model(name_or_path=str(checkpoint), initialization=initialization)
+    settings = Model(name_or_path=str(checkpoint), initialization=initialization)
     model = load(settings, mode=mode, dtype=dtype).model
     assert {parameter.dtype for parameter in model.parameters()} == {expected}
 
@@ -138,7 +138,7 @@ def test_weights_that_will_be_frozen_are_of_the_precision(
 def test_4bit_weights_are_double_quantised_nf4_in_bytes(
     checkpoint: Path, dtype: torch.dtype
 ) -> None:
-    model = load(schema.Model(name_or_path=str(checkpoint)), mode="qlora", dtype=dtype).model
+    model = load(Model(name_or_path=str(checkpoint)), mode="qlora", dtype=dtype).model
     layers = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
     assert len(layers) == 14
     for layer in layers:
@@ -225,14 +225,14 @@ def test_roberta_base_takes_512() -> None:
 @pytest.mark.parametrize("key", ["name_or_path", "tokenizer"])
 @pytest.mark.parametrize("name", ["nobody/no-such-model", "./no/such/folder", "no-such-folder"])
 def test_a_name_that_gives_nothing_names_its_key(checkpoint: Path, key: str, name: str) -> None:
-    settings = schema.Model(**{"name_or_path": str(checkpoint), key: name})
+    settings = Model(**{"name_or_path": str(checkpoint), key: name})
     with pytest.raises(ConfigError, match=rf"^model\.{key}: no tokenizer of {name}: ") as caught:
         load(settings)
     assert "not in the cache" in str(caught.value)
 
 
 def test_a_hub_name_without_a_configuration_names_its_key(tokenizer_folder: Path) -> None:
-    settings = schema.Model(name_or_path="nobody/no-such-model", tokenizer=str(tokenizer_folder))
+    settings = Model(name_or_path="nobody/no-such-model", tokenizer=str(tokenizer_folder))
     sentence = r"^model\.name_or_path: no configuration of nobody/no-such-model: "
     with pytest.raises(ConfigError, match=sentence):
         load(settings)
@@ -265,20 +265,20 @@ def test_a_spoilt_folder_says_what_it_lacks(
     # Where the tokenizer is not in question it comes from elsewhere.
     tokenizer = None if what == "tokenizer" else str(tokenizer_folder)
     with pytest.raises(ConfigError, match=rf"^model\.name_or_path: the folder .* holds no {what}"):
-        load(schema.Model(name_or_path=str(folder), tokenizer=tokenizer))
+        load(Model(name_or_path=str(folder), tokenizer=tokenizer))
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_head_for_another_number_of_labels_is_refused(checkpoint: Path, mode: str) -> None:
     sentence = r"^model\.name_or_path: score\.weight of .* is \[2, 32\] .* needs \[3, 32\]; give as"
     with pytest.raises(ConfigError, match=sentence):
-        load(schema.Model(name_or_path=str(checkpoint)), mode=mode, values={"num_labels": 3})
+        load(Model(name_or_path=str(checkpoint)), mode=mode, values={"num_labels": 3})
 
 
 def test_a_tokenizer_of_another_vocabulary_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     words = [f"{letter}{number}" for letter in "abcdefgh" for number in range(60)]
-    train_tokenizer(schema.TrainedTokenizer(train="bpe", vocab_size=400), words, tmp_path)
-    settings = schema.Model(name_or_path=str(checkpoint), tokenizer=str(tmp_path))
+    train_tokenizer(TrainedTokenizer(train="bpe", vocab_size=400), words, tmp_path)
+    settings = Model(name_or_path=str(checkpoint), tokenizer=str(tmp_path))
     size = len(load_tokenizer(settings))
     rows = AutoConfig.from_pretrained(checkpoint).vocab_size
     assert size > rows

@@ -22,7 +22,7 @@ from trainer.errors import ConfigError
 from trainer.models.architecture import build_model_config, shape_config, stored_config
 from trainer.models.pretrained.model_folder import check_origin
 from trainer.models.tokenizers.tokenizer import load_tokenizer
-from trainer.recipe import schema
+from trainer.recipe.model import Model
 
 TEXTS = ["a few words", "that a tokenizer can learn from"]
 CODE = """
@@ -61,7 +61,7 @@ def edit(file: Path, **values: Any) -> None:
 
 
 def load(folder: Path, **settings: Any) -> Any:
-    model = schema.Model(name_or_path=str(folder), **settings)
+    model = Model(name_or_path=str(folder), **settings)
     check_origin(model)
     return tiny_models.load(model, {"num_labels": 2})[0]
 
@@ -114,7 +114,7 @@ def test_other_formats_are_named(folder: Path, tmp_path: Path) -> None:
     refused(folder / "model.Q4_K_M.gguf", "is a file; give the folder")
     for name in ("", " "):
         with pytest.raises(ValidationError, match=r"model\.name_or_path: .* give a name"):
-            schema.Model(name_or_path=name)
+            Model(name_or_path=name)
 
 
 def test_what_is_not_read_may_be_left_over(folder: Path) -> None:
@@ -242,12 +242,12 @@ def test_a_configuration_that_is_none_is_a_sentence(text: str, folder: Path) -> 
     (folder / "config.json").write_text(text, "utf-8", errors="surrogateescape")
     for read in (stored_config, shape_config):
         with pytest.raises(ConfigError, match=r"holds no configuration that can be loaded: "):
-            read(schema.Model(name_or_path=str(folder)))
+            read(Model(name_or_path=str(folder)))
 
 
 def test_kernels_are_refused_in_an_architecture_too(sound: Path) -> None:
     numbers = {"model_type": "llama", **SIZES, "_attn_implementation": "someone/kernel"}
-    settings = schema.Model(
+    settings = Model(
         architecture=numbers, initialization="random", tokenizer=str(sound.parent / "tokenizer")
     )
     with pytest.raises(ConfigError, match=r"^model\.architecture: attn_implementation 'someone/"):
@@ -277,7 +277,7 @@ def test_code_beside_a_known_type_is_not_run_and_said(
     loaded = load(folder)
     assert ["never run" in note for note in loaded.notes] == [True]
     loaded.model.save_pretrained(tmp_path / "out")
-    load_tokenizer(schema.Model(name_or_path=str(folder))).save_pretrained(tmp_path / "out")
+    load_tokenizer(Model(name_or_path=str(folder))).save_pretrained(tmp_path / "out")
     for name in ("config.json", "tokenizer_config.json"):
         assert "auto_map" not in (tmp_path / "out" / name).read_text()
     assert not ran.exists()

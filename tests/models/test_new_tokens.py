@@ -16,7 +16,8 @@ from trainer.models.load import ModelSpec, load_model
 from trainer.models.tokenizers.own_tokens import new_tokens
 from trainer.models.tokenizers.tokenizer import load_tokenizer, num_rows, train_tokenizer
 from trainer.models.tuning import apply_tuning
-from trainer.recipe import schema
+from trainer.recipe.model import Model, TrainedTokenizer
+from trainer.recipe.tuning import AdapterTuning
 
 OWN = ["film that", "<pause>"]  # the first is in the texts
 
@@ -25,16 +26,16 @@ def language_model(kind: str) -> str:
     return "AutoModelForMaskedLM" if kind in ENCODERS else "AutoModelForCausalLM"
 
 
-def with_own_tokens(kind: str, folder: Path, **numbers: Any) -> schema.Model:
+def with_own_tokens(kind: str, folder: Path, **numbers: Any) -> Model:
     """The settings of a family's base, and of its tokenizer with tokens more."""
     base = save_base(kind, folder / "base", language_model(kind), **numbers)
-    tokenizer = load_tokenizer(schema.Model(name_or_path=str(base)))
+    tokenizer = load_tokenizer(Model(name_or_path=str(base)))
     assert tokenizer.add_tokens(OWN) == len(OWN)
     tokenizer.save_pretrained(folder / "tokenizer")
-    return schema.Model(name_or_path=str(base), tokenizer=str(folder / "tokenizer"))
+    return Model(name_or_path=str(base), tokenizer=str(folder / "tokenizer"))
 
 
-def load(settings: schema.Model, auto_model: str, mode: str = "full") -> tuple[Any, Any, list[int]]:
+def load(settings: Model, auto_model: str, mode: str = "full") -> tuple[Any, Any, list[int]]:
     tokenizer = load_tokenizer(settings)
     shape = build_model_config(settings, tokenizer)
     loaded = load_model(
@@ -102,16 +103,16 @@ def test_all_modes_and_heads_leave_with_new_tokens(tmp_path: Path) -> None:
 def test_tokens_in_unused_rows_learn_beside_adapters(tmp_path: Path) -> None:
     """As of Qwen and others, whose vocabulary is padded: they take rows that say nothing."""
     base = save_base("llama", tmp_path / "base", "AutoModelForCausalLM", vocab_size=320)
-    tokenizer = load_tokenizer(schema.Model(name_or_path=str(base)))
+    tokenizer = load_tokenizer(Model(name_or_path=str(base)))
     first = num_rows(tokenizer)
     tokenizer.add_tokens(OWN)
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    settings = schema.Model(name_or_path=str(base), tokenizer=str(tmp_path / "tokenizer"))
+    settings = Model(name_or_path=str(base), tokenizer=str(tmp_path / "tokenizer"))
     loaded, _, new = load(settings, "AutoModelForCausalLM", "lora")
     assert new == [first, first + 1]
     tuned = apply_tuning(
         loaded,
-        schema.AdapterTuning(),
+        AdapterTuning(),
         trains_head=False,
         gradient_checkpointing=False,
         new_tokens=new,
@@ -124,8 +125,8 @@ def test_tokens_in_unused_rows_learn_beside_adapters(tmp_path: Path) -> None:
 def test_a_larger_vocabulary_of_another_model_is_refused(tmp_path: Path) -> None:
     base = save_base("llama", tmp_path / "base", "AutoModelForCausalLM")
     words = [f"{letter}{number}" for letter in "abcdefgh" for number in range(60)]
-    train_tokenizer(schema.TrainedTokenizer(train="bpe", vocab_size=400), words, tmp_path / "other")
-    settings = schema.Model(name_or_path=str(base), tokenizer=str(tmp_path / "other"))
+    train_tokenizer(TrainedTokenizer(train="bpe", vocab_size=400), words, tmp_path / "other")
+    settings = Model(name_or_path=str(base), tokenizer=str(tmp_path / "other"))
     with pytest.raises(ConfigError, match=r"model.tokenizer has \d+ tokens .* are others in it"):
         load(settings, "AutoModelForCausalLM")
 
@@ -147,7 +148,7 @@ def test_adapters_load_on_a_base_without_its_vocabulary_head(mode: str, tmp_path
         assert isinstance(made, Cell), made
         cells.append(made)
         saved = json.loads((made.folder / "config.json").read_text())
-        assert saved["vocab_size"] == len(load_tokenizer(schema.Model(name_or_path=str(base))))
+        assert saved["vocab_size"] == len(load_tokenizer(Model(name_or_path=str(base))))
     found = load_afresh(cells, tmp_path)
     for cell in cells:
         assert found[cell.name]["problems"] == []

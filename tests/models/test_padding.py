@@ -24,7 +24,8 @@ from trainer.models.tokenizers.tokenizer import (
     tokenizer_digest,
 )
 from trainer.models.tuning import apply_tuning
-from trainer.recipe import schema
+from trainer.recipe.data import Columns
+from trainer.recipe.model import Model
 from trainer.tasks.classification.task import Classification
 
 ARCHITECTURES = architectures(initializer_range=0.2)
@@ -34,11 +35,11 @@ RESERVED = "<|finetune_right_pad_id|>"
 
 def task(tokenizer: Any) -> Classification:
     return Classification(
-        labels=("bad", "good"), columns=schema.Columns(), tokenizer=tokenizer, max_seq_length=32
+        labels=("bad", "good"), columns=Columns(), tokenizer=tokenizer, max_seq_length=32
     )
 
 
-def load(settings: schema.Model, mode: str = "full") -> tuple[Any, Any]:
+def load(settings: Model, mode: str = "full") -> tuple[Any, Any]:
     loaded, tokenizer = tiny_models.load(settings, task(None).config_values(), mode=mode)
     tuning = tuning_of(mode, r=4)
     return apply_tuning(
@@ -76,7 +77,7 @@ def test_a_padded_batch_answers_as_each_text_alone(name: str, tmp_path: Path) ->
 
 def save_base(
     folder: Path, *, pad: str | None, reserved: bool, spare_rows: int, kind: str = "llama"
-) -> schema.Model:
+) -> Model:
     """A causal model as the hub has them: without a padding token, or with the end token as one."""
     special = ["<s>", "</s>", *([RESERVED] if reserved else [])]
     tokenizer = Tokenizer(models.BPE())
@@ -103,7 +104,7 @@ def save_base(
     settings.pad_token_id = None if pad is None else 1
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(settings).save_pretrained(folder)
-    return schema.Model(name_or_path=str(folder))
+    return Model(name_or_path=str(folder))
 
 
 @pytest.mark.parametrize("pad", [None, "</s>"], ids=["no-pad", "pad-is-eos"])
@@ -209,7 +210,7 @@ def test_a_grown_model_is_exported_and_continued(tmp_path: Path, mode: str) -> N
     split, ids = encode(tokenizer, TEXTS), list(range(len(TEXTS)))
     expected = logits(model, tokenizer, split, ids)
     export_model(model, tokenizer, tmp_path / "export")
-    again, tokenizer_again = load(schema.Model(name_or_path=str(tmp_path / "export")))
+    again, tokenizer_again = load(Model(name_or_path=str(tmp_path / "export")))
     assert tokenizer_again.pad_token_id == tokenizer.pad_token_id
     found = logits(again, tokenizer_again, encode(tokenizer_again, TEXTS), ids)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from trainer.errors import ConfigError
 from trainer.models.tokenizers.pair_separator import separate_pairs
 from trainer.models.tokenizers.tokenizer import train_tokenizer
-from trainer.recipe import schema
+from trainer.recipe.model import TrainedTokenizer
 from trainer.tasks.question_answering.windows import PairTemplate
 
 CLASSES = ("PreTrainedTokenizerFast", "GPT2Tokenizer", "GPTNeoXTokenizer", "Qwen2Tokenizer")
@@ -130,7 +130,7 @@ def test_the_exported_tokenizer_puts_it_there_by_itself(
 
 
 def test_a_tokenizer_that_separates_pairs_stays_as_it_is(tmp_path: Path) -> None:
-    train_tokenizer(schema.TrainedTokenizer(train="bpe", vocab_size=300), ["a b"], tmp_path)
+    train_tokenizer(TrainedTokenizer(train="bpe", vocab_size=300), ["a b"], tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     before = tokenizer.backend_tokenizer.to_str()
     assert separate_pairs(tokenizer, "auto", "the two texts") is None

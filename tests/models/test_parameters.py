@@ -13,7 +13,7 @@ from trainer.models.load import ModelSpec, load_model
 from trainer.models.parameters import count_parameters, trainable_parameters
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.models.tuning import apply_tuning
-from trainer.recipe import schema
+from trainer.recipe.model import Model, TrainedTokenizer
 
 LLAMA_1B = {
     "vocab_size": 128256,
@@ -67,12 +67,12 @@ HEAD = NUM_LABELS * HIDDEN
 @pytest.fixture(scope="module")
 def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(schema.TrainedTokenizer(train="bpe", vocab_size=300), ["a few words"], folder)
+    train_tokenizer(TrainedTokenizer(train="bpe", vocab_size=300), ["a few words"], folder)
     return folder
 
 
 def tiny_llama(tokenizer_folder: Path, mode: str) -> nn.Module:
-    settings = schema.Model(
+    settings = Model(
         architecture={
             "model_type": "llama",
             "hidden_size": HIDDEN,

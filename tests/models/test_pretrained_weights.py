@@ -16,7 +16,7 @@ from transformers import CONFIG_MAPPING, AutoConfig
 from trainer.errors import ConfigError
 from trainer.models.load import LoadedModel, ModelSpec, load_model
 from trainer.models.span_head import ensure_span_head
-from trainer.recipe import schema
+from trainer.recipe.model import Model
 
 SIZES: dict[str, Any] = {
     **dict.fromkeys(("hidden_size", "n_embd", "dim", "embedding_size", "word_embed_proj_dim"), 32),
@@ -64,7 +64,7 @@ def load(folder: Path, auto_model: str = CLASSIFIER, *, mode: str = "full") -> L
         ensure_span_head(stored)
     return load_model(
         ModelSpec(
-            schema.Model(name_or_path=str(folder)),
+            Model(name_or_path=str(folder)),
             stored,
             auto_model=auto_model,
             tokenizer_size=40,

@@ -8,7 +8,7 @@ from torch.nn.utils import clip_grads_with_norm_
 from trainer.engines.step import global_grad_norm
 from trainer.models.speedups.row_gradients import use_row_gradients
 from trainer.optim import build_optimizer
-from trainer.recipe import schema
+from trainer.recipe.training import Optimizer
 
 ROWS = 500
 
@@ -67,7 +67,7 @@ def test_norms_and_weights_are_the_same(model_class, settings):
         model = model_class()
         first = model.words.weight.detach().clone()
         optimizer = build_optimizer(
-            dict(model.named_parameters()), schema.Optimizer(learning_rate=0.1, **settings)
+            dict(model.named_parameters()), Optimizer(learning_rate=0.1, **settings)
         )
         if by_rows:
             use_row_gradients(model, optimizer, tokens_per_step=48)

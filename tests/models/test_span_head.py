@@ -22,7 +22,9 @@ from trainer.models.span_head import ensure_span_head, how_to_load
 from trainer.models.tokenizers.tokenizer import load_tokenizer
 from trainer.models.tuning import apply_tuning
 from trainer.optim import build_optimizer
-from trainer.recipe import schema
+from trainer.recipe.data import Columns
+from trainer.recipe.model import Model
+from trainer.recipe.training import Optimizer
 from trainer.tasks.base import Objective
 from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
 from trainer.tasks.question_answering.task import QuestionAnswering
@@ -47,7 +49,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def load(
     folder: Path, mode: str = "full", auto_model: str = "AutoModelForQuestionAnswering"
 ) -> tuple[LoadedModel, Any]:
-    settings = schema.Model(name_or_path=str(folder))
+    settings = Model(name_or_path=str(folder))
     tokenizer = load_tokenizer(settings)
     made = build_model_config(settings, tokenizer)
     ensure_span_head(made)
@@ -69,7 +71,7 @@ def toy_batch(tokenizer: Any, model_config: Any) -> tuple[Any, dict[str, Tensor]
     """Returns the task, and as many windows as there are names: each asks for the one it holds."""
     task = QuestionAnswering(
         QuestionAnsweringSettings(name="question_answering"),
-        columns=schema.Columns(),
+        columns=Columns(),
         tokenizer=tokenizer,
         max_seq_length=64,
         is_decoder=is_decoder(model_config),
@@ -100,7 +102,7 @@ def test_each_mode_learns_and_the_export_answers_the_same(folders, tmp_path, nam
 
     task, inputs, targets = toy_batch(tokenizer, loaded.model.config)
     objective, losses = Objective(model.eval(), task), list[float]()  # dropout would only disturb
-    optimizer = build_optimizer(learned, schema.Optimizer(learning_rate=LEARNING_RATES[mode]))
+    optimizer = build_optimizer(learned, Optimizer(learning_rate=LEARNING_RATES[mode]))
     for _ in range(60 if mode == "head_only" else 15):
         sums, _ = objective(inputs, targets)
         (sums.sum() / len(PAIRS)).backward()

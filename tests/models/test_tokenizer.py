@@ -13,7 +13,7 @@ from trainer.models.tokenizers.tokenizer import (
     tokenizer_digest,
     train_tokenizer,
 )
-from trainer.recipe import schema
+from trainer.recipe.model import Model, TrainedTokenizer
 
 KINDS = ("wordpiece", "bpe")
 WORDS = [f"{one}{two}{three}" for one in "pqrstv" for two in "aeiou" for three in "lmn"]
@@ -22,12 +22,12 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def trained(folder: Path, kind: str, vocab_size: int = 300, texts: list[str] = TEXTS) -> Path:
-    train_tokenizer(schema.TrainedTokenizer(train=kind, vocab_size=vocab_size), texts, folder)
+    train_tokenizer(TrainedTokenizer(train=kind, vocab_size=vocab_size), texts, folder)
     return folder
 
 
-def settings_of(folder: Path, model_type: str, **numbers: Any) -> schema.Model:
-    return schema.Model(
+def settings_of(folder: Path, model_type: str, **numbers: Any) -> Model:
+    return Model(
         architecture={"model_type": model_type, **numbers},
         initialization="random",
         tokenizer=str(folder),
@@ -157,10 +157,10 @@ def test_the_digest_is_of_what_decides_the_tokens(tmp_path: Path) -> None:
 def test_a_file_that_the_class_of_its_model_type_refuses_is_loaded_as_it_stands(tmp_path):
     """A BPE beside the configuration of a model whose class expects a Unigram."""
     texts = ["one two three four"] * 5
-    train_tokenizer(schema.TrainedTokenizer(train="bpe", vocab_size=280), texts, tmp_path)
+    train_tokenizer(TrainedTokenizer(train="bpe", vocab_size=280), texts, tmp_path)
     (tmp_path / "tokenizer_config.json").unlink()
     (tmp_path / "config.json").write_text('{"model_type": "mbart"}')
-    tokenizer = load_tokenizer(schema.Model(name_or_path=str(tmp_path)))
+    tokenizer = load_tokenizer(Model(name_or_path=str(tmp_path)))
     ids = tokenizer("one two")["input_ids"]
     assert (ids[0], ids[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
     assert tokenizer.decode(ids, skip_special_tokens=True).strip() == "one two"

@@ -20,7 +20,10 @@ from trainer.models.load import LoadedModel
 from trainer.models.parameters import trainable_parameters
 from trainer.models.tuning import apply_tuning
 from trainer.optim import build_optimizer
-from trainer.recipe import schema
+from trainer.recipe.data import Columns
+from trainer.recipe.model import Model
+from trainer.recipe.training import Optimizer
+from trainer.recipe.tuning import HeadOnlyTuning
 from trainer.tasks.base import Objective
 from trainer.tasks.classification.task import Classification
 
@@ -45,9 +48,7 @@ ROWS = [
     for index, (one, two) in enumerate((one, two) for one in words for two in words)
 ]
 TEXTS, LABELS = [text for text, _ in ROWS], [label for _, label in ROWS]
-TASK = Classification(
-    labels=("bad", "good"), columns=schema.Columns(), tokenizer=None, max_seq_length=32
-)
+TASK = Classification(labels=("bad", "good"), columns=Columns(), tokenizer=None, max_seq_length=32)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def load(folder: Path, mode: str, dtype: torch.dtype = torch.float32) -> tuple[LoadedModel, Any]:
-    settings = schema.Model(name_or_path=str(folder))
+    settings = Model(name_or_path=str(folder))
     return tiny_models.load(settings, TASK.config_values(), mode=mode, dtype=dtype)
 
 
@@ -80,7 +81,7 @@ def learn(
 ) -> list[float]:
     """Returns the loss before each of some optimizer steps."""
     objective, losses = Objective(model, TASK), []
-    settings = schema.Optimizer(learning_rate=LEARNING_RATES[mode])
+    settings = Optimizer(learning_rate=LEARNING_RATES[mode])
     optimizer = build_optimizer(trainable_parameters(model), settings)
     for _ in range(num_steps):
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
@@ -287,7 +288,7 @@ def test_head_only_needs_a_head(
     with pytest.raises(ConfigError, match="head_only needs a head that belongs to the task"):
         apply_tuning(
             LoadedModel(backbone, head, ()),
-            schema.HeadOnlyTuning(),
+            HeadOnlyTuning(),
             trains_head=trains_head,
             gradient_checkpointing=False,
         )

@@ -11,7 +11,8 @@ from transformers import AutoModel
 from trainer.models.architecture import build_model_config
 from trainer.models.load import LoadedModel, ModelSpec, load_model
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
-from trainer.recipe import schema
+from trainer.recipe.model import Model, TrainedTokenizer
+from trainer.recipe.tuning import Tuning
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -31,13 +32,11 @@ def architectures(**numbers: Any) -> dict[str, dict[str, Any]]:
     }
 
 
-def random_model(
-    name: str, numbers: dict[str, Any], texts: list[str], folder: Path
-) -> schema.Model:
+def random_model(name: str, numbers: dict[str, Any], texts: list[str], folder: Path) -> Model:
     """Returns the settings of a model from numbers, with a tokenizer trained into `folder`."""
     kind = "wordpiece" if name == "bert" else "bpe"
-    train_tokenizer(schema.TrainedTokenizer(train=kind, vocab_size=300), texts, folder)
-    return schema.Model(
+    train_tokenizer(TrainedTokenizer(train=kind, vocab_size=300), texts, folder)
+    return Model(
         architecture={"model_type": name, **numbers},
         initialization="random",
         tokenizer=str(folder),
@@ -58,13 +57,13 @@ def save_backbones(
     return {name: root / name for name in numbers}
 
 
-def tuning_of(mode: str, **settings: Any) -> schema.Tuning:
+def tuning_of(mode: str, **settings: Any) -> Tuning:
     """Returns the tuning section of a recipe, in which modes without adapters ignore their keys."""
-    section: TypeAdapter[schema.Tuning] = TypeAdapter(schema.Tuning)
+    section: TypeAdapter[Tuning] = TypeAdapter(Tuning)
     return section.validate_json(json.dumps({"mode": mode, **settings}))
 
 
-def build_config(settings: schema.Model, values: dict[str, Any], tokenizer: Any) -> Any:
+def build_config(settings: Model, values: dict[str, Any], tokenizer: Any) -> Any:
     """Returns the configuration of a model with the values that a task gives it."""
     made = build_model_config(settings, tokenizer)
     for name, value in values.items():
@@ -73,7 +72,7 @@ def build_config(settings: schema.Model, values: dict[str, Any], tokenizer: Any)
 
 
 def load(
-    settings: schema.Model,
+    settings: Model,
     values: dict[str, Any],
     *,
     mode: str = "full",

@@ -15,7 +15,7 @@ from trainer.models.architecture import build_model_config
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.planning.outline import outline
 from trainer.planning.parameters import count
-from trainer.recipe.schema import Model, TrainedTokenizer
+from trainer.recipe.model import Model, TrainedTokenizer
 from trainer.tasks.recipe import parse_recipe
 
 LABELS = {"name": "classification", "labels": ["a", "b"]}

@@ -21,7 +21,7 @@ from trainer.files.plain import is_changed, sealed
 from trainer.process.run_directory import claim
 from trainer.process.run_entries import FILES, FOLDERS, check_entries
 from trainer.process.status import read_status
-from trainer.recipe.schema import Checkpoint
+from trainer.recipe.training import Checkpoint
 from trainer.state import TrainState
 from trainer.tracking.metric_lines import known_lines, lines_at, read_lines, remembered
 

@@ -11,10 +11,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trainer.errors import ConfigError
-from trainer.recipe import schema
+from trainer.recipe.data import Columns, Data, Source
 from trainer.recipe.keys import differences
 from trainer.recipe.reading import dump_yaml
 from trainer.recipe.shipped import FOLDER, shipped_recipes
+from trainer.recipe.training import Evaluation
 from trainer.recipe.yaml12 import read_yaml
 from trainer.tasks import TASKS
 from trainer.tasks.classification.settings import ClassificationSettings
@@ -421,9 +422,9 @@ def test_a_recipe_built_in_python_equals_the_one_in_a_file(task, tmp_path, monke
 
 
 def test_sections_may_also_be_objects():
-    columns = schema.Columns(text="sentence")
-    source = schema.Source(builtin="reviews")
-    given = IN_PYTHON | {"data": schema.Data(source=source, columns=columns)}
+    columns = Columns(text="sentence")
+    source = Source(builtin="reviews")
+    given = IN_PYTHON | {"data": Data(source=source, columns=columns)}
     mapping = {"source": {"builtin": "reviews"}, "columns": {"text": "sentence"}}
     assert Recipe(**given) == Recipe(**IN_PYTHON | {"data": mapping})
     settings = ClassificationSettings(name="classification", labels=("a", "b"))
@@ -441,7 +442,7 @@ def test_sections_may_also_be_objects():
     ],
 )
 def test_metric_and_mode_that_a_recipe_leaves_out_are_those_of_its_task(given, metric, mode):
-    for evaluation in (given, schema.Evaluation(**given)):
+    for evaluation in (given, Evaluation(**given)):
         found = Recipe(**IN_PYTHON, evaluation=evaluation).evaluation
         assert (found.metric, found.mode) == (metric, mode)
 

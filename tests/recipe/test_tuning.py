@@ -6,9 +6,9 @@ import pytest
 
 from trainer.errors import ConfigError
 from trainer.process.run_directory import check_recipe
-from trainer.recipe import schema
 from trainer.recipe.keys import differences
 from trainer.recipe.reading import dump_yaml
+from trainer.recipe.tuning import FullTuning
 from trainer.recipe.yaml12 import read_yaml
 from trainer.tasks.recipe import Recipe, load_recipe, parse_recipe
 
@@ -41,8 +41,8 @@ def test_adapter_modes_keep_every_key(reviews_recipe, mode):
 
 def test_the_mode_is_full_where_none_is_given(reviews_recipe):
     reviews_recipe.pop("tuning", None)
-    assert isinstance(parse_recipe(reviews_recipe, "test").tuning, schema.FullTuning)
-    assert isinstance(tuned(reviews_recipe, r=8).tuning, schema.FullTuning)
+    assert isinstance(parse_recipe(reviews_recipe, "test").tuning, FullTuning)
+    assert isinstance(tuned(reviews_recipe, r=8).tuning, FullTuning)
 
 
 @pytest.mark.parametrize("mode", ["full", "head_only", "int8_lora"])

@@ -16,7 +16,7 @@ from trainer.errors import ConfigError
 from trainer.models.decoder import is_decoder
 from trainer.models.output_layer import install_output_layer
 from trainer.models.tokenizers.tokenizer import load_tokenizer
-from trainer.recipe import schema
+from trainer.recipe.schema import Recipe
 from trainer.tasks.causal_lm.packed import apart, check_packing
 from trainer.tasks.causal_lm.task import CausalLM
 from trainer.tasks.generation.settings import GenerationSettings
@@ -67,7 +67,7 @@ def build(name: str, folder: Path, **task: Any) -> tuple[CausalLM, Any, Any]:
     return made, tokenizer, model_config
 
 
-def recipe_of(**task: Any) -> schema.Recipe:
+def recipe_of(**task: Any) -> Recipe:
     templates = {"prompt": "{instruction}:", "completion": "{output}"}
     return parse_recipe(
         {

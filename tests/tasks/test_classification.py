@@ -18,13 +18,14 @@ from trainer.data.sources import load_splits
 from trainer.errors import ConfigError, DataError
 from trainer.models.tokenizers.special_tokens import TextTokenizer
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
-from trainer.recipe import schema
+from trainer.recipe.data import Columns, Data, Ratio, Source, Split
+from trainer.recipe.model import Model, TrainedTokenizer
 from trainer.tasks.classification.labels import label_indices, label_names
 from trainer.tasks.classification.settings import ClassificationSettings
 from trainer.tasks.classification.task import Classification
 from trainer.tasks.recipe import Recipe
 
-COLUMNS = schema.Columns()
+COLUMNS = Columns()
 PADDED = SimpleNamespace(pad_token_id=99)
 
 
@@ -41,9 +42,9 @@ def from_rows(
     train: datasets.Dataset, on_bad_example: Any = "error", **settings: Any
 ) -> Classification:
     recipe = Recipe(
-        model=schema.Model(name_or_path="bert"),
+        model=Model(name_or_path="bert"),
         task=ClassificationSettings(name="classification", **settings),
-        data=schema.Data(source=schema.Source(builtin="reviews"), on_bad_example=on_bad_example),
+        data=Data(source=Source(builtin="reviews"), on_bad_example=on_bad_example),
     )
     return Classification.build(recipe, train, PADDED, None)
 
@@ -63,8 +64,8 @@ def encode(
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("tokenizer")
     words = ["one two three four five six seven eight nine ten"] * 3
-    train_tokenizer(schema.TrainedTokenizer(train="wordpiece", vocab_size=128), words, folder)
-    return load_tokenizer(schema.Model(name_or_path=str(folder)))
+    train_tokenizer(TrainedTokenizer(train="wordpiece", vocab_size=128), words, folder)
+    return load_tokenizer(Model(name_or_path=str(folder)))
 
 
 # Labels
@@ -171,9 +172,9 @@ def test_rows_keep_their_numbers_through_a_division(tmp_path):
     lines = [f'{{"text": "row {number}", "label": "yes"}}' for number in range(1, 101)]
     lines[41] = '{"text": "", "label": "no"}'
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    source = schema.Source(files={"train": str(tmp_path / "a.jsonl")})
-    split = schema.Split(validation=schema.Ratio(ratio=0.5))
-    parts = load_splits(schema.Data(source=source, split=split))[0]
+    source = Source(files={"train": str(tmp_path / "a.jsonl")})
+    split = Split(validation=Ratio(ratio=0.5))
+    parts = load_splits(Data(source=source, split=split))[0]
     part = next(rows for rows in parts.values() if "" in rows["text"])
     with pytest.raises(DataError, match="row 42: the column text is empty"):
         encode(task(("no", "yes")), part)
@@ -225,7 +226,7 @@ def test_texts_become_tokens_and_what_is_cut_is_counted(tokenizer):
 
 def test_a_pair_of_texts_has_two_types_of_tokens(tokenizer):
     tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
-    made = task(("no", "yes"), columns=schema.Columns(text_pair="other"), tokenizer=tokenizer)
+    made = task(("no", "yes"), columns=Columns(text_pair="other"), tokenizer=tokenizer)
     pairs = rows([0, 1], ["one", "one two"]).add_column("other", ["two three", "three"])
     encoded, _ = encode(made, pairs)
     tokenizer.model_input_names = ["input_ids", "attention_mask"]

@@ -13,7 +13,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from trainer.data.encoded import PreparedSplit, Ragged, Summary, encode_once
-from trainer.recipe import schema
+from trainer.recipe.data import Data, Source
+from trainer.recipe.model import Model
+from trainer.recipe.training import Batch
 from trainer.tasks.causal_lm.settings import CausalLMSettings
 from trainer.tasks.causal_lm.task import CausalLM
 from trainer.tasks.generation.generator import BATCH, Generator, examples, first_answers
@@ -234,10 +236,10 @@ def first_answer(split: PreparedSplit, index: int) -> tuple[list[int], list[int]
 
 def task(tokenizer: Any, **settings: Any) -> CausalLM:
     recipe = Recipe(
-        model=schema.Model(name_or_path="llama"),
+        model=Model(name_or_path="llama"),
         task=CausalLMSettings(name="causal_lm", **settings),
-        data=schema.Data(source=schema.Source(builtin="instructions")),
-        batch=schema.Batch(max_seq_length=30),
+        data=Data(source=Source(builtin="instructions")),
+        batch=Batch(max_seq_length=30),
     )
     empty = datasets.Dataset.from_dict({})
     numbers = transformers.LlamaConfig(max_position_embeddings=NUM_POSITIONS)

@@ -19,6 +19,9 @@ from trainer.models.output_layer import install_output_layer
 from trainer.models.output_loss import IGNORED
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.recipe import schema
+from trainer.recipe.data import Data, Source
+from trainer.recipe.model import Model, TrainedTokenizer
+from trainer.recipe.training import Batch
 from trainer.tasks.masked_lm.settings import MaskedLMSettings
 from trainer.tasks.masked_lm.task import MaskedLM
 from trainer.tasks.recipe import Recipe
@@ -50,17 +53,17 @@ DOCUMENTS = [document(number, 2 + number % 9) for number in range(40)]
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(schema.TrainedTokenizer(train="wordpiece", vocab_size=120), DOCUMENTS, folder)
-    return load_tokenizer(schema.Model(name_or_path=str(folder)))
+    train_tokenizer(TrainedTokenizer(train="wordpiece", vocab_size=120), DOCUMENTS, folder)
+    return load_tokenizer(Model(name_or_path=str(folder)))
 
 
 def recipe(*, length: int = 16, seed: int = 1, **settings: Any) -> schema.Recipe:
     return Recipe(
         seed=seed,
-        model=schema.Model(name_or_path="bert"),
+        model=Model(name_or_path="bert"),
         task=MaskedLMSettings(name="masked_lm", **settings),
-        data=schema.Data(source=schema.Source(builtin="documents")),
-        batch=schema.Batch(max_seq_length=length),
+        data=Data(source=Source(builtin="documents")),
+        batch=Batch(max_seq_length=length),
     )
 
 

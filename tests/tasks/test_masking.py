@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from trainer.models.output_loss import IGNORED
 from trainer.models.tokenizers.tokenizer import SPECIAL, load_tokenizer, train_tokenizer
-from trainer.recipe import schema
+from trainer.recipe.model import Model, TrainedTokenizer
 from trainer.tasks.masked_lm.masking import Masking
 from trainer.tasks.masked_lm.settings import MaskedLMSettings
 
@@ -27,8 +27,8 @@ TEXTS = [
 def trained(kind: Any, folder: Path) -> Any:
     texts = [text + "\n" + text for text in TEXTS] * 4
     size = 90 if kind == "wordpiece" else 320  # too few for whole words
-    train_tokenizer(schema.TrainedTokenizer(train=kind, vocab_size=size), texts, folder)
-    return load_tokenizer(schema.Model(name_or_path=str(folder)))
+    train_tokenizer(TrainedTokenizer(train=kind, vocab_size=size), texts, folder)
+    return load_tokenizer(Model(name_or_path=str(folder)))
 
 
 def sentencepiece() -> Any:

@@ -15,7 +15,9 @@ from trainer.data.encoded import Summary
 from trainer.errors import ConfigError, DataError
 from trainer.models.tokenizers.special_tokens import TextTokenizer
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
-from trainer.recipe import schema
+from trainer.recipe.data import Columns, Data, Source
+from trainer.recipe.model import Model, TrainedTokenizer
+from trainer.recipe.training import Batch
 from trainer.tasks.causal_lm.settings import CausalLMSettings
 from trainer.tasks.causal_lm.task import CausalLM
 from trainer.tasks.generation.prompts import Prompts, boundaries, whole_texts
@@ -74,8 +76,8 @@ def gpt2() -> Any:
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("bert")
-    train_tokenizer(schema.TrainedTokenizer(train="bpe", vocab_size=330), TEXTS, folder)
-    return load_tokenizer(schema.Model(name_or_path=str(folder)))
+    train_tokenizer(TrainedTokenizer(train="bpe", vocab_size=330), TEXTS, folder)
+    return load_tokenizer(Model(name_or_path=str(folder)))
 
 
 class Rows(Prompts):
@@ -89,13 +91,13 @@ class Rows(Prompts):
 
 def prompts(tokenizer: Any, prompt: str = "{q}\n", completion: str = "{a}") -> Rows:
     settings = CausalLMSettings(name="causal_lm", prompt=prompt, completion=completion)
-    return Rows(settings, schema.Columns(), tokenizer)
+    return Rows(settings, Columns(), tokenizer)
 
 
 def chat(tokenizer: Any, template: str = CHAT, column: str = "messages") -> Rows:
     tokenizer.chat_template = template
     settings = CausalLMSettings(name="causal_lm", chat=True)
-    return Rows(settings, schema.Columns(messages=column), tokenizer)
+    return Rows(settings, Columns(messages=column), tokenizer)
 
 
 def parts(tokenizer: Any, encoded: tuple[list[int], list[int]]) -> list[tuple[str, bool]]:
@@ -420,9 +422,9 @@ def test_only_the_special_tokens_of_a_chat_template_are_special(llama):
         ("<s><user>what</s> is</s><assistant>", False),
         ("Paris <s> it</s>", True),
     ]
-    parsed = Rows(
-        CausalLMSettings(name="causal_lm", chat=True), schema.Columns(), llama, "parsed"
-    ).row({"messages": turns})
+    parsed = Rows(CausalLMSettings(name="causal_lm", chat=True), Columns(), llama, "parsed").row(
+        {"messages": turns}
+    )
     assert (parsed[0].count(end), parsed[0].count(llama.bos_token_id)) == (3, 2)
 
 
@@ -445,10 +447,10 @@ def test_a_conversation_without_an_answer_is_refused(llama, messages):
 def task(tokenizer: Any, length: int, **settings: Any) -> CausalLM:
     templates = {} if settings.get("chat") else {"prompt": "{q}\n", "completion": "{a}"}
     recipe = Recipe(
-        model=schema.Model(name_or_path="llama"),
+        model=Model(name_or_path="llama"),
         task=CausalLMSettings(name="causal_lm", **templates, **settings),
-        data=schema.Data(source=schema.Source(builtin="instructions")),
-        batch=schema.Batch(max_seq_length=length),
+        data=Data(source=Source(builtin="instructions")),
+        batch=Batch(max_seq_length=length),
     )
     return CausalLM.build(recipe, datasets.Dataset.from_dict({}), tokenizer, LlamaConfig())
 

@@ -18,7 +18,8 @@ from trainer.data.encoded import PreparedSplit, Summary, encode_once
 from trainer.metrics.answers import AT_THRESHOLD, answer_metrics
 from trainer.models.span_head import ensure_span_head
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
-from trainer.recipe import schema
+from trainer.recipe.data import Columns
+from trainer.recipe.model import Model, TrainedTokenizer
 from trainer.tasks.base import Record
 from trainer.tasks.batch import Batch
 from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
@@ -37,13 +38,13 @@ def task(
     folder = tmp_path_factory.mktemp("tokenizer")
     texts = [text for row in ROWS for text in (row["context"], row["question"])]
     kind = "bpe" if request.param else "wordpiece"
-    train_tokenizer(schema.TrainedTokenizer(train=kind, vocab_size=600), texts, folder)
-    tokenizer = load_tokenizer(schema.Model(name_or_path=str(folder)))
+    train_tokenizer(TrainedTokenizer(train=kind, vocab_size=600), texts, folder)
+    tokenizer = load_tokenizer(Model(name_or_path=str(folder)))
     types = [] if request.param else ["token_type_ids"]
     tokenizer.model_input_names = ["input_ids", *types, "attention_mask"]
     return QuestionAnswering(
         QuestionAnsweringSettings(name="question_answering", stride=16),
-        columns=schema.Columns(),
+        columns=Columns(),
         tokenizer=tokenizer,
         max_seq_length=96,
         is_decoder=request.param,

@@ -24,7 +24,8 @@ from trainer.errors import ConfigError, DataError
 from trainer.models.decoder import is_decoder
 from trainer.models.tokenizers.special_tokens import TextTokenizer
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
-from trainer.recipe import schema
+from trainer.recipe.data import Columns, Data, Source
+from trainer.recipe.model import Model, TrainedTokenizer
 from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
 from trainer.tasks.question_answering.task import QuestionAnswering
 from trainer.tasks.question_answering.windows import MIN_NEW_CONTEXT, PairTemplate, cut, tokenize
@@ -60,9 +61,9 @@ def row(number: int = 1, *answers: str | tuple[str, int], **values: Any) -> dict
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A tokenizer that cuts words in pieces and lower-cases, or one of bytes with their spaces."""
     folder = tmp_path_factory.mktemp(request.param)
-    settings = schema.TrainedTokenizer(train=request.param, vocab_size=340)
+    settings = TrainedTokenizer(train=request.param, vocab_size=340)
     train_tokenizer(settings, [CONTEXT, *(row(n)["question"] for n in range(10))], folder)
-    made = load_tokenizer(schema.Model(name_or_path=str(folder)))
+    made = load_tokenizer(Model(name_or_path=str(folder)))
     types = ["token_type_ids"] if request.param == "wordpiece" else []
     made.model_input_names = ["input_ids", *types, "attention_mask"]
     return made
@@ -73,7 +74,7 @@ def task(
 ) -> QuestionAnswering:
     return QuestionAnswering(
         QuestionAnsweringSettings(name="question_answering", **{"stride": 12, **settings}),
-        columns=schema.Columns(),
+        columns=Columns(),
         tokenizer=tokenizer,
         max_seq_length=length,
         is_decoder=is_decoder,
@@ -279,9 +280,9 @@ def test_a_row_without_an_id_is_named(tokenizer, name):
 
 
 def test_an_answer_that_gives_no_token_is_named(tmp_path):
-    settings = schema.TrainedTokenizer(train="wordpiece", vocab_size=200)
+    settings = TrainedTokenizer(train="wordpiece", vocab_size=200)
     train_tokenizer(settings, ["one two"], tmp_path)
-    made = task(load_tokenizer(schema.Model(name_or_path=str(tmp_path))))
+    made = task(load_tokenizer(Model(name_or_path=str(tmp_path))))
     with pytest.raises(DataError, match=r"row 1 \(id q1\): the answer .* gives no token"):
         encode(made, row(1, "\u0301", context="one \u0301 two"))
     with pytest.raises(DataError, match=r"row 1 \(id q1\): the context gives no token"):
@@ -316,9 +317,9 @@ def test_skipped_rows_keep_the_places_of_the_others(tokenizer):
 
 def test_texts_are_questions_and_each_context_once():
     recipe = Recipe(
-        model=schema.Model(name_or_path="bert"),
+        model=Model(name_or_path="bert"),
         task=QuestionAnsweringSettings(name="question_answering"),
-        data=schema.Data(source=schema.Source(builtin="passages")),
+        data=Data(source=Source(builtin="passages")),
     )
     rows = [row(1), row(2, context="Other."), row(3)]
     data = datasets.Dataset.from_list(rows, features=FEATURES)
@@ -328,9 +329,9 @@ def test_texts_are_questions_and_each_context_once():
 
 def test_a_column_that_holds_no_texts_gives_none():
     recipe = Recipe(
-        model=schema.Model(name_or_path="bert"),
+        model=Model(name_or_path="bert"),
         task=QuestionAnsweringSettings(name="question_answering"),
-        data=schema.Data(source=schema.Source(builtin="passages")),
+        data=Data(source=Source(builtin="passages")),
     )
     data = datasets.Dataset.from_list([{"question": "Who?", "context": {"body": "Zoë."}}])
     assert list(QuestionAnswering.texts(recipe, data)) == ["Who?"]

@@ -18,6 +18,9 @@ from trainer.models.output_layer import install_output_layer
 from trainer.models.tokenizers.special_tokens import TextTokenizer
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.recipe import schema
+from trainer.recipe.data import Columns, Data, Source
+from trainer.recipe.model import Model, TrainedTokenizer
+from trainer.recipe.training import Batch
 from trainer.tasks.classification.settings import ClassificationSettings, LabelWords
 from trainer.tasks.classification.task import Classification
 from trainer.tasks.generation.fitted_prompt import FittedPrompt
@@ -52,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tokenizer of byte pieces that begins a text with [CLS]."""
     made = tmp_path_factory.mktemp("tokenizer")
     texts = [*TEXTS, "Review: \nSentiment: bad rather good Question: Answer:"]
-    train_tokenizer(schema.TrainedTokenizer(train="bpe", vocab_size=320), texts, made)
+    train_tokenizer(TrainedTokenizer(train="bpe", vocab_size=320), texts, made)
     return made
 
 
@@ -62,7 +65,7 @@ def build(folder: Path, kind: str) -> tuple[Any, Any, Any]:
     numbers |= {"max_position_embeddings": NUM_POSITIONS, "initializer_range": 0.4}
     if kind != "gpt2":
         numbers["intermediate_size"] = 64
-    settings = schema.Model(
+    settings = Model(
         architecture={"model_type": kind, **numbers, **SIZES[kind]},
         initialization="random",
         tokenizer=str(folder),
@@ -143,7 +146,7 @@ def test_what_gives_most_goes_first_and_the_question_last(llama):
 
 
 def test_a_model_without_a_limit_of_positions_cuts_nothing(folder):
-    settings = schema.Model(
+    settings = Model(
         architecture={"model_type": "bloom", "hidden_size": 32, "n_head": 4},
         initialization="random",
         tokenizer=str(folder),
@@ -182,12 +185,10 @@ def test_means_are_those_of_all_logits_of_each_sequence_alone(asked):
 
 def recipe_of(task: Any, **columns: Any) -> schema.Recipe:
     return Recipe(
-        model=schema.Model(name_or_path="some-model"),
+        model=Model(name_or_path="some-model"),
         task=task,
-        data=schema.Data(
-            source=schema.Source(builtin="reviews"), columns=schema.Columns(**columns)
-        ),
-        batch=schema.Batch(max_seq_length=16),
+        data=Data(source=Source(builtin="reviews"), columns=Columns(**columns)),
+        batch=Batch(max_seq_length=16),
     )
 
 
@@ -270,7 +271,7 @@ ROWS = [
 def question_answering(made: tuple[Any, Any, Any], **settings: Any) -> QuestionAnswering:
     asking = GeneratedAnswers(prompt="{context}\nQuestion: {question}\nAnswer:", **settings)
     task = QuestionAnsweringSettings(name="question_answering", stride=2, zero_shot=asking)
-    recipe = recipe_of(task).model_copy(update={"batch": schema.Batch(max_seq_length=40)})
+    recipe = recipe_of(task).model_copy(update={"batch": Batch(max_seq_length=40)})
     return QuestionAnswering.build(recipe, datasets.Dataset.from_list(ROWS), made[0], made[1])
 
 

@@ -12,10 +12,11 @@ import torch
 from task_cases import BERT, Case
 from torch import Tensor, nn
 
-from trainer.data.encoded import Columns, PreparedSplit, Summary
+from trainer.data.encoded import EncodedColumns, PreparedSplit, Summary
 from trainer.data.rows import numbered
 from trainer.errors import ConfigError
-from trainer.recipe import schema
+from trainer.recipe.data import Columns
+from trainer.recipe.schema import Miniature, Recipe, TaskSettings
 from trainer.recipe.section import PositiveInt
 from trainer.tasks.base import LossTerm, Record, Task
 from trainer.tasks.batch import Batch, attention_mask, pad
@@ -33,23 +34,23 @@ def installed(site_packages: Path, *entries: str) -> None:
     (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
 
 
-class LengthColumns(schema.Columns):
+class LengthColumns(Columns):
     counted: str = "text"
     """The text whose tokens are counted."""
 
 
-class LengthSettings(schema.TaskSettings):
+class LengthSettings(TaskSettings):
     """The length of a text."""
 
     roles: ClassVar[tuple[str, ...]] = ("text", "counted")
-    columns: ClassVar[type[schema.Columns]] = LengthColumns
+    columns: ClassVar[type[Columns]] = LengthColumns
     deciding_metric: ClassVar[str] = "mean_error"
     errors: ClassVar[tuple[str, ...]] = ("mean_error",)
 
     unit: PositiveInt = 100
     """Tokens of a length of 1."""
 
-    def contradictions(self, recipe: schema.Recipe) -> list[ConfigError]:
+    def contradictions(self, recipe: Recipe) -> list[ConfigError]:
         longest = recipe.batch.max_seq_length
         if self.unit <= 10 * longest:
             return []
@@ -62,8 +63,8 @@ class LengthSettings(schema.TaskSettings):
             )
         ]
 
-    def miniature(self, columns: schema.Columns) -> schema.Miniature:
-        return schema.Miniature({"name": self.name, "unit": 10}, "reviews", {"counted": "label"})
+    def miniature(self, columns: Columns) -> Miniature:
+        return Miniature({"name": self.name, "unit": 10}, "reviews", {"counted": "label"})
 
 
 class Length(Task):
@@ -77,7 +78,7 @@ class Length(Task):
     metrics_offered = ("loss", "mean_error")
     scales: dict[str, str] = {}  # noqa: RUF012
 
-    def __init__(self, recipe: schema.Recipe, tokenizer: Any) -> None:
+    def __init__(self, recipe: Recipe, tokenizer: Any) -> None:
         settings, columns = recipe.task, recipe.data.columns
         assert isinstance(settings, LengthSettings)
         assert isinstance(columns, LengthColumns)
@@ -87,13 +88,11 @@ class Length(Task):
         self.max_seq_length = recipe.batch.max_seq_length
 
     @classmethod
-    def texts(cls, recipe: schema.Recipe, rows: "Dataset") -> Iterator[str]:
+    def texts(cls, recipe: Recipe, rows: "Dataset") -> Iterator[str]:
         yield from rows["text"]
 
     @classmethod
-    def build(
-        cls, recipe: schema.Recipe, train: "Dataset", tokenizer: Any, model_config: Any
-    ) -> Self:
+    def build(cls, recipe: Recipe, train: "Dataset", tokenizer: Any, model_config: Any) -> Self:
         return cls(recipe, tokenizer)
 
     def config_values(self) -> dict[str, Any]:
@@ -102,7 +101,7 @@ class Length(Task):
     def encoding_settings(self) -> dict[str, Any]:
         return {"task": "length", "length": self.max_seq_length}
 
-    def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
+    def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
         for _, chunk in numbered(rows, ["text", self.counted]):
             read = self.tokenizer(chunk["text"], truncation=True, max_length=self.max_seq_length)
             counted = self.tokenizer(chunk[self.counted])

@@ -26,7 +26,8 @@ from trainer.models.load import QUANTISED
 from trainer.models.positions import num_positions
 from trainer.order import DataOrder
 from trainer.process.stop_request import StopRequest
-from trainer.recipe.schema import AdapterTuning, Recipe
+from trainer.recipe.schema import Recipe
+from trainer.recipe.tuning import AdapterTuning
 from trainer.run import Run
 from trainer.schedule import total_steps
 from trainer.tracking.progress import Progress

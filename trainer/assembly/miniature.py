@@ -89,7 +89,7 @@ def _write(kind: str, folder: Path) -> None:
     from trainer.data.builtin import BUILTIN
     from trainer.models.architecture import build_model_config
     from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
-    from trainer.recipe.schema import Model, TrainedTokenizer
+    from trainer.recipe.model import Model, TrainedTokenizer
 
     texts = [str(row["text"]) for row in BUILTIN["reviews"](200, 1)["train"]]
     train_tokenizer(TrainedTokenizer(train="bpe", vocab_size=VOCABULARY), texts, folder)

@@ -13,7 +13,8 @@ from trainer.data.encoded import PreparedSplit
 from trainer.files.cache import cache_folder
 from trainer.models.load import ModelSpec, fetch_model
 from trainer.models.tokenizers.tokenizer import num_rows
-from trainer.recipe.schema import Model, Recipe, TrainedTokenizer
+from trainer.recipe.model import Model, TrainedTokenizer
+from trainer.recipe.schema import Recipe
 
 
 def fill_caches(recipe: Recipe) -> Iterator[str]:

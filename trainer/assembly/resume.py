@@ -45,6 +45,7 @@ def resume_run(
             checkpoint,
             objective=run.objective,
             optimizer=run.optimizer,
+            settings=run.recipe.optimizer,
             parameters=run.parameters,
             scaler=accelerator.scaler,
             order_digest=run.order_digest,

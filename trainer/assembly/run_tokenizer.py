@@ -10,7 +10,8 @@ from trainer.assembly.columns_read import digest_of_rows
 from trainer.files.cache import cache_folder, content_key
 from trainer.files.kept_folder import write_once
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
-from trainer.recipe.schema import Recipe, TrainedTokenizer
+from trainer.recipe.model import TrainedTokenizer
+from trainer.recipe.schema import Recipe
 from trainer.tasks import task_of
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from trainer.errors import CheckpointError
 from trainer.optim import OPTIMIZERS
-from trainer.recipe import schema
+from trainer.recipe.training import Checkpoint, Optimizer
 from trainer.wording import format_bytes
 
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ class CheckpointSize:
         return self.weights + self.moments
 
 
-def checkpoint_size(
-    parameters: Iterable["nn.Parameter"], optimizer: schema.Optimizer
-) -> CheckpointSize:
+def checkpoint_size(parameters: Iterable["nn.Parameter"], optimizer: Optimizer) -> CheckpointSize:
     """Returns the size of a checkpoint of trainable parameters that no engine has sharded yet.
 
     Weights are saved in fp32, and moments as the optimizer keeps them.
@@ -49,7 +47,7 @@ def checkpoint_size(
 def check_disk_space(
     directory: Path,
     size: CheckpointSize,
-    settings: schema.Checkpoint,
+    settings: Checkpoint,
     *,
     num_epochs: int,
     model_bytes: int,

@@ -14,6 +14,7 @@ from trainer.checkpoints.saved_tensors import SavedTensors, check_moments, check
 from trainer.engines.loss_scale import set_loss_scale
 from trainer.engines.portable_state import Parameters, set_full_moments, set_full_weights
 from trainer.errors import CheckpointError
+from trainer.recipe.training import Optimizer
 from trainer.state import TrainState
 from trainer.wording import excerpt
 
@@ -34,11 +35,14 @@ def load_checkpoint(
     *,
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
+    settings: Optimizer,
     parameters: Parameters,
     scaler: Any,
     order_digest: str,
 ) -> TrainState:
     """Loads weights, moments and loss scale of a verified checkpoint, and returns its state.
+
+    `settings` are those that `optimizer` was built from.
 
     Raises CheckpointError if it was made with other training examples, or its tensors are not
     those that the model and the optimizer need.
@@ -50,7 +54,7 @@ def load_checkpoint(
         weights, moments = _tensors(checkpoint, "model"), _tensors(checkpoint, "optimizer")
         check_weights(checkpoint, weights, parameters)
         check_moments(
-            checkpoint, moments, weights, objective, optimizer, parameters, step=state.step
+            checkpoint, moments, weights, objective, settings, parameters, step=state.step
         )
         set_full_weights(objective, parameters, weights)
         set_full_moments(objective, optimizer, parameters, moments)

@@ -19,7 +19,7 @@ from trainer.distributed.collectives import gather_on_main, on_main
 from trainer.engines.loss_scale import loss_scale
 from trainer.engines.portable_state import Parameters, full_moments, full_weights
 from trainer.errors import DivergedError
-from trainer.recipe.schema import Checkpoint
+from trainer.recipe.training import Checkpoint
 from trainer.state import TrainState
 
 BYTES_PER_SECOND = 100e6

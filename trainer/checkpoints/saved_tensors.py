@@ -8,14 +8,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from trainer.engines.portable_state import Parameters, base_optimizer
+from trainer.engines.portable_state import Parameters
 from trainer.engines.sharding import whole_weight
 from trainer.errors import CheckpointError
-from trainer.optim import BLOCK_8BIT, SMALLEST_8BIT
+from trainer.optim import OPTIMIZERS
+from trainer.recipe.training import Optimizer
 
 Kind = tuple[tuple[int, ...], str]
 """Shape and type of a tensor, the type as safetensors names it, such as F32."""
-TYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64"}
+TYPES = {
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.float64: "F64",
+    torch.uint8: "U8",
+}
 
 
 class SavedTensors(Mapping[str, Tensor]):
@@ -88,7 +95,7 @@ def check_moments(
     saved: SavedTensors,
     weights: SavedTensors,
     objective: nn.Module,
-    optimizer: Any,
+    settings: Optimizer,
     parameters: Parameters,
     *,
     step: int,
@@ -104,9 +111,11 @@ def check_moments(
         if name not in by_parameter:
             raise _other(checkpoint, f"has moments of {name}, which the model does not have", name)
         by_parameter[name][entry] = kind
-    base = base_optimizer(optimizer)
+    keeps = OPTIMIZERS[settings.name].state
     for name, parameter in parameters.items():
-        kinds, expected = by_parameter[name], _kept_by(base, _shape(parameter))
+        kinds = by_parameter[name]
+        entries = keeps(_shape(parameter), settings)
+        expected = {entry: (shape, TYPES[dtype]) for entry, (shape, dtype) in entries.items()}
         if not kinds:
             if expected and not _is_untouched(objective, parameter, weights[name]):
                 raise _other(checkpoint, f"has no moments of {name}, which has learned", name)
@@ -121,26 +130,6 @@ def check_moments(
         if "step" in expected and not 0 < float(saved[f"{name}|step"]) <= step:
             count = f"{name}|step"
             raise _other(checkpoint, f"holds a {count} that is not from 1 to {step}", count)
-
-
-def _kept_by(base: torch.optim.Optimizer, shape: tuple[int, ...]) -> Mapping[str, Kind]:
-    """Returns shape and type of each entry that an optimizer keeps for a parameter."""
-    name = type(base).__name__
-    if name == "SGD":
-        return {"momentum_buffer": (shape, "F32")} if base.defaults["momentum"] else {}
-    count: dict[str, Kind] = {"step": ((), "F32")}
-    if not name.endswith("8bit"):
-        return {**count, "exp_avg": (shape, "F32"), "exp_avg_sq": (shape, "F32")}
-    num_weights = int(torch.Size(shape).numel())
-    if num_weights < SMALLEST_8BIT:
-        return {**count, "state1": (shape, "F32"), "state2": (shape, "F32")}
-    scales: Kind = ((-(-num_weights // BLOCK_8BIT),), "F32")
-    return {
-        **count,
-        **{f"state{number}": (shape, "U8") for number in (1, 2)},
-        **{f"qmap{number}": ((BLOCK_8BIT,), "F32") for number in (1, 2)},
-        **{f"absmax{number}": scales for number in (1, 2)},
-    }
 
 
 def _is_untouched(objective: nn.Module, parameter: Any, saved: Tensor) -> bool:

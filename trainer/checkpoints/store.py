@@ -21,7 +21,7 @@ from trainer.errors import CheckpointError
 from trainer.files.durable import flush
 from trainer.files.file_errors import remedy
 from trainer.files.plain import reason, remove
-from trainer.recipe import schema
+from trainer.recipe.training import Checkpoint
 from trainer.wording import excerpt
 
 
@@ -123,7 +123,7 @@ class CheckpointStore:
                 with suppress(OSError):
                     remove(path)
 
-    def prune(self, settings: schema.Checkpoint, best_step: int | None) -> None:
+    def prune(self, settings: Checkpoint, best_step: int | None) -> None:
         """Removes all checkpoints but the last, the best and, if these are kept, ends of epochs.
 
         The best and ends of epochs lose their moments once they are not among the last: moments are

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from trainer.errors import DataError
-from trainer.recipe.schema import Column
+from trainer.recipe.data import Column
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -16,7 +16,7 @@ from trainer.files.kept_folder import checksums, write_once
 from trainer.files.plain import read_json
 from trainer.wording import excerpt
 
-Columns = Mapping[str, list[Any]]
+EncodedColumns = Mapping[str, list[Any]]
 """Name of a column to one entry per example: a scalar or a list of ints."""
 
 
@@ -92,7 +92,7 @@ class PreparedSplit:
 
 
 def encode_once(
-    key: str, encode: Callable[[Summary], Iterable[Columns]], summary: Summary | None = None
+    key: str, encode: Callable[[Summary], Iterable[EncodedColumns]], summary: Summary | None = None
 ) -> PreparedSplit:
     """Returns the split cached under `key`, calling `encode` if it is missing.
 
@@ -107,7 +107,7 @@ def encode_once(
     return _open(write_once(cache_folder() / "prepared" / key, write))
 
 
-def _write(folder: Path, chunks: Iterable[Columns], summary: Summary) -> None:
+def _write(folder: Path, chunks: Iterable[EncodedColumns], summary: Summary) -> None:
     """Writes each column as raw numbers: one file of values, one of the end of each entry."""
     kinds: dict[str, str] = {}
     with ExitStack() as stack:

@@ -14,7 +14,7 @@ from trainer.data.formats.squad_json import is_squad_json, read_squad_json
 from trainer.data.formats.text_files import read_lines
 from trainer.data.kept_rows import kept_rows, rows_of_library, tables_of
 from trainer.errors import DataError
-from trainer.recipe.schema import Csv
+from trainer.recipe.data import Csv
 from trainer.wording import excerpt, listed
 
 if TYPE_CHECKING:

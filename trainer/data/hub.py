@@ -15,7 +15,7 @@ from trainer.data.formats.reading import file_size, is_file, is_folder, shown
 from trainer.data.formats.saved import is_saved, is_saved_dict, saved_files, saved_splits
 from trainer.data.kept_rows import checked_once, quiet
 from trainer.errors import DataError
-from trainer.recipe.schema import Source
+from trainer.recipe.data import Source
 from trainer.wording import excerpt
 
 if TYPE_CHECKING:

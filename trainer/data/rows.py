@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from trainer.data.columns import ROW
-from trainer.data.encoded import Columns, Summary
+from trainer.data.encoded import EncodedColumns, Summary
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,7 +28,7 @@ def texts_of(rows: "Dataset", column: str, summary: Summary) -> Iterator[list[tu
         yield found
 
 
-def numbered(rows: "Dataset", columns: Sequence[str]) -> Iterator[tuple[list[int], Columns]]:
+def numbered(rows: "Dataset", columns: Sequence[str]) -> Iterator[tuple[list[int], EncodedColumns]]:
     """Returns the rows some at a time: their numbers in the source, and columns of values."""
     number = [ROW] if ROW in rows.column_names else []
     names = list(dict.fromkeys([*columns, *number]))

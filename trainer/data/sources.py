@@ -13,7 +13,7 @@ from trainer.data.exclusion import exclude
 from trainer.data.files import read_files
 from trainer.data.hub import load_hub
 from trainer.errors import ConfigError, DataError
-from trainer.recipe.schema import Column, Data, Ratio, Source, SplitOrigin
+from trainer.recipe.data import Column, Data, Ratio, Source, SplitOrigin
 from trainer.wording import excerpt, listed
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from trainer.models.pretrained.model_folder import check_config, check_origin
 from trainer.models.pretrained.not_loaded import not_loaded
 from trainer.models.tokenizers.own_tokens import check_vocabulary
 from trainer.models.tokenizers.tokenizer import ensure_pad_token, load_tokenizer
-from trainer.recipe import schema
+from trainer.recipe.model import Model, TrainedTokenizer
 from trainer.recipe.reading import recipe_values
 from trainer.recipe.shipped import shipped_recipes
 from trainer.wording import excerpt
@@ -21,7 +21,7 @@ MAX_LAYERS, MAX_NUMBER = 10_000, 2**31 - 1
 """Limits of an architecture. More layers take minutes to describe, and no machine holds them."""
 
 
-def build_model_config(model: schema.Model, tokenizer: Any) -> Any:
+def build_model_config(model: Model, tokenizer: Any) -> Any:
     """Returns the transformers configuration of a model, with a padding token.
 
     Gives `tokenizer` a padding token if it has none. Raises ConfigError for numbers that are
@@ -47,7 +47,7 @@ def build_model_config(model: schema.Model, tokenizer: Any) -> Any:
     return made
 
 
-def shape_config(model: schema.Model) -> Any:
+def shape_config(model: Model) -> Any:
     """Returns the transformers configuration without reading weights.
 
     Downloads nothing if the numbers are shipped or in the recipe. A tokenizer that is yet to be
@@ -55,7 +55,7 @@ def shape_config(model: schema.Model) -> Any:
     has the shape in that run's shipped recipe.
     """
     if model.architecture is not None:
-        if isinstance(model.tokenizer, schema.TrainedTokenizer):
+        if isinstance(model.tokenizer, TrainedTokenizer):
             size = model.tokenizer.vocab_size
         elif "vocab_size" not in model.architecture:
             tokenizer = load_tokenizer(model)
@@ -72,17 +72,17 @@ def shape_config(model: schema.Model) -> Any:
     recipe = recipe_of_run(model)
     if recipe is None:
         return stored_config(model)
-    return shape_config(schema.Model(**recipe_values(recipe)["model"]))
+    return shape_config(Model(**recipe_values(recipe)["model"]))
 
 
-def recipe_of_run(model: schema.Model) -> str | None:
+def recipe_of_run(model: Model) -> str | None:
     """Returns the shipped recipe whose run makes this model, if that run is yet to be trained."""
     path = Path(model.name_or_path or "")
     made = path.name == "model" and not path.is_dir()
     return path.parent.name if made and path.parent.name in shipped_recipes() else None
 
 
-def _published(model: schema.Model) -> dict[str, Any] | None:
+def _published(model: Model) -> dict[str, Any] | None:
     name = str(model.name_or_path)
     file = FOLDER / f"{name.replace('/', '--')}.json"
     if Path(name).is_dir() or not file.is_file():
@@ -90,7 +90,7 @@ def _published(model: schema.Model) -> dict[str, Any] | None:
     return json.loads(file.read_text("utf-8"))
 
 
-def stored_config(model: schema.Model) -> Any:
+def stored_config(model: Model) -> Any:
     """Returns the configuration at model.name_or_path as it was written.
 
     Raises ConfigError if there is none that transformers can read.

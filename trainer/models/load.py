@@ -13,7 +13,7 @@ from trainer.models.pretrained.not_loaded import not_loaded
 from trainer.models.quiet import quiet_transformers
 from trainer.models.structure import head_modules
 from trainer.models.tokenizers.vocabulary_size import grow_vocabulary
-from trainer.recipe import schema
+from trainer.recipe.model import Model
 from trainer.wording import excerpt
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Base:
 class ModelSpec:
     """What to load, and how."""
 
-    settings: schema.Model
+    settings: Model
     config: Any
     """Configuration of transformers with the values of the task; loading leaves it as it is."""
     auto_model: str
@@ -121,7 +121,7 @@ def fetch_model(spec: ModelSpec) -> LoadedModel:
         return _of_checkpoint(spec, checkpoint.model, checkpoint, check=False)
 
 
-def from_numbers(auto: Any, settings: schema.Model, config: Any) -> Any:
+def from_numbers(auto: Any, settings: Model, config: Any) -> Any:
     """Returns a random model of an auto class; raises ConfigError for numbers that give none."""
     try:
         return auto.from_config(config, trust_remote_code=False)

@@ -11,19 +11,19 @@ from torch import nn
 from trainer.errors import ConfigError
 from trainer.models.load import LoadedModel
 from trainer.models.structure import is_tied, output_layer
-from trainer.recipe import schema
+from trainer.recipe.tuning import AdapterTuning, FullTuning, HeadOnlyTuning, Tuning
 
 ZEROED_PADDING = ("funnel",)
 """Families whose padding row does not survive from_pretrained."""
 NEVER_CALLED = {"mobilebert": "cls.predictions.dense"}
 """Layers whose weight their family reads without calling them: adapters there would do nothing."""
 LORA_NAMES = {"alpha": "lora_alpha", "dropout": "lora_dropout"}
-"""Keys of a recipe that PEFT's LoraConfig calls by another name; the others go on unchanged."""
+"""Keys of a recipe that PEFT's LoraConfig calls by another name; it takes the others as they are."""
 
 
 def apply_tuning(
     loaded: LoadedModel,
-    tuning: schema.Tuning,
+    tuning: Tuning,
     *,
     trains_head: bool,
     gradient_checkpointing: bool,
@@ -40,7 +40,7 @@ def apply_tuning(
     model = loaded.model
     model.config.use_cache = False
     learned = _learned_modules(loaded, trains_head)
-    if isinstance(tuning, schema.HeadOnlyTuning):
+    if isinstance(tuning, HeadOnlyTuning):
         if not (trains_head and learned):
             raise ConfigError(
                 "tuning.mode: head_only needs a head that belongs to the task, and that of a "
@@ -52,7 +52,7 @@ def apply_tuning(
         model.requires_grad_(False)
         for name in learned:
             model.get_submodule(name).requires_grad_(True)
-    elif isinstance(tuning, schema.FullTuning):
+    elif isinstance(tuning, FullTuning):
         if model.config.model_type in ZEROED_PADDING and is_tied(model):
             raise ConfigError(
                 f"tuning.mode: full moves the padding row of the vocabulary, which transformers "
@@ -99,7 +99,7 @@ def _is_inside(name: str, others: Iterable[str]) -> bool:
 
 def _adapters(
     model: Any,
-    tuning: schema.AdapterTuning,
+    tuning: AdapterTuning,
     learned: list[str],
     new_tokens: Sequence[int],
     revision: str | None,
@@ -158,7 +158,7 @@ def _with_adapters(model: Any, adapters: Any, gradient_checkpointing: bool) -> n
     return tuned
 
 
-def _targets(model: Any, tuning: schema.AdapterTuning, learned: list[str]) -> list[str]:
+def _targets(model: Any, tuning: AdapterTuning, learned: list[str]) -> list[str]:
     """Returns the full names of the linear layers that get an adapter, never the output layer."""
     from transformers.pytorch_utils import Conv1D
 

@@ -9,7 +9,7 @@ from trainer.files.plain import is_changed, read_json, reason
 from trainer.metrics.averages import with_macro_averages
 from trainer.process.status import read_status
 from trainer.recipe.keys import flatten
-from trainer.recipe.schema import without_adapter_keys
+from trainer.recipe.tuning import without_adapter_keys
 from trainer.wording import excerpt, listed
 
 NEEDED = ("recipe", "baseline", "best", "seconds", "peak_memory_bytes", "scales")

@@ -14,8 +14,8 @@ from typing import Any
 def restored_switches() -> Generator[None]:
     """Context manager: on leaving, the process has the settings it had on entering.
 
-    They are the environment variables, torch's deterministic mode, number of threads and
-    generators, and what transformers and datasets print.
+    They are the environment variables, torch's deterministic mode, number of threads, generators
+    and `linear` (DeepSpeed replaces it for ZeRO-3), and what transformers and datasets print.
     """
     with ExitStack() as stack:
         for group in (restored_environment, _torch, _transformers, _datasets):
@@ -41,6 +41,8 @@ def restored_environment() -> Generator[None]:
 def _torch() -> Generator[None]:
     import torch
 
+    functional: Any = torch.nn.functional
+    linear = functional.linear
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic
@@ -51,6 +53,7 @@ def _torch() -> Generator[None]:
         with torch.random.fork_rng(devices):
             yield
     finally:
+        functional.linear = linear
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         memory.fill_uninitialized_memory = fills_memory
         if torch.get_num_threads() != num_threads:

@@ -32,6 +32,26 @@ def recipe_values(name_or_path: str, overrides: tuple[str, ...] = ()) -> dict[st
     return values
 
 
+def with_value(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Returns the values of a recipe with one changed, by its dotted key.
+
+    Sections are copied, because aliases of YAML share them. Raises ConfigError if a part of the key
+    is a value, not a section.
+    """
+    *parents, leaf = key.split(".")
+    changed = section = dict(values)
+    for parent in parents:
+        inner = section.get(parent, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(
+                f"{excerpt(key)}: {excerpt('.'.join(parents))} is a value, not a section", key=key
+            )
+        section[parent] = dict(inner)
+        section = section[parent]
+    section[leaf] = value
+    return changed
+
+
 def validated(kind: type[RecipeT], values: dict[str, Any], origin: str) -> RecipeT:
     """Returns the recipe of a mapping; raises ConfigError with all its problems.
 
@@ -83,22 +103,8 @@ def _exists(path: Path) -> bool:
 
 
 def _overridden(values: dict[str, Any], override: str) -> dict[str, Any]:
-    """Returns the values with one changed; sections are copied, because aliases share them."""
     key, equals, text = override.partition("=")
     shown = excerpt(override)
     if not equals or not all(key.split(".")):
         raise ConfigError(f"--set {shown}: write it as key.path=value", key="--set", value=override)
-    *parents, leaf = key.split(".")
-    changed = section = dict(values)
-    for parent in parents:
-        inner = section.get(parent, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(
-                f"--set {shown}: {excerpt('.'.join(parents))} is a value, not a section",
-                key="--set",
-                value=override,
-            )
-        section[parent] = dict(inner)
-        section = section[parent]
-    section[leaf] = read_yaml(text, f"--set {shown}")
-    return changed
+    return with_value(values, key, read_yaml(text, f"--set {shown}"))

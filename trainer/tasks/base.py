@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from torch import Tensor, nn
 
-from trainer.data.encoded import Columns, PreparedSplit, Summary
-from trainer.recipe.schema import Column, Recipe, TaskSettings
+from trainer.data.encoded import EncodedColumns, PreparedSplit, Summary
+from trainer.recipe.data import Column
+from trainer.recipe.schema import Recipe, TaskSettings
 from trainer.tasks.batch import Batch
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Task(ABC):
     """Key, among those of `columns`, of the column that holds what is learned; None if there is no
     such column. The rows of a test split may lack it, or have nothing in it."""
     optional_columns: tuple[str, ...] = ()
-    """Columns that `encode` also reads if the rows have them."""
+    """EncodedColumns that `encode` also reads if the rows have them."""
     zero_shot: ZeroShot | None = None
     """How the pretrained model is asked; None if the recipe does not want it, or nothing is
     pretrained."""
@@ -150,7 +151,7 @@ class Task(ABC):
         return []
 
     @abstractmethod
-    def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
+    def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
         """Yields chunks of columns with one entry per example, `input_ids` among them.
 
         Bad rows go to `summary.reject`, with a sentence that names the row.

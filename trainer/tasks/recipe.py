@@ -7,6 +7,7 @@ from typing import Any
 
 from trainer.recipe import reference, schema
 from trainer.recipe.reading import recipe_values, validated
+from trainer.recipe.schema import TaskSettings
 from trainer.tasks import TASKS, settings_of
 
 
@@ -19,7 +20,7 @@ class Recipe(schema.Recipe):
     """
 
     @classmethod
-    def settings_of(cls, task: str) -> type[schema.TaskSettings]:
+    def settings_of(cls, task: str) -> type[TaskSettings]:
         return settings_of(task)
 
 

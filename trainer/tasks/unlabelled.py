@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from trainer.data.columns import check_columns
 from trainer.errors import DataError
-from trainer.recipe.schema import Column
+from trainer.recipe.data import Column
 from trainer.tasks.base import Task
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from trainer.data.formats.reading import LONGEST_LINE, Tables, chunks_of, lines_of, shown
 from trainer.errors import DataError
-from trainer.recipe.schema import Csv
+from trainer.recipe.data import Csv
 from trainer.wording import listed
 
 if TYPE_CHECKING:

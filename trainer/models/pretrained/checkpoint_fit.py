@@ -17,7 +17,7 @@ from trainer.models.pretrained.weights import (
     modules_of,
 )
 from trainer.models.structure import head_modules
-from trainer.recipe import schema
+from trainer.recipe.model import Model
 from trainer.wording import excerpt
 
 OWN_HEAD = ("AutoModelForSequenceClassification", "AutoModelForQuestionAnswering")
@@ -43,7 +43,7 @@ class Checkpoint:
 
 def look_at_checkpoint(
     auto: Any,
-    model: schema.Model,
+    model: Model,
     model_config: Any,
     read: Callable[[dict[str, str] | None], tuple[Any, dict[str, Any]]],
     prefixes: Sequence[str],

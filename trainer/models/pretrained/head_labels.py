@@ -46,8 +46,8 @@ def order_of_rows(
     known, notes = stored_labels(stored), list[str]()
     if getattr(stored, "problem_type", None) in ("regression", "multi_label_classification"):
         notes.append(
-            f"the head of {shown(name)} was trained for {stored.problem_type}; it goes on as one "
-            f"that tells labels apart"
+            f"the head of {shown(name)} was trained for {stored.problem_type}; it "
+            f"continues as a classifier with one label per example"
         )
     if by_position:
         return None, notes

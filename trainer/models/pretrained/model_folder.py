@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import ConfigError
-from trainer.recipe.schema import Model
+from trainer.recipe.model import Model
 from trainer.wording import excerpt, listed
 
 KEY = "model.name_or_path"

@@ -4,7 +4,7 @@ from typing import Any
 
 from trainer.errors import ConfigError
 from trainer.models.tokenizers.tokenizer import load_tokenizer, num_rows
-from trainer.recipe.schema import Model
+from trainer.recipe.model import Model
 from trainer.wording import excerpt
 
 

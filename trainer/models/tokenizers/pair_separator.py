@@ -114,10 +114,10 @@ def _put_between(tokenizer: Any, separator: list[int]) -> None:
 
 
 def _keep(tokenizer: Any) -> None:
-    """Lets what was put into a tokenizer survive that it is saved and loaded.
+    """Keeps the post-processor of a tokenizer when the tokenizer is saved and loaded.
 
-    With one of these settings, and in some classes always, transformers makes the post-processor
-    anew, which by now says the same and more; the plain class takes it as it stands in the file.
+    With one of these settings, and in some classes always, transformers rebuilds it and would lose
+    the separator. The plain class reads it from the file.
     """
     from transformers import GPTNeoXTokenizer, PreTrainedTokenizerFast
 

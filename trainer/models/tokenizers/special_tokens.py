@@ -138,7 +138,7 @@ class TextTokenizer:
         if not self.tokenizer.is_fast:
             raise DataError(
                 f"a {type(self.tokenizer).__name__} cannot keep special tokens in a text apart "
-                f"from those of the template; set data.special_tokens: parsed, or mend the row"
+                f"from those of the template; set data.special_tokens: parsed, or fix the row"
             )
         assert self._pattern is not None
         named = self._pattern.sub(lambda found: self._names[found[0]], text)

@@ -8,7 +8,7 @@ from typing import Any
 
 from trainer.errors import ConfigError
 from trainer.models.pretrained.not_loaded import not_loaded
-from trainer.recipe.schema import Model, TrainedTokenizer
+from trainer.recipe.model import Model, TrainedTokenizer
 
 SPECIAL = {
     "pad_token": "[PAD]",

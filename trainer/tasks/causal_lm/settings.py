@@ -5,7 +5,9 @@ from typing import ClassVar, Self
 from pydantic import model_validator
 
 from trainer.errors import ConfigError
-from trainer.recipe.schema import Columns, Miniature, Recipe, TaskSettings, TrainedTokenizer
+from trainer.recipe.data import Columns
+from trainer.recipe.model import TrainedTokenizer
+from trainer.recipe.schema import Miniature, Recipe, TaskSettings
 from trainer.tasks.contradictions import has_no_head, joins_rows
 from trainer.tasks.generation.settings import GenerationSettings
 from trainer.tasks.generation.templates import template_fields

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.data.columns import column_name
-from trainer.data.encoded import Columns, PreparedSplit, Summary
+from trainer.data.encoded import EncodedColumns, PreparedSplit, Summary
 from trainer.data.packing import pack
 from trainer.data.rows import numbered, texts_of
 from trainer.errors import ConfigError, DataError
@@ -17,7 +17,8 @@ from trainer.models.decoder import is_decoder
 from trainer.models.output_loss import IGNORED, perplexity, score_tokens
 from trainer.models.positions import num_positions
 from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenizer
-from trainer.recipe import schema
+from trainer.recipe.data import Column, Columns
+from trainer.recipe.schema import Recipe
 from trainer.tasks.base import LossTerm, Record, Task
 from trainer.tasks.batch import Batch, attention_mask, pad, stack
 from trainer.tasks.causal_lm.packed import apart, attention_dtype, check_packing
@@ -42,7 +43,7 @@ class CausalLM(Task):
         self,
         settings: CausalLMSettings,
         *,
-        columns: schema.Columns,
+        columns: Columns,
         tokenizer: Any,
         max_seq_length: int,
         seed: int,
@@ -68,7 +69,7 @@ class CausalLM(Task):
         self.metrics_offered = ("loss", "perplexity", *self.scales)
 
     @classmethod
-    def columns(cls, recipe: schema.Recipe) -> dict[str, schema.Column | None]:
+    def columns(cls, recipe: Recipe) -> dict[str, Column | None]:
         settings, given = recipe.task, recipe.data.columns
         assert isinstance(settings, CausalLMSettings)
         if settings.chat:
@@ -78,9 +79,7 @@ class CausalLM(Task):
         return {f"task.{key}: {name}": name for key, name in settings.template_columns()}
 
     @classmethod
-    def columns_in(
-        cls, recipe: schema.Recipe, present: Sequence[str]
-    ) -> dict[str, schema.Column | None]:
+    def columns_in(cls, recipe: Recipe, present: Sequence[str]) -> dict[str, Column | None]:
         assert isinstance(recipe.task, CausalLMSettings)
         if not recipe.task.chat:
             return cls.columns(recipe)
@@ -88,7 +87,7 @@ class CausalLM(Task):
         return {f"data.columns.{key}": name for key, name in found.items()}
 
     @classmethod
-    def texts(cls, recipe: schema.Recipe, rows: "Dataset") -> Iterator[str]:
+    def texts(cls, recipe: Recipe, rows: "Dataset") -> Iterator[str]:
         assert isinstance(recipe.task, CausalLMSettings)
         assert not recipe.task.chat, "a trained tokenizer has no chat template"
         names = [column_name(column) for column in cls.columns(recipe).values() if column]
@@ -96,9 +95,7 @@ class CausalLM(Task):
             yield from (str(text) for name in names for text in chunk[name] if text is not None)
 
     @classmethod
-    def build(
-        cls, recipe: schema.Recipe, train: "Dataset", tokenizer: Any, model_config: Any
-    ) -> Self:
+    def build(cls, recipe: Recipe, train: "Dataset", tokenizer: Any, model_config: Any) -> Self:
         settings = recipe.task
         assert isinstance(settings, CausalLMSettings)
         if settings.chat and not tokenizer.chat_template:
@@ -138,7 +135,7 @@ class CausalLM(Task):
     def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
         return ["every generated answer is empty"] if metrics.get("generated_words") == 0 else []
 
-    def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
+    def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
         """Returns blocks of joined documents or, of instructions, also which tokens are `learned`.
 
         Neighbouring blocks share a token: the last one of the first predicts nothing there. Packed
@@ -148,7 +145,7 @@ class CausalLM(Task):
             self._blocks(rows, summary) if self.prompts is None else self._examples(rows, summary)
         )
 
-    def _blocks(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
+    def _blocks(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
         rest, step = list[int](), self.max_seq_length - 1
         for texts in texts_of(rows, self.text, summary):
             for ids in whole_texts(self.text_tokenizer, [text for _, text in texts], summary):
@@ -158,7 +155,7 @@ class CausalLM(Task):
             rest = rest[len(starts) * step :]
         yield {"input_ids": [rest] if len(rest) > 1 else []}
 
-    def _examples(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
+    def _examples(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
         assert self.prompts is not None
         names = self.prompts.columns(rows.column_names)
         filled = are_filled(rows, names)

@@ -5,7 +5,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from trainer.errors import ConfigError
-from trainer.recipe.schema import Columns, Miniature, Recipe, TaskSettings
+from trainer.recipe.data import Columns
+from trainer.recipe.schema import Miniature, Recipe, TaskSettings
 from trainer.recipe.section import Fraction, ListOf, PairSeparator, Section
 from trainer.tasks.contradictions import joins_rows
 from trainer.tasks.generation.templates import template_fields

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.data.columns import column_name
-from trainer.data.encoded import Columns, PreparedSplit, Summary
+from trainer.data.encoded import EncodedColumns, PreparedSplit, Summary
 from trainer.data.overlap import num_contradictory, row_hashes
 from trainer.data.rows import numbered
 from trainer.errors import ConfigError, DataError
 from trainer.metrics.classification import from_counts
 from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenizer
-from trainer.recipe import schema
+from trainer.recipe.data import Columns
+from trainer.recipe.schema import Recipe
 from trainer.tasks.base import LossTerm, Record, Task
 from trainer.tasks.batch import Batch, attention_mask, pad
 from trainer.tasks.classification.diagnosis import diagnose
@@ -49,7 +50,7 @@ class Classification(Task):
         self,
         *,
         labels: Sequence[str],
-        columns: schema.Columns,
+        columns: Columns,
         tokenizer: Any,
         max_seq_length: int,
         class_weights: Sequence[float] | None = None,
@@ -73,18 +74,18 @@ class Classification(Task):
         self.scales = dict.fromkeys(shares, "0-1")
 
     @classmethod
-    def pair(cls, recipe: schema.Recipe) -> str | None:
+    def pair(cls, recipe: Recipe) -> str | None:
         return "the two texts" if recipe.data.columns.text_pair else None
 
     @classmethod
-    def texts(cls, recipe: schema.Recipe, rows: "Dataset") -> Iterator[str]:
+    def texts(cls, recipe: Recipe, rows: "Dataset") -> Iterator[str]:
         given = recipe.data.columns
         names = [column_name(column) for column in (given.text, given.text_pair) if column]
         for _, chunk in numbered(rows, names):
             yield from (text for name in names for text in chunk[name] if isinstance(text, str))
 
     @classmethod
-    def shape(cls, recipe: schema.Recipe, model_config: Any) -> str:
+    def shape(cls, recipe: Recipe, model_config: Any) -> str:
         assert isinstance(recipe.task, ClassificationSettings)
         if recipe.task.labels is None:
             raise ConfigError(
@@ -96,9 +97,7 @@ class Classification(Task):
         return cls.auto_model
 
     @classmethod
-    def build(
-        cls, recipe: schema.Recipe, train: "Dataset", tokenizer: Any, model_config: Any
-    ) -> Self:
+    def build(cls, recipe: Recipe, train: "Dataset", tokenizer: Any, model_config: Any) -> Self:
         """Returns the task with the labels, and balanced weights, that the train rows give."""
         settings, column = recipe.task, column_name(recipe.data.columns.label)
         assert isinstance(settings, ClassificationSettings)
@@ -206,7 +205,7 @@ class Classification(Task):
     def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
         return diagnose(metrics)
 
-    def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
+    def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
         """Returns columns input_ids, label, the index of the row and, for pairs, token_type_ids."""
         names = [name for name in (self.text, self.text_pair) if name is not None]
         known = label_indices(rows, self.label, self.labels, checked=self.check_labels)

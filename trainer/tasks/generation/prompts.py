@@ -10,7 +10,7 @@ from trainer.data.conversations import read_conversation
 from trainer.data.encoded import Summary
 from trainer.errors import DataError
 from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenizer
-from trainer.recipe import schema
+from trainer.recipe.data import Columns
 from trainer.tasks.causal_lm.settings import CausalLMSettings
 from trainer.tasks.generation.chat import Chat, Segment
 
@@ -39,7 +39,7 @@ class Prompts:
     def __init__(
         self,
         settings: CausalLMSettings,
-        columns: schema.Columns,
+        columns: Columns,
         tokenizer: Any,
         special_tokens: SpecialTokens = "literal",
     ) -> None:
@@ -141,7 +141,7 @@ class Prompts:
         return Texts([(prompt, False), (answer, True)], guarded)
 
 
-def chat_columns(names: schema.Columns, present: Sequence[str]) -> dict[str, str]:
+def chat_columns(names: Columns, present: Sequence[str]) -> dict[str, str]:
     """Returns the columns of conversations by what they hold: messages, or prompt and completion
     where there are only those; and tools and system prompts where there are some."""
     found = {"messages": names.messages}

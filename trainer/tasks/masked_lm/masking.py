@@ -53,10 +53,10 @@ class Masking:
 
 
 def beginning(tokenizer: Any) -> np.ndarray:
-    """Returns for each token, bool [vocab_size], whether it does not go on with a word before it.
+    """Returns for each token, bool [vocab_size], whether it begins a word.
 
-    The commonest mark decides: pieces of WordPiece that go on begin with ##; those of byte-level
-    BPE and SentencePiece mark a beginning.
+    The most frequent mark decides: WordPiece marks the later pieces of a word with ##, byte-level
+    BPE and SentencePiece mark the first one.
     """
     pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     counts = {mark: sum(piece.startswith(mark) for piece in pieces) for mark in (GOES_ON, *SPACES)}

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.data.encoded import Columns, PreparedSplit
+from trainer.data.encoded import EncodedColumns, PreparedSplit
 
 Document = list[list[int]]
 """The tokens of each of its sentences, of which there are two at least."""
@@ -14,7 +14,7 @@ NUM_DRAWS = 100
 """Places in other documents among which one is sought that fits."""
 
 
-def cut_documents(documents: Iterable[tuple[int, Document]], size: int) -> Columns:
+def cut_documents(documents: Iterable[tuple[int, Document]], size: int) -> EncodedColumns:
     """Returns chunks of `size` tokens, fewer at the end of a document, from numbered documents.
 
     `starts` says where in a chunk a sentence begins, in a chunk of one sentence its middle.

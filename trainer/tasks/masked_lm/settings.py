@@ -5,7 +5,8 @@ from typing import Annotated
 from pydantic import Field
 
 from trainer.errors import ConfigError
-from trainer.recipe.schema import Columns, Miniature, Recipe, TaskSettings
+from trainer.recipe.data import Columns
+from trainer.recipe.schema import Miniature, Recipe, TaskSettings
 from trainer.tasks.contradictions import has_no_head
 
 

@@ -11,12 +11,13 @@ from torch.nn import functional
 
 from trainer.data.columns import column_name
 from trainer.data.documents import sentences
-from trainer.data.encoded import Columns, PreparedSplit, Summary
+from trainer.data.encoded import EncodedColumns, PreparedSplit, Summary
 from trainer.data.rows import numbered, texts_of
 from trainer.errors import ConfigError, DataError
 from trainer.models.output_loss import IGNORED, perplexity, score_tokens
 from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenizer
-from trainer.recipe import schema
+from trainer.recipe.data import Column
+from trainer.recipe.schema import Recipe
 from trainer.tasks.base import LossTerm, Record, Task
 from trainer.tasks.batch import Batch, attention_mask, stack
 from trainer.tasks.masked_lm.masking import Masking
@@ -45,7 +46,7 @@ class MaskedLM(Task):
         self,
         settings: MaskedLMSettings,
         *,
-        column: schema.Column,
+        column: Column,
         tokenizer: Any,
         max_seq_length: int,
         seed: int,
@@ -69,21 +70,19 @@ class MaskedLM(Task):
         self.metrics_offered = ("loss", "perplexity", *self.scales)
 
     @classmethod
-    def texts(cls, recipe: schema.Recipe, rows: "Dataset") -> Iterator[str]:
+    def texts(cls, recipe: Recipe, rows: "Dataset") -> Iterator[str]:
         name = column_name(recipe.data.columns.text)
         for _, chunk in numbered(rows, [name]):
             yield from (text for text in chunk[name] if isinstance(text, str))
 
     @classmethod
-    def shape(cls, recipe: schema.Recipe, model_config: Any) -> str:
+    def shape(cls, recipe: Recipe, model_config: Any) -> str:
         assert isinstance(recipe.task, MaskedLMSettings)
         _check_pairs(recipe.task, model_config)
         return _auto_model(recipe.task)
 
     @classmethod
-    def build(
-        cls, recipe: schema.Recipe, train: "Dataset", tokenizer: Any, model_config: Any
-    ) -> Self:
+    def build(cls, recipe: Recipe, train: "Dataset", tokenizer: Any, model_config: Any) -> Self:
         settings = recipe.task
         assert isinstance(settings, MaskedLMSettings)
         missing = [
@@ -122,7 +121,7 @@ class MaskedLM(Task):
             f"errors ({error:.4f} each); nothing was learned from the pairs yet"
         ]
 
-    def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
+    def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
         """Returns full blocks of joined documents or, for pairs, chunks of single ones.
 
         A block is [CLS] … [SEP], with a [SEP] between documents. Chunks lie within a document,
@@ -135,7 +134,7 @@ class MaskedLM(Task):
 
     def _blocks(
         self, documents: Iterator[list[tuple[int, str]]], summary: Summary
-    ) -> Iterator[Columns]:
+    ) -> Iterator[EncodedColumns]:
         cls_id, sep_id = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         size, rest = self.max_seq_length - 2, list[int]()
         for chunk in documents:
@@ -152,7 +151,7 @@ class MaskedLM(Task):
 
     def _pairs(
         self, documents: Iterator[list[tuple[int, str]]], summary: Summary
-    ) -> Iterator[Columns]:
+    ) -> Iterator[EncodedColumns]:
         count = 0
         for chunk in documents:
             kept = list[tuple[int, Document]]()

@@ -5,7 +5,8 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import model_validator
 
 from trainer.errors import ConfigError
-from trainer.recipe.schema import Columns, Miniature, Recipe, TaskSettings
+from trainer.recipe.data import Columns
+from trainer.recipe.schema import Miniature, Recipe, TaskSettings
 from trainer.recipe.section import PairSeparator, PositiveInt
 from trainer.tasks.contradictions import joins_rows
 from trainer.tasks.generation.settings import GenerationSettings

@@ -10,13 +10,14 @@ from torch.nn import functional
 
 from trainer.data.answers import answer_texts, answers_of
 from trainer.data.columns import column_name
-from trainer.data.encoded import Columns, PreparedSplit, Summary
+from trainer.data.encoded import EncodedColumns, PreparedSplit, Summary
 from trainer.data.rows import numbered
 from trainer.metrics.answers import BESIDE_SQUAD, METRICS, SCALES, answer_metrics
 from trainer.models.decoder import is_decoder
 from trainer.models.span_head import ensure_span_head
 from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenizer
-from trainer.recipe import schema
+from trainer.recipe.data import Columns
+from trainer.recipe.schema import Recipe
 from trainer.tasks.base import LossTerm, Record, Task
 from trainer.tasks.batch import Batch, attention_mask, pad
 from trainer.tasks.generation.zero_shot import GeneratedAnswer
@@ -58,7 +59,7 @@ class QuestionAnswering(Task):
         self,
         settings: QuestionAnsweringSettings,
         *,
-        columns: schema.Columns,
+        columns: Columns,
         tokenizer: Any,
         max_seq_length: int,
         is_decoder: bool,
@@ -77,11 +78,11 @@ class QuestionAnswering(Task):
         return {"num_labels": NUM_OUTPUTS}
 
     @classmethod
-    def pair(cls, recipe: schema.Recipe) -> str | None:
+    def pair(cls, recipe: Recipe) -> str | None:
         return "question and context"
 
     @classmethod
-    def texts(cls, recipe: schema.Recipe, rows: "Dataset") -> Iterator[str]:
+    def texts(cls, recipe: Recipe, rows: "Dataset") -> Iterator[str]:
         """Returns the questions, and each context once."""
         given, seen = recipe.data.columns, set[str]()
         question, context = column_name(given.question), column_name(given.context)
@@ -93,15 +94,13 @@ class QuestionAnswering(Task):
             yield from new
 
     @classmethod
-    def shape(cls, recipe: schema.Recipe, model_config: Any) -> str:
+    def shape(cls, recipe: Recipe, model_config: Any) -> str:
         ensure_span_head(model_config)
         model_config.num_labels = NUM_OUTPUTS
         return cls.auto_model
 
     @classmethod
-    def build(
-        cls, recipe: schema.Recipe, train: "Dataset", tokenizer: Any, model_config: Any
-    ) -> Self:
+    def build(cls, recipe: Recipe, train: "Dataset", tokenizer: Any, model_config: Any) -> Self:
         assert isinstance(recipe.task, QuestionAnsweringSettings)
         ensure_span_head(model_config)
         made = cls(
@@ -164,7 +163,7 @@ class QuestionAnswering(Task):
                 found.add(None if answers is None else False)
         return found
 
-    def encode(self, rows: "Dataset", summary: Summary) -> Iterator[Columns]:
+    def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
         """Returns columns of windows: their tokens and what belongs to them.
 
         `question` is the index of the row; `start`, `end` and `null` are positions in the window,
