@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trainer.errors import DONE, ConfigError, TrainerError
+from trainer.files.file_lock import lock
 from trainer.process.run_directory import claim
 from trainer.process.signals import code_of, taken_over
 from trainer.process.status import Status, read_status
@@ -85,10 +86,8 @@ def _note_kill(directory: Path, number: int) -> None:
 
 def _wait_until_free(directory: Path) -> None:
     """Waits for a rank that outlives its launcher to save: it holds the run directory's lock."""
-    import fcntl  # Windows has none
-
-    with suppress(FileNotFoundError), (directory / ".lock").open("r+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with suppress(FileNotFoundError), (directory / ".lock").open("r+") as held:
+        lock(held.fileno(), wait=True)
 
 
 def _last_written(directory: Path) -> int:

@@ -18,6 +18,7 @@ from trainer.errors import DataError
 from trainer.files.cache import cache_folder
 from trainer.files.durable import flush_all
 from trainer.files.file_errors import FULL
+from trainer.files.file_lock import lock
 from trainer.files.modes import follow_umask
 from trainer.files.plain import open_plain, read_json, reason, remove
 from trainer.wording import excerpt
@@ -182,18 +183,13 @@ def _hint(folder: Path) -> str:
 
 @contextmanager
 def _exclusive(path: Path) -> Generator[None]:
-    """Context manager: holds an exclusive lock, which the system frees if the process dies.
-
-    Not `filelock`, which opens a lock file for writing and so cannot wait for another user's.
-    """
-    import fcntl  # not on Windows
-
+    """Context manager: holds an exclusive lock, which the system frees if the process dies."""
     with _writing():
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _open_lock(path)
     with os.fdopen(descriptor):
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            lock(descriptor, wait=True)
         except OSError as error:
             raise DataError(
                 f"the file system of {path.parent} does not lock files ({error.strerror})",

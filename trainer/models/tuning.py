@@ -18,7 +18,7 @@ ZEROED_PADDING = ("funnel",)
 NEVER_CALLED = {"mobilebert": "cls.predictions.dense"}
 """Layers whose weight their family reads without calling them: adapters there would do nothing."""
 LORA_NAMES = {"alpha": "lora_alpha", "dropout": "lora_dropout"}
-"""Keys of a recipe that PEFT's LoraConfig calls by another name; it takes the others as they are."""
+"""Keys of a recipe that PEFT's LoraConfig calls by another name; the rest are as they are."""
 
 
 def apply_tuning(

@@ -10,9 +10,9 @@ from uuid import uuid4
 
 from trainer.errors import RunDirectoryError
 from trainer.files.durable import write_text
+from trainer.files.file_lock import lock
 from trainer.files.plain import read_text, reason
 from trainer.process.continuation import LENGTH, instead, may_continue
-from trainer.process.file_lock import lock
 from trainer.process.run_entries import writing_to
 from trainer.recipe.keys import differences, flatten, given_keys, with_values
 from trainer.recipe.reading import RecipeT, dump_yaml, validated

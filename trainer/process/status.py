@@ -12,10 +12,10 @@ from typing import Any
 from trainer.distributed.environment_variables import is_main
 from trainer.errors import LaunchError, RunDirectoryError, Stopped, TrainerError
 from trainer.files.durable import write_with_reserve
+from trainer.files.file_lock import lock
 from trainer.files.plain import read_json
 from trainer.process import signals
 from trainer.process.exit import end_now
-from trainer.process.file_lock import lock
 from trainer.process.library_errors import as_user_error
 from trainer.process.run_directory import claim, claimed
 from trainer.process.stop_request import StopRequest

@@ -1,7 +1,7 @@
 """Locks on open files that end with their process.
 
-filelock is not used for run directories: it empties the file before it holds the lock, and with it
-the number of the process that does.
+The library filelock is not used: it opens the file for writing, so it cannot wait for another
+user's, and empties it before it holds the lock, and with it the number of the process that does.
 """
 
 import os
