@@ -258,7 +258,7 @@ def test_cuts_reach_the_end_once(length, room, data):
         (row(2, (" ", 3)), "an answer is empty"),
         (
             row(2, answers={"text": ["Zoë"], "answer_start": []}),
-            "the answers are no texts with an answer_start",
+            "the answers are not texts with an answer_start",
         ),
         (row(2, answers=None), "it has no answers; give them, or an empty list"),
         (row(2, context="  "), "the context is empty"),

@@ -47,7 +47,9 @@ def draw_splits(
     """Returns train (`num_rows` rows), validation and test (`max(200, num_rows // 8)` rows each).
 
     `draw(rng, held_out)` returns rows that have to be in the same split, written with the templates
-    of test if `held_out`. Groups with a row that has occurred before are dropped. Raises ValueError if `num_rows` is less than 1.
+    of test if `held_out`. Groups with a row that has occurred before are dropped.
+
+    Raises ValueError if `num_rows` is less than 1.
     """
     if num_rows < 1:
         raise ValueError(f"num_rows={num_rows} gives no train rows; use 1 or more")

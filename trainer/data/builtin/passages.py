@@ -176,9 +176,7 @@ def _choose_facts(rng: Random, facts: list[_Fact]) -> tuple[list[_Fact], list[_F
         unstated = [
             fact
             for fact in facts
-            if fact not in stated
-            and fact.entity in entities
-            and fact.attribute_index in attributes
+            if fact not in stated and fact.entity in entities and fact.attribute_index in attributes
         ]
         if unstated:
             return stated, unstated
@@ -201,9 +199,7 @@ def _write(rng: Random, stated: list[_Fact], used: set[str], held_out: bool) -> 
         if name in PEOPLE and name in named and rng.random() < 0.6:
             name = name.split()[-1]
         named.add(item.entity)
-        statements = templates(
-            OPENERS, item.attribute.statements, item.attribute_index, held_out
-        )
+        statements = templates(OPENERS, item.attribute.statements, item.attribute_index, held_out)
         before, after = choose(rng, statements).replace("{e}", name).split("{v}")
         value = _fresh(rng, item.attribute.values, used)
         answers[item] = value, len(context) + len(before)
@@ -223,9 +219,7 @@ def _draw(rng: Random, held_out: bool) -> Rows:
     passage = _write(rng, stated, used, held_out)
     rows: Rows = []
     for fact in (*sample(rng, stated, 2), choose(rng, unstated)):
-        questions = templates(
-            LEADS, fact.attribute.questions, fact.attribute_index, held_out
-        )
+        questions = templates(LEADS, fact.attribute.questions, fact.attribute_index, held_out)
         answers = [passage.answers[fact]] if fact in passage.answers else []
         rows.append(
             {

@@ -88,7 +88,7 @@ _PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
 
 
 def _frames(held_out: bool) -> dict[str, tuple[str, ...]]:
-    """Returns the frames of each kind; the held-out quarter is made of parts that others have too."""
+    """Returns the frames of each kind; the held-out quarter consists of parts that others have."""
     frames: dict[str, tuple[str, ...]] = {}
     for kind, parts in _PARTS.items():
         choices = product(*(range(len(options)) for options in parts))
@@ -103,7 +103,7 @@ def _frames(held_out: bool) -> dict[str, tuple[str, ...]]:
 TRAIN_FRAMES = _frames(held_out=False)
 HELD_OUT_FRAMES = _frames(held_out=True)
 
-# How often each kind of frame is drawn. The simple ones are easy: a bag of words tells some of them.
+# How often each kind of frame is drawn. The simple ones are easy: words alone decide some of them.
 # Without them a small model that is trained from scratch does not begin to learn.
 KINDS = 2 * ("simple",) + 3 * ("contrast",) + 2 * ("correction",) + ("scope",)
 

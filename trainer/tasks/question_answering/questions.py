@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from trainer.data.answers import Answers, answers_of, is_impossible
+from trainer.errors import DataError
 from trainer.wording import excerpt
 
 
@@ -36,7 +37,7 @@ def question_of(row: dict[str, Any], number: int, known: dict[str, int]) -> Ques
     try:
         answers = answers_of(row["answers"])
         impossible = is_impossible(row.get("is_impossible"))
-    except ValueError as error:
+    except DataError as error:
         return f"{place}: {error}"
     if impossible and not any(text.strip() for text, _ in answers or ()):
         answers = ()

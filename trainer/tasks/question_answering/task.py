@@ -12,6 +12,7 @@ from trainer.data.answers import answer_texts, answers_of
 from trainer.data.columns import column_name
 from trainer.data.encoded import EncodedColumns, PreparedSplit, Summary
 from trainer.data.rows import numbered
+from trainer.errors import DataError
 from trainer.metrics.answers import BESIDE_SQUAD, METRICS, SCALES, answer_metrics
 from trainer.models.decoder import is_decoder
 from trainer.models.span_head import ensure_span_head
@@ -156,7 +157,7 @@ class QuestionAnswering(Task):
             for value in chunk[name]:
                 try:
                     answers = answers_of(value)
-                except ValueError:  # which encoding refuses, with its row
+                except DataError:  # which encoding refuses, with its row
                     return {True}
                 if answers:
                     return {True}
