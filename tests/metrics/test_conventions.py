@@ -85,7 +85,7 @@ def test_classification_is_scikit_learn_with_its_defaults(labels, predicted, siz
     assert with_macro_averages({"x": [found]}) == {"x": [found]}
 
 
-def test_macro_averages_of_earlier_versions_are_taken_anew():
+def test_macro_averages_of_earlier_versions_are_recomputed():
     """They were over all labels; the figures of each class stand beside them."""
     labels, predicted = [0, 1, 0, 1], [0, 1, 1, 1]
     now = measured(labels, predicted, 5)
@@ -94,7 +94,7 @@ def test_macro_averages_of_earlier_versions_are_taken_anew():
     assert macro_averages(before["per_class"])["f1_macro"] == now["f1_macro"]
 
 
-def test_the_best_value_of_a_run_that_goes_on_is_taken_anew():
+def test_the_best_value_of_a_resumed_run_is_recomputed():
     found = measured([0, 1, 0, 1], [0, 1, 1, 1], 5)
     old = found["f1_macro"] * 2 / 5
     line = {"step": 7, "split": "validation", **found, "f1_macro": old}

@@ -146,7 +146,7 @@ def small_wordnet(monkeypatch, tmp_path):
 
 
 @pytest.mark.usefixtures("small_wordnet")
-def test_meteor_matches_synonyms_where_wordnet_is_installed():
+def test_meteor_matches_synonyms_if_wordnet_is_installed():
     found = generation_scores(["auto"], [["car"]])
     assert (found["meteor"], found["meteor_matching"]) == (50.0, "exact, stem, WordNet")
 

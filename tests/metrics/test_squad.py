@@ -71,7 +71,7 @@ def mean_score(records: list[SquadRecord], name: str, threshold: float) -> float
 
 
 def every_cut(records: list[SquadRecord], name: str) -> list[tuple[Fraction, float]]:
-    """The points, counted anew, when 0, 1, … questions are accepted, and each cut's threshold."""
+    """The points if 0, 1, … questions are accepted, counted independently; each cut's threshold."""
     order = sorted(range(len(records)), key=lambda i: (records[i].no_answer_probability, i))
     cuts: list[tuple[Fraction, float]] = []
     for num_accepted in range(len(order) + 1):

@@ -40,7 +40,7 @@ def recipe(reviews_recipe: dict[str, Any], write_recipe: Any, tmp_path: Path) ->
     return write_recipe(reviews_recipe)
 
 
-def test_a_run_of_before_goes_on_as_it_began(recipe: Path, tmp_path: Path) -> None:
+def test_an_older_run_resumes_as_it_began(recipe: Path, tmp_path: Path) -> None:
     given = [word for key in BEFORE for word in ("--set", f"{key}={_word(BEFORE[key])}")]
     run("train", recipe, "--run-dir", tmp_path / "whole", *given)
     run("train", recipe, "--run-dir", tmp_path / "new")

@@ -1,4 +1,4 @@
-"""A run hears what asks it to stop, also where its main thread is busy elsewhere."""
+"""A run notices requests to stop, even if its main thread is busy."""
 
 import os
 import signal
@@ -96,7 +96,7 @@ def test_a_later_signal_does_not_wait(monkeypatch):
         assert gave_up.wait(10)
 
 
-def test_the_first_signal_after_another_reason_is_no_second_one(monkeypatch):
+def test_the_first_signal_after_another_reason_is_not_a_second_one(monkeypatch):
     """A job that saves because its time ends is told so by SLURM a little later."""
     monkeypatch.setattr(stop_request, "SAME_SECONDS", -1)
     stop = StopRequest()
@@ -133,7 +133,7 @@ with listen(StopRequest(), give_up):
 
 
 def test_a_main_thread_that_does_not_come_back_is_given_up():
-    """It waits in C, as in a collective, where no handler of Python runs."""
+    """It waits in C, as in a collective, during which Python runs no signal handler."""
     done = subprocess.run(
         [sys.executable, "-c", BLOCKED], capture_output=True, text=True, timeout=60, check=False
     )
@@ -232,7 +232,7 @@ def test_the_earlier_of_two_ends_counts(monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", ["90", "soon", "1:90:00", "-5m"])
-def test_what_is_no_time(wrong, monkeypatch):
+def test_invalid_times(wrong, monkeypatch):
     with pytest.raises(ConfigError, match="not a duration; write it like 90s") as limit:
         end_of_time(wrong)
     assert (limit.value.key, limit.value.value) == ("--time-limit", wrong)

@@ -44,8 +44,8 @@ def find_runs(directories: tuple[Path, ...]) -> tuple[list[FinishedRun], list[st
             and ((run / "config.yaml").is_file() or (run / "status.json").is_file())
         ]
         if not finished:
-            names = (f"{_end_of(run)} ({state})" for run, state in states)
-            others = f", only {listed(names, 3)}" if states else ""
+            unfinished = (f"{_end_of(run)} ({state})" for run, state in states)
+            others = f", only {listed(unfinished, 3)}" if states else ""
             raise RunDirectoryError(
                 f"{directory} holds no finished run{others}",
                 key=str(directory),
@@ -81,7 +81,9 @@ def _children(directory: Path) -> list[Path]:
         return []
     except OSError as error:
         raise RunDirectoryError(
-            f"{directory} holds no run that can be read: {reason(error)}"
+            f"{directory} holds no run that can be read: {reason(error)}",
+            key=str(directory),
+            hint="check its permissions",
         ) from error
 
 
@@ -98,13 +100,15 @@ def _read(directory: Path) -> FinishedRun:
         results = read_json(file)
     except (OSError, ValueError) as error:
         raise RunDirectoryError(
-            f"{file} cannot be read ({excerpt(reason(error))}); leave this run out"
+            f"{file} cannot be read ({excerpt(reason(error))})",
+            key=str(file),
+            hint="leave this run out",
         ) from error
     missing = [key for key in NEEDED if not isinstance(results, dict) or key not in results]
-    if missing:
-        raise RunDirectoryError(f"{file} has no {missing[0]}; leave this run out or train it again")
-    if problem := _problem(results):
-        raise RunDirectoryError(f"{file} {problem}; leave this run out or train it again")
+    if problem := f"has no {missing[0]}" if missing else _problem(results):
+        raise RunDirectoryError(
+            f"{file} {problem}", key=str(file), hint="leave this run out or train it again"
+        )
     results = with_macro_averages(results)  # earlier versions averaged over absent classes as well
     recipe: dict[str, Any] = results["recipe"]
     if "tuning" in recipe:

@@ -55,7 +55,9 @@ def writing_to(directory: Path) -> Generator[None]:
     except OSError as error:
         if error.errno in FULL:
             raise
+        path = str(error.filename or directory)
         raise RunDirectoryError(
-            f"{error.filename or directory} cannot be read or written ({reason(error)}); "
-            f"{remedy(error, directory)}"
+            f"{path} cannot be read or written ({reason(error)})",
+            key=path,
+            hint=remedy(error, directory),
         ) from error

@@ -1,7 +1,7 @@
-"""The signals that ask this process to stop, heard from its first line to its last.
+"""Signals that ask this process to stop, handled from its first line to its last.
 
-Only light modules are imported here: a signal that arrives while libraries are imported must find a
-listener. A thread listens, because Python runs signal handlers in the main thread, which may be
+Only light modules are imported here, so that signals are handled while libraries are imported. A
+thread listens, because Python runs signal handlers in the main thread, which may be
 busy inside a library.
 """
 
