@@ -15,7 +15,7 @@ import pytest
 from support.launches import ROOT, Finished, launch_command, launch_environment
 from torch.distributed import HashStore, PrefixStore, TCPStore
 
-from trainer.distributed.rendezvous import _meet, meeting
+from trainer.distributed.rendezvous import _wait_for_all, meeting
 from trainer.errors import LaunchError
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -198,11 +198,11 @@ def test_a_rank_whose_time_is_up_when_all_are_there_goes_on():
     store = PrefixStore("trainer", HashStore())
     store.set("rank-0", "node0")
     over = time.monotonic() - 1
-    _meet(store, 1, 2, over, timedelta(seconds=1))
+    _wait_for_all(store, 1, 2, over, timedelta(seconds=1))
     another = PrefixStore("another", store)
     another.set("rank-1", "node1")
     with pytest.raises(LaunchError, match="rank 2 of 3 did not come within 1 second;"):
-        _meet(another, 0, 3, over, timedelta(seconds=1))
+        _wait_for_all(another, 0, 3, over, timedelta(seconds=1))
 
 
 @pytest.mark.parametrize(
