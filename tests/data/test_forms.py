@@ -156,8 +156,8 @@ def test_a_column_that_begins_far_down_and_one_that_becomes_a_fraction(tmp_path)
 
 def test_the_format_of_simpletransformers_and_bare_articles(tmp_path):
     answer = {"text": "Oslo", "answer_start": 0}
-    asked = {"id": "0", "question": "Where?", "answers": [answer]}
-    paragraphs = [{"context": "Oslo [is] {here}.", "qas": [asked, {**asked, "id": "1"}]}]
+    question = {"id": "0", "question": "Where?", "answers": [answer]}
+    paragraphs = [{"context": "Oslo [is] {here}.", "qas": [question, {**question, "id": "1"}]}]
     row = {"title": "", "context": "Oslo [is] {here}.", "question": "Where?"}
     answers = {"text": ["Oslo"], "answer_start": [0]}
     expected = [{"id": name, **row, "answers": answers} for name in "01"]
@@ -170,8 +170,8 @@ def test_the_format_of_simpletransformers_and_bare_articles(tmp_path):
 
 @pytest.mark.parametrize("start", [2**31, -(2**40), 2**62])
 def test_the_start_of_an_answer_is_a_place_in_a_text(tmp_path, start):
-    asked = {"id": "0", "question": "?", "answers": [{"text": "c", "answer_start": start}]}
-    article = {"paragraphs": [{"context": "c", "qas": [asked]}]}
+    question = {"id": "0", "question": "?", "answers": [{"text": "c", "answer_start": start}]}
+    article = {"paragraphs": [{"context": "c", "qas": [question]}]}
     with pytest.raises(DataError, match="answer_start is beyond 32 bits") as caught:
         rows_of(write(tmp_path / "a.json", {"data": [article]}))
     assert caught.value.value == str(tmp_path / "a.json")

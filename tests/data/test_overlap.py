@@ -56,14 +56,14 @@ def test_values_other_than_text_are_compared_as_a_whole(values):
 
 
 def test_hashes_do_not_depend_on_how_rows_are_stored():
-    given = rows([f"text {number % 7}" for number in range(25_000)])
-    picked = given.select(range(0, 25_000, 3))
+    table = rows([f"text {number % 7}" for number in range(25_000)])
+    picked = table.select(range(0, 25_000, 3))
     large = picked.cast_column("text", datasets.Value("large_string"))
     assert (row_hashes(picked, ["text"]) == row_hashes(large, ["text"])).all()
-    assert (row_hashes(picked, ["text"]) == row_hashes(given, ["text"])[::3]).all()
-    few = given.select([20_000, 3, 20_000])
-    assert (row_hashes(few, ["text"]) == row_hashes(given, ["text"])[[20_000, 3, 20_000]]).all()
-    assert len(np.unique(row_hashes(given, ["text"]))) == 7
+    assert (row_hashes(picked, ["text"]) == row_hashes(table, ["text"])[::3]).all()
+    few = table.select([20_000, 3, 20_000])
+    assert (row_hashes(few, ["text"]) == row_hashes(table, ["text"])[[20_000, 3, 20_000]]).all()
+    assert len(np.unique(row_hashes(table, ["text"]))) == 7
 
 
 def test_texts_with_two_labels_are_counted():

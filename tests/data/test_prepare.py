@@ -176,8 +176,9 @@ def test_a_run_prepares_only_what_changed(cache, tmp_path):
     def prepared(data: datasets.Dataset, settings: dict[str, Any], vocab_size: int = 270) -> int:
         # A fresh tokenizer, as each run has: its first use leaves traces in it.
         fresh = tokenizer(tmp_path / str(vocab_size), vocab_size)
-        made = Classification(tokenizer=fresh, **settings)
-        inputs.prepare_splits({"train": data, "validation": data}, made, RECIPE, fresh)
+        classification = Classification(tokenizer=fresh, **settings)
+        parts = {"train": data, "validation": data}
+        inputs.prepare_splits(parts, classification, RECIPE, fresh)
         return num_prepared(cache)
 
     data = rows(TEXTS)

@@ -53,7 +53,9 @@ def _splits_of_hub(name: str, source: Source) -> "tuple[dict[str, Dataset], list
         )
     if not NAME.fullmatch(name):
         raise DataError(
-            f"{shown(Path(name))} is neither a folder nor the name of a hub data set", value=name
+            f"{shown(Path(name))} is neither a folder nor the name of a hub data set",
+            value=name,
+            hint="write OWNER/NAME, or name files in data.source.files",
         )
     if is_folder(Path(packaged_modules.__file__).parent / name):
         raise DataError(

@@ -19,7 +19,7 @@ from trainer.distributed.environment_variables import seconds
 MEETING = timedelta(minutes=10)
 """From the arrival of the first rank to that of the last."""
 PREPARATION = timedelta(hours=4)
-"""Before the first step and after the last, where the main process tokenizes or exports alone."""
+"""Before the first step and after the last, when the main process tokenizes or exports alone."""
 TRAINING = timedelta(minutes=30)
 """In steps, evaluations and checkpoints, in which all ranks have equally much to do."""
 

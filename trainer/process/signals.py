@@ -93,7 +93,7 @@ class Listener:
         self._expects_takeover = True
 
     def begin_shutdown(self) -> None:
-        """Ignores signals from now on: the work is done, and its exit code stands."""
+        """Ignores signals from now on: the work is done, and its exit code stays as it is."""
         self._shutting_down = True
 
     @contextmanager
@@ -156,7 +156,7 @@ def expect() -> None:
 
 
 def begin_shutdown() -> None:
-    """Ignores signals from now on: the exit code of what is done stands."""
+    """Ignores signals from now on: the work is done, and its exit code stays as it is."""
     if _listener is not None:
         _listener.begin_shutdown()
 

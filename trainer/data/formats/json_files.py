@@ -39,6 +39,7 @@ def json_rows_of(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
                 f"the other {listed(known) or 'nothing'}",
                 key=shown(file),
                 value=new,
+                hint="give both the same columns",
             )
 
 
