@@ -142,7 +142,7 @@ def test_perplexity_is_the_exponential_of_the_loss_of_transformers(kind):
     install_output_layer(model)
     with torch.no_grad():
         scored = score_tokens(model, {"input_ids": ids}, labels)
-        loss = model(input_ids=ids, labels=given).loss
+        loss = model(input_ids=ids, labels=targets).loss
     count = int((labels != IGNORED).sum())
     assert perplexity(float(scored.loss_sum), count) == pytest.approx(math.exp(loss), rel=1e-5)
 

@@ -61,7 +61,7 @@ def test_bleu_is_that_of_sacrebleu():
     one_each = [texts[0] for texts in REFERENCES]
     single = generation_scores(PREDICTIONS, [[text] for text in one_each])["bleu"]
     assert single == sacrebleu.corpus_bleu(PREDICTIONS, [one_each]).score
-    assert single < found
+    assert single < scores
 
 
 def test_bleu_is_smoothed_as_sacrebleu_does_by_default():
