@@ -1,11 +1,10 @@
-"""The Python interface: it returns or raises, resumes, and leaves the process as it was."""
+"""The Python interface: it returns or raises, resumes, and leaves the process unchanged."""
 
 import logging
 import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 import warnings
@@ -17,7 +16,8 @@ import pytest
 import torch
 import transformers
 from accelerate.state import AcceleratorState, PartialState
-from support.launches import ROOT, launch_environment, tensors_of
+from support.launches import free_port, launch_environment, tensors_of
+from support.paths import ROOT, program
 
 import trainer
 from trainer.tracking.progress import Update
@@ -26,11 +26,6 @@ STEPS = {"schedule": {"steps": 4}, "evaluation": {"every": 2}, "checkpoint": {"e
 PUBLIC = """
 CheckpointError ConfigError DataError DivergedError FileError LaunchError OutOfMemoryError Recipe
 Result RunDirectoryError TrainerError __version__ evaluate load load_recipe train
-"""
-QUICK = """
-import sys, trainer
-assert set(trainer.__all__) <= set(dir(trainer))
-print(sorted({"torch", "pydantic", "yaml", "numpy", "click", "tqdm"} & set(sys.modules)))
 """
 
 
@@ -53,8 +48,12 @@ def rows() -> list[dict[str, str]]:
     ]
 
 
+def trainer_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "trainer"]
+
+
 def switches() -> dict[str, Any]:
-    """Returns what a run could leave changed in its process."""
+    """Returns everything that a run could leave changed in its process."""
     return {
         "environment": dict(os.environ),
         "filters": list(warnings.filters),
@@ -66,10 +65,10 @@ def switches() -> dict[str, Any]:
         "verbosity": transformers.logging.get_verbosity(),
         "bars": transformers.logging.is_progress_bar_enabled(),
         "datasets' bars": datasets.are_progress_bars_disabled(),
-        "loggers": [logging.getLogger(one).level for one in ("bitsandbytes", "torch.distributed")],
+        "loggers": [logging.getLogger(x).level for x in ("bitsandbytes", "torch.distributed")],
         "accelerate": (dict(PartialState._shared_state), dict(AcceleratorState._shared_state)),
         "group": torch.distributed.is_initialized(),
-        "started": [one.name for one in threading.enumerate() if one.name == "trainer"],
+        "started": trainer_threads(),
     }
 
 
@@ -79,8 +78,8 @@ def test_the_public_names_are_frozen_and_import_nothing_heavy():
     assert (Path(trainer.__file__).parent / "py.typed").is_file()
     with pytest.raises(AttributeError, match="no attribute 'fit'"):
         _ = trainer.fit
-    done = subprocess.run([sys.executable, "-c", QUICK], capture_output=True, text=True)
-    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+    done = subprocess.run(program("heavy_imports", "package"), capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("", "")
 
 
 def test_a_run_returns_what_it_wrote_and_prints_nothing(recipe, tmp_path, capfd):
@@ -91,8 +90,9 @@ def test_a_run_returns_what_it_wrote_and_prints_nothing(recipe, tmp_path, capfd)
     assert result.metrics.keys() == {"validation", "test"}
     assert result.final["test"]["loss"] != result.baseline["test"]["loss"]
     assert any("above" in warning for warning in result.warnings)
-    assert [one.step for one in updates if one.message is None and not one.ended] == [1, 2, 3, 4]
-    assert any("4 steps of 16 = 1 process(es)" in (one.message or "") for one in updates)
+    steps = [update.step for update in updates if update.message is None and not update.ended]
+    assert steps == [1, 2, 3, 4]
+    assert any("4 steps of 16 = 1 process(es)" in (update.message or "") for update in updates)
     assert updates[-1].message is not None
     assert "results.json" in updates[-1].message
 
@@ -120,10 +120,8 @@ def test_other_rows_can_be_evaluated(recipe, rows, tmp_path):
     assert "label" in str(caught.value)
 
 
-def test_precisions_and_engines_follow_each_other_in_one_process(
-    recipe, tmp_path, monkeypatch, unused_port
-):
-    """fp32, bf16 under the real DeepSpeed engine, and fp32 again, which gives the same weights."""
+def test_precisions_and_engines_follow_each_other_in_one_process(recipe, tmp_path, monkeypatch):
+    """fp32, then bf16 under DeepSpeed, and fp32 again, which gives the weights of the first run."""
     train(recipe, tmp_path / "first")
     variables = {
         "ACCELERATE_USE_DEEPSPEED": "true",
@@ -132,7 +130,7 @@ def test_precisions_and_engines_follow_each_other_in_one_process(
         "RANK": "0",
         "LOCAL_RANK": "0",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(unused_port),
+        "MASTER_PORT": str(free_port()),
     }
     with monkeypatch.context() as launch:
         for name, value in variables.items():
@@ -148,17 +146,8 @@ def test_precisions_and_engines_follow_each_other_in_one_process(
     assert all(torch.equal(first[name], third[name]) for name in first)
 
 
-@pytest.fixture
-def unused_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.mark.parametrize("fails", [False, True])
-def test_no_switch_of_the_process_stays_changed(fails, recipe, tmp_path):
+def test_a_run_leaves_no_switch_of_the_process_changed(fails, recipe, tmp_path):
     torch.manual_seed(5)
     trainer.load_recipe("demo")
     before = switches()
@@ -182,7 +171,7 @@ def test_no_switch_of_the_process_stays_changed(fails, recipe, tmp_path):
         ({"seed.of": 1}, "seed.of"),
     ],
 )
-def test_what_is_wrong_is_raised_before_anything_is_written(overrides, key, recipe, tmp_path):
+def test_an_invalid_recipe_is_refused_before_anything_is_written(overrides, key, recipe, tmp_path):
     with pytest.raises(trainer.ConfigError) as caught:
         trainer.train(recipe, overrides, run_dir=tmp_path / "run", progress=None)
     assert key in str(caught.value)
@@ -190,7 +179,7 @@ def test_what_is_wrong_is_raised_before_anything_is_written(overrides, key, reci
         trainer.load(tmp_path / "run")
 
 
-def test_an_error_inside_a_run_is_raised_and_told_by_its_status(recipe, tmp_path):
+def test_an_error_inside_a_run_is_raised_and_kept_in_its_status(recipe, tmp_path):
     with pytest.raises(trainer.DataError):
         trainer.train(
             recipe, {"data.columns.text": "words"}, run_dir=tmp_path / "run", progress=None
@@ -206,7 +195,7 @@ def test_an_error_inside_a_run_is_raised_and_told_by_its_status(recipe, tmp_path
 def interrupt_after(step: int) -> Any:
     """Returns a progress callable that sends the main thread SIGINT, as Ctrl-C does.
 
-    After step 0 means: with the first message, before the first evaluation.
+    Step 0 is the first message, which comes before the first evaluation.
     """
     seen: list[Update] = []
 
@@ -214,7 +203,7 @@ def interrupt_after(step: int) -> Any:
         if update.step == step and not seen and (step == 0 or update.message is None):
             seen.append(update)
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-            time.sleep(0.5)  # the main thread reacts
+            time.sleep(0.5)  # while the main thread reacts
 
     return interrupt
 
@@ -235,12 +224,12 @@ def test_an_interrupted_run_saves_and_resumes_to_the_same_weights(recipe, tmp_pa
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_before_the_first_step_an_interrupt_ends_the_run_at_once(recipe, tmp_path):
+def test_an_interrupt_before_the_first_step_ends_the_run_at_once(recipe, tmp_path):
     result = train(recipe, tmp_path / "run", progress=interrupt_after(0))
     assert (result.state, result.step) == ("stopped", 0)
     assert result.message.startswith("interrupted; the same command")
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
-    assert not [one for one in threading.enumerate() if one.name == "trainer"]
+    assert trainer_threads() == []
 
 
 def test_a_time_limit_stops_a_run(recipe, tmp_path):
@@ -280,7 +269,7 @@ def test_a_stopped_run_resumes_with_the_rows_it_was_given(recipe, rows, tmp_path
         ({"train": [{"text": "a"}, {"text": 1}]}, "data.train"),
     ],
 )
-def test_rows_that_cannot_be_used_are_refused(data, key, recipe, tmp_path):
+def test_invalid_rows_are_refused(data, key, recipe, tmp_path):
     with pytest.raises(trainer.DataError) as caught:
         train(recipe, tmp_path / "run", data=data)
     assert caught.value.key == key
@@ -314,7 +303,7 @@ def test_a_model_can_be_given(mode, model, recipe, tmp_path):
     assert moved < 0.1
 
 
-def test_a_run_with_a_given_model_resumes_with_that_model_only(model, recipe, tmp_path):
+def test_a_run_of_a_given_model_resumes_with_that_model_only(model, recipe, tmp_path):
     train(recipe, tmp_path / "run", model=model, progress=interrupt_after(1))
     other = transformers.BertModel(model.config)
     with pytest.raises(trainer.RunDirectoryError) as caught:
@@ -330,7 +319,7 @@ def test_a_run_with_a_given_model_resumes_with_that_model_only(model, recipe, tm
         ({}, torch.nn.Linear(2, 2), "model"),
     ],
 )
-def test_a_model_that_cannot_be_given_is_refused(overrides, given, key, model, recipe, tmp_path):
+def test_a_model_that_cannot_be_used_is_refused(overrides, given, key, model, recipe, tmp_path):
     with pytest.raises(trainer.ConfigError) as caught:
         trainer.train(
             recipe, overrides, run_dir=tmp_path / "run", model=given or model, progress=None
@@ -377,13 +366,10 @@ def test_the_table_of_a_result_escapes_text_from_data(recipe, rows, tmp_path):
     assert "<td>accuracy</td>" in page
 
 
-def test_ranks_of_a_notebook_train_together(recipe, tmp_path, unused_port):
-    """Real ranks on gloo, forked from a process that has trained before."""
+def test_ranks_of_a_notebook_train_together(recipe, tmp_path):
+    """Real gloo ranks, forked from a process that has already trained."""
     done = subprocess.run(
-        [
-            *(sys.executable, str(Path(__file__).parent / "support" / "notebook_ranks.py")),
-            *(str(recipe), str(tmp_path), str(unused_port)),
-        ],
+        program("notebook_ranks", recipe, tmp_path, free_port()),
         cwd=ROOT,
         env=launch_environment(),
         capture_output=True,

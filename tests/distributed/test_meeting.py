@@ -1,4 +1,4 @@
-"""Ranks that do not come, or cannot, are named in a sentence, on every rank that is there."""
+"""Ranks that do not join are named in one sentence by every rank that did."""
 
 import os
 import re
@@ -12,7 +12,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from support.launches import ROOT, Finished, launch_command, launch_environment
+from support.launches import Finished, free_port, launch_command, launch_environment
+from support.paths import ROOT, program
 from torch.distributed import HashStore, PrefixStore, TCPStore
 
 from trainer.distributed.rendezvous import _meet, meeting
@@ -28,14 +29,12 @@ def recipe(reviews_recipe, write_recipe) -> Path:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture
 def start() -> Generator[Start]:
-    """Starts a command with variables of its own; what still runs after the test is killed."""
+    """Starts a command with environment variables; it is killed if it outlives the test."""
     started: list[subprocess.Popen[str]] = []
 
     def run(command: list[str], **variables: object) -> "subprocess.Popen[str]":
@@ -79,7 +78,7 @@ def start_rank(start, recipe, tmp_path) -> Start:
 
 
 @pytest.mark.distributed
-def test_a_rank_that_does_not_come_is_named_on_every_other(start_rank, port, tmp_path):
+def test_every_rank_names_the_ranks_that_do_not_join(start_rank, port, tmp_path):
     ranks = [start_rank(rank, 4, "127.0.0.1", port) for rank in (0, 2)]
     for rank in ranks:
         said, _ = rank.communicate(timeout=120)
@@ -93,10 +92,10 @@ def test_a_rank_that_does_not_come_is_named_on_every_other(start_rank, port, tmp
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-node.invalid"])
-def test_a_rank_with_a_wrong_address_says_so(host, start_rank, port, tmp_path):
+def test_a_rank_with_a_wrong_address_reports_it(host, start_rank, port, tmp_path):
     main = start_rank(0, 2, "127.0.0.1", port)
     with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # and nobody listens
+        closed.bind(("127.0.0.1", 0))  # but does not listen
         elsewhere = closed.getsockname()[1]
         lost = start_rank(1, 2, host, elsewhere)
         said, _ = lost.communicate(timeout=120)
@@ -120,13 +119,9 @@ def test_ranks_that_meet_train(start_rank, port, tmp_path):
 
 
 @pytest.mark.distributed
-def test_a_rank_that_a_launcher_started_and_that_does_not_come_is_named(
-    start, recipe, port, tmp_path
-):
-    """Launchers wait for each other, not for what they start."""
+def test_a_launched_rank_that_does_not_join_is_named(start, recipe, port, tmp_path):
+    """Launchers wait for each other, but not for the ranks that they start."""
     place = ("--num_machines", "2", "--num_processes", "2", "--main_process_port", str(port))
-    absent = tmp_path / "absent.py"
-    absent.write_text("")
 
     def launch(machine: str, *program: str) -> "subprocess.Popen[str]":
         options = (*place, "--main_process_ip", "127.0.0.1", "--machine_rank", machine)
@@ -135,7 +130,7 @@ def test_a_rank_that_a_launcher_started_and_that_does_not_come_is_named(
 
     directory = tmp_path / "run"
     train = ("-m", "trainer", "train", str(recipe), "--run-dir", str(directory))
-    main, _ = launch("0", *train), launch("1", str(absent))
+    main, _ = launch("0", *train), launch("1", *program("ended")[1:])
     said, _ = main.communicate(timeout=120)
     assert main.returncode == 1, said
     sentence = "rank 1 of 2 did not come within 5 seconds"
@@ -146,7 +141,7 @@ def test_a_rank_that_a_launcher_started_and_that_does_not_come_is_named(
 
 
 @pytest.mark.distributed
-def test_ranks_that_wait_hear_that_the_main_process_ended(start_rank, port):
+def test_waiting_ranks_report_that_the_main_process_ended(start_rank, port):
     main, waiting = (start_rank(rank, 3, "127.0.0.1", port, seconds=60) for rank in (0, 1))
     while not listens(port):
         assert main.poll() is None
@@ -165,28 +160,11 @@ def listens(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-RESTARTED = """
-import os, sys, time
-from trainer.distributed.rendezvous import meeting
-first, rank = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0", os.environ["RANK"]
-if rank == "1" and not first:
-    time.sleep(3)
-begin = time.monotonic()
-with meeting():
-    print(f"rank {rank}, first {first}, waited {time.monotonic() - begin:.1f}")
-if first:
-    time.sleep(1)
-    sys.exit(1)
-"""
-
-
 @pytest.mark.distributed
-def test_ranks_that_are_started_again_meet_again(start, tmp_path):
-    """The launcher keeps its store, in which they have met before."""
-    program = tmp_path / "restarted.py"
-    program.write_text(RESTARTED)
-    command = launch_command(options=("--max_restarts", "1"))
-    process = start([*command[:-2], str(program)])
+def test_ranks_that_are_restarted_meet_again(start):
+    """The launcher keeps its store, which still holds their first meeting."""
+    restarted = program("meeting_again")[1:]
+    process = start(launch_command(options=("--max_restarts", "1"), program=restarted))
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
     waited = re.search(r"rank 0, first False, waited (\S+)", said)
@@ -194,7 +172,7 @@ def test_ranks_that_are_started_again_meet_again(start, tmp_path):
     assert float(waited[1]) > 2
 
 
-def test_a_rank_whose_time_is_up_when_all_are_there_goes_on():
+def test_a_rank_whose_time_is_up_when_all_have_joined_continues():
     store = PrefixStore("trainer", HashStore())
     store.set("rank-0", "node0")
     over = time.monotonic() - 1
@@ -209,7 +187,7 @@ def test_a_rank_whose_time_is_up_when_all_are_there_goes_on():
     ("num_ranks", "missing"),
     [(2, "rank 1 of 2"), (3, "ranks 1 and 2 of 3"), (9, "ranks 1 to 8 of 9")],
 )
-def test_many_that_do_not_come_are_named_shortly(num_ranks, missing, port, monkeypatch):
+def test_many_missing_ranks_are_named_as_a_range(num_ranks, missing, port, monkeypatch):
     set_place(monkeypatch, port, WORLD_SIZE=num_ranks, TRAINER_MEETING_SECONDS=0.1)
     with pytest.raises(LaunchError, match=f"^{missing} did not come within 0.1 seconds"), meeting():
         pass
@@ -224,7 +202,7 @@ def test_many_that_do_not_come_are_named_shortly(num_ranks, missing, port, monke
         ({"RANK": "one"}, "RANK=one"),
     ],
 )
-def test_an_environment_that_cannot_be_right_is_refused(change, sentence, port, monkeypatch):
+def test_an_invalid_environment_is_refused(change, sentence, port, monkeypatch):
     set_place(monkeypatch, port, **change)
     with pytest.raises(LaunchError, match=sentence), meeting():
         pass

@@ -16,7 +16,8 @@ from typing import Any
 import cases
 import yaml
 from stage import Stage
-from support.launches import FSDP_ON_CPU, ROOT, Finished, tensors_of
+from support.launches import FSDP_ON_CPU, Finished, tensors_of
+from support.paths import ROOT
 
 HERE = Path(__file__).parent
 ENGINES = ("zero2", "zero3", "fsdp2")
