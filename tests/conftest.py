@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,29 @@ def write_recipe(tmp_path: Path) -> Callable[[Values], Path]:
         return file
 
     return write
+
+
+@pytest.fixture(scope="session")
+def trained_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Loads a tokenizer that was trained on texts: (kind, vocab_size, texts).
+
+    It is trained once a session. A test may change what is loaded, but not the files in the folder
+    `name_or_path`.
+    """
+    folders: dict[tuple[Any, ...], Path] = {}
+
+    def load(kind: Any, vocab_size: int, texts: Sequence[str]) -> Any:
+        from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
+        from trainer.recipe.model import Model, TrainedTokenizer
+
+        key = (kind, vocab_size, *texts)
+        if key not in folders:
+            folders[key] = tmp_path_factory.mktemp(kind)
+            settings = TrainedTokenizer(train=kind, vocab_size=vocab_size)
+            train_tokenizer(settings, texts, folders[key])
+        return load_tokenizer(Model(name_or_path=str(folders[key])))
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The Python interface: it returns or raises, resumes, and leaves the process unchanged."""
 
+import json
 import logging
 import os
 import random
@@ -20,6 +21,7 @@ from support.launches import free_port, launch_environment, tensors_of
 from support.paths import ROOT, program
 
 import trainer
+from trainer.process import stop_request
 from trainer.tracking.progress import Update
 
 STEPS = {"schedule": {"steps": 4}, "evaluation": {"every": 2}, "checkpoint": {"every_steps": 2}}
@@ -135,15 +137,16 @@ def test_precisions_and_engines_follow_each_other_in_one_process(recipe, tmp_pat
     with monkeypatch.context() as launch:
         for name, value in variables.items():
             launch.setenv(name, value)
-        recipe.write_text(recipe.read_text().replace("precision: fp32", "precision: bf16"))
-        between = train(recipe, tmp_path / "second")
-    assert "bf16" in (between.run_dir / "report.md").read_text()
-    recipe.write_text(recipe.read_text().replace("precision: bf16", "precision: fp32"))
-    train(recipe, tmp_path / "third")
-    first, third = (
-        tensors_of(tmp_path / name / "checkpoints" / "step-00000004") for name in ("first", "third")
-    )
-    assert all(torch.equal(first[name], third[name]) for name in first)
+        train(of_precision["bf16"], tmp_path / "third")
+    train(of_precision["fp32"], tmp_path / "fourth")
+    runs = [tmp_path / name for name in ("first", "second", "third", "fourth")]
+    results = [json.loads((run / "results.json").read_text()) for run in runs]
+    assert [each["precision"] for each in results] == ["fp32", "bf16", "bf16", "fp32"]
+    assert "bf16" in (runs[2] / "report.md").read_text()
+    weights = [tensors_of(run / "checkpoints" / "step-00000004") for run in runs]
+    first, second, _, fourth = weights
+    assert all(torch.equal(first[name], fourth[name]) for name in first)
+    assert not all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -232,11 +235,17 @@ def test_an_interrupt_before_the_first_step_ends_the_run_at_once(recipe, tmp_pat
     assert trainer_threads() == []
 
 
-def test_a_time_limit_stops_a_run(recipe, tmp_path):
+def test_a_time_limit_stops_a_run(recipe, tmp_path, monkeypatch):
+    """The hour is over once the second step is taken."""
+
+    def late(update: Update) -> None:
+        if update.step == 2:
+            monkeypatch.setattr(stop_request, "MARGIN_SECONDS", 3600)
+
     long = {"schedule.epochs": 100_000}
-    stopped = trainer.train(recipe, long, run_dir=tmp_path / "run", time_limit=20, progress=None)
-    assert stopped.state == "stopped"
-    assert (tmp_path / "run" / "checkpoints" / f"step-{stopped.step:08}").is_dir()
+    stopped = trainer.train(recipe, long, run_dir=tmp_path / "run", time_limit=3600, progress=late)
+    assert (stopped.state, stopped.step) == ("stopped", 2)
+    assert (tmp_path / "run" / "checkpoints" / "step-00000002").is_dir()
     with pytest.raises(trainer.ConfigError):
         trainer.train(recipe, run_dir=tmp_path / "other", time_limit="soon", progress=None)
 
