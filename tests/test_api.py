@@ -123,8 +123,12 @@ def test_other_rows_can_be_evaluated(recipe, rows, tmp_path):
 
 
 def test_precisions_and_engines_follow_each_other_in_one_process(recipe, tmp_path, monkeypatch):
-    """fp32, then bf16 under DeepSpeed, and fp32 again, which gives the weights of the first run."""
-    train(recipe, tmp_path / "first")
+    """fp32, bf16, bf16 under DeepSpeed, and fp32 again, which gives the first weights again."""
+    of_precision = {name: recipe.with_name(f"{name}.yaml") for name in ("fp32", "bf16")}
+    for name, file in of_precision.items():
+        file.write_text(recipe.read_text().replace("precision: fp32", f"precision: {name}"))
+    train(of_precision["fp32"], tmp_path / "first")
+    train(of_precision["bf16"], tmp_path / "second")
     variables = {
         "ACCELERATE_USE_DEEPSPEED": "true",
         "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2",
