@@ -81,10 +81,10 @@ def start_rank(start, recipe, tmp_path) -> Start:
 def test_every_rank_names_the_ranks_that_do_not_join(start_rank, port, tmp_path):
     ranks = [start_rank(rank, 4, "127.0.0.1", port) for rank in (0, 2)]
     for rank in ranks:
-        said, _ = rank.communicate(timeout=120)
-        assert rank.returncode == 2, said
-        assert "trainer: ranks 1 and 3 of 4 did not come within 5 seconds; " in said
-        assert "Traceback" not in said
+        output, _ = rank.communicate(timeout=120)
+        assert rank.returncode == 2, output
+        assert "trainer: ranks 1 and 3 of 4 did not come within 5 seconds; " in output
+        assert "Traceback" not in output
     status = Finished(tmp_path / "run", 2, "").status()
     assert (status["state"], status["exit_code"]) == ("failed", 2)
     assert "ranks 1 and 3 of 4" in status["message"]
@@ -98,14 +98,14 @@ def test_a_rank_with_a_wrong_address_reports_it(host, start_rank, port, tmp_path
         closed.bind(("127.0.0.1", 0))  # but does not listen
         elsewhere = closed.getsockname()[1]
         lost = start_rank(1, 2, host, elsewhere)
-        said, _ = lost.communicate(timeout=120)
-    assert lost.returncode == 2, said
-    assert f"trainer: rank 1 cannot reach the main process at {host}:{elsewhere} within" in said
-    assert "Traceback" not in said
-    assert "frame #" not in said
-    said, _ = main.communicate(timeout=120)
-    assert main.returncode == 2, said
-    assert "rank 1 of 2 did not come within 5 seconds" in said
+        output, _ = lost.communicate(timeout=120)
+    assert lost.returncode == 2, output
+    assert f"trainer: rank 1 cannot reach the main process at {host}:{elsewhere} within" in output
+    assert "Traceback" not in output
+    assert "frame #" not in output
+    output, _ = main.communicate(timeout=120)
+    assert main.returncode == 2, output
+    assert "rank 1 of 2 did not come within 5 seconds" in output
     assert "rank 1 of 2" in Finished(tmp_path / "run", 2, "").status()["message"]
 
 
@@ -113,8 +113,8 @@ def test_a_rank_with_a_wrong_address_reports_it(host, start_rank, port, tmp_path
 def test_ranks_that_meet_train(start_rank, port, tmp_path):
     ranks = [start_rank(rank, 2, "127.0.0.1", port) for rank in (1, 0)]
     for rank in ranks:
-        said, _ = rank.communicate(timeout=300)
-        assert rank.returncode == 0, said
+        output, _ = rank.communicate(timeout=300)
+        assert rank.returncode == 0, output
     assert Finished(tmp_path / "run", 0, "").results()["processes"] == 2
 
 
@@ -131,10 +131,10 @@ def test_a_launched_rank_that_does_not_join_is_named(start, recipe, port, tmp_pa
     directory = tmp_path / "run"
     train = ("-m", "trainer", "train", str(recipe), "--run-dir", str(directory))
     main, _ = launch("0", *train), launch("1", *program("ended")[1:])
-    said, _ = main.communicate(timeout=120)
-    assert main.returncode == 1, said
+    output, _ = main.communicate(timeout=120)
+    assert main.returncode == 1, output
     sentence = "rank 1 of 2 did not come within 5 seconds"
-    assert f"trainer: {sentence}" in said
+    assert f"trainer: {sentence}" in output
     status = Finished(directory, 1, "").status()
     assert (status["state"], status["exit_code"]) == ("failed", 2)
     assert sentence in status["message"]
@@ -149,10 +149,10 @@ def test_waiting_ranks_report_that_the_main_process_ended(start_rank, port):
     store = PrefixStore("trainer/none/0", TCPStore("127.0.0.1", port, wait_for_workers=False))
     store.wait(["rank-1"])
     main.kill()
-    said, _ = waiting.communicate(timeout=120)
-    assert waiting.returncode == 2, said
-    assert f"trainer: rank 1 lost the main process at 127.0.0.1:{port}" in said
-    assert "Traceback" not in said
+    output, _ = waiting.communicate(timeout=120)
+    assert waiting.returncode == 2, output
+    assert f"trainer: rank 1 lost the main process at 127.0.0.1:{port}" in output
+    assert "Traceback" not in output
 
 
 def listens(port: int) -> bool:
@@ -165,10 +165,10 @@ def test_ranks_that_are_restarted_meet_again(start):
     """The launcher keeps its store, which still holds their first meeting."""
     restarted = program("meeting_again")[1:]
     process = start(launch_command(options=("--max_restarts", "1"), program=restarted))
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, said
-    waited = re.search(r"rank 0, first False, waited (\S+)", said)
-    assert waited is not None, said
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    waited = re.search(r"rank 0, first False, waited (\S+)", output)
+    assert waited is not None, output
     assert float(waited[1]) > 2
 
 
@@ -194,27 +194,40 @@ def test_many_missing_ranks_are_named_as_a_range(num_ranks, missing, port, monke
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "key", "value", "sentence"),
     [
-        ({"TRAINER_MEETING_SECONDS": "soon"}, "TRAINER_MEETING_SECONDS=soon is not a number"),
-        ({"TRAINER_MEETING_SECONDS": "0"}, "TRAINER_MEETING_SECONDS=0 is not a number"),
-        ({"MASTER_ADDR": ""}, "WORLD_SIZE is 2 and RANK=0 MASTER_ADDR= "),
-        ({"RANK": "one"}, "RANK=one"),
+        (
+            {"TRAINER_MEETING_SECONDS": "soon"},
+            "TRAINER_MEETING_SECONDS",
+            "soon",
+            "TRAINER_MEETING_SECONDS=soon is not a number",
+        ),
+        (
+            {"TRAINER_MEETING_SECONDS": "0"},
+            "TRAINER_MEETING_SECONDS",
+            "0",
+            "TRAINER_MEETING_SECONDS=0 is not a number",
+        ),
+        ({"MASTER_ADDR": ""}, "MASTER_ADDR", "", "WORLD_SIZE is 2 and RANK=0 MASTER_ADDR= "),
+        ({"RANK": "one"}, "MASTER_ADDR", "127.0.0.1", "RANK=one"),
     ],
 )
-def test_an_invalid_environment_is_refused(change, sentence, port, monkeypatch):
+def test_an_invalid_environment_is_refused(change, key, value, sentence, port, monkeypatch):
     set_place(monkeypatch, port, **change)
-    with pytest.raises(LaunchError, match=sentence), meeting():
+    with pytest.raises(LaunchError, match=sentence) as caught, meeting():
         pass
+    assert (caught.value.key, caught.value.value) == (key, value)
 
 
 def test_a_port_in_use_is_named(monkeypatch):
     with socket.socket() as other:
         other.bind(("0.0.0.0", 0))
         other.listen()
-        set_place(monkeypatch, other.getsockname()[1])
-        with pytest.raises(LaunchError, match=r"cannot listen on port \d+, which"), meeting():
+        port = other.getsockname()[1]
+        set_place(monkeypatch, port)
+        with pytest.raises(LaunchError, match="rank 0 cannot listen on") as caught, meeting():
             pass
+    assert (caught.value.key, caught.value.value) == ("MASTER_PORT", port)
 
 
 def set_place(monkeypatch: pytest.MonkeyPatch, port: int, **change: object) -> None:
