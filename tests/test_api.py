@@ -240,7 +240,7 @@ def test_an_interrupt_before_the_first_step_ends_the_run_at_once(recipe, tmp_pat
 
 
 def test_a_time_limit_stops_a_run(recipe, tmp_path, monkeypatch):
-    """The hour is over once the second step is taken."""
+    """The hour is over at the second step, which the run notices at the next boundary."""
 
     def late(update: Update) -> None:
         if update.step == 2:
@@ -248,8 +248,8 @@ def test_a_time_limit_stops_a_run(recipe, tmp_path, monkeypatch):
 
     long = {"schedule.epochs": 100_000}
     stopped = trainer.train(recipe, long, run_dir=tmp_path / "run", time_limit=3600, progress=late)
-    assert (stopped.state, stopped.step) == ("stopped", 2)
-    assert (tmp_path / "run" / "checkpoints" / "step-00000002").is_dir()
+    assert (stopped.state, stopped.step) == ("stopped", 3)
+    assert (tmp_path / "run" / "checkpoints" / "step-00000003").is_dir()
     with pytest.raises(trainer.ConfigError):
         trainer.train(recipe, run_dir=tmp_path / "other", time_limit="soon", progress=None)
 

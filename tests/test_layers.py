@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def dotted(file: Path) -> str:
 MODULES = {dotted(file): file for file in FILES}
 
 
+@cache
 def imported(source: str) -> set[str]:
     """Returns the dotted names that a source imports, anywhere in it."""
 
@@ -146,6 +148,7 @@ def test_no_file_is_called_utils():
     assert not {file.stem for file in FILES} & {"utils", "util", "helpers", "helper", "common"}
 
 
+@cache
 def calls(file: Path) -> set[str]:
     """Returns the names of what a file calls, such as print and sys.exit."""
     return {
