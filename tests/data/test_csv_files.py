@@ -4,7 +4,7 @@ import csv
 
 import pytest
 from pydantic import ValidationError
-from rows_of import notes_of, rows_of
+from support.rows_of import notes_of, rows_of
 
 from trainer.errors import DataError
 

@@ -6,7 +6,7 @@ import json
 import datasets
 import pyarrow as pa
 import pytest
-from rows_of import rows_of, splits_of
+from support.rows_of import rows_of, splits_of
 
 from trainer.errors import DataError
 

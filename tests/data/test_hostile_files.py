@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from damaged_files import damaged_file
-from strict_reading import same_values, strictly
+from support.damaged_files import damaged_file
+from support.strict_reading import same_values, strictly
 
 from trainer.data.columns import ROW
 from trainer.data.sources import load_splits

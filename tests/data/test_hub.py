@@ -5,7 +5,7 @@ import os
 
 import pytest
 from pydantic import ValidationError
-from rows_of import splits_of
+from support.rows_of import splits_of
 
 from trainer.errors import DataError
 from trainer.recipe.data import Source

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from rows_of import notes_of, rows_of, splits_of
+from support.rows_of import notes_of, rows_of, splits_of
 
 from trainer.data.files import read_files
 from trainer.data.hub import load_hub

@@ -5,7 +5,6 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+from support.paths import program
 
 from trainer.assembly import inputs
 from trainer.data.encoded import Ragged, Summary, encode_once
@@ -100,31 +100,10 @@ def test_what_a_killed_process_left_is_removed_by_the_next(cache):
     assert not left.exists()
 
 
-WRITER = """
-import os, sys, time
-from pathlib import Path
-from trainer.files.kept_folder import write_once
-
-folder, notes = map(Path, sys.argv[1:])
-
-def write(staging):
-    (notes / f"writer-{os.getpid()}").touch()
-    (staging / "first").touch()
-    time.sleep(0.3)
-    (staging / "second").touch()
-
-(notes / f"ready-{os.getpid()}").touch()
-while len(list(notes.glob("ready-*"))) < 4:
-    time.sleep(0.01)
-write_once(folder, write)
-assert sorted(path.name for path in folder.iterdir()) == ["first", "manifest.json", "second"]
-"""
-
-
 def test_of_several_processes_one_writes_and_all_find_it_complete(tmp_path):
     folder, notes = tmp_path / "cache" / "key", tmp_path / "notes"
     notes.mkdir()
-    command = [sys.executable, "-c", WRITER, str(folder), str(notes)]
+    command = program("one_of_four_writers", folder, notes)
     processes = [subprocess.Popen(command) for _ in range(4)]
     assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
     assert len(list(notes.glob("writer-*"))) == 1

@@ -6,21 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
+from support.command_line import run
 from support.launches import tensors_of
 
-from trainer.cli.app import main
 from trainer.errors import RunDirectoryError
 from trainer.process.continuation import check_length
 from trainer.process.run_directory import check_recipe, write_recipe
 from trainer.state import TrainState
 from trainer.tasks.recipe import parse_recipe
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert done.exit_code == code, done.output
-    return done.output
 
 
 @pytest.fixture

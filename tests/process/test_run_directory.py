@@ -4,10 +4,10 @@ import errno
 import fcntl
 import os
 import subprocess
-import sys
 
 import pytest
 import yaml
+from support.paths import program
 
 from trainer.errors import RunDirectoryError
 from trainer.files.durable import write_json, write_text
@@ -24,20 +24,11 @@ from trainer.recipe.keys import with_values
 from trainer.recipe.reading import dump_yaml
 from trainer.tasks.recipe import Recipe, parse_recipe
 
-HOLD = """
-import sys
-from pathlib import Path
-from trainer.process.run_directory import claim
-with claim(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
 
 def test_a_process_that_trains_there_is_named_until_it_ends(tmp_path):
     directory = tmp_path / "run"
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(directory)],
+        program("claiming", directory),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from support.command_line import invoke
 
 from trainer.checkpoints.record import fingerprint, read_record, verify, write_record
 from trainer.checkpoints.store import CheckpointStore
-from trainer.cli.app import main
 from trainer.errors import CheckpointError, RunDirectoryError
 from trainer.files.durable import write_text
 from trainer.files.modes import follow_umask
@@ -290,8 +289,7 @@ def test_without_its_recipe_a_run_is_not_started_again(tmp_path, reviews_recipe,
     for content in (None, b"", b"[]", b"\xff", b"model: [", b"3"):
         if content is not None:
             (run / "config.yaml").write_bytes(content)
-        command = ["train", str(write_recipe(reviews_recipe)), "--run-dir", str(run)]
-        ended = CliRunner().invoke(main, command)
+        ended = invoke("train", write_recipe(reviews_recipe), "--run-dir", run)
         assert ended.exit_code == 2, ended.output
         assert "config.yaml" in ended.output
         assert len(read_lines(run / "metrics.jsonl")) == 1
