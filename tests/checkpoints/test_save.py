@@ -137,7 +137,7 @@ def test_checkpoints_are_listed_verified_and_pruned(recipe, tmp_path):
     with claim(directory):
         assert "is training in" in run("checkpoints", "prune", directory, code=2)
     listed = json.loads(run("checkpoints", "ls", directory, "--json"))
-    assert listed[-1]["problem"] == "being written, or left so"
+    assert listed[-1]["problem"] == "unfinished"
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     last.with_name("damaged-step-00000001").symlink_to(elsewhere)

@@ -96,7 +96,7 @@ def test_evaluate_gives_what_the_results_say(finished):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["--checkpoint", "7"], "kept are the steps"),
+        (["--checkpoint", "7"], "the run keeps the steps"),
         (["--split", "dev"], "the run has train, validation, test"),
     ],
 )

@@ -167,7 +167,7 @@ def test_by_a_value_a_section_and_the_seed(parent):
     assert [group["label"] for group in comparison["groups"]] == ["seed=1", "seed=2", "seed=3"]
     assert comparison["groups"][0]["test"]["accuracy"]["values"] == [0.80, 0.60]
     assert comparison["warnings"] == [
-        "runs of one group also differ in model.initialization, "
+        "runs of the same group also differ in model.initialization, "
         "so its spread is not that of seeds alone"
     ]
 

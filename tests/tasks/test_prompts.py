@@ -287,7 +287,7 @@ def test_what_a_template_says_of_messages_is_passed_on(llama):
         ([message("user", 5)], r"message 1 \(user\) has 5 for its content, not text"),
         ([message("user", None)], r"message 1 \(user\) has no content"),
         ([message("user", [{"type": "image_url"}])], "message 1 has a part of the type image_url"),
-        ([message("narrator", "once")], "message 1 has the role narrator; read are user"),
+        ([message("narrator", "once")], "message 1 has the role narrator; use user"),
         ([message("user", "a"), message("assistant", None)], "message 2 is an answer .* without"),
         ([message("user", "a"), message("assistant", [])], "message 2 is an answer .* without"),
         ([message("user", "a"), message("assistant", " ")], "message 2 is an answer .* without"),
