@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from support.command_line import invoke
 
-from trainer.cli.app import main
 from trainer.errors import ConfigError, RunDirectoryError
 from trainer.process.status import Status
 from trainer.report.comparison import compare, markdown
@@ -168,7 +167,7 @@ def test_by_a_value_a_section_and_the_seed(parent):
     assert [group["label"] for group in comparison["groups"]] == ["seed=1", "seed=2", "seed=3"]
     assert comparison["groups"][0]["test"]["accuracy"]["values"] == [0.80, 0.60]
     assert comparison["warnings"] == [
-        "runs of one group also differ in model.initialization, "
+        "runs of the same group also differ in model.initialization, "
         "so its spread is not that of seeds alone"
     ]
 
@@ -303,7 +302,7 @@ def test_long_labels_are_given_below_the_table(tmp_path):
 
 
 def test_it_prints_tables_that_are_aligned_or_one_json_object(parent):
-    text = CliRunner().invoke(main, ["compare", str(parent)]).output
+    text = invoke("compare", parent).output
     blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert len(blocks) == 2
     assert all(len({len(line) for line in block}) == 1 for block in blocks)
@@ -311,7 +310,7 @@ def test_it_prints_tables_that_are_aligned_or_one_json_object(parent):
     assert ["model.initialization=random", "1, 2, 3", "20.0 ± 10.0", "102.0 ± 1.0", "300 ± 0"] in (
         table_rows(text)
     )
-    printed = CliRunner().invoke(main, ["compare", "--json", str(parent)])
+    printed = invoke("compare", "--json", parent)
     assert printed.exit_code == 0
     assert json.loads(printed.output) == compare((parent,))
 

@@ -106,7 +106,9 @@ def test_a_test_split_that_exclusion_empties_is_set_aside(tmp_path):
     splits = {"train": LABELLED, "test": UNLABELLED["-1"]}
     found = inputs_of(tmp_path, splits, exclude={"label": [-1]})
     assert "test" not in found.splits
-    assert any("test split is set aside: data.exclude" in note for note in found.notes)
+    (note,) = (note for note in found.notes if "set aside" in note)
+    assert note.startswith("the test split of 8 rows")
+    assert "data.exclude" in note
     with pytest.raises(TrainerError, match="no row of the test split is left"):
         inputs_of(tmp_path, splits, exclude={"label": [-1]}, split={"validation": "test"})
 
@@ -197,8 +199,14 @@ def test_is_impossible_agrees_with_the_answers(tmp_path, bad, sentence):
     fine = [{**row, "is_impossible": kind(0) if kind is bool else "false"} for row in ANSWERED]
     none = asked(8, is_impossible=True if kind is bool else "TRUE")
     splits = {"train": [*fine, none, bad], "validation": fine}
-    with pytest.raises(DataError, match=f"the train split, row 8 \\(id q7\\): {sentence}"):
+    with pytest.raises(
+        DataError, match=f"the train split, row 8 \\(id q7\\): {sentence}"
+    ) as caught:
         inputs_of(tmp_path, splits, **QUESTIONS)
+    if bad["is_impossible"] == "perhaps":
+        error = caught.value
+        assert (error.key, error.value) == ("is_impossible", "perhaps")
+        assert error.hint == "write true or false"
     found = inputs_of(tmp_path, splits, on_bad_example="skip", **QUESTIONS)
     assert len(found.splits["train"]) == 7
     assert any(note.startswith("1 bad train examples were skipped") for note in found.notes)

@@ -16,10 +16,10 @@ from trainer.errors import ConfigError
 from trainer.models.architecture import build_model_config
 from trainer.models.output_layer import install_output_layer
 from trainer.models.tokenizers.special_tokens import TextTokenizer
-from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
+from trainer.models.tokenizers.tokenizer import load_tokenizer
 from trainer.recipe import schema
 from trainer.recipe.data import Columns, Data, Source
-from trainer.recipe.model import Model, TrainedTokenizer
+from trainer.recipe.model import Model
 from trainer.recipe.training import Batch
 from trainer.tasks.classification.settings import ClassificationSettings, LabelWords
 from trainer.tasks.classification.task import Classification
@@ -51,12 +51,10 @@ ANSWERS = (" bad", " rather good")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(trained_tokenizer: Any) -> Path:
     """A tokenizer of byte pieces that begins a text with [CLS]."""
-    made = tmp_path_factory.mktemp("tokenizer")
     texts = [*TEXTS, "Review: \nSentiment: bad rather good Question: Answer:"]
-    train_tokenizer(TrainedTokenizer(train="bpe", vocab_size=320), texts, made)
-    return made
+    return Path(trained_tokenizer("bpe", 320, texts).name_or_path)
 
 
 def build(folder: Path, kind: str) -> tuple[Any, Any, Any]:
@@ -100,7 +98,7 @@ def test_an_answer_has_the_tokens_that_it_has_after_its_prompt(llama):
     tokenizer, model_config, _ = llama
     made = prompt_of(tokenizer, model_config, answers=ANSWERS)
     begin = tokenizer.cls_token_id
-    for answer, (tokens, start) in zip(ANSWERS, made.asked({"text": "dull"}), strict=True):
+    for answer, (tokens, start) in zip(ANSWERS, made.with_answers({"text": "dull"}), strict=True):
         assert tokens[0] == begin
         assert tokenizer.decode(tokens[1:]).strip() == f"Review: dull\nSentiment:{answer}"
         assert tokenizer.decode(tokens[start:]) == answer
@@ -111,7 +109,7 @@ def test_an_answer_has_the_tokens_that_it_has_after_its_prompt(llama):
 def test_an_answer_that_joins_the_prompt_begins_where_they_differ(llama):
     tokenizer, model_config, _ = llama
     made = prompt_of(tokenizer, model_config, "{text} goo", answers=("d", "x"))
-    joined, apart = made.asked({"text": "a"})
+    joined, apart = made.with_answers({"text": "a"})
     assert tokenizer.decode(joined.tokens[joined.start :]).strip() == "good"
     assert tokenizer.decode(apart.tokens[apart.start :]).endswith("x")
 
@@ -124,11 +122,11 @@ def test_a_long_text_is_cut_and_the_words_after_it_stay(llama):
     texts, was_cut = made.cut({"text": TEXTS[4]})
     assert was_cut
     assert TEXTS[4].startswith(texts["text"])
-    longest = max(len(tokens) for tokens, _ in made.asked(texts))
+    longest = max(len(tokens) for tokens, _ in made.with_answers(texts))
     assert NUM_POSITIONS - 1 <= longest <= NUM_POSITIONS
     more = {"text": TEXTS[4][: len(texts["text"]) + 8]}
-    assert max(len(tokens) for tokens, _ in made.asked(more)) > NUM_POSITIONS
-    assert all("Sentiment:" in tokenizer.decode(tokens) for tokens, _ in made.asked(texts))
+    assert max(len(tokens) for tokens, _ in made.with_answers(more)) > NUM_POSITIONS
+    assert all("Sentiment:" in tokenizer.decode(tokens) for tokens, _ in made.with_answers(texts))
 
 
 def test_what_gives_most_goes_first_and_the_question_last(llama):
@@ -170,7 +168,9 @@ def direct(model: Any, tokens: np.ndarray, start: int) -> float:
 def test_means_are_those_of_all_logits_of_each_sequence_alone(asked):
     tokenizer, model_config, model = asked
     made = prompt_of(tokenizer, model_config, answers=ANSWERS)
-    sequences = [one for text in TEXTS for one in made.asked(made.cut({"text": text})[0])] * 3
+    sequences = [
+        one for text in TEXTS for one in made.with_answers(made.cut({"text": text})[0])
+    ] * 3
     assert len({len(tokens) - start for tokens, start in sequences}) > 1  # tokens an answer
     found = mean_log_likelihoods(model, sequences, tokenizer.pad_token_id)
     expected = [direct(model, tokens, start) for tokens, start in sequences]
@@ -224,7 +224,7 @@ def test_labels_go_by_length_normalised_likelihood_in_any_company(asked, tmp_pat
     assert [record["label"] for record in together] == ["good", "bad", "bad", "good", "bad"]
     assert [record["truncated"] for record in together] == [False] * 4 + [True]
     for record, text in zip(together, TEXTS, strict=True):
-        sequences = shot.prompt.asked(shot.prompt.cut({"text": text})[0])
+        sequences = shot.prompt.with_answers(shot.prompt.cut({"text": text})[0])
         expected = [direct(model, tokens, start) for tokens, start in sequences]
         assert record["log_likelihoods"] == pytest.approx(expected, rel=1e-5)
         assert record["prediction"] == ("bad", "good")[int(np.argmax(expected))]
@@ -248,7 +248,7 @@ def test_pairs_fill_both_fields(llama, tmp_path):
     split = prepared(made, datasets.Dataset.from_dict(given), tmp_path)
     assert made.zero_shot is not None
     (record,) = made.zero_shot.answer(llama[2], split, np.array([1]))
-    sequences = made.zero_shot.prompt.asked({"text": "dull", "text_pair": "bad"})
+    sequences = made.zero_shot.prompt.with_answers({"text": "dull", "text_pair": "bad"})
     expected = [direct(llama[2], tokens, start) for tokens, start in sequences]
     assert record["log_likelihoods"] == pytest.approx(expected, rel=1e-5)
 

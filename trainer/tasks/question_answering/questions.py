@@ -1,27 +1,32 @@
-"""Rows of a question, its context and its answers, checked."""
+"""Questions: rows with a question, its context and its answers, checked."""
 
 from dataclasses import dataclass
 from typing import Any, cast
 
 from trainer.data.answers import Answers, answers_of, is_impossible
+from trainer.errors import DataError
 from trainer.wording import excerpt
 
 
 @dataclass(frozen=True)
 class Question:
+    """A question about a context."""
+
     place: str
-    """Names the row in sentences."""
+    """How messages name the row."""
     question: str
     context: str
     answers: Answers
-    """None of them if there is no answer."""
+    """Empty if the context does not answer the question."""
 
 
-def question_of(row: dict[str, Any], number: int, known: dict[str, int]) -> Question | str:
-    """Returns the question of a row, or a sentence that says what is wrong with it.
+def question_of(
+    row: dict[str, Any], number: int, known: dict[str, int]
+) -> Question | str | DataError:
+    """Returns the question of a row, or an error or a sentence about what is wrong with the row.
 
-    `known` holds the number of the row of each id so far; the row's is added. A row may also have
-    `is_impossible`, which then agrees with its answers.
+    `known` maps each id so far to the number of its row, and gets this row's. If the row has
+    `is_impossible`, it must agree with the answers.
     """
     if row["id"] is None or not str(row["id"]).strip():
         return f"row {number} has no id; give each question its own"
@@ -36,15 +41,15 @@ def question_of(row: dict[str, Any], number: int, known: dict[str, int]) -> Ques
     try:
         answers = answers_of(row["answers"])
         impossible = is_impossible(row.get("is_impossible"))
-    except ValueError as error:
-        return f"{place}: {error}"
+    except DataError as error:
+        return error.after(f"{place}: ")
     if impossible and not any(text.strip() for text, _ in answers or ()):
         answers = ()
     if answers is None:
         return f"{place}: it has no answers; give them, or an empty list where there is none"
     if impossible is not None and impossible == bool(answers):
-        found = f"an answer, {excerpt(answers[0][0])!r}" if answers else "no answer"
-        return f"{place}: is_impossible is {str(impossible).lower()}, and there is {found}; fix it"
+        given = f"an answer, {excerpt(answers[0][0])!r}" if answers else "no answer"
+        return f"{place}: is_impossible is {str(impossible).lower()}, and there is {given}; fix it"
     context = cast(str, row["context"])
     for text, start in answers:
         if not text.strip():
