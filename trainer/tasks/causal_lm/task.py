@@ -166,19 +166,22 @@ class CausalLM(Task):
                 try:
                     texts[number] = self.prompts.texts(row, summary, filled=filled)
                 except DataError as error:
-                    summary.reject(f"row {number}: {error}")
+                    summary.reject(_in_row(number, error))
             encoded = self.prompts.encode(list(texts.values()))
             for number, tokenized in zip(texts, encoded, strict=True):
                 if isinstance(tokenized, DataError):
-                    summary.reject(f"row {number}: {tokenized}")
+                    summary.reject(_in_row(number, tokenized))
                     continue
                 ids, flags = tokenized
                 kept = flags[: self.max_seq_length]
                 if not any(kept):
-                    summary.reject(
-                        f"row {number}: the prompt of {flags.index(1)} tokens leaves no room for "
-                        f"the answer; raise batch.max_seq_length or shorten the prompt"
+                    error = DataError(
+                        f"the prompt of {flags.index(1)} tokens leaves no room for the answer",
+                        key="batch.max_seq_length",
+                        value=self.max_seq_length,
+                        hint="raise batch.max_seq_length or shorten the prompt",
                     )
+                    summary.reject(_in_row(number, error))
                     continue
                 summary.measure(len(ids), self.max_seq_length)
                 tokens.append(ids[: self.max_seq_length])
@@ -267,3 +270,8 @@ class CausalLM(Task):
             measured |= generation_scores(predictions, references)
             measured["generated_words"] = sum(len(text.split()) for text in predictions)
         return measured
+
+
+def _in_row(number: int, error: DataError) -> DataError:
+    """Returns an error that also names the row."""
+    return DataError(f"row {number}: {error}", key=error.key, value=error.value)
