@@ -168,7 +168,7 @@ class MaskedLM(Task):
                         f"row {number}: a document of one sentence has no next one",
                         key=self.column,
                         value=text,
-                        hint="join rows with data.documents, or set next_sentence_prediction: false",
+                        hint="set data.documents, or next_sentence_prediction: false",
                     )
                     summary.reject(error)
             yield cut_documents(kept, self.max_seq_length - 3)
