@@ -1,4 +1,4 @@
-"""Messages stay readable whatever goes into them."""
+"""Errors: their parts, and messages that stay readable whatever goes into them."""
 
 from trainer.errors import ConfigError, DataError
 from trainer.wording import LONGEST_MESSAGE, excerpt, listed
@@ -8,7 +8,7 @@ def test_a_short_text_is_its_own_excerpt() -> None:
     assert excerpt("a label") == "a label"
 
 
-def test_an_excerpt_is_never_longer_than_asked_and_counts_the_rest() -> None:
+def test_an_excerpt_has_at_most_the_given_length_and_counts_the_rest() -> None:
     text = excerpt("x" * 287_000, 60)
     assert len(text) == 60
     assert text.endswith("… (287,000 characters)")
@@ -24,7 +24,7 @@ def test_a_message_is_cut() -> None:
     assert len(message) == LONGEST_MESSAGE
 
 
-def test_the_hint_ends_the_message_and_every_part_can_be_read_by_programs() -> None:
+def test_the_hint_ends_the_message_and_every_part_is_an_attribute() -> None:
     error = ConfigError("lr is text", key="optimizer.lr", value="x", hint="give a number")
     assert str(error) == "lr is text; give a number"
     assert (error.key, error.value, error.hint) == ("optimizer.lr", "x", "give a number")

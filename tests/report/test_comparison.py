@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from support.command_line import invoke
 
-from trainer.cli.app import main
 from trainer.errors import ConfigError, RunDirectoryError
 from trainer.process.status import Status
 from trainer.report.comparison import compare, markdown
@@ -303,7 +302,7 @@ def test_long_labels_are_given_below_the_table(tmp_path):
 
 
 def test_it_prints_tables_that_are_aligned_or_one_json_object(parent):
-    text = CliRunner().invoke(main, ["compare", str(parent)]).output
+    text = invoke("compare", parent).output
     blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert len(blocks) == 2
     assert all(len({len(line) for line in block}) == 1 for block in blocks)
@@ -311,7 +310,7 @@ def test_it_prints_tables_that_are_aligned_or_one_json_object(parent):
     assert ["model.initialization=random", "1, 2, 3", "20.0 ± 10.0", "102.0 ± 1.0", "300 ± 0"] in (
         table_rows(text)
     )
-    printed = CliRunner().invoke(main, ["compare", "--json", str(parent)])
+    printed = invoke("compare", "--json", parent)
     assert printed.exit_code == 0
     assert json.loads(printed.output) == compare((parent,))
 

@@ -7,7 +7,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from tiny_models import build_config, random_model
+from support.tiny_models import build_config, random_model
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 

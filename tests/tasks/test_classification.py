@@ -17,9 +17,8 @@ from trainer.data.encoded import PreparedSplit, Summary, encode_once
 from trainer.data.sources import load_splits
 from trainer.errors import ConfigError, DataError
 from trainer.models.tokenizers.special_tokens import TextTokenizer
-from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.recipe.data import Columns, Data, Ratio, Source, Split
-from trainer.recipe.model import Model, TrainedTokenizer
+from trainer.recipe.model import Model
 from trainer.tasks.classification.labels import label_indices, label_names
 from trainer.tasks.classification.settings import ClassificationSettings
 from trainer.tasks.classification.task import Classification
@@ -61,11 +60,9 @@ def encode(
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("tokenizer")
+def tokenizer(trained_tokenizer: Any) -> Any:
     words = ["one two three four five six seven eight nine ten"] * 3
-    train_tokenizer(TrainedTokenizer(train="wordpiece", vocab_size=128), words, folder)
-    return load_tokenizer(Model(name_or_path=str(folder)))
+    return trained_tokenizer("wordpiece", 128, words)
 
 
 # Labels
@@ -270,13 +267,6 @@ def test_a_batch_is_padded_to_its_longest_and_masked(split):
 def test_nothing_is_masked_where_nothing_is_padded(split):
     batch = task(LABELS).collate(split, np.array([0, 2]), epoch=1)
     assert set(batch.inputs) == {"input_ids", "token_type_ids"}
-
-
-def test_a_dummy_counts_nothing(split):
-    batch = task(LABELS).collate(split, np.array([0, 2]), epoch=1)
-    dummy = batch.as_dummy()
-    assert dummy.counts.tolist() == [0.0]
-    assert dummy.inputs is batch.inputs
 
 
 # Loss

@@ -17,10 +17,9 @@ from trainer.data.encoded import PreparedSplit, Summary, encode_once
 from trainer.errors import ConfigError, DataError
 from trainer.models.output_layer import install_output_layer
 from trainer.models.output_loss import IGNORED
-from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.recipe import schema
 from trainer.recipe.data import Data, Source
-from trainer.recipe.model import Model, TrainedTokenizer
+from trainer.recipe.model import Model
 from trainer.recipe.training import Batch
 from trainer.tasks.masked_lm.settings import MaskedLMSettings
 from trainer.tasks.masked_lm.task import MaskedLM
@@ -51,10 +50,8 @@ DOCUMENTS = [document(number, 2 + number % 9) for number in range(40)]
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(TrainedTokenizer(train="wordpiece", vocab_size=120), DOCUMENTS, folder)
-    return load_tokenizer(Model(name_or_path=str(folder)))
+def tokenizer(trained_tokenizer: Any) -> Any:
+    return trained_tokenizer("wordpiece", 120, DOCUMENTS)
 
 
 def recipe(*, length: int = 16, seed: int = 1, **settings: Any) -> schema.Recipe:

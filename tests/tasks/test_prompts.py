@@ -14,9 +14,8 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 from trainer.data.encoded import Summary
 from trainer.errors import ConfigError, DataError
 from trainer.models.tokenizers.special_tokens import TextTokenizer
-from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.recipe.data import Columns, Data, Source
-from trainer.recipe.model import Model, TrainedTokenizer
+from trainer.recipe.model import Model
 from trainer.recipe.training import Batch
 from trainer.tasks.causal_lm.settings import CausalLMSettings
 from trainer.tasks.causal_lm.task import CausalLM
@@ -74,10 +73,8 @@ def gpt2() -> Any:
 
 
 @pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("bert")
-    train_tokenizer(TrainedTokenizer(train="bpe", vocab_size=330), TEXTS, folder)
-    return load_tokenizer(Model(name_or_path=str(folder)))
+def bert(trained_tokenizer: Any) -> Any:
+    return trained_tokenizer("bpe", 330, TEXTS)
 
 
 class Rows(Prompts):

@@ -107,7 +107,9 @@ def test_a_test_split_that_exclusion_empties_is_set_aside(tmp_path):
     splits = {"train": LABELLED, "test": UNLABELLED["-1"]}
     found = inputs_of(tmp_path, splits, exclude={"label": [-1]})
     assert "test" not in found.splits
-    assert any("test split is set aside: data.exclude" in note for note in found.notes)
+    (note,) = (note for note in found.notes if "set aside" in note)
+    assert note.startswith("the test split of 8 rows")
+    assert "data.exclude" in note
     with pytest.raises(TrainerError, match="no row of the test split is left"):
         inputs_of(tmp_path, splits, exclude={"label": [-1]}, split={"validation": "test"})
 

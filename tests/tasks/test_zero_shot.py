@@ -16,10 +16,10 @@ from trainer.errors import ConfigError
 from trainer.models.architecture import build_model_config
 from trainer.models.output_layer import install_output_layer
 from trainer.models.tokenizers.special_tokens import TextTokenizer
-from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
+from trainer.models.tokenizers.tokenizer import load_tokenizer
 from trainer.recipe import schema
 from trainer.recipe.data import Columns, Data, Source
-from trainer.recipe.model import Model, TrainedTokenizer
+from trainer.recipe.model import Model
 from trainer.recipe.training import Batch
 from trainer.tasks.classification.settings import ClassificationSettings, LabelWords
 from trainer.tasks.classification.task import Classification
@@ -51,12 +51,10 @@ ANSWERS = (" bad", " rather good")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(trained_tokenizer: Any) -> Path:
     """A tokenizer of byte pieces that begins a text with [CLS]."""
-    made = tmp_path_factory.mktemp("tokenizer")
     texts = [*TEXTS, "Review: \nSentiment: bad rather good Question: Answer:"]
-    train_tokenizer(TrainedTokenizer(train="bpe", vocab_size=320), texts, made)
-    return made
+    return Path(trained_tokenizer("bpe", 320, texts).name_or_path)
 
 
 def build(folder: Path, kind: str) -> tuple[Any, Any, Any]:

@@ -86,9 +86,9 @@ def prepare_splits(
         try:
             split = encode_once(key, lambda counted, part=part: task.encode(part, counted), summary)
         except DataError as error:
-            raise DataError(
-                f"the {name} split, {error}", key=error.key or name, value=error.value
-            ) from error
+            located = error.after(f"the {name} split, ")
+            located.key = located.key or name
+            raise located from error
         splits[name] = replace(split, rows=part, digests={"rows": content, **split.digests})
         notes += _notes_on_encoding(name, split.summary)
         notes += task.notes(name, splits[name])

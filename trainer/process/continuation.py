@@ -45,9 +45,9 @@ def check_length(
     before = total_steps(earlier.schedule, steps_per_epoch)
     if num_steps < state.step:
         length = recipe.schedule.model_dump(include={"epochs", "steps"}, exclude_none=True)
-        given = ", ".join(f"schedule.{key}={value}" for key, value in length.items())
+        settings = ", ".join(f"schedule.{key}={value}" for key, value in length.items())
         raise RunDirectoryError(
-            f"{directory} has taken {state.step} steps, and {given} asks for {num_steps}",
+            f"{directory} has taken {state.step} steps, and {settings} asks for {num_steps}",
             key=f"schedule.{next(iter(length))}",
             value=next(iter(length.values())),
             hint="give as many or more, or choose another --run-dir",

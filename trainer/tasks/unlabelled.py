@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from trainer.data.columns import check_columns
+from trainer.data.sources import note_on_unused_test
 from trainer.errors import DataError
 from trainer.recipe.data import Column
 from trainer.tasks.base import Task
@@ -55,7 +56,4 @@ def lacks_targets(task: Task, splits: "Splits", *, test_named: bool) -> tuple["S
 
 def _set_aside_test(splits: "Splits", reason: str) -> tuple["Splits", list[str]]:
     kept = {name: rows for name, rows in splits.items() if name != "test"}
-    return kept, [
-        f"the test split of {len(splits['test']):,} rows is set aside because it cannot be "
-        f"measured: {reason}; set data.split.test to another split, or to null for none"
-    ]
+    return kept, [note_on_unused_test(len(splits["test"]), reason)]

@@ -166,11 +166,11 @@ class CausalLM(Task):
                 try:
                     texts[number] = self.prompts.texts(row, summary, filled=filled)
                 except DataError as error:
-                    summary.reject(_in_row(number, error))
+                    summary.reject(error.after(f"row {number}: "))
             encoded = self.prompts.encode(list(texts.values()))
             for number, tokenized in zip(texts, encoded, strict=True):
                 if isinstance(tokenized, DataError):
-                    summary.reject(_in_row(number, tokenized))
+                    summary.reject(tokenized.after(f"row {number}: "))
                     continue
                 ids, flags = tokenized
                 kept = flags[: self.max_seq_length]
@@ -181,7 +181,7 @@ class CausalLM(Task):
                         value=self.max_seq_length,
                         hint="raise batch.max_seq_length or shorten the prompt",
                     )
-                    summary.reject(_in_row(number, error))
+                    summary.reject(error.after(f"row {number}: "))
                     continue
                 summary.measure(len(ids), self.max_seq_length)
                 tokens.append(ids[: self.max_seq_length])
@@ -270,8 +270,3 @@ class CausalLM(Task):
             measured |= generation_scores(predictions, references)
             measured["generated_words"] = sum(len(text.split()) for text in predictions)
         return measured
-
-
-def _in_row(number: int, error: DataError) -> DataError:
-    """Returns an error that also names the row."""
-    return DataError(f"row {number}: {error}", key=error.key, value=error.value)

@@ -12,6 +12,7 @@ from trainer.data.answers import answers_of
 from trainer.data.columns import column_name
 from trainer.data.encoded import EncodedColumns, PreparedSplit, Summary
 from trainer.data.rows import numbered
+from trainer.errors import DataError
 from trainer.metrics.answers import BESIDE_SQUAD, METRICS, SCALES, answer_metrics
 from trainer.models.decoder import is_decoder
 from trainer.models.span_head import ensure_span_head
@@ -154,7 +155,7 @@ class QuestionAnswering(Task):
             for value in chunk[name]:
                 try:
                     answers = answers_of(value)
-                except ValueError:  # reported, with its row, when it is encoded
+                except DataError:  # reported, with its row, when it is encoded
                     return {True}
                 if answers:
                     return {True}
@@ -172,7 +173,7 @@ class QuestionAnswering(Task):
             for index, number in enumerate(numbers):
                 row = {key: chunk[name][index] for key, name in names.items()}
                 question = question_of(row, number, known_ids)
-                if isinstance(question, str):
+                if isinstance(question, DataError):
                     summary.reject(question)
                 else:
                     questions[index] = question
@@ -192,7 +193,7 @@ class QuestionAnswering(Task):
                     max_seq_length=self.max_seq_length,
                     stride=self.stride,
                 )
-                if isinstance(windows, str):
+                if isinstance(windows, DataError):
                     summary.reject(windows)
                     continue
                 for window in windows:
