@@ -178,8 +178,10 @@ def test_other_names_are_refused_with_both_lists(
     names: list[str], labels: list[str], tmp_path: Path
 ) -> None:
     save(tmp_path, names=names, num_labels=2)
-    with pytest.raises(ConfigError, match=r"^task\.labels: .*fresh_head: true") as caught:
+    with pytest.raises(ConfigError) as caught:
         load(tmp_path, labels)
+    assert (caught.value.key, caught.value.value) == ("task.labels", labels)
+    assert "model.fresh_head: true" in str(caught.value.hint)
     assert ", ".join(labels) in str(caught.value)
     assert ", ".join(names) in str(caught.value)
     assert load(tmp_path, labels, head_labels="position").fresh == ()
@@ -191,8 +193,9 @@ def test_names_that_are_no_mapping_of_rows_are_not_believed(tmp_path: Path) -> N
     values = json.loads(file.read_text())
     for names in ({"1": "negative", "2": "neutral", "3": "positive"}, {"0": "negative"}):
         file.write_text(json.dumps(values | {"id2label": names}))
-        with pytest.raises(ConfigError, match=r"^(task\.labels|model\.name_or_path): "):
+        with pytest.raises(ConfigError) as caught:
             load(tmp_path, LABELS)
+        assert caught.value.key in ("task.labels", "model.name_or_path")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -228,8 +231,10 @@ def test_a_fresh_head_is_that_of_a_model_without_one(kind: str, tmp_path: Path) 
 
 def test_another_number_of_labels_is_refused_with_the_way_out(tmp_path: Path) -> None:
     save(tmp_path)
-    with pytest.raises(ConfigError, match=r"\[3, 32\] .*\[2, 32\].*model\.fresh_head: true"):
+    with pytest.raises(ConfigError, match=r"\[3, 32\] .*\[2, 32\]") as caught:
         load(tmp_path, ["negative", "positive"])
+    assert (caught.value.key, caught.value.value) == ("model.name_or_path", str(tmp_path))
+    assert "model.fresh_head: true" in str(caught.value.hint)
 
 
 def test_a_head_that_told_several_labels_says_so(tmp_path: Path) -> None:

@@ -311,7 +311,7 @@ def test_a_model_that_changes_its_logits_unannounced_is_found_out():
     inputs, labels = batch()
     wanted = plain(model, inputs, labels)[0]
     for _ in range(2):
-        with pytest.warns(UserWarning, match="a llama does not return what its output layer"):
+        with pytest.warns(UserWarning, match="a llama changes what its output layer"):
             scored = score_tokens(model, inputs, labels)
         torch.testing.assert_close(scored.loss_sum, wanted)
 

@@ -209,5 +209,6 @@ def test_the_model_card_of_a_class_of_ours_says_how_to_load_it_elsewhere(folders
 
 
 def test_what_writes_its_answers_is_refused():
-    with pytest.raises(ConfigError, match="a t5gemma cannot mark an answer in a text"):
+    with pytest.raises(ConfigError, match="a t5gemma cannot have a span head") as caught:
         ensure_span_head(type("Settings", (T5Config,), {"model_type": "t5gemma"})())
+    assert (caught.value.key, caught.value.value) == ("model", "t5gemma")

@@ -76,8 +76,10 @@ def test_a_vocabulary_smaller_than_the_alphabet_is_refused(
 ) -> None:
     alphabet = [f"{chr(97 + index)}{chr(97 + index)}" for index in range(26)]
     digits = [f"{one}{one}" for one in "0123456789"]
-    with pytest.raises(ConfigError, match=rf"vocab_size: 64 does not .*; use {needed} or more"):
+    with pytest.raises(ConfigError, match=f"does not hold the {needed} special") as caught:
         trained(tmp_path, kind, 64, [" ".join([*alphabet, *digits])])
+    assert (caught.value.key, caught.value.value) == ("model.tokenizer.vocab_size", 64)
+    assert caught.value.hint == f"use {needed} or more"
 
 
 def test_the_special_tokens_come_first(tokenizer: Any) -> None:
