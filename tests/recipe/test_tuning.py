@@ -61,11 +61,11 @@ def test_the_mode_of_a_recipe_with_adapters_can_be_overridden(mode):
         ({"mode": "head_only", "target_module": []}, "did you mean tuning.target_modules?"),
         (
             {"mode": "head-only"},
-            "tuning.mode: 'head-only' is none of full, head_only, lora, qlora, int8_lora; did you "
-            "mean head_only?",
+            "tuning.mode: 'head-only' is not one of full, head_only, lora, qlora, int8_lora; did "
+            "you mean head_only?",
         ),
-        ({"mode": ["lora"]}, "tuning.mode: ['lora'] is none of full, "),
-        ({"mode": None}, "tuning.mode: None is none of full, "),
+        ({"mode": ["lora"]}, "tuning.mode: ['lora'] is not one of full, "),
+        ({"mode": None}, "tuning.mode: None is not one of full, "),
     ],
 )
 def test_what_is_wrong_is_named_as_in_one_section(reviews_recipe, tuning, sentence):

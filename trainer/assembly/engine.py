@@ -88,7 +88,7 @@ def start_engine(
         micro_batch_size=micro_batch_size,
         recipe=recipe,
         precision=precision,
-        made=base_optimizer,
+        unwrapped=base_optimizer,
     )
     # Names from the bare model: in checkpoints they carry no prefix of an engine or the objective.
     parameters = trainable_parameters(model)

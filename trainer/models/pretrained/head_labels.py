@@ -72,8 +72,7 @@ def order_of_rows(
         return None, notes
     expected = listed(known) or "its id2label does not number them from 0"
     raise ConfigError(
-        f"task.labels: {listed(labels)} are not the labels of the head of {shown(name)}: "
-        f"{expected}",
+        f"task.labels: {listed(labels)} are not those of the head of {shown(name)}: {expected}",
         key="task.labels",
         value=list(labels),
         hint="set task.labels to these, model.fresh_head: true for a new head, or "
