@@ -66,7 +66,7 @@ def load(folder: Path, **settings: Any) -> Any:
     return tiny_models.load(model, {"num_labels": 2})[0]
 
 
-def refused(folder: Path, sentence: str = "", *, value: object = None, hint: str = "") -> None:
+def refused(folder: Path, sentence: str | None = None, *, value: object = None, hint: str = "") -> None:
     """Asserts that a folder is refused; `value` is by default the folder itself."""
     with pytest.raises(ConfigError, match=sentence) as caught:
         load(folder)
