@@ -29,13 +29,13 @@ CHANGES: dict[str, tuple[dict[str, Any], str, Any]] = {
     "its own optimizer": (
         {"optimizer": {"type": "AdamW", "params": {"lr": 1e-3}}},
         "optimizer",
-        None,
+        {"type": "AdamW", "params": {"lr": 1e-3}},
     ),
-    "another loss scale": ({"fp16": {"enabled": "auto", "loss_scale": 8}}, "loss_scale", None),
+    "another loss scale": ({"fp16": {"enabled": "auto", "loss_scale": 8}}, "loss_scale", 8),
     "another type of gradients": (
         {"data_types": {"grad_accum_dtype": "bf16"}},
         "data_types",
-        None,
+        {"grad_accum_dtype": "bf16"},
     ),
     "no sharding": ({"zero_optimization": {"stage": 0}}, "zero_optimization.stage", 0),
     "nvme": (

@@ -124,15 +124,16 @@ def fill_in_deepspeed(accelerator: Accelerator, recipe: Recipe) -> None:
 
 def _check_understood(settings: dict[str, Any], zero: dict[str, Any]) -> None:
     """Raises LaunchError for keys that may change what is learned, and without a stage of ZeRO."""
-    unknown = [key for key in settings if key not in UNDERSTOOD]
-    unknown += [key for key in zero if key.startswith("zero_quantized")]
-    scaling = [key for name in ("bf16", "fp16") for key in settings.get(name, {})]
-    unknown += [key for key in scaling if key != "enabled"]
-    if unknown:
+    unknown = {key: value for key, value in settings.items() if key not in UNDERSTOOD}
+    unknown |= {key: value for key, value in zero.items() if key.startswith("zero_quantized")}
+    for name in ("bf16", "fp16"):
+        scaling: dict[str, Any] = settings.get(name, {})
+        unknown |= {key: value for key, value in scaling.items() if key != "enabled"}
+    for key, value in unknown.items():
         raise LaunchError(
-            f"{unknown[0]} in the DeepSpeed configuration may change what is learned",
-            key=unknown[0],
-            value=settings.get(unknown[0], zero.get(unknown[0])),
+            f"{key} in the DeepSpeed configuration may change what is learned",
+            key=key,
+            value=value,
             hint="remove it",
         )
     stage = zero.get("stage", 0)
