@@ -296,8 +296,8 @@ def _prefixes(auto: Any, config: Any) -> list[str]:
     from transformers import MODEL_FOR_QUESTION_ANSWERING_MAPPING, MODEL_MAPPING
 
     mappings: tuple[Any, ...] = (MODEL_MAPPING, MODEL_FOR_QUESTION_ANSWERING_MAPPING)
-    kinds = [known.get(type(config), None) for known in (auto._model_mapping, *mappings)]
-    return [getattr(kind, "base_model_prefix", "") for kind in kinds]
+    classes = [mapping.get(type(config), None) for mapping in (auto._model_mapping, *mappings)]
+    return [getattr(model_class, "base_model_prefix", "") for model_class in classes]
 
 
 def _quantisation(spec: ModelSpec, config: Any) -> Any:
@@ -307,13 +307,13 @@ def _quantisation(spec: ModelSpec, config: Any) -> Any:
     from transformers import BitsAndBytesConfig
 
     with torch.device("meta"):
-        kept = unquantised_modules(spec.auto.from_config(config, trust_remote_code=False))
+        skipped = unquantised_modules(spec.auto.from_config(config, trust_remote_code=False))
     if spec.mode == "int8_lora":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=spec.dtype,
-        llm_int8_skip_modules=kept,
+        llm_int8_skip_modules=skipped,
     )

@@ -36,12 +36,12 @@ def ensure_span_head(model_config: Any) -> None:
     """
     from transformers import MODEL_MAPPING, AutoModelForQuestionAnswering
 
-    settings = type(model_config)
-    known: Any = AutoModelForQuestionAnswering
-    if known._model_mapping.get(settings, None) is not None:
+    config_class = type(model_config)
+    auto: Any = AutoModelForQuestionAnswering
+    if auto._model_mapping.get(config_class, None) is not None:
         return
     backbones: Any = MODEL_MAPPING
-    backbone = backbones.get(settings, None)
+    backbone = backbones.get(config_class, None)
     if not isinstance(backbone, type) or is_encoder_decoder(model_config):
         raise ConfigError(
             f"model: a {model_config.model_type} cannot have a span head for question answering",
@@ -50,7 +50,7 @@ def ensure_span_head(model_config: Any) -> None:
             hint="use an encoder such as bert or a decoder such as llama",
         )
     # Without exist_ok, transformers silently ignores classes for its own configurations.
-    known.register(settings, _span_model(backbone), exist_ok=True)
+    auto.register(config_class, _span_model(backbone), exist_ok=True)
 
 
 def _span_model(backbone: Any) -> Any:

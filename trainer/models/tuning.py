@@ -95,8 +95,9 @@ def _trained_modules(loaded: LoadedModel, trains_head: bool) -> list[str]:
     return sorted(name for name in names if not _is_inside(name, names - {name}))
 
 
-def _is_inside(name: str, others: Iterable[str]) -> bool:
-    return name.startswith(tuple(f"{other}." for other in others))
+def _is_inside(name: str, modules: Iterable[str]) -> bool:
+    """Returns whether a module is inside one of the `modules`, by their names."""
+    return name.startswith(tuple(f"{module}." for module in modules))
 
 
 def _adapters(

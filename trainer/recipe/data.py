@@ -37,10 +37,10 @@ class Csv(Section):
         if self.delimiter is not None and self.delimiter == self.quotechar:
             raise ValueError("delimiter and quotechar are the same")
         try:
-            known = codecs.lookup(self.encoding)
+            codec = codecs.lookup(self.encoding)
         except (LookupError, ValueError):  # ValueError: a NUL in the name
-            known = None
-        if known is None or not getattr(known, "_is_text_encoding", True):
+            codec = None
+        if codec is None or not getattr(codec, "_is_text_encoding", True):
             raise ValueError(f"encoding {self.encoding[:40]!r} is unknown; use utf-8 or latin-1")
         return self
 

@@ -163,10 +163,10 @@ class Recipe(Section, ABC):
         task = info.data.get("task")
         if not isinstance(task, TaskSettings):
             return evaluation
-        given = evaluation.model_fields_set
-        metric = evaluation.metric if "metric" in given else task.deciding_metric
+        keys = evaluation.model_fields_set
+        metric = evaluation.metric if "metric" in keys else task.deciding_metric
         mode = "min" if task.best_is_smallest(metric) else "max"
-        mode = evaluation.mode if "mode" in given else mode
+        mode = evaluation.mode if "mode" in keys else mode
         return evaluation.model_copy(update={"metric": metric, "mode": mode})
 
     @model_validator(mode="after")

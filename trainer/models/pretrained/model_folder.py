@@ -110,12 +110,12 @@ def check_config(model_config: Any, key: str) -> None:
         if available is not None and available():
             allowed.append(name)
     for part in (model_config, *_parts(model_config)):
-        for name, known in (("attn", allowed), ("experts", list(EXPERTS))):
+        for name, supported in (("attn", allowed), ("experts", list(EXPERTS))):
             value = getattr(part, f"_{name}_implementation", None)
-            if value is not None and value not in known:
+            if value is not None and value not in supported:
                 raise ConfigError(
                     f"{key}: {name}_implementation {excerpt(value)!r} of its configuration is not "
-                    f"one of {', '.join(known)}, and kernels are not fetched from the hub",
+                    f"one of {', '.join(supported)}, and kernels are not fetched from the hub",
                     key=key,
                     value=value,
                     hint="remove it",

@@ -20,8 +20,8 @@ class FastDropout(nn.Dropout):
             return super().forward(input)
         words = torch.empty((input.numel() + 3) // 4, dtype=torch.int64)
         bits = words.random_(-(2**63), None).view(torch.int16)[: input.numel()]  # type: ignore[arg-type]
-        kept = (bits >= dropped - LEVELS // 2).view(input.shape).to(input.dtype)
-        return input * kept.mul_(LEVELS / (LEVELS - dropped))
+        mask = (bits >= dropped - LEVELS // 2).view(input.shape).to(input.dtype)
+        return input * mask.mul_(LEVELS / (LEVELS - dropped))
 
 
 def speed_up_dropout(model: nn.Module) -> None:
