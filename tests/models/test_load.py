@@ -1,4 +1,4 @@
-"""Loading: what is drawn from the seed, and a sentence for whatever cannot be loaded."""
+"""Loading: new weights depend on the seed, and a model that cannot be loaded is one sentence."""
 
 import shutil
 from pathlib import Path
@@ -31,7 +31,7 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small Llama classifier with its tokenizer; tests copy it before they spoil it."""
+    """A small Llama classifier with its tokenizer; tests damage only a copy."""
     folder = tmp_path_factory.mktemp("checkpoint")
     load(of("llama", tokenizer_folder)).model.save_pretrained(folder)
     load_tokenizer(of("llama", tokenizer_folder)).save_pretrained(folder)
@@ -183,7 +183,7 @@ def test_an_unknown_number_names_the_nearest(
         ({"hidden_act": "gelo"}, "gelo"),
     ],
 )
-def test_numbers_that_no_model_can_have_are_refused(
+def test_impossible_numbers_are_refused(
     tokenizer_folder: Path, numbers: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(ConfigError, match=sentence) as caught:
@@ -195,24 +195,24 @@ def test_numbers_that_no_model_can_have_are_refused(
 def test_an_architecture_fits_its_tokenizer(tokenizer_folder: Path) -> None:
     settings = of("llama", tokenizer_folder)
     tokenizer = load_tokenizer(settings)
-    made = build_config(settings, {"num_labels": 3}, tokenizer)
-    assert (made.vocab_size, made.num_labels) == (len(tokenizer), 3)
-    assert made.pad_token_id == tokenizer.pad_token_id
+    config = build_config(settings, {"num_labels": 3}, tokenizer)
+    assert (config.vocab_size, config.num_labels) == (len(tokenizer), 3)
+    assert config.pad_token_id == tokenizer.pad_token_id
 
 
 @pytest.mark.parametrize(
     ("kind", "positions"), [("bert", 64), ("llama", 64), ("phi", 64), ("roberta", 63)]
 )
-def test_sequences_are_no_longer_than_the_positions(
+def test_sequences_longer_than_the_positions_are_refused(
     tokenizer_folder: Path, kind: str, positions: int
 ) -> None:
     settings = of(kind, tokenizer_folder)
     tokenizer = load_tokenizer(settings)
-    made = build_config(settings, VALUES, tokenizer)
+    config = build_config(settings, VALUES, tokenizer)
     assert tokenizer.pad_token_id == 0  # positions of a RoBERTa start after it
-    check_length(made, positions)
+    check_length(config, positions)
     with pytest.raises(ConfigError) as caught:
-        check_length(made, positions + 1)
+        check_length(config, positions + 1)
     assert (caught.value.key, caught.value.value) == ("batch.max_seq_length", positions + 1)
     assert caught.value.hint == f"use {positions} or less"
     model = load(settings).model
@@ -260,7 +260,7 @@ def test_a_hub_name_without_a_configuration_names_its_key(tokenizer_folder: Path
         ("model.safetensors", b"cut off", "weights"),
     ],
 )
-def test_a_spoilt_folder_says_what_it_lacks(
+def test_an_incomplete_folder_says_what_is_missing(
     checkpoint: Path,
     tokenizer_folder: Path,
     tmp_path: Path,

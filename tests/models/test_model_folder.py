@@ -1,4 +1,4 @@
-"""Folders that are no model, or whose files would fetch, run or read more than they should."""
+"""Folders that are not a model, or whose files would fetch, run or read more than they should."""
 
 import io
 import json
@@ -40,7 +40,7 @@ class Tokenizer(PreTrainedTokenizerFast):
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small Llama classifier with its tokenizer; tests copy it before they spoil it."""
+    """A small Llama classifier with its tokenizer; tests damage only a copy."""
     root = tmp_path_factory.mktemp("models")
     settings = tiny_models.random_model("llama", SIZES, TEXTS, root / "tokenizer")
     loaded, tokenizer = tiny_models.load(settings, {"num_labels": 2})
@@ -66,7 +66,9 @@ def load(folder: Path, **settings: Any) -> Any:
     return tiny_models.load(model, {"num_labels": 2})[0]
 
 
-def refused(folder: Path, sentence: str | None = None, *, value: object = None, hint: str = "") -> None:
+def refused(
+    folder: Path, sentence: str | None = None, *, value: object = None, hint: str = ""
+) -> None:
     """Asserts that a folder is refused; `value` is by default the folder itself."""
     with pytest.raises(ConfigError, match=sentence) as caught:
         load(folder)
@@ -121,7 +123,7 @@ def test_other_formats_are_named(folder: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_not_read_may_be_left_over(folder: Path) -> None:
-    """An index of .bin files that were not fetched, and an embedding of another way of training."""
+    """Such as an index of .bin files that were not fetched, or a weight of earlier training."""
     edit(folder / "pytorch_model.bin.index.json", weight_map={"a": "pytorch_model-1.bin"})
     weights = load_file(folder / "model.safetensors")
     weights["model.embed_tokens._weight"] = torch.zeros(3)
@@ -176,7 +178,7 @@ class _Touch:
         return (os.mkdir, (self.file,))
 
 
-def test_hostile_and_damaged_files_of_torch_are_a_sentence(folder: Path, tmp_path: Path) -> None:
+def test_hostile_and_damaged_torch_files_are_refused(folder: Path, tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     file, ran = folder / "pytorch_model.bin", tmp_path / "ran"
     torch.save({"model.norm.weight": _Touch(ran)}, file)
@@ -223,9 +225,7 @@ def _saved(value: Any) -> bytes:
         {"id2label": {"x": "a"}},
     ],
 )
-def test_values_that_would_fetch_or_stumble_are_a_sentence(
-    values: dict[str, Any], folder: Path
-) -> None:
+def test_values_that_would_fetch_or_fail_are_refused(values: dict[str, Any], folder: Path) -> None:
     edit(folder / "config.json", **values)
     # The tokenizer reads the configuration too.
     tokenizer = str(folder.parent / "tokenizer")
@@ -245,7 +245,7 @@ def _without_config(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("text", ["null", "[1]", "", "{", "[" * 99999, '"x"', "\udcff"])
-def test_a_configuration_that_is_none_is_a_sentence(text: str, folder: Path) -> None:
+def test_a_file_that_is_not_a_configuration_is_refused(text: str, folder: Path) -> None:
     (folder / "config.json").write_text(text, "utf-8", errors="surrogateescape")
     for read in (stored_config, shape_config):
         with pytest.raises(ConfigError, match=r"has no configuration that can be loaded: ") as e:
@@ -265,7 +265,7 @@ def test_kernels_are_refused_in_an_architecture_too(sound: Path) -> None:
 
 
 def with_code(folder: Path, *, known: bool) -> Path:
-    """Adds code to a folder, beside a model type that transformers knows or one it does not."""
+    """Adds code to a folder whose model type transformers knows, or does not know."""
     (folder / "code.py").write_text(CODE)
     maps = {"AutoConfig": "code.Config", "AutoModelForSequenceClassification": "code.Model"}
     kind = "llama" if known else "somebodys"
@@ -278,7 +278,7 @@ def with_code(folder: Path, *, known: bool) -> Path:
     return folder / "ran"
 
 
-def test_code_beside_a_known_type_is_not_run_and_said(
+def test_code_next_to_a_known_type_is_not_run_and_noted(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 99))

@@ -1,4 +1,4 @@
-"""Each tuning mode on each architecture: what learns, what stays, and that it learns."""
+"""Each tuning mode on each architecture: what is trained, what stays, and that the loss falls."""
 
 import math
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ def load(folder: Path, mode: str, dtype: torch.dtype = torch.float32) -> tuple[L
 def tune(
     folder: Path, mode: str, *, checkpointing: bool = False, **tuning: Any
 ) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Returns a tuned model and the toy batch as it reads it."""
+    """Returns a tuned model and a toy batch for it."""
     loaded, tokenizer = load(folder, mode)
     settings = tuning_of(mode, **{"r": 4, "alpha": 8, "dropout": 0.0, **tuning})
     model = apply_tuning(loaded, settings, trains_head=True, gradient_checkpointing=checkpointing)
@@ -212,7 +212,7 @@ def test_an_unknown_target_module_names_the_nearest(
     assert str(caught.value.hint).startswith(f"did you mean {nearest}")
 
 
-def test_the_head_is_no_target_module(folders: dict[str, Path]) -> None:
+def test_the_head_cannot_be_a_target_module(folders: dict[str, Path]) -> None:
     with pytest.raises(ConfigError) as caught:
         tune(folders["bert"], "lora", target_modules=("classifier",))
     assert (caught.value.key, caught.value.value) == ("tuning.target_modules", "classifier")

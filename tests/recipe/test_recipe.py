@@ -1,4 +1,4 @@
-"""Recipes: how they are read, what is refused, and with which sentence."""
+"""Recipes: how they are read, and what is refused with which error."""
 
 import re
 import subprocess
@@ -220,14 +220,14 @@ def test_sections_that_contradict_each_other_are_named(reviews_recipe, task, sec
 
 
 @pytest.mark.parametrize("name", ["masked_lm", "causal_lm"])
-def test_a_vocabulary_is_no_head_that_can_be_fresh(reviews_recipe, name):
+def test_a_vocabulary_cannot_be_a_fresh_head(reviews_recipe, name):
     reviews_recipe["evaluation"] = {}
     fresh = at(reviews_recipe, "model.fresh_head", True)
     assert "model.fresh_head: the head of" in problems(at(fresh, "task", {"name": name}))
     assert parse_recipe(at(fresh, "task", {"name": "question_answering"}), "test").model.fresh_head
 
 
-def test_sections_agree_where_nothing_is_said(reviews_recipe):
+def test_sections_agree_by_default(reviews_recipe):
     reviews_recipe["evaluation"] = {}
     parse_recipe(at(reviews_recipe, "task", {"name": "question_answering"}), "test")
     for name in ("masked_lm", "causal_lm"):
@@ -280,7 +280,7 @@ def test_missing_sections_are_named(reviews_recipe):
     assert "data.source: required, and missing" in message
 
 
-def test_all_problems_stand_in_one_message(reviews_recipe):
+def test_all_problems_are_in_one_message(reviews_recipe):
     for key, value in {
         "optimizer.learnig_rate": 1e-4,
         "batch.global_batch_size": -3,

@@ -1,4 +1,4 @@
-"""YAML of plain values: what is not that, or grows without bound, is one sentence with its line."""
+"""YAML of plain values: anything else, or anything too large, is one sentence with its line."""
 
 import re
 
