@@ -122,8 +122,8 @@ def evaluate(
     directory = Path(run_dir).absolute()
     recipe = read_recipe(directory, Recipe)
     from trainer.assembly.build import build_run
-    from trainer.assembly.given import GIVEN, rows_of
     from trainer.assembly.memory_advice import recipe_memory
+    from trainer.assembly.python_inputs import GIVEN, rows_of
     from trainer.engines.accelerator import launched
     from trainer.evaluation.at_checkpoint import evaluate_checkpoint
 
@@ -242,7 +242,7 @@ def _resolved(
         resolved = load_recipe(recipe, overrides)
     if data is None and model is None:
         return resolved
-    from trainer.assembly.given import keep_data, keep_model
+    from trainer.assembly.python_inputs import keep_data, keep_model
 
     values = resolved.model_dump(mode="json", exclude_unset=True)
     if data is not None:

@@ -19,9 +19,9 @@ from trainer.distributed.collectives import any_rank, any_rank_of_each, sum_over
 from trainer.engines.loss_scale import loss_scale
 from trainer.engines.step import (
     accumulating,
+    deepspeed_grad_norm,
     global_grad_norm,
     steps_in_backward,
-    zero_grad_norm,
 )
 from trainer.errors import DivergedError, Stopped
 from trainer.evaluation.evaluate import evaluate, loss_by_term
@@ -69,13 +69,13 @@ def train(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
         state = state_after(run, state, result)
 
         # Ranks agree on whether to stop, and on whether one still writes the last checkpoint.
-        run.stop.leave_time_for(run.saver.reserve, step=time.monotonic() - started)
+        run.stop.reserve_time(run.saver.seconds_to_reserve, step=time.monotonic() - started)
         stopping, writing = any_rank_of_each(accelerator, run.stop.requested, run.saver.busy)
 
         # What is due now, in this order.
         record = None
         if not writing:
-            run.saver.finish()
+            run.saver.publish_written()
         if log_due(run, state, stopping=stopping):
             seconds, training_since = time.monotonic() - training_since, time.monotonic()
             values = {**result.losses, "grad_norm": result.grad_norm}
@@ -88,7 +88,7 @@ def train(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
         if checkpoint_due(run, state, stopping=stopping):
             stopping = save_checkpoint(run, accelerator, state, stopping=stopping)
         training_since += time.monotonic() - paused  # the next log line counts training alone
-    run.saver.finish()
+    run.saver.publish_written()
     return state
 
 
@@ -119,7 +119,7 @@ def optimizer_step(
             accelerator.backward((losses * scale).sum())
         sums += losses.detach()
     stepped = steps_in_backward(run.objective)
-    norm = zero_grad_norm(run.objective) if stepped else _gradient_norm(run, accelerator)
+    norm = deepspeed_grad_norm(run.objective) if stepped else _gradient_norm(run, accelerator)
     sums = sum_over_ranks(accelerator, sums, group)
     # One copy to the host: the only time a step waits for the device.
     *numbers, grad_norm = torch.cat([sums, counts, norm.double().reshape(1)]).tolist()

@@ -15,11 +15,11 @@ LEARNING_RATE = 1e-4
 class Unsaved:
     """A saver that saves nothing, so that it takes no time or space from the measurement."""
 
-    reserve, busy = 0.0, False
+    seconds_to_reserve, busy = 0.0, False
 
     def save(self, *_: Any, **__: Any) -> None: ...
 
-    def finish(self, *_: Any) -> None: ...
+    def publish_written(self, *_: Any) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -200,9 +200,9 @@ def test_time_is_left_for_a_step_and_a_save(monkeypatch):
     monkeypatch.setattr(stop_request, "MARGIN_SECONDS", 0)
     stop = StopRequest()
     stop.end = time.time() + 100
-    stop.leave_time_for(10, step=60)
-    stop.leave_time_for(10, step=1)
+    stop.reserve_time(10, step=60)
+    stop.reserve_time(10, step=1)
     assert not stop.requested
-    stop.leave_time_for(45, step=1)
+    stop.reserve_time(45, step=1)
     assert stop.requested
     assert (stop.reason, stop.code) == ("the time limit", 85)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from trainer.distributed.collectives import any_rank
 from trainer.engines.accelerator import wrap
+from trainer.engines.launch_checks import check_engine
 from trainer.engines.precision import COMPUTE_DTYPES, Precision
-from trainer.engines.promises import check_engine
 from trainer.engines.sharding import whole_weight
 from trainer.engines.zero3_start import materialize, shard_from_main, starts_sharded
 from trainer.errors import LaunchError

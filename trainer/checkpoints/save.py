@@ -69,8 +69,8 @@ class Saver:
         self._expected = size.total / BYTES_PER_SECOND / accelerator.num_processes
 
     @property
-    def reserve(self) -> float:
-        """Seconds to leave for saving before a time limit: one and a half times the longest save.
+    def seconds_to_reserve(self) -> float:
+        """Time to leave for saving before a time limit: one and a half times the longest save.
 
         In the background it is one save more, because one may have just begun. Before the first
         save, its length is estimated.
@@ -89,7 +89,7 @@ class Saver:
         Collective: every rank calls it. Raises CheckpointError on every rank if any cannot write;
         earlier checkpoints are not affected.
         """
-        self.finish()
+        self.publish_written()
         started = time.monotonic()
         folder = on_main(self._accelerator, lambda: self._stage(state, ends_epoch))
         rank, num_ranks = self._accelerator.process_index, self._accelerator.num_processes
@@ -99,9 +99,9 @@ class Saver:
         moments = full_moments(self._objective, self._optimizer, self._parameters)
         writer.write("optimizer", moments)
         if not self._in_background:
-            self.finish()
+            self.publish_written()
 
-    def finish(self) -> None:
+    def publish_written(self) -> None:
         """Publishes the checkpoint that is being written, if any, once all ranks have written it.
 
         Collective: every rank calls it. Raises CheckpointError on every rank if any could not
@@ -128,7 +128,7 @@ class Saver:
         try:
             yield
         except DivergedError:
-            self.finish()
+            self.publish_written()
             raise
         except BaseException:
             if self._pending is not None:

@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from trainer.engines.deepspeed_state import full_shape
 from trainer.engines.portable_state import Parameters
 from trainer.engines.sharding import whole_weight
 from trainer.errors import CheckpointError
@@ -83,7 +84,7 @@ def check_weights(checkpoint: Path, saved: SavedTensors, parameters: Parameters)
         )
     for name, parameter in parameters.items():
         shape, kind = kinds[name]
-        needed = _shape(parameter)
+        needed = full_shape(parameter)
         if shape != needed:
             raise _misfit(checkpoint, name, f"shape {list(shape)}", f"{list(needed)}")
         if kind not in ("F32", TYPES.get(parameter.dtype)):
@@ -114,7 +115,7 @@ def check_moments(
     keeps = OPTIMIZERS[settings.name].state
     for name, parameter in parameters.items():
         kinds = by_parameter[name]
-        entries = keeps(_shape(parameter), settings)
+        entries = keeps(full_shape(parameter), settings)
         expected = {entry: (shape, TYPES[dtype]) for entry, (shape, dtype) in entries.items()}
         if not kinds:
             if expected and not _is_untouched(objective, parameter, weights[name]):
@@ -136,10 +137,6 @@ def _is_untouched(objective: nn.Module, parameter: Any, saved: Tensor) -> bool:
     with whole_weight(objective, parameter):
         held = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
         return torch.equal(held.detach().cpu(), saved.to(held.dtype))
-
-
-def _shape(parameter: Any) -> tuple[int, ...]:
-    return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def _misfit(checkpoint: Path, name: str, saved: str, needed: str) -> CheckpointError:

@@ -27,8 +27,8 @@ from trainer.engines.deepspeed_state import allow_any_loss_scale
 from trainer.engines.extension_locks import remove_stale_locks, use_own_folder
 from trainer.engines.fsdp2 import check_mesh, fill_in_fsdp, layer_classes
 from trainer.engines.launch import asks_for_deepspeed, asks_for_fsdp
+from trainer.engines.launch_checks import check_launch, check_processes, check_trackers
 from trainer.engines.precision import Precision, resolve_precision
-from trainer.engines.promises import check_launch, check_processes, check_trackers
 from trainer.process.stop_request import StopRequest
 from trainer.process.switches import restored_switches
 from trainer.recipe.schema import Recipe

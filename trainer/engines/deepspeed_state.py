@@ -9,12 +9,12 @@ The tests of resuming and of the engines guard them; they may change in any rele
   `raise_error_at_min_scale`;
 - of the parameter offload, `_remove_module_hooks`, `setup_zero_stage3_hooks`, `forward_hooks` and
   `backward_hooks`;
-- of a parameter under ZeRO-3, `ds_id`, `ds_numel`, `ds_tensor`, `ds_active_sub_modules` and
-  `ds_zero_param_process_group`.
+- of a parameter under ZeRO-3, `ds_id`, `ds_numel`, `ds_shape`, `ds_tensor`,
+  `ds_active_sub_modules` and `ds_zero_param_process_group`.
 """
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -30,15 +30,20 @@ def zero_stage(objective: nn.Module) -> int:
     return stage() if stage is not None else 0
 
 
-def has_second_copy(objective: nn.Module) -> bool:
+def uses_hpz(objective: nn.Module) -> bool:
     """Returns whether ZeRO-3 keeps a second copy of the weights on each machine (hpZ)."""
     parameter: Any = next(objective.parameters())
     return getattr(parameter, "ds_zero_param_process_group", None) is not None
 
 
 def num_weights(parameter: Any) -> int:
-    """Returns the number of weights of a parameter, whose shape is empty under ZeRO-3."""
+    """Returns the number of weights of a parameter, whose local shape is empty under ZeRO-3."""
     return getattr(parameter, "ds_numel", parameter.numel())
+
+
+def full_shape(parameter: Any) -> tuple[int, ...]:
+    """Returns the shape of a parameter, whose local shape is empty under ZeRO-3."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 # Weights and moments
@@ -54,31 +59,36 @@ def weight_getter(parameter: nn.Parameter) -> Callable[[], Tensor]:
 def moment_getters(
     base: torch.optim.Optimizer, parameter: nn.Parameter
 ) -> dict[str, Callable[[], Tensor]]:
-    """Returns, by entry, collective functions that gather the optimizer's state of a parameter.
+    """Returns collective functions that gather the optimizer's state of a parameter, by entry such
+    as `exp_avg`.
 
-    Call `link_moments` first. All flat partitions have the same entries, so the first one tells
-    those of each parameter. The count `step` is not among them; see `step_count`.
+    Call `link_moments` first. The count `step` is not among the entries; see `step_count`.
     """
     from deepspeed.utils import safe_get_full_optimizer_state
 
-    state = next(iter(base.state.values()), {})
     return {
         entry: _gathering(partial(safe_get_full_optimizer_state, parameter, entry))
-        for entry, value in state.items()
+        for entry, value in _state_of_first_partition(base).items()
         if entry != "step" and value is not None
     }
 
 
 def step_count(base: torch.optim.Optimizer) -> float | None:
     """Returns the number of steps that the optimizer has taken, or None if it does not count."""
-    state = next(iter(base.state.values()), {})
+    state = _state_of_first_partition(base)
     return float(state["step"]) if "step" in state else None
 
 
 def set_weight(parameter: nn.Parameter, weight: Tensor) -> None:
-    """Writes this rank's share of a full weight to the fp32 master and to the model's weight."""
+    """Writes this rank's share of a full weight to the fp32 master and to the model's weight.
+
+    Call it under `torch.no_grad()`.
+    """
+    from deepspeed.runtime.zero import GatheredParameters
+
     _set_share(parameter, weight)
-    with gathered([parameter]) if hasattr(parameter, "ds_id") else nullcontext():
+    # Without a modifier_rank DeepSpeed would discard the change. A no-op under ZeRO-1 and 2.
+    with GatheredParameters([parameter], modifier_rank=0):
         parameter.copy_(weight)
 
 
@@ -104,8 +114,10 @@ def create_moments(
 
 
 def link_moments(objective: nn.Module) -> None:
-    """Links the moments in flat partitions to parameters, which ZeRO-1 and 2 do only for the first
-    group."""
+    """Makes DeepSpeed link moments to parameters again. Does nothing under ZeRO-3.
+
+    By themselves, ZeRO-1 and 2 link those of the first parameter group only.
+    """
     zero: Any = objective.optimizer
     if hasattr(zero, "_hp_optimizer_states_linked"):
         zero._hp_optimizer_states_linked = False
@@ -115,6 +127,14 @@ def link_moments(objective: nn.Module) -> None:
 def moments_are_on_nvme(objective: nn.Module) -> bool:
     """Returns whether the moments are on an NVMe disk, where they cannot be set."""
     return getattr(objective.optimizer, "swap_optimizer", False)
+
+
+def _state_of_first_partition(base: torch.optim.Optimizer) -> dict[str, Any]:
+    """Returns the state of the first flat partition, {} before the first step.
+
+    All partitions have the same entries and the same count of steps.
+    """
+    return next(iter(base.state.values()), {})
 
 
 def _gathering(get: Callable[[], Any]) -> Callable[[], Tensor]:
@@ -140,7 +160,8 @@ def _set_share(parameter: Any, value: Tensor, entry: str | None = None) -> None:
         else:
             utils.safe_set_full_optimizer_state(parameter, full, entry)
         return
-    # DeepSpeed's setters of full values read past the end if the ranks do not divide the size.
+    # DeepSpeed's full-value setters read out of bounds if the size is not divisible by the number
+    # of ranks.
     size = parameter.ds_tensor.ds_numel
     start = size * dist.get_rank()
     share = value.flatten()[start : start + size]
@@ -155,15 +176,18 @@ def _set_share(parameter: Any, value: Tensor, entry: str | None = None) -> None:
 
 
 def gathered(parameters: Iterable[nn.Parameter]) -> AbstractContextManager[Any]:
-    """Context manager: sharded parameters are whole inside. Changes that rank 0 makes are kept."""
+    """Context manager: inside, every rank can read whole parameters. Changes are discarded."""
     from deepspeed.runtime.zero import GatheredParameters
 
-    return GatheredParameters(list(parameters), modifier_rank=0)
+    return GatheredParameters(list(parameters))
 
 
 @contextmanager
 def gathered_model(objective: nn.Module) -> Generator[None]:
-    """Context manager: all weights of a model under ZeRO-3 are whole, and its hooks are removed."""
+    """Context manager: every rank holds the whole of a model under ZeRO-3, to read, without hooks.
+
+    Changes are discarded.
+    """
     wrapped: Any = objective
     offload = wrapped.optimizer.parameter_offload
     with gathered(objective.parameters()):
@@ -182,7 +206,7 @@ def gathered_model(objective: nn.Module) -> Generator[None]:
 # The loss scale of fp16
 
 
-def zero_scaler(objective: nn.Module) -> Any:
+def deepspeed_scaler(objective: nn.Module) -> Any:
     """Returns DeepSpeed's dynamic loss scaler, or None if the objective has none."""
     zero: Any = getattr(objective, "optimizer", None)
     scaler = getattr(zero, "loss_scaler", None)
@@ -191,22 +215,23 @@ def zero_scaler(objective: nn.Module) -> Any:
 
 def allow_any_loss_scale(objective: nn.Module) -> None:
     """Keeps DeepSpeed from raising at its smallest loss scale; the loop names the step instead."""
-    scaler = zero_scaler(objective)
+    scaler = deepspeed_scaler(objective)
     if scaler is not None:
         scaler.raise_error_at_min_scale = False
 
 
-def zero_loss_scale(scaler: Any) -> dict[str, float]:
+def deepspeed_loss_scale(scaler: Any) -> dict[str, float]:
     """Returns the `scale` of DeepSpeed's scaler and the `steps` since it last changed.
 
-    DeepSpeed counts steps since the last overflow. Torch starts again from 0 at each growth, and
-    would never grow again from a count beyond its interval; hence the remainder.
+    DeepSpeed does not reset its count when the scale grows and torch does, so it is taken modulo
+    the growth interval. `last_overflow_iter` is the iteration before the first one without
+    overflow, hence -1.
     """
     steps = scaler.cur_iter - scaler.last_overflow_iter - 1
     return {"scale": scaler.cur_scale, "steps": steps % scaler.scale_window}
 
 
-def set_zero_loss_scale(scaler: Any, saved: Mapping[str, float]) -> None:
-    """Sets a saved scale, in the form that `zero_loss_scale` returns."""
+def set_deepspeed_loss_scale(scaler: Any, saved: Mapping[str, float]) -> None:
+    """Sets a saved scale, in the form that `deepspeed_loss_scale` returns."""
     scaler.cur_scale = saved["scale"]
     scaler.last_overflow_iter, scaler.cur_iter = -1, int(saved["steps"])

@@ -1,7 +1,8 @@
-"""The state inside FSDP2: the only file that uses torch's private names for it.
+"""Reads and replaces what FSDP2 put into a model.
 
-They are `_parameters`, `_forward_pre_hooks`, `_forward_hooks` and `_state_dict_pre_hooks` of
-nn.Module, through which `fully_shard` acts on a model. The tests under FSDP2 guard them.
+This is the only file that uses private names of nn.Module to do so: `_parameters`,
+`_forward_pre_hooks`, `_forward_hooks` and `_state_dict_pre_hooks`, through which `fully_shard` acts
+on a model. The tests under FSDP2 guard them.
 """
 
 from collections.abc import Generator
@@ -14,12 +15,12 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
-def is_fsdp2(objective: nn.Module) -> bool:
-    """Returns whether FSDP2 shards an objective."""
-    return isinstance(objective, FSDPModule)
+def is_fsdp2(module: nn.Module) -> bool:
+    """Returns whether FSDP2 wraps a module."""
+    return isinstance(module, FSDPModule)
 
 
-def mesh_of(parameter: nn.Parameter) -> tuple[int, ...]:
+def mesh_shape(parameter: nn.Parameter) -> tuple[int, ...]:
     """Returns the shape of the mesh over which FSDP2 shards a parameter, () if it does not."""
     tensor: Any = parameter.data
     return tuple(tensor.device_mesh.shape) if isinstance(tensor, DTensor) else ()
@@ -52,6 +53,8 @@ def reshard(objective: nn.Module) -> None:
 def without_fsdp(objective: nn.Module) -> Generator[None]:
     """Context manager: full weights replace FSDP2's shards, and its hooks are removed.
 
+    Each rank holds the whole model meanwhile, in addition to its shards.
+
     `FSDPModule.unshard()` and `set_reshard_after_forward(False)` are not enough: they gather the
     weights in the type of the mixed-precision policy, so that bf16 would be exported for fp32, and
     leave hooks that cast inputs and re-shard at `state_dict()`.
@@ -62,20 +65,20 @@ def without_fsdp(objective: nn.Module) -> Generator[None]:
             weight = gather(parameter.data)
             full[parameter] = nn.Parameter(weight, requires_grad=parameter.requires_grad)
     replaced: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
-    # Determined before the loop, which changes the modules.
-    sharded = [isinstance(module, FSDPModule) for module in objective.modules()]
-    module: Any
-    for module, has_hooks in zip(objective.modules(), sharded, strict=True):
-        hooks: list[dict[Any, Any]] = [module._state_dict_pre_hooks]
-        if has_hooks:
-            hooks += [module._forward_pre_hooks, module._forward_hooks]
-        replaced += [(entries, dict(entries)) for entries in (module._parameters, *hooks)]
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                module._parameters[name] = full[parameter]
-        for entries in hooks:
-            entries.clear()
     try:
+        module: Any
+        for module in objective.modules():
+            # FSDP2 adds a `state_dict` hook to each module that owns sharded parameters, not only
+            # to those that it wraps.
+            hooks: list[dict[Any, Any]] = [module._state_dict_pre_hooks]
+            if is_fsdp2(module):
+                hooks += [module._forward_pre_hooks, module._forward_hooks]
+            replaced += [(entries, dict(entries)) for entries in (module._parameters, *hooks)]
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    module._parameters[name] = full[parameter]
+            for entries in hooks:
+                entries.clear()
         yield
     finally:
         for entries, before in replaced:

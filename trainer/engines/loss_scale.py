@@ -5,7 +5,11 @@ from typing import Any
 
 from torch import nn
 
-from trainer.engines.deepspeed_state import set_zero_loss_scale, zero_loss_scale, zero_scaler
+from trainer.engines.deepspeed_state import (
+    deepspeed_loss_scale,
+    deepspeed_scaler,
+    set_deepspeed_loss_scale,
+)
 
 
 def loss_scale(objective: nn.Module, scaler: Any) -> dict[str, float] | None:
@@ -16,16 +20,16 @@ def loss_scale(objective: nn.Module, scaler: Any) -> dict[str, float] | None:
     if scaler is not None:
         state = scaler.state_dict()
         return {"scale": state["scale"], "steps": state["_growth_tracker"]}
-    own = zero_scaler(objective)
-    return None if own is None else zero_loss_scale(own)
+    own = deepspeed_scaler(objective)
+    return None if own is None else deepspeed_loss_scale(own)
 
 
 def set_loss_scale(objective: nn.Module, scaler: Any, saved: Mapping[str, float]) -> None:
     """Sets the scale of a checkpoint, whichever engine wrote it."""
-    own = zero_scaler(objective)
+    own = deepspeed_scaler(objective)
     if scaler is not None:
         state = scaler.state_dict()
         state |= {"scale": saved["scale"], "_growth_tracker": int(saved["steps"])}
         scaler.load_state_dict(state)
     elif own is not None:
-        set_zero_loss_scale(own, saved)
+        set_deepspeed_loss_scale(own, saved)

@@ -33,7 +33,7 @@ def steps_in_backward(objective: nn.Module) -> bool:
     return zero_stage(objective) > 0
 
 
-def zero_grad_norm(objective: nn.Module) -> Tensor:
+def deepspeed_grad_norm(objective: nn.Module) -> Tensor:
     """Returns the gradient norm before clipping in the step that DeepSpeed just took, fp32 [].
 
     It is not finite if DeepSpeed skipped the step because its gradient overflowed in fp16.

@@ -115,7 +115,7 @@ class StopRequest:
             ending = self.phase is Phase.ENDING
             self._raise_to(Urgency.DESPITE_SHUTDOWN if ending else Urgency.NOW)
 
-    def leave_time_for(self, save: float, *, step: float) -> None:
+    def reserve_time(self, save: float, *, step: float) -> None:
         """Stops early enough before the time limit for one more step and a save, in seconds."""
         self._longest_step = max(self._longest_step, step)
         self._reserve = save + self._longest_step

@@ -15,9 +15,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.distributed.environment_variables import launched_by_accelerate, whole_number
-from trainer.engines.deepspeed_state import has_second_copy
+from trainer.engines.deepspeed_state import uses_hpz
 from trainer.engines.fsdp2 import promised_mesh
-from trainer.engines.fsdp2_state import mesh_of
+from trainer.engines.fsdp2_state import mesh_shape
 from trainer.engines.micro_batch import accumulation
 from trainer.engines.portable_state import base_optimizer
 from trainer.engines.precision import Precision
@@ -115,7 +115,7 @@ def check_engine(
             "bf16": bool(engine.bfloat16_enabled()),
             "fp16": bool(engine.fp16_enabled()),
             "optimizer": type(base_optimizer(optimizer)).__name__,
-            "second copy": has_second_copy(objective),
+            "second copy": uses_hpz(objective),
         }
         promised = {
             "processes": ranks,
@@ -128,7 +128,7 @@ def check_engine(
             "second copy": engine.zero_hpz_partition_size() > 1,
         }
     elif accelerator.distributed_type == DistributedType.FSDP:
-        actual = {"mesh": {mesh_of(parameter) for parameter in objective.parameters()}}
+        actual = {"mesh": {mesh_shape(parameter) for parameter in objective.parameters()}}
         promised = {"mesh": {promised_mesh(accelerator.num_processes)}}
     else:
         actual = {"wrapped": isinstance(objective, DistributedDataParallel)}
