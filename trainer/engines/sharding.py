@@ -37,8 +37,8 @@ def sharding_of(objective: nn.Module) -> Sharding:
 def whole_model(objective: nn.Module) -> Generator[None]:
     """Context manager: inside, every rank has all weights, as a plain model that any code can use.
 
-    It takes the memory of the whole model: under FSDP2 in the type of its weights, under ZeRO-3 in
-    the type of the computations. Collective.
+    They are there to be read; changes may be lost. It takes the memory of the whole model: under
+    FSDP2 in the type of its weights, under ZeRO-3 in the type of the computations. Collective.
     """
     match sharding_of(objective):
         case Sharding.FSDP2:
