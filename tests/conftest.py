@@ -1,15 +1,14 @@
-"""Caches of their own, no network, and a small recipe for every test."""
+"""What every test gets: caches of its own, no network, and a small recipe."""
 
-import copy
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-# Hugging Face's libraries read these when they are imported, so fixtures would come too late.
+# Hugging Face's libraries read these variables when they are imported, before any fixture runs.
 # Commands that a test starts inherit them.
 CACHE = Path(tempfile.mkdtemp(prefix="trainer-tests-"))
 for _name in [name for name in os.environ if name.startswith("HF_") and name.endswith("_CACHE")]:
@@ -19,58 +18,30 @@ os.environ.update(
     HF_HOME=str(CACHE / "huggingface"),
     HF_DATASETS_CACHE=str(CACHE / "huggingface" / "datasets"),
     HF_HUB_OFFLINE="1",
-    CUDA_VISIBLE_DEVICES="",  # tests/gpu starts processes of its own
+    CUDA_VISIBLE_DEVICES="",  # the GPU script starts its own processes
     TOKENIZERS_PARALLELISM="false",
-    OMP_NUM_THREADS="1",  # several threads only wait for each other on the models of tests
+    OMP_NUM_THREADS="1",  # models of tests are too small for several threads
 )
 os.environ.pop("TRANSFORMERS_CACHE", None)
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
+import support.reviews_recipe  # noqa: E402
 import yaml  # noqa: E402
 from hypothesis.configuration import set_hypothesis_home_dir  # noqa: E402
 
-# No deadline on a machine that is shared, and no folder .hypothesis in the repository.
+# A shared machine may be slow, so there is no deadline. Nothing is written into the repository.
 set_hypothesis_home_dir(CACHE / "hypothesis")
 hypothesis.settings.register_profile("trainer", deadline=None, database=None, max_examples=60)
 hypothesis.settings.load_profile("trainer")
 
 Values = dict[str, Any]
 
-REVIEWS: Values = {
-    "seed": 1,
-    "model": {
-        "architecture": {
-            "model_type": "bert",
-            "hidden_size": 32,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "intermediate_size": 64,
-            "max_position_embeddings": 64,
-        },
-        "initialization": "random",
-        "tokenizer": {"train": "wordpiece", "vocab_size": 400},
-    },
-    "tuning": {"mode": "full"},
-    "task": {"name": "classification", "labels": ["negative", "positive"]},
-    "data": {
-        "source": {"builtin": "reviews", "num_rows": 160, "seed": 1},
-        "columns": {"text": "text", "label": "label"},
-    },
-    "batch": {"global_batch_size": 16, "micro_batch_size": 8, "max_seq_length": 32},
-    "optimizer": {"name": "adamw", "learning_rate": 1e-3},
-    "schedule": {"name": "linear", "epochs": 2, "warmup_ratio": 0.1},
-    "precision": "fp32",
-    "evaluation": {"baseline": True, "every": "epoch", "metric": "accuracy", "mode": "max"},
-    "checkpoint": {"every_steps": 5, "keep_last": 2, "keep_best": True},
-    "tracking": {"trackers": [], "log_every_steps": 5},
-}
-
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out tests that are marked `slow` or `gpu`, unless -m names that mark.
+    """Deselects tests marked `slow` or `gpu` unless -m names that mark.
 
-    So `-m distributed` is the second tier, and not the slow sweeps over ranks as well.
+    So `-m distributed` selects the second tier without the slow sweeps over ranks.
     """
     named = set(re.findall(r"\w+", config.getoption("markexpr")))
     absent = [mark for mark in ("slow", "gpu") if mark not in named]
@@ -83,20 +54,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session", autouse=True)
 def own_caches() -> Generator[Path]:
-    """Keeps what tests prepare out of the user's caches, and removes it after them."""
+    """The folder of the tests' caches, which is removed at the end."""
     yield CACHE
     shutil.rmtree(CACHE, ignore_errors=True)
 
 
 @pytest.fixture
 def reviews_recipe() -> Values:
-    """A recipe, as a mapping to change at will: a tiny BERT on 160 built-in reviews, 20 steps."""
-    return copy.deepcopy(REVIEWS)
+    """A recipe to change at will: a tiny BERT on 160 built-in reviews, 20 steps."""
+    return support.reviews_recipe.reviews_recipe()
 
 
 @pytest.fixture
 def write_recipe(tmp_path: Path) -> Callable[[Values], Path]:
-    """Writes a recipe's mapping as YAML into tmp_path and returns the file."""
+    """Writes a recipe as YAML into tmp_path and returns the file: (values, name)."""
 
     def write(values: Values, name: str = "recipe") -> Path:
         file = tmp_path / f"{name}.yaml"
@@ -107,8 +78,31 @@ def write_recipe(tmp_path: Path) -> Callable[[Values], Path]:
 
 
 @pytest.fixture(scope="session")
+def trained_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Loads a tokenizer that was trained on texts: (kind, vocab_size, texts).
+
+    It is trained once a session. A test may change what is loaded, but not the files in the folder
+    `name_or_path`.
+    """
+    folders: dict[tuple[Any, ...], Path] = {}
+
+    def load(kind: Any, vocab_size: int, texts: Sequence[str]) -> Any:
+        from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
+        from trainer.recipe.model import Model, TrainedTokenizer
+
+        key = (kind, vocab_size, *texts)
+        if key not in folders:
+            folders[key] = tmp_path_factory.mktemp(kind)
+            settings = TrainedTokenizer(train=kind, vocab_size=vocab_size)
+            train_tokenizer(settings, texts, folders[key])
+        return load_tokenizer(Model(name_or_path=str(folders[key])))
+
+    return load
+
+
+@pytest.fixture(scope="session")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Generator[Any]:
-    """A process that has imported the libraries, from which programs are forked (`WarmServer`)."""
+    """A `WarmServer`: forks programs from a process that has imported the libraries."""
     from support.warm import WarmServer
 
     server = WarmServer(tmp_path_factory.mktemp("warm"))
@@ -118,7 +112,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Generator[Any]:
 
 @pytest.fixture(scope="session")
 def commands(warm: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Real processes of the command line, started in a moment (`Commands`)."""
+    """`Commands`: runs the command line in real processes that start in a moment."""
     from support.commands import Commands
 
     return Commands(warm, tmp_path_factory.mktemp("commands"))

@@ -1,11 +1,11 @@
-"""The Python interface: it returns or raises, resumes, and leaves the process as it was."""
+"""The Python interface: it returns or raises, resumes, and leaves the process unchanged."""
 
+import json
 import logging
 import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 import warnings
@@ -17,20 +17,17 @@ import pytest
 import torch
 import transformers
 from accelerate.state import AcceleratorState, PartialState
-from support.launches import ROOT, launch_environment, tensors_of
+from support.launches import free_port, launch_environment, tensors_of
+from support.paths import ROOT, program
 
 import trainer
+from trainer.process import stop_request
 from trainer.tracking.progress import Update
 
 STEPS = {"schedule": {"steps": 4}, "evaluation": {"every": 2}, "checkpoint": {"every_steps": 2}}
 PUBLIC = """
 CheckpointError ConfigError DataError DivergedError FileError LaunchError OutOfMemoryError Recipe
 Result RunDirectoryError TrainerError __version__ evaluate load load_recipe train
-"""
-QUICK = """
-import sys, trainer
-assert set(trainer.__all__) <= set(dir(trainer))
-print(sorted({"torch", "pydantic", "yaml", "numpy", "click", "tqdm"} & set(sys.modules)))
 """
 
 
@@ -53,8 +50,12 @@ def rows() -> list[dict[str, str]]:
     ]
 
 
+def trainer_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "trainer"]
+
+
 def switches() -> dict[str, Any]:
-    """Returns what a run could leave changed in its process."""
+    """Returns everything that a run could leave changed in its process."""
     return {
         "environment": dict(os.environ),
         "filters": list(warnings.filters),
@@ -66,10 +67,10 @@ def switches() -> dict[str, Any]:
         "verbosity": transformers.logging.get_verbosity(),
         "bars": transformers.logging.is_progress_bar_enabled(),
         "datasets' bars": datasets.are_progress_bars_disabled(),
-        "loggers": [logging.getLogger(one).level for one in ("bitsandbytes", "torch.distributed")],
+        "loggers": [logging.getLogger(x).level for x in ("bitsandbytes", "torch.distributed")],
         "accelerate": (dict(PartialState._shared_state), dict(AcceleratorState._shared_state)),
         "group": torch.distributed.is_initialized(),
-        "started": [one.name for one in threading.enumerate() if one.name == "trainer"],
+        "started": trainer_threads(),
     }
 
 
@@ -79,8 +80,8 @@ def test_the_public_names_are_frozen_and_import_nothing_heavy():
     assert (Path(trainer.__file__).parent / "py.typed").is_file()
     with pytest.raises(AttributeError, match="no attribute 'fit'"):
         _ = trainer.fit
-    done = subprocess.run([sys.executable, "-c", QUICK], capture_output=True, text=True)
-    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+    done = subprocess.run(program("heavy_imports", "package"), capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("", "")
 
 
 def test_a_run_returns_what_it_wrote_and_prints_nothing(recipe, tmp_path, capfd):
@@ -91,8 +92,9 @@ def test_a_run_returns_what_it_wrote_and_prints_nothing(recipe, tmp_path, capfd)
     assert result.metrics.keys() == {"validation", "test"}
     assert result.final["test"]["loss"] != result.baseline["test"]["loss"]
     assert any("above" in warning for warning in result.warnings)
-    assert [one.step for one in updates if one.message is None and not one.ended] == [1, 2, 3, 4]
-    assert any("4 steps of 16 = 1 process(es)" in (one.message or "") for one in updates)
+    steps = [update.step for update in updates if update.message is None and not update.ended]
+    assert steps == [1, 2, 3, 4]
+    assert any("4 steps of 16 = 1 process(es)" in (update.message or "") for update in updates)
     assert updates[-1].message is not None
     assert "results.json" in updates[-1].message
 
@@ -120,11 +122,13 @@ def test_other_rows_can_be_evaluated(recipe, rows, tmp_path):
     assert "label" in str(caught.value)
 
 
-def test_precisions_and_engines_follow_each_other_in_one_process(
-    recipe, tmp_path, monkeypatch, unused_port
-):
-    """fp32, bf16 under the real DeepSpeed engine, and fp32 again, which gives the same weights."""
-    train(recipe, tmp_path / "first")
+def test_precisions_and_engines_follow_each_other_in_one_process(recipe, tmp_path, monkeypatch):
+    """fp32, bf16, bf16 under DeepSpeed, and fp32 again, which gives the first weights again."""
+    of_precision = {name: recipe.with_name(f"{name}.yaml") for name in ("fp32", "bf16")}
+    for name, file in of_precision.items():
+        file.write_text(recipe.read_text().replace("precision: fp32", f"precision: {name}"))
+    train(of_precision["fp32"], tmp_path / "first")
+    train(of_precision["bf16"], tmp_path / "second")
     variables = {
         "ACCELERATE_USE_DEEPSPEED": "true",
         "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2",
@@ -132,33 +136,25 @@ def test_precisions_and_engines_follow_each_other_in_one_process(
         "RANK": "0",
         "LOCAL_RANK": "0",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(unused_port),
+        "MASTER_PORT": str(free_port()),
     }
     with monkeypatch.context() as launch:
         for name, value in variables.items():
             launch.setenv(name, value)
-        recipe.write_text(recipe.read_text().replace("precision: fp32", "precision: bf16"))
-        between = train(recipe, tmp_path / "second")
-    assert "bf16" in (between.run_dir / "report.md").read_text()
-    recipe.write_text(recipe.read_text().replace("precision: bf16", "precision: fp32"))
-    train(recipe, tmp_path / "third")
-    first, third = (
-        tensors_of(tmp_path / name / "checkpoints" / "step-00000004") for name in ("first", "third")
-    )
-    assert all(torch.equal(first[name], third[name]) for name in first)
-
-
-@pytest.fixture
-def unused_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        train(of_precision["bf16"], tmp_path / "third")
+    train(of_precision["fp32"], tmp_path / "fourth")
+    runs = [tmp_path / name for name in ("first", "second", "third", "fourth")]
+    results = [json.loads((run / "results.json").read_text()) for run in runs]
+    assert [each["precision"] for each in results] == ["fp32", "bf16", "bf16", "fp32"]
+    assert "bf16" in (runs[2] / "report.md").read_text()
+    weights = [tensors_of(run / "checkpoints" / "step-00000004") for run in runs]
+    first, second, _, fourth = weights
+    assert all(torch.equal(first[name], fourth[name]) for name in first)
+    assert not all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_no_switch_of_the_process_stays_changed(fails, recipe, tmp_path):
+def test_a_run_leaves_no_switch_of_the_process_changed(fails, recipe, tmp_path):
     torch.manual_seed(5)
     trainer.load_recipe("demo")
     before = switches()
@@ -182,7 +178,7 @@ def test_no_switch_of_the_process_stays_changed(fails, recipe, tmp_path):
         ({"seed.of": 1}, "seed.of"),
     ],
 )
-def test_what_is_wrong_is_raised_before_anything_is_written(overrides, key, recipe, tmp_path):
+def test_an_invalid_recipe_is_refused_before_anything_is_written(overrides, key, recipe, tmp_path):
     with pytest.raises(trainer.ConfigError) as caught:
         trainer.train(recipe, overrides, run_dir=tmp_path / "run", progress=None)
     assert key in str(caught.value)
@@ -190,7 +186,7 @@ def test_what_is_wrong_is_raised_before_anything_is_written(overrides, key, reci
         trainer.load(tmp_path / "run")
 
 
-def test_an_error_inside_a_run_is_raised_and_told_by_its_status(recipe, tmp_path):
+def test_an_error_inside_a_run_is_raised_and_kept_in_its_status(recipe, tmp_path):
     with pytest.raises(trainer.DataError):
         trainer.train(
             recipe, {"data.columns.text": "words"}, run_dir=tmp_path / "run", progress=None
@@ -206,7 +202,7 @@ def test_an_error_inside_a_run_is_raised_and_told_by_its_status(recipe, tmp_path
 def interrupt_after(step: int) -> Any:
     """Returns a progress callable that sends the main thread SIGINT, as Ctrl-C does.
 
-    After step 0 means: with the first message, before the first evaluation.
+    Step 0 is the first message, which comes before the first evaluation.
     """
     seen: list[Update] = []
 
@@ -214,7 +210,7 @@ def interrupt_after(step: int) -> Any:
         if update.step == step and not seen and (step == 0 or update.message is None):
             seen.append(update)
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-            time.sleep(0.5)  # the main thread reacts
+            time.sleep(0.5)  # while the main thread reacts
 
     return interrupt
 
@@ -235,19 +231,25 @@ def test_an_interrupted_run_saves_and_resumes_to_the_same_weights(recipe, tmp_pa
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_before_the_first_step_an_interrupt_ends_the_run_at_once(recipe, tmp_path):
+def test_an_interrupt_before_the_first_step_ends_the_run_at_once(recipe, tmp_path):
     result = train(recipe, tmp_path / "run", progress=interrupt_after(0))
     assert (result.state, result.step) == ("stopped", 0)
     assert result.message.startswith("interrupted; the same command")
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
-    assert not [one for one in threading.enumerate() if one.name == "trainer"]
+    assert trainer_threads() == []
 
 
-def test_a_time_limit_stops_a_run(recipe, tmp_path):
+def test_a_time_limit_stops_a_run(recipe, tmp_path, monkeypatch):
+    """The hour is over at the second step, which the run notices at the next boundary."""
+
+    def late(update: Update) -> None:
+        if update.step == 2:
+            monkeypatch.setattr(stop_request, "MARGIN_SECONDS", 3600)
+
     long = {"schedule.epochs": 100_000}
-    stopped = trainer.train(recipe, long, run_dir=tmp_path / "run", time_limit=20, progress=None)
-    assert stopped.state == "stopped"
-    assert (tmp_path / "run" / "checkpoints" / f"step-{stopped.step:08}").is_dir()
+    stopped = trainer.train(recipe, long, run_dir=tmp_path / "run", time_limit=3600, progress=late)
+    assert (stopped.state, stopped.step) == ("stopped", 3)
+    assert (tmp_path / "run" / "checkpoints" / "step-00000003").is_dir()
     with pytest.raises(trainer.ConfigError):
         trainer.train(recipe, run_dir=tmp_path / "other", time_limit="soon", progress=None)
 
@@ -280,7 +282,7 @@ def test_a_stopped_run_resumes_with_the_rows_it_was_given(recipe, rows, tmp_path
         ({"train": [{"text": "a"}, {"text": 1}]}, "data.train"),
     ],
 )
-def test_rows_that_cannot_be_used_are_refused(data, key, recipe, tmp_path):
+def test_invalid_rows_are_refused(data, key, recipe, tmp_path):
     with pytest.raises(trainer.DataError) as caught:
         train(recipe, tmp_path / "run", data=data)
     assert caught.value.key == key
@@ -314,7 +316,7 @@ def test_a_model_can_be_given(mode, model, recipe, tmp_path):
     assert moved < 0.1
 
 
-def test_a_run_with_a_given_model_resumes_with_that_model_only(model, recipe, tmp_path):
+def test_a_run_of_a_given_model_resumes_with_that_model_only(model, recipe, tmp_path):
     train(recipe, tmp_path / "run", model=model, progress=interrupt_after(1))
     other = transformers.BertModel(model.config)
     with pytest.raises(trainer.RunDirectoryError) as caught:
@@ -330,7 +332,7 @@ def test_a_run_with_a_given_model_resumes_with_that_model_only(model, recipe, tm
         ({}, torch.nn.Linear(2, 2), "model"),
     ],
 )
-def test_a_model_that_cannot_be_given_is_refused(overrides, given, key, model, recipe, tmp_path):
+def test_a_model_that_cannot_be_used_is_refused(overrides, given, key, model, recipe, tmp_path):
     with pytest.raises(trainer.ConfigError) as caught:
         trainer.train(
             recipe, overrides, run_dir=tmp_path / "run", model=given or model, progress=None
@@ -377,13 +379,10 @@ def test_the_table_of_a_result_escapes_text_from_data(recipe, rows, tmp_path):
     assert "<td>accuracy</td>" in page
 
 
-def test_ranks_of_a_notebook_train_together(recipe, tmp_path, unused_port):
-    """Real ranks on gloo, forked from a process that has trained before."""
+def test_ranks_of_a_notebook_train_together(recipe, tmp_path):
+    """Real gloo ranks, forked from a process that has already trained."""
     done = subprocess.run(
-        [
-            *(sys.executable, str(Path(__file__).parent / "support" / "notebook_ranks.py")),
-            *(str(recipe), str(tmp_path), str(unused_port)),
-        ],
+        program("notebook_ranks", recipe, tmp_path, free_port()),
         cwd=ROOT,
         env=launch_environment(),
         capture_output=True,

@@ -1,7 +1,8 @@
-"""Imports run one way, between packages; imports in functions and for type checkers count too."""
+"""Imports between packages run one way; those in functions and for type checkers count, too."""
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -42,8 +43,9 @@ def dotted(file: Path) -> str:
 MODULES = {dotted(file): file for file in FILES}
 
 
+@cache
 def imported(source: str) -> set[str]:
-    """Returns the dotted names that a file imports, wherever in it."""
+    """Returns the dotted names that a source imports, anywhere in it."""
 
     def names() -> Iterator[str]:
         for node in ast.walk(ast.parse(source)):
@@ -57,7 +59,7 @@ def imported(source: str) -> set[str]:
 
 
 def ours(file: Path) -> set[str]:
-    """Returns our modules that a file imports: of `trainer.errors.ConfigError`, trainer.errors."""
+    """Returns the modules of the package that a file imports: trainer.errors for ConfigError."""
     return {
         name if name in MODULES else name.rpartition(".")[0]
         for name in imported(file.read_text("utf-8"))
@@ -88,7 +90,7 @@ def importers(package: str) -> set[str]:
     }
 
 
-def test_the_reader_sees_every_import():
+def test_every_import_is_found():
     source = """
 import os.path
 from trainer.recipe import schema
@@ -110,7 +112,7 @@ def test_imports_run_one_way(module):
             assert floor(other) > floor(module), f"{module} imports {other}"
 
 
-def test_there_is_no_circle():
+def test_imports_form_no_cycle():
     graph = {name: ours(file) - {name} for name, file in MODULES.items()}
     try:
         TopologicalSorter(graph).prepare()
@@ -118,13 +120,13 @@ def test_there_is_no_circle():
         pytest.fail(" -> ".join(error.args[1]))
 
 
-def test_about_ten_files_lie_loose():
+def test_at_most_twelve_files_are_in_no_package():
     loose = {file.stem for file in FILES if file.parent == ROOT}
     assert len(loose) <= 12, sorted(loose)
 
 
 @pytest.mark.parametrize("package", FREE_OF_ENGINES)
-def test_what_is_learned_knows_nothing_of_engines(package):
+def test_tasks_and_models_do_not_depend_on_engines(package):
     todo = [name for name in MODULES if room(name) == package]
     assert todo
     reached: set[str] = set()
@@ -136,16 +138,17 @@ def test_what_is_learned_knows_nothing_of_engines(package):
     assert not engines & reached
 
 
-def test_libraries_stay_in_their_rooms():
+def test_a_library_is_imported_in_one_package_only():
     assert {name.split("/")[0] for name in importers("click")} == {"cli"}
     assert {name.split("/")[0] for name in importers("deepspeed")} == {"engines"}
     assert {name.split("/")[0] for name in importers("torch.distributed.fsdp")} == {"engines"}
 
 
-def test_a_file_has_a_noun():
+def test_no_file_is_called_utils():
     assert not {file.stem for file in FILES} & {"utils", "util", "helpers", "helper", "common"}
 
 
+@cache
 def calls(file: Path) -> set[str]:
     """Returns the names of what a file calls, such as print and sys.exit."""
     return {
@@ -159,7 +162,7 @@ def callers(name: str) -> set[str]:
     return {str(file.relative_to(ROOT)) for file in FILES if name in calls(file)}
 
 
-def test_only_the_command_line_prints_and_the_callables_for_progress():
+def test_only_the_command_line_and_progress_callables_print():
     assert callers("print") - {"tracking/progress.py"} <= {
         str(file.relative_to(ROOT)) for file in (ROOT / "cli").rglob("*.py")
     }

@@ -82,7 +82,7 @@ def test_a_run_is_finished_once_its_last_step_is_evaluated_or_its_patience_is_ov
     assert finished(run, TrainState(step=4, evaluated_step=4, num_evaluations_since_best=2))
 
 
-def test_an_evaluation_that_a_stopped_run_owes_is_taken_before_the_next_step(
+def test_a_resumed_run_first_takes_the_evaluation_that_it_owes(
     values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, accelerator = built(values, tmp_path / "whole")
@@ -113,7 +113,7 @@ def test_an_evaluation_that_a_stopped_run_owes_is_taken_before_the_next_step(
         assert read_record(run.store.path(step))["state"] == other["state"]
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_the_step_and_what_to_lower(
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step_and_what_to_lower(
     values: dict[str, Any], tmp_path: Path
 ) -> None:
     values["optimizer"] |= {"learning_rate": 1e30, "max_grad_norm": None}
@@ -128,7 +128,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_step_and_what_to_lower(
 def test_the_topology_alone_decides_what_a_rank_learns_from(
     num_ranks: int, values: dict[str, Any], tmp_path: Path
 ) -> None:
-    """One process that is given the place of each rank in turn."""
+    """One process takes the place of each rank in turn."""
     values["batch"] |= {"global_batch_size": 16, "micro_batch_size": 2}
     run, accelerator = built(values, tmp_path / "run")
     train_rows = run.splits["train"]

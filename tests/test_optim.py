@@ -28,7 +28,7 @@ class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embedding = nn.Embedding(10, 64)
-        self.dense = nn.Linear(64, 64)  # of 4,096 weights: below it the moments stay fp32
+        self.dense = nn.Linear(64, 64)  # 4,096 weights; smaller tensors keep fp32 moments
         self.norm = nn.LayerNorm(64)
 
 
@@ -73,7 +73,7 @@ def test_each_optimizer_lowers_a_loss(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_step_without_gradient_is_the_decay_alone(name: str) -> None:
+def test_a_step_with_zero_gradients_only_decays(name: str) -> None:
     module = Block()
     optimizer = build_optimizer(
         parameters(module), Optimizer(name=name, learning_rate=0.1, weight_decay=0.2)
@@ -88,7 +88,7 @@ def test_a_step_without_gradient_is_the_decay_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["adamw_8bit", "paged_adamw_8bit"])
-def test_8bit_moments_are_bytes_where_a_tensor_is_large(name: str) -> None:
+def test_8bit_moments_of_large_tensors_are_bytes(name: str) -> None:
     module = Block()
     optimizer = build_optimizer(parameters(module), Optimizer(name=name))
     for parameter in module.parameters():
@@ -113,7 +113,7 @@ def test_settings_reach_the_optimizer(name: str) -> None:
 
 
 def test_adamw_is_torchs_own() -> None:
-    """One step by hand: the first moments cancel, so it moves by the learning rate."""
+    """One step computed by hand: the moments cancel, so weights move by the learning rate."""
     weight = nn.Parameter(torch.tensor([[1.0, -2.0]]))
     settings = Optimizer(learning_rate=0.1, weight_decay=0.5, eps=1e-12)
     optimizer = build_optimizer({"weight": weight}, settings)
@@ -151,7 +151,7 @@ def sized(entries):
 
 
 def rows_at_half_rate(groups: list[dict[str, Any]], settings: Optimizer):
-    """An optimizer of one moment a row, which halves the rate of the parameters that decay."""
+    """An optimizer with one moment a row, which halves the rate of decayed parameters."""
     for group in groups:
         group["lr_scale"] = 0.5 if group["weight_decay"] else 1.0
     return torch.optim.SGD(groups, lr=settings.learning_rate)
@@ -165,7 +165,7 @@ ROWS = Kind(
 
 
 def test_an_optimizer_is_one_entry_of_the_table(reviews_recipe, tmp_path, monkeypatch) -> None:
-    """Loop, disk space and engines ask its entry; none of them knows its name."""
+    """The loop, the check of disk space and the engines read its entry, not its name."""
     monkeypatch.setitem(KINDS, "rows", ROWS)
     reviews_recipe["schedule"] = {"name": "linear", "steps": 3}
     recipe = parse_recipe(reviews_recipe, "test")

@@ -49,7 +49,7 @@ def test_ranks_divide_a_step_whatever_their_number(num, size, world_size, micro,
 
 
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 6))
-def test_a_full_step_needs_as_many_micro_batches_as_its_size_says(micro, world_size, accumulation):
+def test_a_full_step_has_accumulation_micro_batches_on_each_rank(micro, world_size, accumulation):
     size = micro * world_size * accumulation
     order = make(3 * size, size)
     for rank in range(world_size):
@@ -64,7 +64,7 @@ def test_a_short_last_step_leaves_some_ranks_an_empty_micro_batch():
 
 
 @given(counts, sizes, st.integers(0, 50))
-def test_a_resumed_run_takes_the_same_step(num, size, step):
+def test_a_resumed_run_takes_the_same_steps(num, size, step):
     played = make(num, size)
     before = [played.examples(earlier) for earlier in range(step + 1)]
     assert np.array_equal(make(num, size).examples(step), before[-1])
@@ -103,21 +103,21 @@ def test_buckets_are_shuffled_so_that_lengths_do_not_rise_over_an_epoch():
     assert 0.3 < rises / len(longest) < 0.7
 
 
-def test_a_pool_is_not_the_whole_epoch():
+def test_lengths_are_sorted_within_pools_smaller_than_an_epoch():
     lengths = np.arange(400)
     order = DataOrder(seed=1, lengths=lengths, global_batch_size=2, length_bucketing=True)
-    # Sorted over the epoch, each batch would hold two neighbours.
+    # If the whole epoch were sorted, each batch would hold two neighbours.
     assert any(ids[1] - ids[0] > 1 for ids in epoch_of(order))
 
 
 @pytest.mark.parametrize("num", [40, 43])
-def test_without_bucketing_lengths_do_not_matter(num):
+def test_without_bucketing_lengths_do_not_decide_the_batches(num):
     orders = [make(num, bucketing=False, max_length=length) for length in (2, 50)]
     for one, other in zip(*map(epoch_of, orders), strict=True):
         assert set(one) == set(other)
 
 
-def test_examples_of_a_step_go_from_short_to_long():
+def test_examples_of_a_step_are_sorted_by_length():
     order = make(40, 8, bucketing=False)
     for ids in epoch_of(order):
         assert np.all(np.diff(order._lengths[ids]) >= 0)

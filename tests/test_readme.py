@@ -1,4 +1,4 @@
-"""What the Markdown pages show can be run, and what they name exists."""
+"""The Markdown pages: what they show can be run, and what they name exists."""
 
 import json
 import os
@@ -13,16 +13,16 @@ from pathlib import Path
 import click
 import pytest
 import yaml
+from support.paths import ROOT
 
 from trainer.cli.app import main
 from trainer.tasks.recipe import load_recipe
 
-ROOT = Path(__file__).parents[1]
 NOT_OURS = {"build", "dist", "runs", "venv"}
 OWN_FOLDERS = ("trainer", "tests", "slurm", "accelerate_configs", "ds_configs", ".ci")
 PLACEHOLDERS = {"RECIPE", "NAME", "mine.yaml"}
 SMALL = {"data.source.num_rows": 64, "schedule.epochs": 1}
-"""The demo in a second, where a page trains it."""
+"""Overrides that make the demo a matter of seconds when a page trains it."""
 RATIOS = "median_ratio_to_ours"
 
 
@@ -53,7 +53,7 @@ def prose(page: str) -> str:
 
 
 def code_spans(page: str) -> list[str]:
-    """Returns what stands in backticks outside of code blocks; tables escape a bar."""
+    """Returns what is in backticks outside of code blocks, with the escapes of tables undone."""
     spans = re.findall(r"`([^`]+)`", prose(page))
     return [" ".join(span.replace("\\|", "|").split()) for span in spans]
 
@@ -67,7 +67,7 @@ def shell_lines(page: str) -> list[list[str]]:
 
 
 def trainer_commands() -> Iterator[tuple[str, list[str]]]:
-    """Yields the arguments of each `trainer …` that a page shows, with the page."""
+    """Yields each page with the arguments of each `trainer …` that it shows."""
     for page in PAGES:
         spans = [
             span.split() for span in code_spans(page) if re.match(r"(\S+=\S+ )?trainer ", span)
@@ -78,7 +78,7 @@ def trainer_commands() -> Iterator[tuple[str, list[str]]]:
 
 
 def anchors(page: str) -> set[str]:
-    """Returns the anchors that code hosts give the headings of a page."""
+    """Returns the anchors that code hosts generate for the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
     return {heading.strip().replace(" ", "-") for heading in plain}
@@ -109,7 +109,7 @@ def test_named_files_exist(page):
     assert not [path for path in paths if not (ROOT / path).exists()]
 
 
-def test_each_shown_command_exists_with_its_options():
+def test_every_shown_command_exists_with_its_options():
     wrong = []
     for page, arguments in trainer_commands():
         command: click.Command = main
@@ -187,7 +187,7 @@ def test_python_runs(block, tmp_path, monkeypatch):
 
 @pytest.fixture
 def shell(tmp_path):
-    """Runs a command where launch files are found and runs/ is empty, without a GPU."""
+    """Runs a command in a folder with the launch files and no runs, without a GPU."""
     for folder in ("accelerate_configs", "ds_configs", "slurm"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     environment = {
@@ -213,7 +213,7 @@ def shell(tmp_path):
 
 
 def in_miniature(words: list[str]) -> list[str]:
-    """Returns a command that trains, on two ranks at most, seeds cut to one, and with --smoke."""
+    """Returns a command with --smoke if it trains, on at most two ranks and with one seed."""
     words = [*words]
     for option, value in (("--num_processes", "2"), ("--seeds", "1")):
         if option in words:
@@ -239,7 +239,7 @@ def test_the_commands_of_the_first_page_run_one_after_the_other(shell):
         shell(words)
 
 
-def test_the_command_that_continuous_integration_runs_is_there():
+def test_the_first_page_has_the_command_that_ci_runs():
     command = re.search(r"^pip install.*pytest.*$", text_of("README.md"), re.MULTILINE)
     assert command
     assert command[0].endswith("python -m pytest")
@@ -258,7 +258,7 @@ def test_launch_files_exist():
     templates = {
         word for page in PAGES for words in shell_lines(page) for word in words if "sbatch" in word
     }
-    assert all((ROOT / one).is_file() for one in templates if one.startswith("slurm/"))
+    assert all((ROOT / name).is_file() for name in templates if name.startswith("slurm/"))
 
 
 def test_every_configuration_opens_with_its_command_and_is_listed():
@@ -280,7 +280,7 @@ def test_every_room_and_shipped_recipe_is_listed():
     assert recipes <= set(code_spans("trainer/tasks/README.md"))
 
 
-def test_environment_variables_are_those_of_the_code():
+def test_the_table_of_environment_variables_is_complete():
     page = text_of("trainer/cli/README.md")
     section = page.split("\n## Environment variables\n")[1].split("\n## ")[0]
     names = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", section))
@@ -300,7 +300,7 @@ def test_environment_variables_are_those_of_the_code():
     assert not [name for name in read - names if not name.startswith(families)]
 
 
-def test_messages_of_the_troubleshooting_exist():
+def test_the_messages_in_troubleshooting_exist():
     page = text_of("trainer/cli/README.md").split("\n## Troubleshooting\n")[1]
     messages = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
     assert len(messages) > 25
@@ -310,7 +310,7 @@ def test_messages_of_the_troubleshooting_exist():
     assert not [part for part in parts if part and part not in joined]
 
 
-def test_figures_of_speed_are_the_raw_results():
+def test_the_figures_of_speed_are_those_of_the_raw_results():
     results, page = ROOT / "tests/benchmarks/results", text_of("tests/benchmarks/README.md")
 
     def ratio(name: str, loop: str) -> str:

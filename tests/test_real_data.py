@@ -1,4 +1,4 @@
-"""Real rows and a real pretrained model, where TRAINER_TEST_DATA names their folder."""
+"""Training on real data with a real pretrained model, from the folder TRAINER_TEST_DATA."""
 
 import json
 import os
@@ -10,16 +10,22 @@ from trainer.cli.train import train
 
 FOLDER = Path(os.environ.get("TRAINER_TEST_DATA", "/nonexistent"))
 pytestmark = [
-    pytest.mark.distributed,  # minutes of training, on one process
+    pytest.mark.distributed,  # second tier: minutes of training on one process
     pytest.mark.skipif(
         not FOLDER.is_dir(), reason="TRAINER_TEST_DATA names no folder with real data"
     ),
 ]
 
 
+def results_of(values, write_recipe, directory) -> dict:
+    values = {**values, "tracking": {"trackers": []}}
+    assert train(str(write_recipe(values)), (), directory, "auto") == 0
+    return json.loads((directory / "results.json").read_text())
+
+
 @pytest.mark.parametrize(("mode", "gain"), [("full", 0.08), ("qlora", 0.03)])
 def test_stories_learns_sst2(mode, gain, write_recipe, tmp_path):
-    recipe = write_recipe(
+    results = results_of(
         {
             "model": {"name_or_path": str(FOLDER / "models/stories260K")},
             "tuning": {"mode": mode},
@@ -37,26 +43,17 @@ def test_stories_learns_sst2(mode, gain, write_recipe, tmp_path):
             },
             "optimizer": {"learning_rate": 1e-3 if mode == "full" else 2e-3},
             "schedule": {"epochs": 2, "warmup_ratio": 0.1},
-            "tracking": {"trackers": []},
-        }
+        },
+        write_recipe,
+        tmp_path / "run",
     )
-    assert train(str(recipe), (), tmp_path / "run", "auto") == 0
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
     before, after = results["baseline"]["validation"], results["best"]["metrics"]["validation"]
-    assert sum(one["support"] for one in after["per_class"].values()) == 1000
+    assert sum(scores["support"] for scores in after["per_class"].values()) == 1000
     assert after["accuracy"] > before["accuracy"] + gain
     assert after["loss"] < before["loss"]
 
 
-def results_of(values, write_recipe, directory) -> dict:
-    values = {**values, "tracking": {"trackers": []}}
-    assert train(str(write_recipe(values)), (), directory, "auto") == 0
-    return json.loads((directory / "results.json").read_text())
-
-
-def test_stories_knows_no_sentiment_before_it_is_tuned_and_the_results_say_so(
-    write_recipe, tmp_path
-):
+def test_the_untuned_model_guesses_sentiment_and_the_results_warn_of_it(write_recipe, tmp_path):
     prompt = {"prompt": "Review: {text}\nSentiment:", "answers": [" negative", " positive"]}
     results = results_of(
         {
@@ -77,11 +74,11 @@ def test_stories_knows_no_sentiment_before_it_is_tuned_and_the_results_say_so(
         tmp_path / "run",
     )
     metrics = results["zero_shot"]["validation"]
-    supports = [one["support"] for one in metrics["per_class"].values()]
+    supports = [scores["support"] for scores in metrics["per_class"].values()]
     assert sum(supports) == 349
     assert abs(metrics["accuracy"] - max(supports) / 349) < 0.06
-    warnings = [one for one in results["warnings"] if one.startswith("zero-shot validation: ")]
-    assert any("is not above always answering" in one for one in warnings)
+    warnings = [text for text in results["warnings"] if text.startswith("zero-shot validation: ")]
+    assert any("is not above always answering" in text for text in warnings)
 
 
 def test_stories_learns_shakespeare(write_recipe, tmp_path):
@@ -107,7 +104,7 @@ def test_stories_learns_shakespeare(write_recipe, tmp_path):
 
 
 def test_squad_is_read_as_published(write_recipe, tmp_path):
-    """The report says of scores that are those of never answering that they are."""
+    """A warning says when scores are no better than never answering."""
     results = results_of(
         {
             "model": {"name_or_path": str(FOLDER / "models/stories260K")},
@@ -139,10 +136,10 @@ def test_squad_is_read_as_published(write_recipe, tmp_path):
     )
     lines = (tmp_path / "run" / "predictions" / "validation.jsonl").read_text().splitlines()
     odds = [json.loads(line)["no_answer_probability"] for line in lines]
-    assert all(0 <= one <= 1 for one in odds)
+    assert all(0 <= probability <= 1 for probability in odds)
     assert len(set(odds)) > 100
-    said = any("that of never answering" in warning for warning in results["warnings"])
-    assert said == (after["best_exact"] == pytest.approx(after["never_answer"]))
+    warned = any("that of never answering" in warning for warning in results["warnings"])
+    assert warned == (after["best_exact"] == pytest.approx(after["never_answer"]))
 
 
 def test_wikitext_lines_make_documents_and_words_are_masked(write_recipe, tmp_path):

@@ -1,13 +1,11 @@
 """The lower bounds in pyproject.toml are those of the oldest set that is tested, and CI's fit."""
 
 import tomllib
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-
-ROOT = Path(__file__).parents[1]
+from support.paths import ROOT
 
 
 def required() -> dict[str, Requirement]:
@@ -41,5 +39,5 @@ def test_versions_of_ci_are_allowed():
     "name",
     "torch accelerate deepspeed transformers datasets evaluate peft bitsandbytes click".split(),
 )
-def test_what_is_promised_stays_required(name):
+def test_a_promised_package_stays_required(name):
     assert name in required()

@@ -1,4 +1,4 @@
-"""Formulas and simulation of benchmarks/scaling.py, beside the literature and what was counted."""
+"""benchmarks/scaling.py: its formulas and simulation against published and counted figures."""
 
 import json
 from pathlib import Path
@@ -61,7 +61,7 @@ def test_more_ranks_never_hold_more(engine):
 
 
 @every_engine
-def test_traffic_inside_and_between_nodes_is_all_there_is(engine):
+def test_traffic_within_and_between_nodes_adds_up(engine):
     for ranks in GPUS:
         calls = collectives(engine, PARAMETERS, ranks, accumulation=2)
         inside, between = sent_within_and_between(calls)
@@ -86,7 +86,7 @@ def test_kept_weights_have_bounds():
 
 
 @pytest.mark.parametrize("case", COUNTED, ids=lambda case: f"{case['engine']}-{case['ranks']}")
-def test_formulas_meet_what_was_counted(case):
+def test_formulas_agree_with_what_was_counted(case):
     settings = {name: case[name] for name in ("node_size", "live")}
     engine, parameters, ranks = case["engine"], case["parameters"], case["ranks"]
     calls = collectives(engine, parameters, ranks, accumulation=2, **settings)
@@ -102,14 +102,14 @@ def work(accumulation: int = 2) -> Work:
 
 
 @every_engine
-def test_a_step_that_sends_nothing_takes_its_computing(engine):
+def test_a_step_that_sends_nothing_takes_the_time_of_its_computation(engine):
     assert step_seconds(engine, 1e10, 1, work(), lambda *_: 1e9) == pytest.approx(6.5)
     assert step_seconds(engine, 1e10, 64, work(), lambda *_: 0.0) == pytest.approx(6.5)
 
 
 @every_engine
 @pytest.mark.parametrize("slowness", [0.01, 1.0, 100.0])
-def test_a_step_takes_at_least_either_and_at_most_both(engine, slowness):
+def test_a_step_takes_at_least_the_longer_and_at_most_the_sum_of_both(engine, slowness):
     sending: list[float] = []
 
     def seconds(_operation, num_bytes, _ranks, _calls):
@@ -145,7 +145,7 @@ def test_a_ring_takes_the_slower_of_its_links():
     assert ethernet == pytest.approx(7e9 / 3.125e9 / 0.8, rel=1e-3)
 
 
-def test_what_fits_and_what_waits():
+def test_which_engine_fits_and_how_long_it_waits():
     small, middle, large = MODELS
     assert smallest_fitting(small, 1, H100) == "ddp"
     assert smallest_fitting(middle, 8, H100) == "zero1"

@@ -34,12 +34,12 @@ def test_the_length_is_given_in_steps_or_in_epochs():
         ({"warmup_steps": 500}, 100),
     ],
 )
-def test_warm_up_is_a_share_or_a_number_of_steps(settings, expected):
+def test_warmup_is_a_ratio_or_a_number_of_steps(settings, expected):
     assert warmup_steps(Schedule(steps=100, **settings), 100) == expected
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine", "constant"])
-def test_warm_up_rises_in_equal_parts_and_reaches_the_peak_after_it(name):
+def test_warmup_rises_in_equal_parts_and_then_reaches_the_peak(name):
     rising = rates(20, name=name, warmup_steps=4)[:5]
     assert rising == pytest.approx([PEAK * part / 5 for part in (1, 2, 3, 4, 5)])
 
@@ -62,7 +62,7 @@ def test_cosine_falls_slowly_first():
 
 
 @given(st.sampled_from(["linear", "cosine", "constant"]), st.integers(1, 300), st.integers(0, 300))
-def test_every_step_learns_and_the_rate_falls_after_warm_up(name, num_steps, warmup):
+def test_no_rate_is_zero_and_rates_fall_after_warmup(name, num_steps, warmup):
     assume(warmup <= num_steps)
     found = rates(num_steps, name=name, warmup_steps=warmup)[:-1]
     assert all(0 < rate <= PEAK for rate in found)

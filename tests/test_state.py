@@ -28,7 +28,7 @@ def test_a_step_adds_up():
     assert (state.loss_sum, state.loss_steps, state.skipped_steps) == (2.5, 2, 1)
 
 
-def test_a_reset_of_the_mean_loss_resets_nothing_else():
+def test_resetting_the_mean_loss_changes_nothing_else():
     state = step(TrainState(), loss=2.0)
     fresh = state.with_loss_reset()
     assert fresh == dataclasses.replace(state, loss_sum=0.0, loss_steps=0)
@@ -47,7 +47,7 @@ def test_a_reset_of_the_mean_loss_resets_nothing_else():
         ([0.0, -1.0], "max", 1, 0.0, 1),  # 0 is a value
     ],
 )
-def test_the_best_step_and_how_long_ago_it_was(values, mode, best_step, best, since):
+def test_the_best_step_and_the_evaluations_since_it(values, mode, best_step, best, since):
     state = evaluated(values, mode)
     assert (state.best_step, state.best_value) == (best_step, best)
     assert state.num_evaluations_since_best == since
@@ -63,8 +63,8 @@ def test_it_is_frozen():
         TrainState().step = 3  # type: ignore[misc]
 
 
-def test_an_evaluation_that_no_checkpoint_knows_is_recorded_once(tmp_path):
-    """The run was resumed, evaluated, and died before it saved again."""
+def test_an_evaluation_that_no_checkpoint_holds_is_recorded_once(tmp_path):
+    """The run was resumed, evaluated, and killed before it saved again."""
     file = tmp_path / "metrics.jsonl"
     found = [("validation", 0), ("train", 4), ("validation", 4), ("train", 8), ("validation", 8)]
     numbers = {"epoch": 0, "seconds": 0.1, "tokens_per_second": 1.0, "peak_memory_bytes": 1}

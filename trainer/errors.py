@@ -67,6 +67,11 @@ class TrainerError(Exception):
         value = self.value if self.key is None else self.key
         return type(self)(f"{key}: {self._message}", key=key, value=value, hint=self.hint)
 
+    def after(self, prefix: str) -> Self:
+        """Returns this error with `prefix`, which says where it occurred, before the message."""
+        message = f"{prefix}{self._message}"
+        return type(self)(message, key=self.key, value=self.value, hint=self.hint)
+
 
 class ConfigError(TrainerError):
     """A recipe, an override or a command line is invalid."""

@@ -50,7 +50,7 @@ def train(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
     run.objective.train()
     stopping = False
 
-    # A run that is asked to stop skips the evaluation of its last step: its successor takes it.
+    # A run that was asked to stop skips the evaluation of its last step; the next command does it.
     if evaluation_due(run, state) and not finished(run, state):
         state, stopping = evaluate_and_select(run, accelerator, state)
         if checkpoint_due(run, state, stopping=stopping):

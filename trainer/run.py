@@ -29,43 +29,43 @@ Baseline = Literal["pretrained", "untrained head", "random weights"]
 class Run:
     """Everything that training, evaluation and reports need; functions take it, it has no methods.
 
-    The record itself never changes. What changes while training is the weights, the optimizer,
-    and the services at the end.
+    The record itself never changes. Training changes the weights, the optimizer, and the services
+    at the end.
     """
 
-    # What was asked for, and where.
+    # What to train, and where.
     recipe: Recipe
     directory: Path
     precision: Precision
     micro_batch_size: int
     topology: Topology
     launch: dict[str, Any]
-    """What may differ when a run is resumed; the log then says so."""
+    """What the launch decides and may differ when a run resumes; the log reports changes."""
 
-    # The data, and the order in which it is learned.
+    # The data, and the order of its examples.
     task: Task
     tokenizer: Any
     splits: dict[str, PreparedSplit]
     order: DataOrder
     order_digest: str
-    """Equal only if every step has the same examples of the same rows."""
+    """Two runs share it only if every step has the same examples of the same rows."""
     num_steps: int
     """Optimizer steps of the whole run."""
     term_weights: Tensor
     """Weight of each loss term, float64 [num_terms]."""
 
-    # The model, and what is learned of it.
+    # The model, and which of its weights learn.
     model: nn.Module
     """The tuned model, without the task's loss and the engine's wrapping."""
     base: Base
-    """What loading the untuned model again takes, for the card of an adapter."""
+    """What it takes to load the untuned model again; the card of an adapter says it."""
     num_positions: int | None
-    """Longest sequence that the model can read; None if it has no such limit."""
+    """Longest sequence that the model can read, in tokens; None if it has no such limit."""
     parameters: dict[str, nn.Parameter]
-    """The trainable parameters by their name in `model`."""
+    """The trainable parameters by their names in `model`."""
     counts: ParameterCounts
     baseline_is: Baseline
-    """What is measured before the first step; figures of an untrained head mean nothing."""
+    """What the baseline measures; that of an untrained head only shows chance."""
 
     # The engine.
     objective: nn.Module
@@ -73,7 +73,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     """The optimizer, wrapped by the engine."""
 
-    # Services: they keep state of their own.
+    # Services, which have state of their own.
     store: CheckpointStore
     checkpoint_size: CheckpointSize
     saver: Saver

@@ -34,7 +34,7 @@ class TrainState:
     def of(cls, values: Any) -> Self:
         """Returns the state from the dict that `as_dict` returned.
 
-        Raises ValueError for one that no run can have been in.
+        Raises ValueError if no run can have been in it.
         """
         names = [field.name for field in fields(cls)]
         if not isinstance(values, dict) or "step" not in values:
@@ -80,10 +80,10 @@ class TrainState:
             better = not math.isnan(value)
         else:
             better = value > best if mode == "max" else value < best
-        now = replace(self, evaluated_step=self.step)
+        state = replace(self, evaluated_step=self.step)
         if not better:
-            return replace(now, num_evaluations_since_best=self.num_evaluations_since_best + 1)
-        return replace(now, best_step=self.step, best_value=value, num_evaluations_since_best=0)
+            return replace(state, num_evaluations_since_best=self.num_evaluations_since_best + 1)
+        return replace(state, best_step=self.step, best_value=value, num_evaluations_since_best=0)
 
     def with_loss_reset(self) -> Self:
         """Returns the state in which the mean training loss starts again from the next step."""

@@ -3,22 +3,15 @@
 import json
 
 import pytest
-from click.testing import CliRunner
+from support.command_line import run
 
 from trainer.assembly.miniature import smoke
-from trainer.cli.app import main
 from trainer.recipe.keys import given_keys
 from trainer.recipe.shipped import shipped_recipes
 from trainer.tasks.recipe import load_recipe
 
 RECIPES = sorted(shipped_recipes())
 ONE_OF_EACH_TASK = list({load_recipe(name).task.name: name for name in RECIPES}.values())
-
-
-def run(*arguments):
-    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert done.exit_code == 0, done.output
-    return done.output
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from click.testing import CliRunner
-from local_hub import COMMIT, serve
-from tiny_models import architectures, save_backbones
+from support.command_line import invoke
+from support.local_hub import COMMIT, serve
+from support.tiny_models import architectures, save_backbones
 
-from trainer.cli.app import main
 from trainer.files.cache import cache_folder
 from trainer.models.architecture import build_model_config
 from trainer.models.load import ModelSpec, fetch_model
@@ -107,10 +106,6 @@ def prepared_from(address: str, *arguments: object, **environment: str) -> str:
     done = trainer("prepare", *arguments, **online)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def invoke(*arguments: object) -> Any:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def kept() -> dict[Path, int]:

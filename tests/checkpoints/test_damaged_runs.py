@@ -20,9 +20,8 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner
+from support import command_line
 
-from trainer.cli.app import main
 from trainer.tracking.tracker import Tracker
 
 SECONDS = 60
@@ -44,7 +43,7 @@ class Originals:
 def invoke(*arguments: object) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+        return command_line.invoke(*arguments)
 
 
 def timeless(record: dict[str, Any]) -> dict[str, Any]:

@@ -1,37 +1,15 @@
 """A run in a process of its own: signals reach it, and its own exit code comes back."""
 
 import signal
-import sys
 import threading
 import time
 
 import pytest
+from support.paths import program
 
 from trainer.cli.child import heard_signals, run_child
 from trainer.errors import ConfigError
 from trainer.process.status import Status, read_status
-
-RANK = """
-import signal, sys, time
-from pathlib import Path
-from trainer.process.run_directory import claim
-from trainer.process.status import Status
-
-asked = []
-signal.signal(signal.SIGTERM, lambda *_: asked.append("once"))
-directory = Path(sys.argv[1])
-with claim(directory):
-    Status(directory).write("running", None, 0, "")
-    while not asked:
-        time.sleep(0.02)
-    time.sleep(1)
-    Status(directory).write("stopped", 85, 7, " and ".join(asked))
-"""
-LAUNCHER = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {RANK!r}, sys.argv[1]])"
-
-
-def python(source: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-c", source, *arguments]
 
 
 def test_a_rank_that_outlives_its_launcher_is_waited_for(tmp_path):
@@ -45,7 +23,7 @@ def test_a_rank_that_outlives_its_launcher_is_waited_for(tmp_path):
 
     thread = threading.Thread(target=ask)
     thread.start()
-    code = run_child(python(LAUNCHER, str(tmp_path)), tmp_path, signals)
+    code = run_child(program("outliving_rank", "launch", tmp_path), tmp_path, signals)
     thread.join()
     assert code == 85
     assert read_status(tmp_path) == {
@@ -81,31 +59,18 @@ def test_signals_are_heard_in_the_block_only_and_nohup_is_respected():
 
 
 @pytest.mark.parametrize(
-    ("written", "status", "code"),
-    [(False, 85, 3), (True, None, 3), (True, 2, 2), (True, 0, 0)],
+    ("state", "status", "code"),
+    [("none", 85, 3), ("", "none", 3), ("", 2, 2), ("", 0, 0)],
 )
-def test_the_code_is_that_of_the_status_if_this_command_wrote_it(written, status, code, tmp_path):
+def test_the_code_is_that_of_the_status_if_this_command_wrote_it(state, status, code, tmp_path):
     Status(tmp_path).write("stopped", 85, 1, "an earlier one")
-    write = f"Status(Path({str(tmp_path)!r})).write('', {status}, 1, '')" if written else ""
-    source = f"""
-import sys
-from pathlib import Path
-from trainer.process.status import Status
-{write}
-sys.exit(3)
-"""
-    assert run_child(python(source), tmp_path, []) == code
+    command = program("written_status", tmp_path, state, status, 3)
+    assert run_child(command, tmp_path, []) == code
 
 
 def test_a_command_that_was_killed_has_the_code_of_a_shell(tmp_path):
-    kill = f"""
-import os, signal
-from pathlib import Path
-from trainer.process.status import Status
-Status(Path({str(tmp_path)!r})).write("running", None, 3, "starting")
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-    assert run_child(python(kill), tmp_path, []) == 137
+    command = program("written_status", tmp_path, "running", "none", "killed")
+    assert run_child(command, tmp_path, []) == 137
     status = read_status(tmp_path)
     assert (status["state"], status["exit_code"]) == ("failed", 137)
     assert "killed by SIGKILL, most often by the system for lack of memory" in status["message"]

@@ -1,36 +1,20 @@
 """The command line: what it prints, how it ends, and that it answers at once."""
 
 import subprocess
-import sys
 
 import pytest
-from click.testing import CliRunner
+from support.command_line import invoke
+from support.paths import program
 
-from trainer.cli.app import main
 from trainer.recipe.reading import dump_yaml
 from trainer.recipe.shipped import shipped_recipes
 from trainer.tasks.recipe import load_recipe
 
-ANSWERS = """
-import sys
-from click.testing import CliRunner
-from trainer.cli.app import main
-for arguments in (["--help"], ["train", "--help"], ["recipes"], ["--version"]):
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 0, (arguments, result.output)
-heavy = {"torch", "pydantic", "yaml", "numpy", "transformers", "accelerate", "datasets", "evaluate"}
-print(sorted(heavy & set(sys.modules)))
-"""
-
-
-def invoke(*arguments: str):
-    return CliRunner().invoke(main, list(arguments))
-
 
 def test_help_and_the_list_of_recipes_import_nothing_heavy():
-    done = subprocess.run([sys.executable, "-c", ANSWERS], capture_output=True, text=True)
+    done = subprocess.run(program("heavy_imports", "commands"), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.split() == ["click"]
 
 
 def test_recipes_lists_each_with_its_purpose():
@@ -107,9 +91,3 @@ def test_ctrl_c_is_code_130(monkeypatch):
 
 def test_an_unknown_option_is_code_2():
     assert invoke("train", "demo", "--epochs", "3").exit_code == 2
-
-
-def test_evaluate_of_a_folder_without_a_run_is_one_sentence(tmp_path):
-    failed = invoke("evaluate", str(tmp_path))
-    assert failed.exit_code == 2
-    assert "holds no run" in failed.stderr

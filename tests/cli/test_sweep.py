@@ -10,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from support.paths import program
 
 from trainer.cli.grid import cell_names, grid
 from trainer.cli.sweep import sweep
@@ -261,15 +262,9 @@ def test_the_code_of_an_earlier_command_is_not_taken_for_that_of_this_one(recipe
     [(None, signal.SIGINT, 130), (None, signal.SIGTERM, 85), (LAUNCHER, signal.SIGTERM, 85)],
 )
 def test_a_stopped_sweep_waits_until_its_run_has_saved(launcher, number, code, recipe, tmp_path):
-    command = f"""
-import sys
-from pathlib import Path
-from trainer.cli.sweep import sweep
-sys.exit(sweep({str(recipe)!r}, ("schedule.steps=100000", "evaluation.every=100000"), seeds="1,2",
-    vary=(), directory=Path("parent"), launcher={launcher!r}, print_only=False, smoke=False))
-"""
     cell, deadline = tmp_path / "parent" / "seed=1", time.monotonic() + 120
-    with subprocess.Popen([sys.executable, "-c", command], cwd=tmp_path) as process:
+    command = program("sweep_of_two_seeds", recipe, *([launcher] if launcher else []))
+    with subprocess.Popen(command, cwd=tmp_path) as process:
         try:
             while '"split": "train"' not in _text(cell / "metrics.jsonl"):
                 assert process.poll() is None

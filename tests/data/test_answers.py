@@ -1,4 +1,4 @@
-"""Answers and whether there is one, in the forms in which people write them."""
+"""Answers, and marks of having none, in the forms in which people write them."""
 
 import json
 import math
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from trainer.data.answers import answer_texts, answers_of, is_impossible
+from trainer.errors import DataError
 
 OSLO = (("Oslo", 12),)
 
@@ -27,7 +28,7 @@ def test_answers_are_read_in_each_form(value):
     assert answer_texts(value) == answer_texts(json.dumps(value)) == ["Oslo"]
 
 
-def test_no_answer_is_not_nothing_said_of_answers():
+def test_an_empty_list_means_no_answer_and_null_means_unknown():
     for value in ({"text": [], "answer_start": []}, [], "[]"):
         assert answers_of(value) == ()
     for value in (None, "", " ", "null", {"text": None, "answer_start": None}):
@@ -56,26 +57,32 @@ def test_no_answer_is_not_nothing_said_of_answers():
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_anything_else_is_refused_with_what_stands_there(value):
-    with pytest.raises(ValueError, match="the answers are no texts with an answer_start") as caught:
+def test_anything_else_is_refused_with_its_value(value):
+    with pytest.raises(DataError, match="the answers are not texts with an answer_start") as caught:
         answers_of(value)
-    assert len(str(caught.value)) < 300
+    error = caught.value
+    assert (error.key, error.hint) == ("data.columns.answers", "fix the row")
+    assert error.value == (12 if value == "12" else value)
+    assert len(str(error)) < 300
 
 
 @pytest.mark.parametrize(
-    ("value", "found"),
+    ("value", "expected"),
     [
         *((value, True) for value in (True, 1, 1.0, "true", "True", " TRUE", "1")),
         *((value, False) for value in (False, 0, 0.0, "false", "False", "FALSE", "0")),
         *((value, None) for value in (None, "", "  ", math.nan)),
     ],
 )
-def test_true_and_false_are_read_however_they_are_written(value: Any, found: bool | None):
-    assert is_impossible(value) is found
+def test_true_and_false_are_read_however_they_are_written(value: Any, expected: bool | None):
+    assert is_impossible(value) is expected
 
 
 @pytest.mark.parametrize("value", ["yes", "no", 2, -1, 0.5, [], ["false"], {}, "falsch", "x" * 999])
 def test_what_is_neither_is_refused(value: Any):
-    with pytest.raises(ValueError, match=r"is_impossible is .*; write true or false") as caught:
+    with pytest.raises(DataError) as caught:
         is_impossible(value)
+    assert (caught.value.key, caught.value.value) == ("is_impossible", value)
+    assert str(caught.value).startswith("is_impossible is ")
+    assert str(caught.value).endswith("; write true or false")
     assert len(str(caught.value)) < 200

@@ -3,11 +3,11 @@
 import hashlib
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 
 import datasets
 import pytest
+from support.paths import program
 
 from trainer.data.builtin import BUILTIN
 from trainer.data.builtin.draws import Rows
@@ -36,12 +36,6 @@ GOLDEN = {
     "documents": "8b389c3d761ea267d138eddd6ac6255c5efdec798413c9b9eda7c17bc33cdcf1",
     "instructions": "a964b66a5400321c5b542efa7a4176e030b6a999c3efa29554f3960f49192f42",
 }
-FINGERPRINTS = """
-import hashlib, json
-from trainer.data.builtin import BUILTIN
-rows = {name: generate(400, 3) for name, generate in BUILTIN.items()}
-print(json.dumps({k: hashlib.sha256(json.dumps(v).encode()).hexdigest() for k, v in rows.items()}))
-"""
 
 Generate = Callable[[int, int], dict[str, Rows]]
 
@@ -89,9 +83,7 @@ def test_other_rows_for_another_seed(generate: Generate) -> None:
 
 
 def test_same_rows_in_another_process() -> None:
-    there = subprocess.run(
-        [sys.executable, "-c", FINGERPRINTS], capture_output=True, text=True, check=True
-    )
+    there = subprocess.run(program("fingerprints"), capture_output=True, text=True, check=True)
     here = {name: _fingerprint(generate(400, 3)) for name, generate in BUILTIN.items()}
     assert json.loads(there.stdout) == here
 

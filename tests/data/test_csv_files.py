@@ -1,10 +1,10 @@
-"""Tables: each cell as it stands there, whatever was used to write them, or the line at fault."""
+"""Tables: each cell is read exactly, whatever wrote the file, or the line at fault is named."""
 
 import csv
 
 import pytest
 from pydantic import ValidationError
-from rows_of import notes_of, rows_of
+from support.rows_of import notes_of, rows_of
 
 from trainer.errors import DataError
 
@@ -28,7 +28,7 @@ def test_line_ends_and_a_byte_order_mark(tmp_path, ending, mark, last):
 @pytest.mark.parametrize(
     "character", ["\u2028", "\x85", "\x0b", "\x0c", "\x1c", "\r", "\n", "\r\n"]
 )
-def test_what_is_no_line_end_in_a_cell_stays(tmp_path, character):
+def test_other_separators_in_a_cell_are_kept(tmp_path, character):
     text = f"a{character}b"
     assert rows_of(write(tmp_path / "a.csv", f'text,label\n"{text}",1\n'))[0]["text"] == text
 
@@ -65,24 +65,27 @@ def test_what_is_no_line_end_in_a_cell_stays(tmp_path, character):
 def test_a_table_that_may_be_read_wrongly_is_refused(tmp_path, name, text, sentence):
     with pytest.raises(DataError, match=rf"files\.train: .*({sentence})") as caught:
         rows_of(write(tmp_path / name, text))
-    assert name in str(caught.value)
-    assert caught.value.key == "data.source.files.train"
-    assert "\n" not in str(caught.value)
+    error = caught.value
+    assert (error.key, error.value) == ("data.source.files.train", str(tmp_path / name))
+    assert str(tmp_path / name) in str(error)
+    assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize(
     ("encoding", "sentence"), [("latin-1", r"line 3 is not utf-8 text"), ("utf-16", "UTF-16")]
 )
-def test_an_encoding_is_read_where_it_is_named(tmp_path, encoding, sentence):
+def test_an_encoding_is_read_if_the_recipe_names_it(tmp_path, encoding, sentence):
     file = write(tmp_path / "a.csv", 'text,label\n"so, so",01\nnäive; no,\n', encoding)
     with pytest.raises(DataError, match=sentence):
         rows_of(file)
     assert rows_of(file, csv={"encoding": encoding}) == ROWS
-    with pytest.raises(DataError, match="is not ascii text"):
+    with pytest.raises(DataError, match="is not ascii text") as caught:
         rows_of(file, csv={"encoding": "ascii"})
+    assert caught.value.value == str(file)
+    assert "name the encoding of a table in data.source.csv" in (caught.value.hint or "")
 
 
-def test_settings_of_those_who_know(tmp_path):
+def test_a_recipe_may_set_delimiter_quotes_and_header(tmp_path):
     semicolons = write(tmp_path / "a.csv", "text;label\nso, so;01\n'näive; no';\n")
     assert rows_of(semicolons, csv={"delimiter": ";", "quotechar": "'"}) == ROWS
     commas = write(tmp_path / "a.tsv", 'text,label\n"so, so",01\nnäive; no,\n')
@@ -111,12 +114,12 @@ def test_settings_of_those_who_know(tmp_path):
         ({"seperator": ","}, "seperator"),
     ],
 )
-def test_settings_that_cannot_be(tmp_path, settings, sentence):
+def test_invalid_settings(tmp_path, settings, sentence):
     with pytest.raises(ValidationError, match=sentence):
         rows_of(tmp_path / "a.csv", csv=settings)
 
 
-def test_quotes_in_a_tsv_may_enclose_cells_and_a_note_says_where_it_looks_so(tmp_path):
+def test_quotes_in_a_tsv_may_enclose_cells_and_a_note_says_if_they_seem_to(tmp_path):
     quoted = write(tmp_path / "a.tsv", 'text\tlabel\n"say ""hi"""\t1\n"b"\t0\n')
     assert rows_of(quoted)[0]["text"] == '"say ""hi"""'
     assert "1 rows have cells in double quotes" in "".join(notes_of(quoted))
@@ -126,7 +129,7 @@ def test_quotes_in_a_tsv_may_enclose_cells_and_a_note_says_where_it_looks_so(tmp
     assert notes_of(write(tmp_path / "b.tsv", 'text\tlabel\n"say ""hi"""\t1\n"b\t0\n')) == []
 
 
-def test_rows_that_a_pair_of_stray_quotes_glues_are_told_of(tmp_path):
+def test_rows_joined_by_a_pair_of_stray_quotes_are_noted(tmp_path):
     glued = write(tmp_path / "a.csv", 'text,label\na,1\n"b,0\nc,1\nd",0\ne,1\n')
     assert len(rows_of(glued)) == 3
     assert "the first in line 3; if quotes are literal characters" in "".join(notes_of(glued))
@@ -141,8 +144,9 @@ def test_files_of_one_split_have_the_same_columns_in_any_order(tmp_path):
     second = write(tmp_path / "b.csv", "label,text\n0,b\n")
     assert rows_of(first, second) == [{"text": "a", "label": "1"}, {"text": "b", "label": "0"}]
     third = write(tmp_path / "c.csv", "text,label,more\na,1,x\n")
-    with pytest.raises(DataError, match=r"c\.csv cannot be read with .*a\.csv"):
+    with pytest.raises(DataError, match=r"c\.csv cannot be read with .*a\.csv") as caught:
         rows_of(first, third)
+    assert (caught.value.value, caught.value.hint) == (str(third), "give both the same columns")
 
 
 def test_an_index_without_a_name_keeps_the_other_columns_in_place(tmp_path):

@@ -1,4 +1,4 @@
-"""Documents out of lines: where each begins, the row it came from, and its sentences."""
+"""Documents made of lines: where each begins, the number of its first row, its sentences."""
 
 import json
 from itertools import pairwise
@@ -41,15 +41,15 @@ def grouped(lines: list[Any], begin: Any, numbers: list[int] | None = None) -> l
     columns = {"line": lines, ROW: numbers or list(range(1, len(lines) + 1))}
     features = {"line": datasets.Value("string"), ROW: datasets.Value("int64")}
     rows = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
-    made = group_documents(rows, "line", begin, ROW)
-    assert made.column_names == ["line", ROW]
-    return list(zip(made["line"], made[ROW], strict=True))
+    documents = group_documents(rows, "line", begin, ROW)
+    assert documents.column_names == ["line", ROW]
+    return list(zip(documents["line"], documents[ROW], strict=True))
 
 
 def load(file: Path, text: str, **values: Any) -> dict[str, datasets.Dataset]:
     file.write_text(text, "utf-8")
-    made = {"source": {"files": {"train": str(file)}}, "split": {"validation": None, "test": None}}
-    return load_splits(Data.model_validate_json(json.dumps(made | values)))[0]
+    data = {"source": {"files": {"train": str(file)}}, "split": {"validation": None, "test": None}}
+    return load_splits(Data.model_validate_json(json.dumps(data | values)))[0]
 
 
 # Where they begin
@@ -84,8 +84,8 @@ def test_a_title_begins_a_document_and_one_of_a_section_does_not():
     ],
 )
 def test_what_is_a_title(line, is_title):
-    found = grouped(["before", line, "after"], "headings")
-    assert [number for _, number in found] == ([1, 2] if is_title else [1])
+    documents = grouped(["before", line, "after"], "headings")
+    assert [number for _, number in documents] == ([1, 2] if is_title else [1])
 
 
 def test_text_before_the_first_title_is_a_document():
@@ -104,8 +104,10 @@ def test_a_document_has_the_number_that_its_first_row_has_in_the_source():
 
 @pytest.mark.parametrize("begin", ["blank_lines", "headings"])
 def test_rows_without_any_text_are_refused(begin):
-    with pytest.raises(DataError, match="but no row of line has text"):
+    with pytest.raises(DataError, match="no row of the column line has text") as caught:
         grouped(["", None, "  "], begin)
+    assert (caught.value.key, caught.value.value) == ("data.documents", begin)
+    assert caught.value.hint == "check data.columns.text"
 
 
 @settings(max_examples=25)
@@ -127,8 +129,8 @@ def test_no_line_is_lost_and_documents_begin_where_they_should(lines, begin):
         assert all(text.count("= T =") <= 1 for text, _ in documents)
         assert all(text.startswith("= T =") for text, _ in documents[1:])
     else:
-        for one, two in pairwise(numbers):
-            assert not all(line.strip() for line in lines[one - 1 : two])
+        for begin_row, next_row in pairwise(numbers):
+            assert not all(line.strip() for line in lines[begin_row - 1 : next_row])
 
 
 def test_documents_reach_over_the_thousands_in_which_rows_are_read():
@@ -152,8 +154,8 @@ def test_a_division_keeps_documents_whole(tmp_path):
     split = {"validation": {"ratio": 0.25}, "test": None}
     parts = load(tmp_path / "wiki.txt", LINES, documents="headings", split=split)
     assert {name: len(rows) for name, rows in parts.items()} == {"train": 30, "validation": 10}
-    found = [text for rows in parts.values() for text in rows["text"]]
-    assert sorted(found) == sorted(f"= Title {n} =\nfirst of {n}\nsecond of {n}" for n in range(40))
+    texts = [text for rows in parts.values() for text in rows["text"]]
+    assert sorted(texts) == sorted(f"= Title {n} =\nfirst of {n}\nsecond of {n}" for n in range(40))
     for rows in parts.values():
         for text, number in zip(rows["text"], rows[ROW], strict=True):
             assert text.startswith(f"= Title {(number - 1) // 4} =")
@@ -166,7 +168,7 @@ def test_max_rows_counts_documents(tmp_path):
     assert rows["train"]["text"][:] == ["a\nb", "c"]
 
 
-def test_lines_are_documents_where_a_recipe_does_not_say(tmp_path):
+def test_each_line_is_a_document_by_default(tmp_path):
     assert len(load(tmp_path / "wiki.txt", LINES)["train"]) == LINES.count("\n")
 
 
@@ -193,9 +195,10 @@ def test_other_columns_and_splits_are_grouped_as_well(tmp_path):
     }
 
 
-def test_a_column_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"data.columns.text: the train split has no column line"):
+def test_a_missing_column_is_named(tmp_path):
+    with pytest.raises(DataError) as caught:
         load(tmp_path / "wiki.txt", LINES, documents="headings", columns={"text": "line"})
+    assert (caught.value.key, caught.value.value) == ("data.columns.text", "line")
 
 
 # Sentences
@@ -223,7 +226,7 @@ def test_sentences_are_lines_cut_after_full_stops(text, expected):
 
 @given(st.text(alphabet="ab .!?\"')\n", max_size=60))
 def test_sentences_hold_every_letter_in_order(text):
-    found = sentences(text)
+    cut = sentences(text)
     letters = [character for character in text if character.isalnum()]
-    assert [character for one in found for character in one if character.isalnum()] == letters
-    assert all(one == one.strip() and one in text for one in found)
+    assert [character for part in cut for character in part if character.isalnum()] == letters
+    assert all(sentence == sentence.strip() and sentence in text for sentence in cut)

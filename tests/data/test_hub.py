@@ -1,11 +1,11 @@
-"""Folders in place of a hub data set, and names that are not quite those of one."""
+"""Folders in place of a hub data set, and names that no hub data set has."""
 
 import bz2
 import os
 
 import pytest
 from pydantic import ValidationError
-from rows_of import splits_of
+from support.rows_of import splits_of
 
 from trainer.errors import DataError
 from trainer.recipe.data import Source
@@ -19,13 +19,17 @@ def corpus(folder, **files):
 
 
 def refused(source, *parts):
-    with pytest.raises(DataError, match=r"data\.source\.hub: ") as caught:
+    """Returns the error; its message has the parts."""
+    with pytest.raises(DataError) as caught:
         splits_of(source)
     message = str(caught.value)
+    assert caught.value.key == "data.source.hub"
+    assert message.startswith("data.source.hub: ")
     assert len(message) <= 500
     assert "\n" not in message
     for part in parts:
         assert part in message
+    return caught.value
 
 
 GOOD = '{"text": "a", "label": 1}\n'
@@ -52,9 +56,9 @@ def test_plain_files_are_read(tmp_path):
         (
             "README__md",
             "---\nconfigs:\n- config_name: a\n  data_files: ../outside.jsonl\n---\n",
-            ["outside"],
+            ["which is outside the folder; name it in data.source.files"],
         ),
-        ("train[1]__jsonl", GOOD, ["is taken for a pattern"]),
+        ("train[1]__jsonl", GOOD, ["as a pattern; rename it, or name it in data.source.files"]),
     ],
 )
 def test_what_the_library_would_read_wrongly_is_refused(tmp_path, name, text, parts):
@@ -70,7 +74,7 @@ def test_what_the_library_would_read_wrongly_is_refused(tmp_path, name, text, pa
         ("train__jsonl", '{"a": 1}\n{"a": "1"}\n', [{"a": 1}, {"a": "1"}]),
     ],
 )
-def test_what_the_library_would_change_is_read_as_it_stands(tmp_path, name, text, rows):
+def test_what_the_library_would_change_is_read_unchanged(tmp_path, name, text, rows):
     splits, _ = splits_of(corpus(tmp_path / "c", **{name: text}), validation=None)
     assert splits["train"] == rows
 
@@ -92,14 +96,19 @@ def test_rows_that_are_compressed_are_read_by_the_library(tmp_path):
 @pytest.mark.parametrize("name", ["c[1]", "c*", "c?", "c::d"])
 def test_a_folder_whose_name_is_a_pattern(tmp_path, name):
     corpus(tmp_path / "c1", train__jsonl=GOOD)
-    refused(corpus(tmp_path / name, train__jsonl=GOOD), "is taken for a pattern; rename it")
+    error = refused(corpus(tmp_path / name, train__jsonl=GOOD), "as a pattern")
+    assert error.value == str(tmp_path / name)
+    assert error.hint == "rename it, or name its files in data.source.files"
 
 
 def test_pipes_and_files_in_place_of_a_folder(tmp_path):
     source = corpus(tmp_path / "c", train__jsonl=GOOD)
-    refused({"hub": str(tmp_path / "c" / "train.jsonl")}, "is a file; name it in data.source.files")
+    file = str(tmp_path / "c" / "train.jsonl")
+    error = refused({"hub": file}, "is a file")
+    assert (error.value, error.hint) == (file, "name it in data.source.files, as {train: FILE}")
     os.mkfifo(tmp_path / "c" / "README.md")
-    refused(source, "README.md is a named pipe")
+    error = refused(source, "README.md is a named pipe")
+    assert error.value == str(tmp_path / "c" / "README.md")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +124,7 @@ def test_pipes_and_files_in_place_of_a_folder(tmp_path):
     ],
 )
 def test_names(name, parts):
-    refused({"hub": name}, *parts)
+    assert refused({"hub": name}, *parts).value == name
 
 
 def test_a_name_that_is_too_long_is_refused_with_the_recipe():
@@ -127,4 +136,5 @@ def test_a_config_goes_with_no_saved_data_set(tmp_path):
     import datasets
 
     datasets.Dataset.from_list([{"text": "a"}]).save_to_disk(str(tmp_path / "s"))
-    refused({"hub": str(tmp_path / "s"), "config": "b"}, "has no config; leave it out")
+    error = refused({"hub": str(tmp_path / "s"), "config": "b"}, "has no config")
+    assert (error.value, error.hint) == ("b", "leave it out")

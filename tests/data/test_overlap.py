@@ -28,14 +28,14 @@ def test_rows_of_two_splits_are_counted():
     assert notes_on_overlap(same, ["text"]) == ["all 2 validation rows also occur in train"]
 
 
-def test_a_pair_is_the_same_where_both_texts_are_in_their_order():
+def test_pairs_are_equal_if_both_texts_are_in_the_same_order():
     train = rows(["a", "b"], ["b", "c"])
     test = rows(["b", "a", "a", "ab"], ["a", "b", "c", ""])
     notes = notes_on_overlap({"train": train, "test": test}, ["text", "other"])
     assert notes == ["1 of 4 test rows also occur in train"]
 
 
-def test_rows_without_text_are_no_rows_in_common():
+def test_rows_without_text_are_not_shared():
     empty = rows(["", " ", None, "\n"], [None, "", "", ""])
     assert notes_on_overlap({"train": empty, "test": empty}, ["text", "other"]) == []
 
@@ -48,7 +48,7 @@ def test_rows_without_text_are_no_rows_in_common():
         [{"a": 1.5}, {"a": 2.5}],
     ],
 )
-def test_what_is_no_text_is_compared_as_a_whole(values):
+def test_values_other_than_text_are_compared_as_a_whole(values):
     train = datasets.Dataset.from_dict({"messages": values})
     test = datasets.Dataset.from_dict({"messages": values[:1]})
     notes = notes_on_overlap({"train": train, "test": test}, ["messages"])
@@ -56,14 +56,14 @@ def test_what_is_no_text_is_compared_as_a_whole(values):
 
 
 def test_hashes_do_not_depend_on_how_rows_are_stored():
-    given = rows([f"text {number % 7}" for number in range(25_000)])
-    picked = given.select(range(0, 25_000, 3))
+    table = rows([f"text {number % 7}" for number in range(25_000)])
+    picked = table.select(range(0, 25_000, 3))
     large = picked.cast_column("text", datasets.Value("large_string"))
     assert (row_hashes(picked, ["text"]) == row_hashes(large, ["text"])).all()
-    assert (row_hashes(picked, ["text"]) == row_hashes(given, ["text"])[::3]).all()
-    few = given.select([20_000, 3, 20_000])
-    assert (row_hashes(few, ["text"]) == row_hashes(given, ["text"])[[20_000, 3, 20_000]]).all()
-    assert len(np.unique(row_hashes(given, ["text"]))) == 7
+    assert (row_hashes(picked, ["text"]) == row_hashes(table, ["text"])[::3]).all()
+    few = table.select([20_000, 3, 20_000])
+    assert (row_hashes(few, ["text"]) == row_hashes(table, ["text"])[[20_000, 3, 20_000]]).all()
+    assert len(np.unique(row_hashes(table, ["text"]))) == 7
 
 
 def test_texts_with_two_labels_are_counted():

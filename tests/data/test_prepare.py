@@ -5,7 +5,6 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+from support.paths import program
 
 from trainer.assembly import inputs
 from trainer.data.encoded import Ragged, Summary, encode_once
@@ -100,31 +100,10 @@ def test_what_a_killed_process_left_is_removed_by_the_next(cache):
     assert not left.exists()
 
 
-WRITER = """
-import os, sys, time
-from pathlib import Path
-from trainer.files.kept_folder import write_once
-
-folder, notes = map(Path, sys.argv[1:])
-
-def write(staging):
-    (notes / f"writer-{os.getpid()}").touch()
-    (staging / "first").touch()
-    time.sleep(0.3)
-    (staging / "second").touch()
-
-(notes / f"ready-{os.getpid()}").touch()
-while len(list(notes.glob("ready-*"))) < 4:
-    time.sleep(0.01)
-write_once(folder, write)
-assert sorted(path.name for path in folder.iterdir()) == ["first", "manifest.json", "second"]
-"""
-
-
 def test_of_several_processes_one_writes_and_all_find_it_complete(tmp_path):
     folder, notes = tmp_path / "cache" / "key", tmp_path / "notes"
     notes.mkdir()
-    command = [sys.executable, "-c", WRITER, str(folder), str(notes)]
+    command = program("one_of_four_writers", folder, notes)
     processes = [subprocess.Popen(command) for _ in range(4)]
     assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
     assert len(list(notes.glob("writer-*"))) == 1
@@ -172,12 +151,13 @@ def num_prepared(cache: Path) -> int:
     return len(list((cache / "prepared").glob("[!.]*")))
 
 
-def test_a_run_prepares_anew_only_what_changed(cache, tmp_path):
+def test_a_run_prepares_only_what_changed(cache, tmp_path):
     def prepared(data: datasets.Dataset, settings: dict[str, Any], vocab_size: int = 270) -> int:
         # A fresh tokenizer, as each run has: its first use leaves traces in it.
         fresh = tokenizer(tmp_path / str(vocab_size), vocab_size)
-        made = Classification(tokenizer=fresh, **settings)
-        inputs.prepare_splits({"train": data, "validation": data}, made, RECIPE, fresh)
+        classification = Classification(tokenizer=fresh, **settings)
+        parts = {"train": data, "validation": data}
+        inputs.prepare_splits(parts, classification, RECIPE, fresh)
         return num_prepared(cache)
 
     data = rows(TEXTS)
@@ -203,10 +183,10 @@ def cut_ends(folder: Path) -> None:
 
 
 def swap_two(folder: Path) -> None:
-    one, other, between = (folder / f"{name}.values" for name in ("input_ids", "label", "x"))
-    one.rename(between)
-    other.rename(one)
-    between.rename(other)
+    ids, labels, aside = (folder / f"{name}.values" for name in ("input_ids", "label", "x"))
+    ids.rename(aside)
+    labels.rename(ids)
+    aside.rename(labels)
 
 
 def lose_one(folder: Path) -> None:
@@ -235,7 +215,7 @@ DAMAGES = [damage_values, cut_ends, swap_two, lose_one, add_one, pipe, no_folder
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_differs_is_made_anew_and_said(cache, damage, caplog):
+def test_a_damaged_folder_is_written_again_with_a_warning(cache, damage, caplog):
     first = encode_once("key", encode)
     damage(cache / "prepared" / "key")
     again = encode_once("key", encode)
@@ -246,7 +226,7 @@ def test_what_differs_is_made_anew_and_said(cache, damage, caplog):
     encode_once("key", never)
 
 
-def test_what_an_older_version_kept_without_a_manifest_is_made_anew_silently(cache, caplog):
+def test_a_folder_without_a_manifest_is_written_again_silently(cache, caplog):
     encode_once("key", encode)
     damage_values(cache / "prepared" / "key")
     (cache / "prepared" / "key" / "manifest.json").unlink()
@@ -262,15 +242,16 @@ def test_columns_that_do_not_fit_each_other_are_refused(cache):
     """As if a manifest had been changed with them."""
 
     def write(folder: Path) -> None:
-        ((left, right),) = [(folder / "input_ids.values", folder / "input_ids.ends")]
-        left.write_bytes(np.arange(3, dtype=np.int32).tobytes())
-        right.write_bytes(np.array([1, 5], np.int64).tobytes())
+        values, ends = np.arange(3, dtype=np.int32), np.array([1, 5], np.int64)
+        (folder / "input_ids.values").write_bytes(values.tobytes())
+        (folder / "input_ids.ends").write_bytes(ends.tobytes())
         facts = {"columns": {"input_ids": "ragged int32"}, "summary": {}}
         (folder / "prepared.json").write_text(json.dumps(facts))
 
     write_once(cache / "prepared" / "key", write)
-    with pytest.raises(DataError, match=r"input_ids\.ends does not divide"):
+    with pytest.raises(DataError, match=r"input_ids\.ends does not divide") as caught:
         encode_once("key", never)
+    assert caught.value.key == str(cache / "prepared" / "key")
 
 
 def test_the_cache_of_another_user(monkeypatch):
@@ -282,19 +263,23 @@ def test_the_cache_of_another_user(monkeypatch):
     try:
         encode_once("key", encode)
         folder = place / "cache" / "prepared" / "key"
-        modes = [stat.S_IMODE(one.stat().st_mode) for one in (folder, folder / "label.values")]
+        modes = [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / "label.values")]
         assert modes == [0o755, 0o644]
         if os.geteuid() != 0:
             pytest.skip("only root can become another user")
         os.seteuid(65534)
         assert len(encode_once("key", never)) == 3
-        with pytest.raises(DataError, match=r"cannot be written.*set TRAINER_CACHE"):
+        with pytest.raises(DataError, match="cannot be written") as caught:
             encode_once("other", encode)
+        assert caught.value.key == str(place / "cache" / "prepared")
+        assert caught.value.hint == "set TRAINER_CACHE to a folder of your own"
         os.seteuid(0)
         folder.chmod(0o700)
         os.seteuid(65534)
-        with pytest.raises(DataError, match=r"cannot be read.*chmod -R a\+rX.*TRAINER_CACHE"):
+        with pytest.raises(DataError, match="cannot be read") as caught:
             encode_once("key", encode)
+        assert f"chmod -R a+rX {folder}" in (caught.value.hint or "")
+        assert "TRAINER_CACHE" in (caught.value.hint or "")
     finally:
         os.umask(before)
         if os.getuid() == 0:

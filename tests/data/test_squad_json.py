@@ -1,8 +1,9 @@
-"""SQuAD as it is published, read into the rows that the hub has."""
+"""SQuAD's published files, read into the rows that the hub has."""
 
 import copy
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def test_version_1_1(tmp_path, name, style):
 
 
 def test_the_rows_are_those_of_the_hub(tmp_path):
-    """Of the same kinds, so that a run goes on when its rows come from the other place."""
+    """With the same features, so that a run resumes if its rows come from the other source."""
     features = datasets.Features(
         {
             **dict.fromkeys(("id", "title", "context", "question"), datasets.Value("string")),
@@ -120,22 +121,22 @@ def test_version_2_0_has_questions_without_an_answer(tmp_path):
 
 @pytest.mark.parametrize("no", [False, "false", "False", 0, "0", 0.0, None, "", " FALSE "])
 def test_false_is_false_however_it_is_written(tmp_path, no):
-    made = broken((1, "paragraphs", 0, "qas", 0, "is_impossible"), "")
-    made["data"][1]["paragraphs"][0]["qas"][0]["is_impossible"] = no
-    assert read(write(tmp_path / "a.json", made)) == ROWS
+    content = broken((1, "paragraphs", 0, "qas", 0, "is_impossible"), "")
+    content["data"][1]["paragraphs"][0]["qas"][0]["is_impossible"] = no
+    assert read(write(tmp_path / "a.json", content)) == ROWS
 
 
 @pytest.mark.parametrize("yes", [True, "true", "True", 1, "1"])
 def test_answers_to_an_impossible_question_are_left_to_the_task(tmp_path, yes):
-    made = broken((1, "paragraphs", 0, "qas", 0, "is_impossible"), yes)
-    found = read(write(tmp_path / "a.json", made))
-    assert [row["is_impossible"] for row in found] == [None, None, None, True]
-    assert [row["answers"] for row in found] == [row["answers"] for row in ROWS]
+    content = broken((1, "paragraphs", 0, "qas", 0, "is_impossible"), yes)
+    rows = read(write(tmp_path / "a.json", content))
+    assert [row["is_impossible"] for row in rows] == [None, None, None, True]
+    assert [row["answers"] for row in rows] == [row["answers"] for row in ROWS]
 
 
-def test_a_question_that_says_nothing_of_answers_has_none_that_are_known(tmp_path):
-    made = broken((0, "paragraphs", 0, "qas", 1, "answers"))
-    assert read(write(tmp_path / "a.json", made))[1]["answers"] is None
+def test_the_answers_of_a_question_without_that_key_are_unknown(tmp_path):
+    content = broken((0, "paragraphs", 0, "qas", 1, "answers"))
+    assert read(write(tmp_path / "a.json", content))[1]["answers"] is None
 
 
 def test_several_files_and_files_with_a_byte_order_mark(tmp_path):
@@ -145,12 +146,12 @@ def test_several_files_and_files_with_a_byte_order_mark(tmp_path):
 
 
 def test_a_title_may_be_absent_and_an_id_a_number(tmp_path):
-    """As tools for annotation write them."""
+    """As annotation tools write them."""
     article = {
         "paragraphs": [{"context": "Born.", "qas": [{**question("x", ("Born", 0)), "id": 7}]}]
     }
     rows = read(write(tmp_path / "a.json", {"data": [article]}))
-    assert [(made["id"], made["title"]) for made in rows] == [("7", "")]
+    assert [(row["id"], row["title"]) for row in rows] == [("7", "")]
 
 
 @pytest.mark.parametrize(
@@ -161,9 +162,9 @@ def test_a_title_may_be_absent_and_an_id_a_number(tmp_path):
         '[{"data": [{"paragraphs": []}]}]',
     ],
 )
-def test_other_json_is_read_as_before(tmp_path, content):
+def test_other_json_is_not_read_as_squad(tmp_path, content):
     rows = read(write(tmp_path / "a.json", content))
-    assert all("data" in made for made in rows)
+    assert all("data" in row for row in rows)
     assert len(rows) == content.count('{"data"')
 
 
@@ -211,10 +212,16 @@ def broken(path: tuple[Any, ...], value: Any = None) -> dict[str, Any]:
 )
 def test_a_malformed_file_is_named_with_the_place(tmp_path, content, sentence):
     file = write(tmp_path / "a.json", content)
-    with pytest.raises(DataError, match=r"data\.source\.files\.train: .*" + sentence) as caught:
+    with pytest.raises(DataError, match=sentence) as caught:
         read(file)
-    assert str(file) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    error = caught.value
+    assert error.key == "data.source.files.train"
+    assert str(error).startswith(f"{error.key}: ")
+    assert str(file) in str(error)
+    assert "\n" not in str(error)
+    if missing := re.search(r" has (?:no|a wrong) (\w+)", sentence):
+        assert error.value == missing[1]
+        assert error.hint == "fix it there, as SQuAD's format has it"
 
 
 def test_a_zipped_file_that_was_cut(tmp_path):
@@ -222,11 +229,13 @@ def test_a_zipped_file_that_was_cut(tmp_path):
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(DataError, match=r"a\.json\.gz cannot be read") as caught:
         read(file)
+    assert (caught.value.value, caught.value.hint) == (str(file), "fetch it again")
     assert "\n" not in str(caught.value)
 
 
 def test_files_of_two_formats_are_refused(tmp_path):
     squad = write(tmp_path / "a.json", V1)
     other = write(tmp_path / "b.json", [{"question": "q"}])
-    with pytest.raises(DataError, match=r"a\.json in the format of SQuAD, and .*b\.json not"):
+    with pytest.raises(DataError, match=r"a\.json in the format of SQuAD, and .*b") as caught:
         read(squad, other)
+    assert (caught.value.value, caught.value.hint) == (str(other), "give files of one format")

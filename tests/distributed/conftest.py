@@ -23,9 +23,9 @@ def _train_here(recipe: Path, directory: Path, *overrides: str, resume: str = "a
 
 @pytest.fixture(scope="session")
 def train_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Finished]:
-    """Trains a recipe in this process, once for all tests that compare something with it.
+    """Trains a recipe in this process, once for all tests that compare something with that run.
 
-    Do not change what it left behind.
+    Do not change its run directory.
     """
     runs: dict[str, Finished] = {}
 
@@ -40,11 +40,11 @@ def train_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Fin
 
 @pytest.fixture
 def launch(warm: WarmServer) -> Generator[Callable[..., WarmProcess]]:
-    """Starts ranks through the real launcher, and returns its process without waiting.
+    """Starts ranks through the real launcher and returns its process without waiting.
 
-    `config` names a launch configuration. `fault` names functions of tests/support/faults.py,
-    separated by commas, and `program` is run in place of `trainer`; see `WarmServer.start` for
-    `cwd` and `variables`. Ranks that still run after the test are killed.
+    `config` names a launch configuration, `fault` functions of support/programs/faults.py,
+    separated by commas; `program` replaces `trainer`. `WarmServer.start` describes `cwd` and
+    `variables`. Ranks that still run after the test are killed.
     """
     started: list[WarmProcess] = []
 

@@ -1,14 +1,14 @@
-"""The gradient does not depend on micro-batch, accumulation or ranks."""
+"""The gradient does not depend on micro-batch size, accumulation or the number of ranks."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.launches import Finished, largest_difference
+from support.launches import Finished, assert_same_metrics, largest_difference
 from support.step_recipes import ARCHITECTURES, OPTIMIZERS, TASKS, recipe_of
 
 CUTS = {"1x8x4": 8, "1x4x8": 4, "2x4x4": 4}
-"""ranks x micro-batch x accumulation, beside 1x32x1."""
+"""ranks x micro-batch x accumulation, which are compared with 1x32x1."""
 
 
 @pytest.mark.distributed
@@ -22,7 +22,7 @@ def test_same_loss_norm_and_parameters(
         "task": {"name": "classification", "class_weights": [1.0, 3.0]},
         "data": {"source": {"files": {"train": str(uneven_rows)}}, "split": {"validation": None}},
     }
-    # One process then keeps gradients of the embedding as rows, two do not.
+    # So large that one process keeps gradients of the embedding as rows; two do not.
     recipe["model"]["architecture"]["vocab_size"] = 4000
     assert_cuts_agree(write_recipe(recipe), train_here, train_on_two_ranks, tmp_path)
 
@@ -30,7 +30,7 @@ def test_same_loss_norm_and_parameters(
 @pytest.mark.distributed
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task(task, write_recipe, train_here, train_on_two_ranks, tmp_path):
-    """Steps of several loss terms, and metrics of splits that ranks do not divide."""
+    """Several loss terms a step, and metrics of splits that two ranks cannot share evenly."""
     case = TASKS[task]
     recipe = recipe_of(case["model"], case["tokenizer"], "sgd")
     recipe |= {"task": case["task"], "data": {**case["data"], "max_rows": 150}}
@@ -38,19 +38,13 @@ def test_every_task(task, write_recipe, train_here, train_on_two_ranks, tmp_path
     whole, halves = assert_cuts_agree(
         write_recipe(recipe), train_here, train_on_two_ranks, tmp_path
     )
-    for split, metrics in whole.results()["final"]["metrics"].items():
-        other = halves.results()["final"]["metrics"][split]
-        assert metrics.keys() == other.keys()
-        for name, value in metrics.items():
-            if name != "seconds":
-                expected = pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
-                assert other[name] == expected, name
+    assert_same_metrics(whole, halves)
 
 
 def assert_cuts_agree(
     recipe: Path, train_here: Any, train_on_two_ranks: Any, tmp_path: Path
 ) -> tuple[Finished, Finished]:
-    """Returns the run with whole steps and the one on two ranks, after comparing all."""
+    """Compares all cuts, and returns the run with whole steps and the one on two ranks."""
     whole = train_here(recipe, tmp_path / "1x32x1")
     norms = [line["grad_norm"] for line in whole.lines()]
     assert min(norms) > 0.02, "clipping must be active in every step"
@@ -71,7 +65,7 @@ def assert_cuts_agree(
 
 def test_two_ranks_train_and_evaluate_as_one(reviews_recipe, write_recipe, train_here,
                                              train_on_two_ranks, tmp_path: Path):  # fmt: skip
-    """Same steps on the same examples, and with dropout 0 the same losses and metrics."""
+    """The same examples in each step and, without dropout, the same losses and metrics."""
     reviews_recipe["model"]["architecture"] |= {
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,

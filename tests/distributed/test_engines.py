@@ -1,8 +1,7 @@
-"""ZeRO and FSDP2 learn what one process learns, and a run goes on under any engine."""
+"""ZeRO and FSDP2 learn what one process learns, and a run resumes under any engine."""
 
 import json
 import os
-import socket
 import subprocess
 from ctypes.util import find_library
 from pathlib import Path
@@ -13,14 +12,15 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from support.launches import (
-    ROOT,
-    SUPPORT,
     Finished,
+    assert_same_metrics,
+    free_port,
     largest_difference,
     launch_command,
     launch_environment,
     tensors_of,
 )
+from support.paths import PROGRAMS, ROOT
 from support.step_recipes import (
     OPTIMIZERS,
     SETS,
@@ -34,7 +34,7 @@ from support.step_recipes import (
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig
 
 slow = pytest.mark.slow
-SMALL_FILES = SUPPORT / "small_files.py"
+SMALL_FILES = PROGRAMS / "small_files.py"
 REAL = Path(os.environ.get("TRAINER_TEST_DATA", "/nonexistent"))
 
 
@@ -75,7 +75,7 @@ def test_five_clipped_steps_are_those_of_one_process(
 @pytest.mark.parametrize(
     ("task", "config"),
     [
-        ("instructions", "cpu-2-zero3"),  # generates answers, too
+        ("instructions", "cpu-2-zero3"),  # which also generates answers
         *(pytest.param(task, config, marks=slow) for task in TASKS for config in (*STAGES, *SETS)),
     ],
 )
@@ -84,14 +84,7 @@ def test_every_task(task, config, write_recipe, train_once, train_on_two_ranks, 
     whole = train_once(file)
     sharded = train_on_two_ranks(file, tmp_path / config, config=config)
     assert_same(whole, sharded)
-    for split, metrics in whole.results()["final"]["metrics"].items():
-        other = sharded.results()["final"]["metrics"][split]
-        assert metrics.keys() == other.keys()
-        for name in [name for name in metrics if name != "seconds"]:
-            value = metrics[name]
-            assert other[name] == (
-                pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
-            ), name
+    assert_same_metrics(whole, sharded)
 
 
 @pytest.mark.distributed
@@ -112,7 +105,7 @@ def test_every_task(task, config, write_recipe, train_once, train_on_two_ranks, 
 def test_tuning_modes(
     mode, config, checkpointing, uneven_rows, write_recipe, train_once, train_on_two_ranks, tmp_path
 ):
-    """Adapters and heads are those of one process, and so are the logits of what is exported."""
+    """Adapters, heads and the logits of the exported model are those of one process."""
     recipe = classification(uneven_rows) | {"tuning": {"mode": mode, "r": 4, "dropout": 0.0}}
     recipe["model"]["gradient_checkpointing"] = checkpointing
     file = write_recipe(recipe)
@@ -140,7 +133,7 @@ def logits_of(model: Any, run: Finished) -> torch.Tensor:
 def test_pretrained_weights_are_those_of_one_process(
     config, uneven_rows, write_recipe, train_here, train_once, train_on_two_ranks, tmp_path
 ):
-    """Rank 1 never reads them; a random head over a frozen backbone must come from rank 0, too."""
+    """Rank 1 gets them from rank 0, and so the random head over a frozen backbone."""
     base = train_here(write_recipe(classification(uneven_rows)), tmp_path / "base")
     recipe = classification(uneven_rows)
     recipe["model"] = {"name_or_path": str(base.directory / "model")}
@@ -157,7 +150,7 @@ def test_pretrained_weights_are_those_of_one_process(
 
 
 @pytest.mark.distributed
-def test_what_the_main_process_cannot_load_ends_all(write_recipe, train_on_two_ranks, tmp_path):
+def test_weights_that_cannot_be_loaded_end_all_ranks(write_recipe, train_on_two_ranks, tmp_path):
     recipe = recipe_of("bert", {"train": "wordpiece", "vocab_size": 200}, "sgd")
     recipe["batch"]["micro_batch_size"] = 4
     recipe["task"] = {"name": "classification"}
@@ -176,7 +169,7 @@ def test_what_the_main_process_cannot_load_ends_all(write_recipe, train_on_two_r
 def test_a_head_that_is_stored_untied_is_loaded_by_every_rank(
     write_recipe, train_here, train_once, train_on_two_ranks, tmp_path
 ):
-    """Its ends of text, which stand beside the weights alone, are known to every rank, too."""
+    """Every rank also knows its end-of-text tokens, which are stored next to the weights only."""
     recipe = of_task("instructions")
     base = train_here(write_recipe(recipe), tmp_path / "base").directory / "model"
     weights = load_file(base / "model.safetensors")
@@ -193,7 +186,7 @@ def test_a_head_that_is_stored_untied_is_loaded_by_every_rank(
 def test_the_best_step_is_exported(
     config, uneven_rows, write_recipe, train_once, train_on_two_ranks, tmp_path
 ):
-    """The last steps make it worse: the weights of an earlier one are measured and exported."""
+    """The last steps make the model worse; those of an earlier step are measured and exported."""
     recipe = classification(uneven_rows)
     recipe["optimizer"] |= {"name": "sgd", "learning_rate": 20.0, "max_grad_norm": None}
     recipe["evaluation"] |= {"every": 1, "metric": "loss", "mode": "min"}
@@ -219,10 +212,10 @@ def test_the_best_step_is_exported(
         ),
     ],
 )
-def test_a_run_goes_on_under_another_engine(
+def test_a_run_resumes_under_another_engine(
     saved, resumed, uneven_rows, write_recipe, train_here, train_once, train_on_two_ranks, tmp_path
 ):
-    """Two steps under one engine and three under the other are five under one process."""
+    """Two steps under one engine and three under another equal five in one process."""
 
     def train(directory: Path, config: str | None, **options: Any) -> Finished:
         if config is None:
@@ -257,10 +250,10 @@ def test_a_run_goes_on_under_another_engine(
         ),
     ],
 )
-def test_ranks_write_many_files_and_each_reads_them_by_name(
+def test_a_checkpoint_of_many_files_is_read_by_every_rank(
     saved, resumed, uneven_rows, write_recipe, train_here, train_on_two_ranks, tmp_path
 ):
-    """Also with LoRA, whose checkpoints have nothing of the frozen weights."""
+    """With LoRA, whose checkpoints hold none of the frozen weights."""
     recipe = classification(uneven_rows) | {"tuning": {"mode": "lora", "r": 64, "dropout": 0.0}}
     file = write_recipe(recipe)
     directory = tmp_path / "first"
@@ -294,7 +287,7 @@ def sharding_of(config: str | None) -> str:
 def test_resumed_under_one_engine_is_exact(
     config, uneven_rows, write_recipe, train_on_two_ranks, tmp_path
 ):
-    """Dropout is on: its masks are those of the uninterrupted run."""
+    """With dropout, whose masks are those of the uninterrupted run."""
     recipe = classification(uneven_rows)
     del recipe["model"]["architecture"]["hidden_dropout_prob"]
     file = write_recipe(recipe)
@@ -323,10 +316,10 @@ def test_losses_in_bf16_are_near_those_of_one_process(
 @pytest.mark.distributed
 @pytest.mark.parametrize("config", ["zero2", "zero3"])
 @slow
-def test_fp16_goes_on_with_its_loss_scale(
+def test_fp16_resumes_with_its_loss_scale(
     config, uneven_rows, write_recipe, train_on_two_ranks, tmp_path
 ):
-    """The first steps overflow at the scale they start with; they are left out and counted."""
+    """The first steps overflow at the initial scale; they are skipped and counted."""
     from deepspeed.accelerator import get_accelerator
 
     if not get_accelerator().is_fp16_supported():
@@ -354,10 +347,8 @@ def kept_loss_scale(checkpoint: Path) -> dict[str, float]:
 
 
 @pytest.mark.distributed
-def test_a_refusal_is_said_once_by_all_ranks(
-    uneven_rows, write_recipe, train_on_two_ranks, tmp_path
-):
-    """tests/engines has the refusals of each engine; this one is heard from a launch."""
+def test_all_ranks_print_a_refusal_once(uneven_rows, write_recipe, train_on_two_ranks, tmp_path):
+    """tests/engines has the refusals of each engine; this is one in a real launch."""
     settings = json.loads((ROOT / "ds_configs" / "zero2.json").read_text())
     file = tmp_path / "changed.json"
     file.write_text(json.dumps(settings | {"gradient_accumulation_steps": 2}))
@@ -383,7 +374,7 @@ def test_shards_on_a_disk_learn_the_same(
     disk = tmp_path / "disk"
     disk.mkdir()
     monkeypatch.setenv("TRAINER_NVME_PATH", str(disk))
-    large = classification(uneven_rows)  # of a megabyte a share, which is kept in memory below
+    large = classification(uneven_rows)  # each shard has a megabyte; smaller ones stay in memory
     large["model"]["architecture"] |= {"hidden_size": 240, "intermediate_size": 960}
     recipe = write_recipe(large)
     whole = train_once(recipe)
@@ -403,7 +394,7 @@ def test_shards_on_a_disk_learn_the_same(
 def test_a_second_copy_of_the_weights_learns_the_same(
     uneven_rows, write_recipe, train_once, train_on_two_ranks, tmp_path
 ):
-    """ZeRO++'s hpZ, a copy of the weights on the GPUs of each machine."""
+    """ZeRO++'s hpZ: a second copy of the weights on the GPUs of each machine."""
     settings = json.loads((ROOT / "ds_configs" / "zero3.json").read_text())
     settings["zero_optimization"]["zero_hpz_partition_size"] = 2
     file = tmp_path / "hpz.json"
@@ -417,10 +408,10 @@ def test_a_second_copy_of_the_weights_learns_the_same(
 
 @pytest.mark.distributed
 @slow
-def test_shards_that_are_copied_learn_the_same(
+def test_replicated_shards_learn_the_same(
     uneven_rows, write_recipe, train_once, train_on_two_ranks, tmp_path
 ):
-    """Four ranks: two copies of two shards."""
+    """Four ranks: two replicas of two shards."""
     recipe = write_recipe(classification(uneven_rows))
     whole = train_once(recipe)
     place = ("--num_machines", "1", "--num_processes", "4", "--main_process_port", "0")
@@ -432,7 +423,7 @@ def test_shards_that_are_copied_learn_the_same(
 @pytest.mark.distributed
 @slow
 def test_two_machines_are_one_world(uneven_rows, write_recipe, train_here, tmp_path):
-    """Two launchers, each with one rank, as on two nodes; ZeRO-3."""
+    """Two launchers with one rank each, as on two nodes, under ZeRO-3."""
     recipe = write_recipe(classification(uneven_rows))
     assert_same(train_here(recipe, tmp_path / "one"), on_two_machines(recipe, tmp_path / "two"))
 
@@ -441,7 +432,7 @@ def test_two_machines_are_one_world(uneven_rows, write_recipe, train_here, tmp_p
 @slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="TRAINER_TEST_DATA names no folder with real data")
 def test_two_machines_train_on_real_data(write_recipe, train_here, tmp_path):
-    """A pretrained Llama, of which machine 1 gets its share by the network."""
+    """A pretrained Llama, whose weights machine 1 gets over the network."""
     recipe = classification(REAL / "sst2" / "train.tsv")
     recipe["model"] = {"name_or_path": str(REAL / "models" / "stories260K")}
     recipe["task"] = {"name": "classification", "labels": ["negative", "positive"]}
@@ -452,10 +443,8 @@ def test_two_machines_train_on_real_data(write_recipe, train_here, tmp_path):
 
 
 def on_two_machines(recipe: Path, directory: Path) -> Finished:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    place = ("--num_machines", "2", "--num_processes", "2", "--main_process_port", port)
+    place = ("--num_machines", "2", "--num_processes", "2")
+    place += ("--main_process_port", str(free_port()))
     machines = [
         subprocess.Popen(
             launch_command(

@@ -1,4 +1,4 @@
-"""A rank that fails alone takes the others with it, and its message is the one that stays."""
+"""A rank that fails alone ends the others, and the run reports its message."""
 
 import os
 import signal
@@ -32,18 +32,18 @@ def recipe(reviews_recipe, write_recipe) -> Path:
     return write_recipe(reviews_recipe)
 
 
-def test_what_one_rank_alone_finds_wrong_is_said(recipe, train, tmp_path):
+def test_an_error_of_one_rank_is_reported(recipe, train, tmp_path):
     process = train("one_rank_fails", recipe)
     output, _ = process.communicate(timeout=120)
     done = Finished(tmp_path / "run", process.returncode, output)
     assert done.code != 0
     status = done.status()
     assert (status["state"], status["exit_code"]) == ("failed", 2), output
-    assert status["message"] == "rank 1: a row cannot be read; mend it"
-    assert "trainer: rank 1: a row cannot be read; mend it" in output
+    assert status["message"] == "rank 1: a row cannot be read; remove it"
+    assert "trainer: rank 1: a row cannot be read; remove it" in output
 
 
-def test_a_folder_that_ranks_do_not_share_is_refused(recipe, train, tmp_path):
+def test_a_run_directory_that_ranks_do_not_share_is_refused(recipe, train, tmp_path):
     process = train("one_rank_is_elsewhere", recipe, "run", cwd=tmp_path)
     output, _ = process.communicate(timeout=120)
     done = Finished(tmp_path / "run", process.returncode, output)
@@ -52,10 +52,10 @@ def test_a_folder_that_ranks_do_not_share_is_refused(recipe, train, tmp_path):
 
 
 @pytest.mark.parametrize("background", ["true", pytest.param("false", marks=pytest.mark.slow)])
-def test_where_one_rank_cannot_write_all_stop_with_the_step_to_go_on_from(
+def test_if_one_rank_cannot_write_all_stop_and_the_message_names_the_step(
     background, reviews_recipe, write_recipe, train, tmp_path
 ):
-    """Rank 1 has the larger file, that of the moments."""
+    """Rank 1 writes the larger file, that of the moments."""
     reviews_recipe["checkpoint"] |= {"async": background == "true"}
     process = train("one_rank_may_write_little", write_recipe(reviews_recipe))
     output, _ = process.communicate(timeout=120)
@@ -69,7 +69,7 @@ def test_where_one_rank_cannot_write_all_stop_with_the_step_to_go_on_from(
 
 @pytest.mark.parametrize("fault", ["one_rank_waits", "one_rank_waits,the_other_computes"])
 def test_a_killed_rank_ends_the_others_within_a_minute(fault, recipe, train, tmp_path):
-    """One that computes hears SIGTERM of the launcher before it finds that the rank is gone."""
+    """A rank that computes gets the launcher's SIGTERM before it notices that its peer is gone."""
     process = train(fault, recipe)
     ready = tmp_path / "ready"
     wait_until(ready.is_file, process)
@@ -82,10 +82,10 @@ def test_a_killed_rank_ends_the_others_within_a_minute(fault, recipe, train, tmp
     assert "another rank ended" in status["message"]
 
 
-def test_a_rank_that_hangs_in_training_ends_the_others_and_one_that_prepares_does_not(
+def test_a_rank_that_hangs_in_training_ends_the_others_but_one_that_prepares_does_not(
     recipe, train, tmp_path
 ):
-    """The main process prepares alone for twice as long as a step may take."""
+    """The main process prepares for twice as long as a step may take."""
     process = train(
         "the_main_process_prepares,one_rank_waits",
         recipe,
@@ -98,7 +98,7 @@ def test_a_rank_that_hangs_in_training_ends_the_others_and_one_that_prepares_doe
     while run.status()["state"] == "running":
         assert time.monotonic() - hangs < 60
         time.sleep(0.1)
-    os.kill(int(ready.read_text()), signal.SIGKILL)  # the launcher would ask for 30 s first
+    os.kill(int(ready.read_text()), signal.SIGKILL)  # the launcher would first wait for 30 s
     output, _ = process.communicate(timeout=120)
     assert (run.status()["state"], run.status()["exit_code"]) == ("failed", 2), output
     assert run.status()["message"].startswith("a rank has not answered for 4 seconds: it hangs")
@@ -107,7 +107,7 @@ def test_a_rank_that_hangs_in_training_ends_the_others_and_one_that_prepares_doe
 
 
 def test_sharded_weights_keep_the_loss_from_holding_all_logits(train, write_recipe):
-    """ZeRO-3's hooks give out another tensor than the output layer returns."""
+    """ZeRO-3's hooks pass on a different tensor from the one that the output layer returns."""
     process = train("all_logits_fail", write_recipe(of_task("packed")), config="cpu-2-zero3")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output

@@ -15,16 +15,17 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from support.launches import SUPPORT, Finished, launch_command, wait_until
+from support.launches import Finished, launch_command, wait_until
+from support.paths import PROGRAMS
 from support.warm import WarmProcess, WarmServer
 
 from trainer.checkpoints.store import CheckpointStore
 
 pytestmark = pytest.mark.distributed
 
-KILLABLE = SUPPORT / "killable.py"
+KILLABLE = PROGRAMS / "killable.py"
 POINTS = "half flush rename renamed replace unlink rmtree prepare".split()
-EVERY_RANK = ("half", "flush", "moment")  # the others are of the main process
+EVERY_RANK = ("half", "flush", "moment")  # only the main process reaches the others
 STEPS, ROWS = 24, 120
 SECONDS_TO_END = 60
 slow = pytest.mark.slow
@@ -32,13 +33,13 @@ slow = pytest.mark.slow
 
 @dataclass
 class Chain:
-    """Commands in one run directory, each killed but for the last."""
+    """Commands in one run directory, all of which but the last are killed."""
 
     warm: WarmServer
     recipe: Path
     folder: Path
     config: str | None
-    """None is one process without a launcher."""
+    """None means one process without a launcher."""
     chance: random.Random
     attempts: int = 0
     killed_at: list[str] = field(default_factory=list)
@@ -61,7 +62,7 @@ class Chain:
             "RECORDS": str(self.folder / "records"),
             "ATTEMPT": str(self.attempts),
             "KILL": kill,
-            # Nothing is prepared yet in a chain of its own, so that it is killed there, too.
+            # An empty cache: it can also be killed while it prepares the data.
             "TRAINER_CACHE": str(self.folder / "cache"),
         }
         return self.warm.start(*program, *settings, variables=variables)
@@ -72,9 +73,9 @@ class Chain:
         return Finished(self.directory, process.returncode, output)
 
     def kill_somewhere(self, seconds: float) -> None:
-        """Starts a command that dies at a point in the code, or at a random moment.
+        """Starts a command that is killed at a point in the code or at a random moment.
 
-        Where it never comes to that point, it goes on to its end, and is not counted.
+        A command that never reaches that point runs to its end and is not counted.
         """
         chance = self.chance
         saved_before = self.has_saved()
@@ -104,17 +105,17 @@ class Chain:
         assert not saved_before or self.has_saved(), f"{kill} lost what was saved"
 
     def has_saved(self) -> bool:
-        """Returns whether there is a checkpoint that the next command goes on from."""
+        """Returns whether there is a checkpoint that the next command can resume from."""
         checkpoints = self.directory / "checkpoints"
         if not checkpoints.is_dir():
             return False
-        with tempfile.TemporaryDirectory() as folder:  # the command itself is to recover its own
+        with tempfile.TemporaryDirectory() as folder:  # so that the command itself recovers its own
             store = CheckpointStore(shutil.copytree(checkpoints, Path(folder) / "checkpoints"))
             store.recover()
             return store.newest()[0] is not None
 
     def examples(self) -> dict[int, list[int]]:
-        """Returns the ids of each step, in the last attempt that took it."""
+        """Returns the examples of each step in the last attempt that took it."""
         taken: dict[int, dict[int, list[int]]] = {}
         for file in (self.folder / "records").glob("rank-*.jsonl"):
             for text in file.read_text().splitlines():
@@ -133,7 +134,7 @@ class Chain:
         if everyone or self.config is None:
             process.kill_all()
             return
-        with suppress(ProcessLookupError):  # it had ended by itself
+        with suppress(ProcessLookupError):  # it has ended by itself
             os.kill(self.chance.choice(process.rank_pids()), signal.SIGKILL)
 
     def _no_orphans(self, process: WarmProcess) -> None:
@@ -183,7 +184,7 @@ def test_a_chain_of_kills(config, num_kills, seed, warm, recipe, tmp_path):
     chain = Chain(warm, recipe, tmp_path / "killed", config, random.Random(seed))
     while len(chain.killed_at) < num_kills:
         chain.kill_somewhere(seconds)
-        if (chain.directory / "results.json").exists():  # it came to its end: what is left is new
+        if (chain.directory / "results.json").exists():  # it has finished: begin a new chain
             assert_equal(whole, chain, done)
             shutil.rmtree(chain.folder)
             chain.__post_init__()
@@ -196,7 +197,7 @@ def test_a_chain_of_kills(config, num_kills, seed, warm, recipe, tmp_path):
 def assert_equal(whole: Chain, chain: Chain, done: Finished) -> None:
     """Compares weights, moments, metrics and the examples of each step."""
     other = Finished(chain.directory, 0, "")
-    if other.status()["state"] != "done":  # killed after its results were written
+    if other.status()["state"] != "done":  # killed after it had written its results
         again = chain.finish(chain.start())
         assert again.status()["state"] == "done", again.output
     assert done.weights(STEPS).keys() == other.weights(STEPS).keys()
@@ -211,7 +212,7 @@ def assert_equal(whole: Chain, chain: Chain, done: Finished) -> None:
     assert sorted(examples) == list(range(STEPS))
     half = STEPS // 2
     for epoch in range(2):
-        used = [one for step in range(epoch * half, (epoch + 1) * half) for one in examples[step]]
+        used = [i for step in range(epoch * half, (epoch + 1) * half) for i in examples[step]]
         assert sorted(used) == list(range(ROWS - ROWS // 5)), chain.killed_at
     assert {step: sorted(ids) for step, ids in whole.examples().items()} == {
         step: sorted(ids) for step, ids in examples.items()

@@ -1,4 +1,4 @@
-"""Ranks that do not come, or cannot, are named in a sentence, on every rank that is there."""
+"""Ranks that do not join are named in one sentence by every rank that did."""
 
 import os
 import re
@@ -12,10 +12,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from support.launches import ROOT, Finished, launch_command, launch_environment
+from support.launches import Finished, free_port, launch_command, launch_environment
+from support.paths import ROOT, program
 from torch.distributed import HashStore, PrefixStore, TCPStore
 
-from trainer.distributed.rendezvous import _meet, meeting
+from trainer.distributed import rendezvous
+from trainer.distributed.rendezvous import _wait_for_all, meeting
 from trainer.errors import LaunchError
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -28,14 +30,12 @@ def recipe(reviews_recipe, write_recipe) -> Path:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture
 def start() -> Generator[Start]:
-    """Starts a command with variables of its own; what still runs after the test is killed."""
+    """Starts a command with environment variables; it is killed if it outlives the test."""
     started: list[subprocess.Popen[str]] = []
 
     def run(command: list[str], **variables: object) -> "subprocess.Popen[str]":
@@ -79,13 +79,13 @@ def start_rank(start, recipe, tmp_path) -> Start:
 
 
 @pytest.mark.distributed
-def test_a_rank_that_does_not_come_is_named_on_every_other(start_rank, port, tmp_path):
+def test_every_rank_names_the_ranks_that_do_not_join(start_rank, port, tmp_path):
     ranks = [start_rank(rank, 4, "127.0.0.1", port) for rank in (0, 2)]
     for rank in ranks:
-        said, _ = rank.communicate(timeout=120)
-        assert rank.returncode == 2, said
-        assert "trainer: ranks 1 and 3 of 4 did not come within 5 seconds; " in said
-        assert "Traceback" not in said
+        output, _ = rank.communicate(timeout=120)
+        assert rank.returncode == 2, output
+        assert "trainer: ranks 1 and 3 of 4 did not come within 5 seconds; " in output
+        assert "Traceback" not in output
     status = Finished(tmp_path / "run", 2, "").status()
     assert (status["state"], status["exit_code"]) == ("failed", 2)
     assert "ranks 1 and 3 of 4" in status["message"]
@@ -93,20 +93,20 @@ def test_a_rank_that_does_not_come_is_named_on_every_other(start_rank, port, tmp
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-node.invalid"])
-def test_a_rank_with_a_wrong_address_says_so(host, start_rank, port, tmp_path):
+def test_a_rank_with_a_wrong_address_reports_it(host, start_rank, port, tmp_path):
     main = start_rank(0, 2, "127.0.0.1", port)
     with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # and nobody listens
+        closed.bind(("127.0.0.1", 0))  # but does not listen
         elsewhere = closed.getsockname()[1]
         lost = start_rank(1, 2, host, elsewhere)
-        said, _ = lost.communicate(timeout=120)
-    assert lost.returncode == 2, said
-    assert f"trainer: rank 1 cannot reach the main process at {host}:{elsewhere} within" in said
-    assert "Traceback" not in said
-    assert "frame #" not in said
-    said, _ = main.communicate(timeout=120)
-    assert main.returncode == 2, said
-    assert "rank 1 of 2 did not come within 5 seconds" in said
+        output, _ = lost.communicate(timeout=120)
+    assert lost.returncode == 2, output
+    assert f"trainer: rank 1 cannot reach the main process at {host}:{elsewhere} within" in output
+    assert "Traceback" not in output
+    assert "frame #" not in output
+    output, _ = main.communicate(timeout=120)
+    assert main.returncode == 2, output
+    assert "rank 1 of 2 did not come within 5 seconds" in output
     assert "rank 1 of 2" in Finished(tmp_path / "run", 2, "").status()["message"]
 
 
@@ -114,19 +114,15 @@ def test_a_rank_with_a_wrong_address_says_so(host, start_rank, port, tmp_path):
 def test_ranks_that_meet_train(start_rank, port, tmp_path):
     ranks = [start_rank(rank, 2, "127.0.0.1", port) for rank in (1, 0)]
     for rank in ranks:
-        said, _ = rank.communicate(timeout=300)
-        assert rank.returncode == 0, said
+        output, _ = rank.communicate(timeout=300)
+        assert rank.returncode == 0, output
     assert Finished(tmp_path / "run", 0, "").results()["processes"] == 2
 
 
 @pytest.mark.distributed
-def test_a_rank_that_a_launcher_started_and_that_does_not_come_is_named(
-    start, recipe, port, tmp_path
-):
-    """Launchers wait for each other, not for what they start."""
+def test_a_launched_rank_that_does_not_join_is_named(start, recipe, port, tmp_path):
+    """Launchers wait for each other, but not for the ranks that they start."""
     place = ("--num_machines", "2", "--num_processes", "2", "--main_process_port", str(port))
-    absent = tmp_path / "absent.py"
-    absent.write_text("")
 
     def launch(machine: str, *program: str) -> "subprocess.Popen[str]":
         options = (*place, "--main_process_ip", "127.0.0.1", "--machine_rank", machine)
@@ -135,18 +131,18 @@ def test_a_rank_that_a_launcher_started_and_that_does_not_come_is_named(
 
     directory = tmp_path / "run"
     train = ("-m", "trainer", "train", str(recipe), "--run-dir", str(directory))
-    main, _ = launch("0", *train), launch("1", str(absent))
-    said, _ = main.communicate(timeout=120)
-    assert main.returncode == 1, said
+    main, _ = launch("0", *train), launch("1", *program("ended")[1:])
+    output, _ = main.communicate(timeout=120)
+    assert main.returncode == 1, output
     sentence = "rank 1 of 2 did not come within 5 seconds"
-    assert f"trainer: {sentence}" in said
+    assert f"trainer: {sentence}" in output
     status = Finished(directory, 1, "").status()
     assert (status["state"], status["exit_code"]) == ("failed", 2)
     assert sentence in status["message"]
 
 
 @pytest.mark.distributed
-def test_ranks_that_wait_hear_that_the_main_process_ended(start_rank, port):
+def test_waiting_ranks_report_that_the_main_process_ended(start_rank, port):
     main, waiting = (start_rank(rank, 3, "127.0.0.1", port, seconds=60) for rank in (0, 1))
     while not listens(port):
         assert main.poll() is None
@@ -154,10 +150,10 @@ def test_ranks_that_wait_hear_that_the_main_process_ended(start_rank, port):
     store = PrefixStore("trainer/none/0", TCPStore("127.0.0.1", port, wait_for_workers=False))
     store.wait(["rank-1"])
     main.kill()
-    said, _ = waiting.communicate(timeout=120)
-    assert waiting.returncode == 2, said
-    assert f"trainer: rank 1 lost the main process at 127.0.0.1:{port}" in said
-    assert "Traceback" not in said
+    output, _ = waiting.communicate(timeout=120)
+    assert waiting.returncode == 2, output
+    assert f"trainer: rank 1 lost the main process at 127.0.0.1:{port}" in output
+    assert "Traceback" not in output
 
 
 def listens(port: int) -> bool:
@@ -165,78 +161,75 @@ def listens(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-RESTARTED = """
-import os, sys, time
-from trainer.distributed.rendezvous import meeting
-first, rank = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0", os.environ["RANK"]
-if rank == "1" and not first:
-    time.sleep(3)
-begin = time.monotonic()
-with meeting():
-    print(f"rank {rank}, first {first}, waited {time.monotonic() - begin:.1f}")
-if first:
-    time.sleep(1)
-    sys.exit(1)
-"""
-
-
 @pytest.mark.distributed
-def test_ranks_that_are_started_again_meet_again(start, tmp_path):
-    """The launcher keeps its store, in which they have met before."""
-    program = tmp_path / "restarted.py"
-    program.write_text(RESTARTED)
-    command = launch_command(options=("--max_restarts", "1"))
-    process = start([*command[:-2], str(program)])
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, said
-    waited = re.search(r"rank 0, first False, waited (\S+)", said)
-    assert waited is not None, said
+def test_ranks_that_are_restarted_meet_again(start):
+    """The launcher keeps its store, which still holds their first meeting."""
+    restarted = program("meeting_again")[1:]
+    process = start(launch_command(options=("--max_restarts", "1"), program=restarted))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    waited = re.search(r"rank 0, first False, waited (\S+)", output)
+    assert waited is not None, output
     assert float(waited[1]) > 2
 
 
-def test_a_rank_whose_time_is_up_when_all_are_there_goes_on():
+def test_a_rank_whose_time_is_up_when_all_have_joined_continues(monkeypatch):
+    monkeypatch.setattr(rendezvous, "LINGER_SECONDS", 0.1)  # no other rank reads the decision
     store = PrefixStore("trainer", HashStore())
     store.set("rank-0", "node0")
     over = time.monotonic() - 1
-    _meet(store, 1, 2, over, timedelta(seconds=1))
+    _wait_for_all(store, 1, 2, over, timedelta(seconds=1))
     another = PrefixStore("another", store)
     another.set("rank-1", "node1")
     with pytest.raises(LaunchError, match="rank 2 of 3 did not come within 1 second;"):
-        _meet(another, 0, 3, over, timedelta(seconds=1))
+        _wait_for_all(another, 0, 3, over, timedelta(seconds=1))
 
 
 @pytest.mark.parametrize(
     ("num_ranks", "missing"),
     [(2, "rank 1 of 2"), (3, "ranks 1 and 2 of 3"), (9, "ranks 1 to 8 of 9")],
 )
-def test_many_that_do_not_come_are_named_shortly(num_ranks, missing, port, monkeypatch):
+def test_many_missing_ranks_are_named_as_a_range(num_ranks, missing, port, monkeypatch):
     set_place(monkeypatch, port, WORLD_SIZE=num_ranks, TRAINER_MEETING_SECONDS=0.1)
     with pytest.raises(LaunchError, match=f"^{missing} did not come within 0.1 seconds"), meeting():
         pass
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "key", "value", "sentence"),
     [
-        ({"TRAINER_MEETING_SECONDS": "soon"}, "TRAINER_MEETING_SECONDS=soon is not a number"),
-        ({"TRAINER_MEETING_SECONDS": "0"}, "TRAINER_MEETING_SECONDS=0 is not a number"),
-        ({"MASTER_ADDR": ""}, "WORLD_SIZE is 2 and RANK=0 MASTER_ADDR= "),
-        ({"RANK": "one"}, "RANK=one"),
+        (
+            {"TRAINER_MEETING_SECONDS": "soon"},
+            "TRAINER_MEETING_SECONDS",
+            "soon",
+            "TRAINER_MEETING_SECONDS=soon is not a number",
+        ),
+        (
+            {"TRAINER_MEETING_SECONDS": "0"},
+            "TRAINER_MEETING_SECONDS",
+            "0",
+            "TRAINER_MEETING_SECONDS=0 is not a number",
+        ),
+        ({"MASTER_ADDR": ""}, "MASTER_ADDR", "", "WORLD_SIZE is 2 and RANK=0 MASTER_ADDR= "),
+        ({"RANK": "one"}, "MASTER_ADDR", "127.0.0.1", "RANK=one"),
     ],
 )
-def test_an_environment_that_cannot_be_right_is_refused(change, sentence, port, monkeypatch):
+def test_an_invalid_environment_is_refused(change, key, value, sentence, port, monkeypatch):
     set_place(monkeypatch, port, **change)
-    with pytest.raises(LaunchError, match=sentence), meeting():
+    with pytest.raises(LaunchError, match=sentence) as caught, meeting():
         pass
+    assert (caught.value.key, caught.value.value) == (key, value)
 
 
 def test_a_port_in_use_is_named(monkeypatch):
     with socket.socket() as other:
         other.bind(("0.0.0.0", 0))
         other.listen()
-        set_place(monkeypatch, other.getsockname()[1])
-        with pytest.raises(LaunchError, match=r"cannot listen on port \d+, which"), meeting():
+        port = other.getsockname()[1]
+        set_place(monkeypatch, port)
+        with pytest.raises(LaunchError, match="rank 0 cannot listen on") as caught, meeting():
             pass
+    assert (caught.value.key, caught.value.value) == ("MASTER_PORT", port)
 
 
 def set_place(monkeypatch: pytest.MonkeyPatch, port: int, **change: object) -> None:

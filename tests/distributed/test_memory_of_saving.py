@@ -1,20 +1,21 @@
-"""A rank saves and resumes a sharded model with little more than its own share in memory."""
+"""A rank saves and resumes a sharded model with little more memory than its own shard."""
 
 import json
 
 import pytest
-from support.launches import SUPPORT, launch_command, run_to_its_end
+from support.launches import launch_command, run_to_its_end
+from support.paths import PROGRAMS
 
 MB = 2**20
 pytestmark = pytest.mark.distributed
-SCRIPT = SUPPORT / "measured_saves.py"
+SCRIPT = PROGRAMS / "measured_saves.py"
 
 
 @pytest.mark.slow
 def test_under_zero3_a_save_needs_two_files_and_a_tensor(
     reviews_recipe, write_recipe, tmp_path, monkeypatch
 ):
-    """Weights and moments are 410 MB, of which each of two ranks holds half; files have 8 MB."""
+    """Weights and moments take 410 MB, half on each of two ranks; files have 8 MB."""
     reviews_recipe["model"]["architecture"] |= {
         "hidden_size": 768,
         "num_hidden_layers": 5,
@@ -26,7 +27,7 @@ def test_under_zero3_a_save_needs_two_files_and_a_tensor(
     reviews_recipe["evaluation"]["baseline"] = False
     recipe = write_recipe(reviews_recipe)
     monkeypatch.setenv("MEASURED", str(tmp_path))
-    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "100000")  # so that what is freed is given back
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "100000")  # returns freed memory at once
     for run, options in (
         ("first", ()),
         ("second", ("--resume", str(tmp_path / "first" / "checkpoints" / "step-00000002"))),
@@ -43,5 +44,5 @@ def test_under_zero3_a_save_needs_two_files_and_a_tensor(
             grown = json.loads((tmp_path / f"rank-{rank}.json").read_text())
             print(run, rank, {name: f"{size / MB:.0f} MB" for name, size in grown.items()})
             assert grown["save"] < 40 * MB
-            moments = 2 / 3 * 410 * MB / 2  # of its share, which are made when they are read
+            moments = 2 / 3 * 410 * MB / 2  # its share, which is allocated while it is read
             assert grown.get("load", 0) < moments + 40 * MB

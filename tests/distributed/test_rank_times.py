@@ -1,4 +1,4 @@
-"""A rank that computes longer than the others is named; what is trained stays the same."""
+"""A rank that computes longer than the others is named, and the weights stay the same."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_a_slow_rank_is_named_once(
         assert mine["ranks"]["tokens"] == theirs["ranks"]["tokens"]
         assert theirs["ranks"]["slowest"] == 1
         least, median, most = theirs["ranks"]["seconds"]
-        assert most >= 0.2  # of two steps with a micro-batch each
+        assert most >= 0.2  # two steps of one micro-batch each
         assert median == least
         tokens += sum(theirs["ranks"]["tokens"])
         assert tokens == theirs["tokens"]

@@ -1,4 +1,4 @@
-"""Asked to stop anywhere, on one rank, all ranks stop, and nothing is lost or done twice."""
+"""A stop request to one rank, at any moment, stops all ranks; nothing is lost or done twice."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.distributed
 
 @pytest.fixture
 def stop_in(launch, recipe, tmp_path) -> Callable[..., Finished]:
-    """Trains until one rank is where a fault makes it slow, and asks that rank alone to stop."""
+    """Trains until a rank is where a fault makes it slow, and asks only that rank to stop."""
 
     def stop(fault: str, *, rank: int, config: str) -> Finished:
         ready = tmp_path / "ready"
@@ -30,7 +30,7 @@ def stop_in(launch, recipe, tmp_path) -> Callable[..., Finished]:
         assert time.monotonic() - asked < 30
         stopped = Finished(tmp_path / "run", process.returncode, output)
         assert (stopped.status()["state"], stopped.status()["exit_code"]) == ("stopped", 85), output
-        assert 'faults.py", line' not in output  # no traceback of ours
+        assert 'faults.py", line' not in output  # no traceback through the package
         return stopped
 
     return stop
@@ -56,7 +56,7 @@ def test_a_signal_to_one_rank_of_two(config, recipe, stop_in, train_on_two_ranks
     assert stopped.status()["step"] == 5
     assert stopped.lines("validation") == []
     stopped = stop_in("saving_is_slow", rank=0, config=config)
-    assert stopped.status()["step"] == 5  # evaluated now, it is the best, and saved again
+    assert stopped.status()["step"] == 5  # it is evaluated now, is the best, and is saved again
     assert len(stopped.lines("validation")) == 1
     done = train_on_two_ranks(recipe, tmp_path / "run", config=config)
     assert done.status()["state"] == "done", done.output

@@ -1,4 +1,4 @@
-"""How long ranks wait, by phase."""
+"""How long ranks wait for each other, by phase."""
 
 from datetime import timedelta
 
@@ -19,7 +19,7 @@ from trainer.wording import format_duration
 
 @pytest.fixture
 def groups():
-    """The default group of a world of one, and another as engines make them."""
+    """The default group of a world of one, and a second one as engines create them."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     yield [dist.group.WORLD, dist.new_group([0])]
     dist.destroy_process_group()
@@ -29,7 +29,7 @@ def waits(groups) -> set[timedelta]:
     return {group._get_backend(torch.device("cpu")).options._timeout for group in groups}
 
 
-def test_every_group_waits_shorter_in_training_than_before_and_after(groups, monkeypatch):
+def test_every_group_has_a_shorter_timeout_in_training_than_before_and_after(groups, monkeypatch):
     wait_at_most(PREPARATION)
     assert waits(groups) == {timedelta(hours=4)}
     with training_time():
@@ -41,7 +41,7 @@ def test_every_group_waits_shorter_in_training_than_before_and_after(groups, mon
 
 
 @pytest.mark.parametrize("value", ["half an hour", "-1", "0", "nan", "inf", ""])
-def test_what_is_no_time_is_refused(value, monkeypatch):
+def test_a_value_that_is_not_a_positive_number_is_refused(value, monkeypatch):
     monkeypatch.setenv("TRAINER_STEP_TIMEOUT_SECONDS", value)
     with pytest.raises(LaunchError, match="is not a number of seconds above 0") as caught:
         step_time()
@@ -61,5 +61,5 @@ def test_what_is_no_time_is_refused(value, monkeypatch):
         (0.5, "0.5 seconds"),
     ],
 )
-def test_times_read_as_people_say_them(seconds, text):
+def test_durations_are_worded_in_the_largest_whole_unit(seconds, text):
     assert format_duration(timedelta(seconds=seconds)) == text

@@ -1,4 +1,4 @@
-"""Ranks that are forked from the warm server start as those that the launcher starts itself."""
+"""Ranks that are forked from the warm server start like those that the launcher starts."""
 
 import json
 import subprocess
@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.launches import ROOT, SUPPORT, launch_command, launch_environment
+from support.launches import launch_command, launch_environment
+from support.paths import PROGRAMS, ROOT
 
 pytestmark = pytest.mark.distributed
-PROGRAM = [str(SUPPORT / "place.py")]
+PROGRAM = [str(PROGRAMS / "place.py")]
 EACH_LAUNCH_HAS_ITS_OWN = {"MASTER_PORT", "PLACES", "TORCHELASTIC_ERROR_FILE"}
 SET_BY_AN_IMPORT = {"PYTORCH_NVML_BASED_CUDA_CHECK"}
-"""By that of DeepSpeed, which the warm server has done before. It says how torch looks for GPUs."""
+"""DeepSpeed sets it when it is imported, as in the warm server: how torch looks for GPUs."""
 
 
 def places(folder: Path) -> list[dict[str, Any]]:
-    """Returns what each rank saw, but for what differs between two launches."""
+    """Returns what each rank saw, without what differs between any two launches."""
     seen = [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
     for place in seen:
         assert place["environment"].keys() > {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"}

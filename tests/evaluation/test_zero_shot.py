@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
+from support.command_line import invoke
 from support.launches import launch_command, run_to_its_end
 from transformers import AutoModel, AutoModelForCausalLM
 
-from trainer.cli.app import main
 from trainer.data.builtin import BUILTIN
 from trainer.models.architecture import build_model_config
 from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
@@ -58,7 +57,7 @@ def recipe(reviews_recipe, llama):
 
 
 def train(recipe: Path, directory: Path, *arguments: str) -> Any:
-    return CliRunner().invoke(main, ["train", str(recipe), "--run-dir", str(directory), *arguments])
+    return invoke("train", recipe, "--run-dir", directory, *arguments)
 
 
 def results_of(recipe: Path, directory: Path) -> dict[str, Any]:

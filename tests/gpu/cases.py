@@ -1,4 +1,4 @@
-"""The small runs of stage 1: recipes, and how far a GPU may be from a CPU in each."""
+"""The small runs of stage 1: recipes, and how far a GPU may differ from a CPU in each."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ NUM_STEPS = 5
 SHAPE = {
     "model_type": "llama",
     **TINY_LLAMA,
-    # Paged moments are those of 100,000 numbers or more.
+    # Moments of 100,000 numbers or more are paged.
     "hidden_size": 256,
     "head_dim": 64,
     "intermediate_size": 512,
@@ -22,29 +22,29 @@ NO_SPLITS = {"validation": None, "test": None}
 
 @dataclass(frozen=True)
 class Bound:
-    """What may differ between two devices after five steps."""
+    """How much two devices may differ after five steps."""
 
     loss: float
     """Of a step, relative."""
     update: float
-    """|u - v| / |v|, of what the later steps changed in all weights together."""
+    """|u - v| / |v| of the changes that the later steps made to all weights together."""
 
 
 BOUNDS = {
-    # Another order of sums alone, on one CPU, moves losses by 1.5e-7 and updates by 3e-6; products
-    # in TF32 would move updates by more than the bound.
+    # On one CPU, another order of sums changes losses by 1.5e-7 and updates by 3e-6; products in
+    # TF32 would change updates by more than the bound.
     "fp32": Bound(5e-5, 1e-3),
-    # The same, and near-ties that go to the next of 16 values. Not packed at all: 7e-3 and 0.38.
+    # The same, and ties that round to the next of 16 values. Without quantization: 7e-3 and 0.38.
     "qlora fp32": Bound(1e-3, 0.02),
-    # Inputs of layers are rounded to 8 bits in each step. Not packed at all: 7e-4 and 0.06.
+    # Inputs of layers are rounded to 8 bits in each step. Without quantization: 7e-4 and 0.06.
     "int8_lora fp32": Bound(5e-4, 0.02),
-    # Moments of 8 bits, of which near-ties go to the next value.
+    # Moments of 8 bits, where ties round to the next value.
     "adamw_8bit fp32": Bound(1e-3, 0.02),
-    # Products are rounded to 8 bits of mantissa, in other places. bf16 and fp32 on one CPU differ
-    # by up to 2e-3 and 0.1 (qlora).
+    # Products are rounded to 8 bits of mantissa in different places. bf16 and fp32 on one CPU
+    # differ by up to 2e-3 and 0.1 (qlora).
     "bf16": Bound(1e-2, 0.15),
 }
-"""By tuning mode or optimizer and precision; where there is none, by precision alone."""
+"""By tuning mode or optimizer and precision; a case without an entry has that of its precision."""
 
 
 def bound_of(name: str) -> Bound:
@@ -53,11 +53,11 @@ def bound_of(name: str) -> Bound:
 
 
 COMPARED_IN_A_REHEARSAL = ("full fp32", "qlora fp32", "packed qlora bf16")
-"""Of two devices, which are the same one there."""
+"""In a rehearsal both devices are the same CPU, so these few are enough."""
 
 
 def five_steps(*, tiny: bool) -> dict[str, dict[str, Any]]:
-    """Returns the recipes that a GPU and a CPU train alike, by name."""
+    """Returns the recipes that are trained on a GPU and on a CPU, by name."""
     modes = ("full", "head_only", "lora", "qlora", "int8_lora")
     cases = {f"{mode} fp32": classification(mode) for mode in modes}
     cases["packed full fp32"] = packed("full")
@@ -69,7 +69,7 @@ def five_steps(*, tiny: bool) -> dict[str, dict[str, Any]]:
 
 
 def resumed(*, on_gpu: bool) -> dict[str, dict[str, Any]]:
-    """Returns recipes with dropout, whose runs go on exactly, by name."""
+    """Returns recipes with dropout whose runs resume exactly, by name."""
     cases = {
         "full fp32": classification("full"),
         "packed qlora bf16": packed("qlora") | {"precision": "bf16"},

@@ -13,7 +13,7 @@ LEARNING_RATE = 1e-4
 
 
 class Unsaved:
-    """A saver that saves nothing: neither time nor room is taken from what is measured."""
+    """A saver that saves nothing, so that it takes no time or space from the measurement."""
 
     reserve, busy = 0.0, False
 
@@ -36,14 +36,14 @@ TINY = Size(sequence=192, batch=2, rows=24, warm_up=1, steps=2)
 
 
 def size_of(stage: Stage) -> Size:
-    """Returns how much is trained."""
+    """Returns the size of the measured runs."""
     return TINY if stage.tiny else Size(sequence=2048, batch=4, rows=700, warm_up=4, steps=16)
 
 
 def recipe_values(stage: Stage, mode: str, *, tiny: bool | None = None) -> dict[str, Any]:
-    """Returns the recipe of a tuning mode, `tiny` as the stage is unless it says otherwise.
+    """Returns the recipe of a tuning mode; `tiny` is by default that of the stage.
 
-    Rows and model are made where they are not there.
+    Creates the rows and the model unless they exist.
     """
     tiny = stage.tiny if tiny is None else tiny
     size, name = (TINY, "llama-tiny") if tiny else (size_of(stage), "llama-1b")
@@ -94,7 +94,7 @@ def build(values: dict[str, Any], directory: Path) -> tuple[Any, Any]:
 
 
 def free_memory(device: str) -> None:
-    """Gives back what no one holds, and counts the peak of memory anew."""
+    """Frees unused memory and resets the peak."""
     import gc
 
     gc.collect()
@@ -104,5 +104,5 @@ def free_memory(device: str) -> None:
 
 
 def peak_bytes(device: str) -> int | None:
-    """Returns the most bytes of tensors on the GPU since `free_memory`; None on a CPU."""
+    """Returns the peak of the GPU's tensors in bytes since `free_memory`, or None on a CPU."""
     return torch.cuda.max_memory_allocated() if device == "cuda" else None

@@ -1,4 +1,4 @@
-"""Tokens a second, peak memory and MFU of one training loop on packed sequences."""
+"""Tokens a second, peak memory and MFU of a training loop on packed sequences."""
 
 import statistics
 from typing import Any
@@ -10,7 +10,7 @@ from stage import Stage
 
 
 def measure_ours(stage: Stage, run: Any, accelerator: Any) -> dict[str, Any]:
-    """Returns the figures of the package's own loop, as it runs in `trainer train`."""
+    """Returns the figures of the package's own loop, that of `trainer train`."""
     from speed import Ours
 
     from trainer.tracking.metric_lines import read_lines
@@ -26,7 +26,7 @@ def measure_ours(stage: Stage, run: Any, accelerator: Any) -> dict[str, Any]:
 
 
 def check_losses(stage: Stage, name: str, found: dict[str, Any]) -> None:
-    """Checks that the steps did not diverge; in so few the loss may rise a little."""
+    """Checks that the loss did not diverge; over so few steps it may rise a little."""
     first, last = found["loss_first"], found["loss_last"]
     stage.check(name, last < 1.01 * first, loss_first=first, loss_last=last)
 
@@ -69,7 +69,7 @@ def needed_of(run: Any) -> dict[str, Any]:
 
 
 def about_mfu(stage: Stage) -> dict[str, Any]:
-    """Returns the formula, the peak it takes, and a rate that the GPU reaches in one product."""
+    """Returns the formula, the peak in it, and the rate that the GPU reaches in a product."""
     if not stage.on_gpu:
         return {"formula": FORMULA, "peak": None}
     name = torch.cuda.get_device_name()

@@ -1,4 +1,4 @@
-"""Operations of a training step, and the share of the GPU's rate that they come to (MFU)."""
+"""The operations of a training step and their share of the GPU's peak rate (MFU)."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -18,17 +18,17 @@ PEAK = {
 """Dense bf16 operations a second by NVIDIA's data sheets, without sparsity."""
 FORMULA = (
     "MFU = tokens/s x operations per token / peak. Operations per token = 4 F + 6 T + (4 or 6) s O"
-    " + 12 L H A. F: weights of linear layers that do not learn (2 forward, 2 for the gradient that"
-    " goes on); T: those that learn, adapters among them (2 more for their own gradient); O: the"
-    " output layer, 4 frozen and 6 learning, computed at the share s of positions that have a"
-    " label; L layers, H = heads x their size, A: tokens that a token attends to on average, only"
-    " those of its own example before it, and itself. Recomputation, softmax, norms and the"
-    " optimizer do not count. Tokens are those of examples, padding is none."
+    " + 12 L H A. F: frozen weights of linear layers (2 forward, 2 for their input's gradient);"
+    " T: trained ones, including adapters (2 more for their own gradient); O: the output layer (4"
+    " frozen, 6 trained), computed at the share s of positions that have a label; L: layers, H ="
+    " heads x their size, A: tokens that a token attends to on average, which are itself and those"
+    " before it in its own example. Recomputation, softmax, norms and the optimizer do not count."
+    " Padding does not count as tokens."
 )
 
 
 def peak_of(gpu: str) -> float | None:
-    """Returns the peak of a GPU by the name that CUDA gives it, None where it is not known."""
+    """Returns the peak of a GPU by its name in CUDA, or None if it is not known."""
     return next((rate for name, rate in PEAK.items() if name in gpu), None)
 
 
@@ -63,5 +63,5 @@ def operations_per_token(
 
 
 def mean_attended(position_ids: Iterable[np.ndarray]) -> float:
-    """Returns how many tokens a token of packed sequences attends to, itself among them."""
+    """Returns how many tokens a token of packed sequences attends to, including itself."""
     return float(np.concatenate(list(position_ids)).astype(np.int64).mean() + 1)

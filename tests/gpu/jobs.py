@@ -1,7 +1,8 @@
-"""The processes of stage 1 that train several small runs each.
+"""The processes of stage 1 that each train several small runs.
 
-jobs.py FOLDER cuda|cpu [--tiny] ROOT/JOB…    of five_steps, whole, resumed, paging, export
-An error ends the run that it is in, and is kept in its folder.
+jobs.py FOLDER cuda|cpu [--tiny] ROOT/JOB…    JOB: five_steps, whole, resumed, paging, export
+
+An error ends its run only, and is written into the folder of that run.
 """
 
 import argparse
@@ -33,14 +34,14 @@ def train(name: str, values: dict[str, Any], folder: Path, *, resume: str = "aut
 
 
 def forget_precision() -> None:
-    """Lets the next run of this process have another precision."""
+    """Allows the next run of this process to have another precision."""
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def five_steps(folder: Path, given: argparse.Namespace) -> None:
-    """Trains what is compared between devices; on a GPU also fp16 and paged moments."""
+    """Trains the runs that are compared between devices; on a GPU also fp16 and paged moments."""
     for name, values in cases.five_steps(tiny=given.tiny).items():
         if not (given.tiny and folder.parent.name == "reference") or name in (
             cases.COMPARED_IN_A_REHEARSAL
@@ -61,7 +62,7 @@ def whole(folder: Path, given: argparse.Namespace) -> None:
 
 
 def resumed(folder: Path, given: argparse.Namespace) -> None:
-    """Goes on from the third step of those."""
+    """Resumes those runs from their third step."""
     before = folder.with_name("whole")
     for name, values in cases.resumed(on_gpu=given.device == "cuda").items():
         checkpoint = cases.folder_of(before, name) / "checkpoints" / "step-00000003"
@@ -69,7 +70,7 @@ def resumed(folder: Path, given: argparse.Namespace) -> None:
 
 
 def paging(folder: Path, _: argparse.Namespace) -> None:
-    """Counts the moments that a paged optimizer pages, made in a step and loaded."""
+    """Counts the moments that a paged optimizer pages, after a step and after loading."""
     from trainer.assembly.build import build_run
     from trainer.engines.accelerator import build_accelerator
     from trainer.engines.portable_state import base_optimizer, full_moments, set_full_moments
@@ -99,7 +100,7 @@ def paging(folder: Path, _: argparse.Namespace) -> None:
 
 
 def export(folder: Path, given: argparse.Namespace) -> None:
-    """Trains on a 4-bit base and compares what is in memory with what was exported, reloaded."""
+    """Trains on a 4-bit base and compares the model in memory with the reloaded exports."""
     import torch
     from peft import PeftModel
     from shapes import model_folder
@@ -145,7 +146,7 @@ def export(folder: Path, given: argparse.Namespace) -> None:
             pad_token_id=run.tokenizer.pad_token_id,
             device_map={"": 0} if given.device == "cuda" else None,
         )
-        for module in quantised.modules():  # CPUs that multiply bf16 would round to it here alone
+        for module in quantised.modules():  # otherwise a CPU that multiplies bf16 rounds here only
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
         adapted = PeftModel.from_pretrained(quantised, str(directory / "adapter")).eval()

@@ -1,6 +1,6 @@
-"""Models from numbers with random weights, and rows of made-up words with the lengths of real ones.
+"""Random models with the shapes of real ones, and rows of made-up words with real lengths.
 
-Words cost one token each, so that lengths in tokens are those of the data named.
+Each word is one token, so lengths in tokens are those of the data sets named here.
 """
 
 import json
@@ -44,24 +44,24 @@ LLAMA_8B = {
 
 
 def llama_1b(*, tiny: bool) -> dict[str, Any]:
-    """Returns the numbers of Llama-3.2-1B."""
+    """Returns the configuration values of Llama-3.2-1B."""
     numbers = json.loads((ARCHITECTURES / "meta-llama--Llama-3.2-1B.json").read_text())
     return numbers | (TINY_LLAMA if tiny else {})
 
 
 def llama_8b(*, tiny: bool) -> dict[str, Any]:
-    """Returns the numbers of Llama-3.1-8B: those of 3.2-1B, but for the size."""
+    """Returns the configuration values of Llama-3.1-8B: those of 3.2-1B with another size."""
     return llama_1b(tiny=tiny) | ({"tie_word_embeddings": False} if tiny else LLAMA_8B)
 
 
 def bert_base(*, tiny: bool) -> dict[str, Any]:
-    """Returns the numbers of bert-base-uncased."""
+    """Returns the configuration values of bert-base-uncased."""
     numbers = json.loads((ARCHITECTURES / "bert-base-uncased.json").read_text())
     return numbers | ({**TINY, "intermediate_size": 128, "vocab_size": 640} if tiny else {})
 
 
 def words(generator: Random, count: int) -> str:
-    """Returns `count` words; the most frequent are drawn as often as in text, about."""
+    """Returns `count` words, with roughly the frequencies of words in text."""
     drawn = (int(NUM_WORDS ** generator.random()) - 1 for _ in range(count))
     return " ".join(SYLLABLES[one // 20] + SYLLABLES[one % 20 + 20] for one in drawn)
 
@@ -99,9 +99,9 @@ def write_instructions(file: Path, num_rows: int) -> Path:
 
 
 def model_folder(work: Path, name: str, numbers: dict[str, Any], device: str) -> Path:
-    """Returns a folder with the random bf16 weights of a causal language model, drawn on `device`.
+    """Returns a folder with a causal language model of random bf16 weights, drawn on `device`.
 
-    Several stages train the same one: the first makes it.
+    Several stages train the same model, which the first of them creates.
     """
     folder = work / name
     if folder.is_dir():

@@ -1,6 +1,6 @@
-"""Runs the command line and sends it SIGTERM after its second step, once.
+"""Runs the command line and sends it SIGTERM once, after its second step.
 
-The file that MARK names then holds the backend of its process group.
+The file that MARK names gets the backend of its process group.
 """
 
 import os
@@ -22,7 +22,7 @@ def progress_until_the_second(self: Tracker, step: int, record: Any) -> None:
     if step == 2 and not mark.exists():
         mark.write_text(distributed.get_backend())
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.5)  # a thread hears it
+        time.sleep(0.5)  # until a thread has handled it
 
 
 Tracker.progress = progress_until_the_second  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""What a stage writes: its checks and figures with the machine and the versions, as it goes."""
+"""The record that a stage writes as it proceeds: checks, figures, machine and versions."""
 
 import argparse
 import json
@@ -16,11 +16,11 @@ PACKAGES = (
     *("torch", "triton", "transformers", "accelerate", "deepspeed", "peft", "bitsandbytes"),
     *("trl", "liger-kernel", "datasets", "numpy", "huggingface-hub"),
 )
-REHEARSAL = "a rehearsal on a CPU with tiny shapes: its figures say nothing"
+REHEARSAL = "a rehearsal on a CPU with tiny shapes: its figures mean nothing"
 
 
 class Stage:
-    """The record of one stage, written anew after each check and figure."""
+    """The record of one stage, which is rewritten after each check and figure."""
 
     def __init__(self, file: Path, work: Path, device: str, *, tiny: bool) -> None:
         self.file, self.work, self.device, self.tiny = file, work, device, tiny
@@ -44,12 +44,12 @@ class Stage:
         return self.device == "cuda"
 
     def check(self, name: str, passed: bool, **found: Any) -> None:
-        """Notes whether a check passed, with what it was decided by."""
+        """Records whether a check passed, and the values that decided it."""
         self.checks[name] = {"result": "passed" if passed else "failed", **found}
         self.write()
 
     def not_run(self, name: str, reason: str) -> None:
-        """Notes a check that this machine cannot make."""
+        """Records a check that this machine cannot make."""
         self.checks[name] = {"result": f"not run: {reason}"}
         self.write()
 
@@ -59,7 +59,7 @@ class Stage:
 
     @contextmanager
     def guarded(self, name: str) -> Generator[None]:
-        """Makes an error inside a failed check, so that the others are still made."""
+        """Context manager: an error inside fails the check instead of ending the stage."""
         try:
             yield
         except Exception as error:
@@ -86,7 +86,7 @@ def write_json(file: Path, record: Any) -> None:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """Returns what a reader of the figures must know of the machine."""
+    """Describes the machine for readers of the figures."""
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "processor": platform.machine(),

@@ -1,6 +1,6 @@
-"""Stage 1: a GPU learns what a CPU learns, engines and modes run there, and nothing is lost.
+"""Stage 1: a GPU learns what a CPU learns, in all engines and tuning modes, and nothing is lost.
 
-Its processes run beside each other, as many as there are cores, eight at most.
+Its processes run in parallel, one for each core and eight at most.
 """
 
 import json
@@ -16,20 +16,21 @@ from typing import Any
 import cases
 import yaml
 from stage import Stage
-from support.launches import FSDP_ON_CPU, ROOT, Finished, tensors_of
+from support.launches import FSDP_ON_CPU, Finished, tensors_of
+from support.paths import ROOT
 
 HERE = Path(__file__).parent
 ENGINES = ("zero2", "zero3", "fsdp2")
 ENGINE_BOUND = cases.Bound(1e-5, 1e-3)
-"""Engines add up the norm of gradients in another order."""
+"""Engines sum the norm of gradients in another order."""
 LOGITS_BOUND = 1e-4
 LOG_CHARACTERS = 3500
 SECONDS, SECONDS_ON_A_CPU = 130, 570
-"""After which no process goes on, so that the others' checks are still made."""
+"""Processes that still run after this time are ended, so that the checks of others are made."""
 
 
 class Processes:
-    """Starts the processes of the stage, ends those that are late, and keeps what they print."""
+    """Runs the processes of the stage, ends those that take too long, and keeps their output."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage, self.folder = stage, stage.work / "correctness"
@@ -37,7 +38,7 @@ class Processes:
         self.end = time.monotonic() + (SECONDS if stage.on_gpu else SECONDS_ON_A_CPU)
 
     def run(self, name: str, command: list[str], **settings: str) -> int:
-        """Returns the exit code of a command, once it has ended or was ended."""
+        """Runs a command until it ends or is ended, and returns its exit code."""
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **settings}
         with (self.folder / f"{name}.log").open("w") as log:
             process = subprocess.Popen(
@@ -65,13 +66,13 @@ class Processes:
         return file.read_text(errors="replace")[-LOG_CHARACTERS:] if file.is_file() else "no log"
 
     def jobs(self, name: str, device: str, *jobs: str) -> None:
-        """Runs jobs.py, whose jobs are such as device/five_steps."""
+        """Runs jobs of jobs.py, such as device/five_steps."""
         hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
         tiny = ["--tiny"] if self.stage.tiny else []
         self.run(name, [str(HERE / "jobs.py"), str(self.folder), device, *tiny, *jobs], **hidden)
 
     def engine(self, config: str, *, signalled: bool = False) -> None:
-        """Trains five steps on one rank of an engine; `signalled`, stopped and begun again."""
+        """Trains five steps on one rank of an engine; `signalled` stops and resumes the run."""
         directory = self.folder / config
         recipe = self.folder / f"{config}.yaml"
         recipe.write_text(yaml.safe_dump(cases.classification("full")))
@@ -97,7 +98,7 @@ def main() -> None:
     processes = Processes(stage)
     device = stage.device
 
-    def goes_on() -> None:
+    def train_and_resume() -> None:
         processes.jobs("whole", device, "device/whole")
         processes.jobs("resumed", device, "device/resumed")
 
@@ -106,7 +107,7 @@ def main() -> None:
         lambda: processes.engine("zero3"),
         lambda: processes.engine("fsdp2"),
     ]
-    if stage.tiny:  # imports take the longest, and it is one device
+    if stage.tiny:  # one process, because imports take longest and there is one device
         jobs = [f"device/{job}" for job in ("five_steps", "paging", "export", "whole", "resumed")]
         work.insert(0, lambda: processes.jobs("jobs", device, "reference/five_steps", *jobs))
     else:
@@ -114,10 +115,10 @@ def main() -> None:
             lambda: processes.jobs("reference", "cpu", "reference/five_steps"),
             lambda: processes.jobs("five_steps", device, "device/five_steps"),
             lambda: processes.jobs("paging", device, "device/paging", "device/export"),
-            goes_on,
+            train_and_resume,
         ]
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        for done in [pool.submit(one) for one in work]:
+        for done in [pool.submit(task) for task in work]:
             done.result()
     compare_devices(stage, processes)
     check_resumed(stage, processes)
@@ -130,7 +131,7 @@ def main() -> None:
 
 
 def differences(one: Finished, other: Finished) -> dict[str, float]:
-    """Returns how far two runs of five steps are from each other, as a Bound counts it."""
+    """Returns how far apart two runs of five steps are, in the terms of a Bound."""
     losses = [[line["loss"] for line in run.lines()] for run in (one, other)]
     assert len(losses[0]) == len(losses[1]) == cases.NUM_STEPS, losses
     changes = [(run.weights(1), run.weights(cases.NUM_STEPS)) for run in (one, other)]
@@ -152,14 +153,14 @@ def within(found: dict[str, float], bound: cases.Bound) -> bool:
 
 
 def finished(processes: Processes, root: str, name: str) -> Finished:
-    """Returns a run of a job; raises with its error where it has one."""
+    """Returns a run of a job. Raises RuntimeError with its error if it failed."""
     directory = cases.folder_of(processes.folder / root, name)
     error = directory / "error"
     if error.is_file() or not (directory / "results.json").is_file():
         job = "reference" if root.startswith("reference") else root.rpartition("/")[2]
         log = "jobs" if processes.stage.tiny else job
-        told = error.read_text() if error.is_file() else f"it did not end; {processes.log(log)}"
-        raise RuntimeError(f"{root}, {name}: {told}")
+        reason = error.read_text() if error.is_file() else f"it did not end; {processes.log(log)}"
+        raise RuntimeError(f"{root}, {name}: {reason}")
     return Finished(directory, 0, "")
 
 
@@ -185,7 +186,7 @@ def check_resumed(stage: Stage, processes: Processes) -> None:
     names = cases.resumed(on_gpu=True)
     here = cases.resumed(on_gpu=stage.on_gpu)
     for name in names:
-        title = f"a resumed run is exactly the whole one: {name}"
+        title = f"a resumed run equals the uninterrupted one exactly: {name}"
         if name not in here:
             stage.not_run(title, "a CPU does not compute in fp16")
             continue
@@ -223,8 +224,8 @@ def check_engine(stage: Stage, processes: Processes, config: str) -> None:
 
 
 def check_stop(stage: Stage, processes: Processes) -> None:
-    """Whether a signal in a process group of NCCL saved, ended with 85, and the run went on."""
-    title = "SIGTERM under NCCL saves, ends with 85, and the run goes on"
+    """Checks that a signal under NCCL saves, ends with code 85, and that the run resumes."""
+    title = "SIGTERM under NCCL saves, ends with 85, and the run resumes"
     with stage.guarded(title):
         run = Finished(processes.folder / "zero2", 0, "")
         if not (run.directory / "stopped.json").is_file():
@@ -262,18 +263,18 @@ def check_fp16(stage: Stage, processes: Processes) -> None:
 
 
 def check_paging(stage: Stage, processes: Processes) -> None:
-    title = "a paged optimizer pages its large moments, also those that were loaded"
+    title = "a paged optimizer pages its large moments, also after loading them"
     with stage.guarded(title):
         file = processes.folder / "device" / "paging" / "found.json"
         if not file.is_file():
             raise RuntimeError(processes.log("jobs" if stage.tiny else "paging"))
         found = json.loads(file.read_text())
         if stage.on_gpu:
-            passed = all(one["all_large_ones"] and one["large"] > 0 for one in found.values())
+            passed = all(state["all_large_ones"] and state["large"] > 0 for state in found.values())
             stage.check(title, passed, found=found)
         else:
             stage.not_run(title, "memory is paged on a GPU only")
-    title = "paged moments learn what those in memory learn"
+    title = "paged moments learn what unpaged ones learn"
     with stage.guarded(title):
         one, other = (
             finished(processes, "device/five_steps", f"{name} fp32")
@@ -287,7 +288,7 @@ def check_paging(stage: Stage, processes: Processes) -> None:
 
 
 def check_export(stage: Stage, processes: Processes) -> None:
-    title = "what was trained on 4 bits is the same once reloaded"
+    title = "a model trained on 4 bits is the same after reloading"
     with stage.guarded(title):
         file = processes.folder / "device" / "export" / "found.json"
         if not file.is_file():

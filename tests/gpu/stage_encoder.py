@@ -1,4 +1,4 @@
-"""Stage 4: BERT-base at SST-2's lengths, beside Trainer grouped by length and a bare loop."""
+"""Stage 4: BERT-base at SST-2's lengths, next to Trainer grouped by length and a bare loop."""
 
 import statistics
 from typing import Any
@@ -34,7 +34,7 @@ def main() -> None:
     }
     loops: dict[str, Any] = {}
     for name, make in makers.items():
-        with stage.guarded(name):  # the first round warms up, and holds one loop's memory at a time
+        with stage.guarded(name):  # a first round warms up and measures memory
             free_memory(stage.device)
             loops[name] = make()
             loops[name].seconds(steps)

@@ -1,7 +1,7 @@
 """Stage 5: the longest sequence of the Llama-3.1-8B shape that QLoRA trains under 16 GiB.
 
 One sequence a step, gradient checkpointing, bf16, adapters on every linear layer, AdamW in fp32.
-The cap is that of torch's allocator; the CUDA context, about 0.5 GiB, comes on top.
+Torch's allocator is capped; the CUDA context, about 0.5 GiB, comes on top.
 """
 
 import dataclasses
@@ -18,10 +18,10 @@ from torch import nn
 CAP = 16 * 2**30
 TITLE = "the longest sequence under 16 GiB"
 GRAIN = 256
-"""Lengths that are tried are multiples of it."""
+"""All tried lengths are multiples of it."""
 SHORTEST, LONGEST = 2048, 65_536
 SECONDS = 50
-"""After which no other length is tried."""
+"""No further length is tried after this time."""
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
         run, accelerator = build_large_run(stage)
         stage.figure("seconds_to_build", time.monotonic() - begun)
         grain, shortest, longest = (16, 32, 64) if stage.tiny else (GRAIN, SHORTEST, LONGEST)
-        try_length(stage, run, accelerator, grain)  # makes the moments
+        try_length(stage, run, accelerator, grain)  # allocates the moments
         trained, refused = 0, None
         length = shortest
         while length is not None and time.monotonic() - begun < SECONDS + 200 * stage.tiny:
@@ -49,9 +49,10 @@ def main() -> None:
 
 
 def next_length(trained: int, refused: int | None, grain: int, longest: int) -> int | None:
-    """Returns what to try: twice as long until one does not fit, then the middle; None at the end.
+    """Returns the next length to try, or None at the end of the search.
 
-    Where even the first did not fit, half of it.
+    Lengths double until one does not fit, then the search bisects; if the first does not fit, the
+    next is half of it.
     """
     if refused is None:
         return None if trained >= longest else 2 * trained
@@ -60,9 +61,9 @@ def next_length(trained: int, refused: int | None, grain: int, longest: int) -> 
 
 
 def build_large_run(stage: Stage) -> tuple[Any, Any]:
-    """Returns a run whose model is the 8B shape, in place of the small one that it was built with.
+    """Returns a run with a model of the 8B shape in place of the small one it was built with.
 
-    The package would draw a random model in 16 bits on the CPU first.
+    The package itself would first draw a random model in 16 bits on the CPU.
     """
     from trainer.models.load import LoadedModel
     from trainer.models.output_layer import install_output_layer
@@ -87,13 +88,13 @@ def build_large_run(stage: Stage) -> tuple[Any, Any]:
     made = build_optimizer(learned, run.recipe.optimizer)
     objective = Objective(model, run.task).to(accelerator.device).train()
     objective, optimizer = accelerator.prepare(objective, made)
-    stage.figure("parameters_of_adapters", sum(one.numel() for one in learned.values()))
+    stage.figure("parameters_of_adapters", sum(weight.numel() for weight in learned.values()))
     large: Any = {"model": model, "objective": objective, "optimizer": optimizer}
     return dataclasses.replace(run, **large, parameters=learned), accelerator
 
 
 def random_in_4_bits(stage: Stage) -> Any:
-    """Returns the model with random weights, drawn and packed one layer after the other."""
+    """Returns the model with random weights, drawn and quantized layer by layer."""
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
     numbers = llama_8b(tiny=stage.tiny)
@@ -115,7 +116,7 @@ def random_in_4_bits(stage: Stage) -> Any:
 
 
 def pack(layer: nn.Module, device: str) -> None:
-    """Replaces the linear layers inside by those of bitsandbytes, as qlora loads them."""
+    """Replaces the linear layers of a layer by 4-bit ones, as qlora loads them."""
     from bitsandbytes.nn import Linear4bit, Params4bit
 
     for parent in list(layer.modules()):
@@ -139,7 +140,7 @@ def pack(layer: nn.Module, device: str) -> None:
 
 
 def try_length(stage: Stage, run: Any, accelerator: Any, length: int) -> bool:
-    """Returns whether a step over one sequence of that length fits, and notes what it took."""
+    """Returns whether a step on one sequence of that length fits, and records its cost."""
     free_memory(stage.device)
     begun = time.perf_counter()
     fits = step_fits(run, accelerator, length)
@@ -154,7 +155,7 @@ def try_length(stage: Stage, run: Any, accelerator: Any, length: int) -> bool:
 
 
 def step_fits(run: Any, accelerator: Any, length: int) -> bool:
-    """Takes one optimizer step; returns False where memory did not suffice."""
+    """Takes one optimizer step; returns False if the GPU ran out of memory."""
     from trainer.loop import optimizer_step
     from trainer.tasks.batch import Batch
 
@@ -167,7 +168,7 @@ def step_fits(run: Any, accelerator: Any, length: int) -> bool:
     except Exception as error:
         if "out of memory" not in f"{error} {error.__cause__}":
             raise
-        error.__traceback__ = None  # it holds what was computed
+        error.__traceback__ = None  # it holds references to tensors
         fits = False
     else:
         fits = True

@@ -43,12 +43,12 @@ def main() -> None:
     )
     title = "kernels were recorded"
     if not stage.on_gpu:
-        stage.not_run(title, "no GPU; operations of the host alone")
+        stage.not_run(title, "no GPU; only operations of the host")
         return
     kernels = [event for event in on_device if not getattr(event, "is_user_annotation", False)]
     stage.figure("top_kernels", table([(e.name, e.time_range.elapsed_us()) for e in kernels]))
     busy, span = busy_and_span([(e.time_range.start, e.time_range.end) for e in kernels])
-    # The profiler slows the host down, so that the share is also taken of steps without it.
+    # The profiler slows the host down, so the share is also computed from steps without it.
     headline = {
         "gpu_busy_seconds": busy / 1e6,
         "host_wait_share": 1 - busy / span,
@@ -77,7 +77,7 @@ def table(events: list[tuple[str, float]]) -> list[dict[str, Any]]:
 
 
 def busy_and_span(intervals: list[tuple[float, float]]) -> tuple[float, float]:
-    """Returns how long any of them lasted, and the time from the first to the last."""
+    """Returns the length of the union of intervals, and the time from first to last."""
     busy, end = 0.0, float("-inf")
     for start, stop in sorted(intervals):
         busy += max(0.0, stop - max(start, end))

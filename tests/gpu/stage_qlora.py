@@ -1,7 +1,7 @@
-"""Stage 2: QLoRA of the Llama-3.2-1B shape, packed, beside a bare PEFT loop and TRL.
+"""Stage 2: QLoRA of the Llama-3.2-1B shape, packed, next to a bare PEFT loop and TRL.
 
-What is compared is the loop: the same examples, adapters, optimizer and precision, as many packed
-sequences in a step, and no gradient checkpointing in any of them.
+Only the loops differ: examples, adapters, optimizer, precision and packed sequences a step are the
+same, and none uses gradient checkpointing.
 """
 
 import itertools
@@ -45,14 +45,14 @@ def main() -> None:
             stage.figure(f"bytes_held_before_{name}", peak_bytes(stage.device))
             stage.figure(name, loop(stage, folder, needed, sequences))
             stage.check(name, True)
-            beside(stage, name)
+            compare(stage, name)
 
 
 Sequence = dict[str, np.ndarray]
 
 
 def packed_sequences(run: Any) -> list[Sequence]:
-    """Returns the packed sequences of a run in the order of its steps, an epoch of them."""
+    """Returns the packed sequences of one epoch of a run, in the order of its steps."""
     split = run.splits["train"]
     steps = range(run.order.steps_per_epoch)
     names = ("input_ids", "position_ids", "learned")
@@ -66,11 +66,12 @@ def packed_sequences(run: Any) -> list[Sequence]:
 def write_examples(run: Any, sequences: list[Sequence], folder: Path) -> None:
     """Writes the examples one by one, for TRL to pack, and the tokenizer."""
     examples: list[dict[str, list[int]]] = []
-    for one in sequences:
-        starts = [*np.flatnonzero(one["position_ids"] == 0).tolist(), len(one["input_ids"])]
-        labels = np.where(one["learned"], one["input_ids"], -100)
+    for sequence in sequences:
+        ids = sequence["input_ids"]
+        starts = [*np.flatnonzero(sequence["position_ids"] == 0).tolist(), len(ids)]
+        labels = np.where(sequence["learned"], ids, -100)
         examples += [
-            {"input_ids": one["input_ids"][a:b].tolist(), "labels": labels[a:b].tolist()}
+            {"input_ids": ids[a:b].tolist(), "labels": labels[a:b].tolist()}
             for a, b in itertools.pairwise(starts)
         ]
     folder.mkdir()
@@ -79,7 +80,7 @@ def write_examples(run: Any, sequences: list[Sequence], folder: Path) -> None:
 
 
 def peft_model(stage: Stage, folder: Path) -> Any:
-    """Returns the 4-bit model with adapters, as PEFT's and bitsandbytes' guides make it."""
+    """Returns the 4-bit model with adapters, built as in the guides of PEFT and bitsandbytes."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -105,7 +106,7 @@ def peft_model(stage: Stage, folder: Path) -> Any:
 def bare_loop(
     stage: Stage, folder: Path, needed: dict[str, Any], sequences: list[Sequence]
 ) -> dict[str, Any]:
-    """Returns the figures of forward, backward, clip and step alone over packed sequences."""
+    """Returns the figures of a loop of forward, backward, clipping and step."""
     from trainer.tasks.causal_lm.packed import apart
 
     size, model = size_of(stage), peft_model(stage, folder)
@@ -147,14 +148,14 @@ def bare_loop(
 
 def padded(sequences: list[Sequence]) -> tuple[Tensor, Tensor, Tensor]:
     """Returns ids, positions and labels [batch, seq]; -200 in the labels is padding."""
-    width = max(len(one["input_ids"]) for one in sequences)
+    width = max(len(sequence["input_ids"]) for sequence in sequences)
     ids, positions = (torch.zeros(len(sequences), width, dtype=torch.int64) for _ in range(2))
     labels = torch.full((len(sequences), width), -200)
-    for row, one in enumerate(sequences):
-        size = len(one["input_ids"])
-        ids[row, :size] = torch.from_numpy(one["input_ids"])
-        positions[row, :size] = torch.from_numpy(one["position_ids"])
-        learned = np.where(one["learned"], one["input_ids"], -100)
+    for row, sequence in enumerate(sequences):
+        size = len(sequence["input_ids"])
+        ids[row, :size] = torch.from_numpy(sequence["input_ids"])
+        positions[row, :size] = torch.from_numpy(sequence["position_ids"])
+        learned = np.where(sequence["learned"], sequence["input_ids"], -100)
         labels[row, :size] = torch.from_numpy(learned)
     return ids, positions, labels
 
@@ -162,7 +163,7 @@ def padded(sequences: list[Sequence]) -> tuple[Tensor, Tensor, Tensor]:
 def trl_loop(
     stage: Stage, folder: Path, needed: dict[str, Any], sequences: list[Sequence]
 ) -> dict[str, Any]:
-    """Returns the figures of SFTTrainer, which packs the same examples itself: the second epoch."""
+    """Returns the figures of SFTTrainer's second epoch; it packs the same examples itself."""
     from language_rivals import Rival
 
     size, model = size_of(stage), peft_model(stage, folder)
@@ -180,7 +181,7 @@ def trl_loop(
     rival.epoch()
     seconds = rival.epoch().seconds
     steps = rival.trainer.state.global_step
-    tokens = sum(len(one["input_ids"]) for one in sequences)
+    tokens = sum(len(sequence["input_ids"]) for sequence in sequences)
     return figures(stage, needed, seconds=seconds, tokens=tokens, steps=steps)
 
 
@@ -189,8 +190,8 @@ def wait(stage: Stage) -> None:
         torch.cuda.synchronize()
 
 
-def beside(stage: Stage, name: str) -> None:
-    """Adds the ratios of ours to another loop to the headline."""
+def compare(stage: Stage, name: str) -> None:
+    """Adds the ratios of our loop to another one to the headline."""
     mine, theirs = stage.figures["ours"], stage.figures[name]
     ratios = {"speed": mine["tokens_per_second"] / theirs["tokens_per_second"]}
     if mine["peak_bytes"]:

@@ -1,7 +1,7 @@
-"""Stage 6: how long a checkpoint holds up training, written while it waits or in the background.
+"""Stage 6: how long a checkpoint blocks training, written in the foreground or background.
 
-A Llama of 110 million parameters in bf16, all of it and its adapters: tests/benchmarks/saving.py
-says what is counted. Files go to the disk of the temporary folder.
+A Llama of 110 million parameters in bf16, trained in full and with adapters;
+tests/benchmarks/saving.py says what is measured. Files go to the disk of the temporary folder.
 """
 
 import shutil
@@ -20,7 +20,7 @@ SHAPE = {
 }
 TINY = {**SHAPE, "hidden_size": 48, "num_hidden_layers": 1, "intermediate_size": 96}
 EVERY, NUM_STEPS = 120, 250
-"""Far enough apart that a checkpoint is written before the next one begins."""
+"""Checkpoints are so far apart that each is written before the next one begins."""
 
 
 def main() -> None:

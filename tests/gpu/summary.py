@@ -1,4 +1,4 @@
-"""Ends the record of a stage, and sums all of them up; imports nothing heavy.
+"""Completes the record of a stage, and summarizes all of them; imports nothing heavy.
 
 summary.py ended FILE CODE SECONDS LOG    CODE is that of its process, or `skipped`
 summary.py all FOLDER STAGE…              writes FOLDER/summary.json; exits 1 unless all is well
@@ -35,7 +35,7 @@ def end(file: Path, code: str, seconds: int, log: Path) -> None:
 
 
 def problems(record: dict[str, Any]) -> list[str]:
-    """Returns the failed checks of a stage, and what its process failed at."""
+    """Returns the failed checks of a stage, and how its process ended if not well."""
     failed = [name for name, check in record["checks"].items() if check["result"] == "failed"]
     return failed if record["state"] == "ended" else [*failed, record["state"]]
 
@@ -43,10 +43,12 @@ def problems(record: dict[str, Any]) -> list[str]:
 def sum_up(folder: Path, names: list[str]) -> int:
     """Writes the summary and returns the exit code."""
     records = {name: json.loads((folder / f"{name}.json").read_text()) for name in names}
-    results = [check["result"] for one in records.values() for check in one["checks"].values()]
+    results = [
+        check["result"] for record in records.values() for check in record["checks"].values()
+    ]
     wrong = {name: found for name, record in records.items() if (found := problems(record))}
     summary = {
-        "note": next((one["note"] for one in records.values() if "note" in one), None),
+        "note": next((record["note"] for record in records.values() if "note" in record), None),
         "passed": results.count("passed"),
         "failed": results.count("failed"),
         "not_run": sum(result.startswith("not run") for result in results),

@@ -1,4 +1,4 @@
-"""The GPU script runs in a rehearsal, and nothing that failed or did not end counts as passed.
+"""The GPU script in a rehearsal, and its summary, in which no failed or unfinished check passes.
 
 On a machine with a GPU, -m gpu runs the script itself.
 """
@@ -31,7 +31,7 @@ def start(*arguments: str, seconds: int, **changes: str) -> subprocess.Completed
 @pytest.mark.distributed
 @pytest.mark.timeout(1600)
 def test_the_rehearsal(tmp_path):
-    """The whole script in small, on this CPU."""
+    """The whole script on this CPU with tiny models."""
     done = start(str(tmp_path), "--device", "cpu", "--tiny", seconds=1560)
     assert done.returncode == 0, done.stdout
     summed = json.loads((tmp_path / "summary.json").read_text())
@@ -66,7 +66,7 @@ def test_shapes_are_those_of_the_models_named():
         ["OUT", "--device", "cpu", "--tiny", "--stages", "qlra"],
     ],
 )
-def test_arguments_that_make_no_sense_are_refused(arguments, tmp_path):
+def test_invalid_arguments_are_refused(arguments, tmp_path):
     given = [str(tmp_path / "out") if argument == "OUT" else argument for argument in arguments]
     done = start(*given, seconds=60)
     assert done.returncode == 2
@@ -74,7 +74,7 @@ def test_arguments_that_make_no_sense_are_refused(arguments, tmp_path):
 
 
 def ended(folder: Path, name: str, code: str, checks: dict[str, str]) -> dict[str, Any]:
-    """Ends a stage as the script does, whose process left these results of checks."""
+    """Ends a stage as the script does, after its process has left these results of checks."""
     results = {check: {"result": result} for check, result in checks.items()}
     file, log = folder / f"{name}.json", folder / f"{name}.log"
     record = {"stage": name, "state": "running", "note": None, "checks": results, "figures": {}}
@@ -85,7 +85,7 @@ def ended(folder: Path, name: str, code: str, checks: dict[str, str]) -> dict[st
     return json.loads(file.read_text())
 
 
-def test_a_failed_check_and_an_end_before_the_last_are_problems(tmp_path):
+def test_failed_checks_and_stages_that_did_not_finish_are_problems(tmp_path):
     good = ended(tmp_path, "good", "0", {"a": "passed", "b": "not run: no GPU"})
     assert "log" not in good
     assert summary.sum_up(tmp_path, ["good"]) == 0
@@ -108,7 +108,7 @@ def test_a_stage_without_a_record_is_a_problem(tmp_path):
 
 @pytest.mark.gpu
 def test_on_a_gpu(tmp_path):
-    """Needs a GPU that does bf16; the 8-minute script, as one test."""
+    """The whole script, 8 minutes, on a GPU that computes in bf16."""
     environment = dict(os.environ)
     del environment["CUDA_VISIBLE_DEVICES"]  # hidden from the other tests
     done = subprocess.run(

@@ -68,24 +68,24 @@ CORNERS = [
     [*CORNERS, *((*random_pairs(size, seed), size) for size in (2, 3, 5) for seed in range(20))],
 )
 def test_classification_is_scikit_learn_with_its_defaults(labels, predicted, size):
-    found = measured(labels, predicted, size)
+    results = measured(labels, predicted, size)
     scores = (metrics.precision_score, metrics.recall_score, metrics.f1_score)
-    assert found["accuracy"] == metrics.accuracy_score(labels, predicted)
+    assert results["accuracy"] == metrics.accuracy_score(labels, predicted)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what is divided by zero, and is 0
         for name, score in zip(("precision", "recall", "f1"), scores, strict=True):
-            assert found[f"{name}_macro"] == pytest.approx(
+            assert results[f"{name}_macro"] == pytest.approx(
                 score(labels, predicted, average="macro")
             )
             if size == 2:
-                assert found[name] == pytest.approx(score(labels, predicted))
+                assert results[name] == pytest.approx(score(labels, predicted))
             by_class: Any = score(labels, predicted, average=None, labels=range(size))
-            ours = [found["per_class"][label][name] for label in NAMES[:size]]
+            ours = [results["per_class"][label][name] for label in NAMES[:size]]
             assert ours == pytest.approx(by_class.tolist())
-    assert with_macro_averages({"x": [found]}) == {"x": [found]}
+    assert with_macro_averages({"x": [results]}) == {"x": [results]}
 
 
-def test_macro_averages_of_earlier_versions_are_taken_anew():
+def test_macro_averages_of_earlier_versions_are_recomputed():
     """They were over all labels; the figures of each class stand beside them."""
     labels, predicted = [0, 1, 0, 1], [0, 1, 1, 1]
     now = measured(labels, predicted, 5)
@@ -94,12 +94,12 @@ def test_macro_averages_of_earlier_versions_are_taken_anew():
     assert macro_averages(before["per_class"])["f1_macro"] == now["f1_macro"]
 
 
-def test_the_best_value_of_a_run_that_goes_on_is_taken_anew():
-    found = measured([0, 1, 0, 1], [0, 1, 1, 1], 5)
-    old = found["f1_macro"] * 2 / 5
-    line = {"step": 7, "split": "validation", **found, "f1_macro": old}
+def test_the_best_value_of_a_resumed_run_is_recomputed():
+    results = measured([0, 1, 0, 1], [0, 1, 1, 1], 5)
+    old = results["f1_macro"] * 2 / 5
+    line = {"step": 7, "split": "validation", **results, "f1_macro": old}
     state = TrainState(step=9, best_step=7, best_value=old)
-    assert as_measured_today(state, [line], "f1_macro").best_value == found["f1_macro"]
+    assert as_measured_today(state, [line], "f1_macro").best_value == results["f1_macro"]
     for metric, lines in (("accuracy", [line]), ("f1_macro", [])):
         assert as_measured_today(state, lines, metric) == state
 
@@ -133,16 +133,16 @@ def test_perplexity_is_the_exponential_of_the_loss_of_transformers(kind):
     ids, labels = torch.randint(1, 30, (3, 7)), torch.full((3, 7), IGNORED)
     if kind == "causal":
         model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=2, **SMALL)).eval()
-        labels[:, :-1], given = ids[:, 1:], ids
+        labels[:, :-1], targets = ids[:, 1:], ids
     else:
         numbers = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
         model = BertForMaskedLM(BertConfig(intermediate_size=8, **numbers, **SMALL)).eval()
         labels[:, ::3] = ids[:, ::3]
-        given = labels
+        targets = labels
     install_output_layer(model)
     with torch.no_grad():
         scored = score_tokens(model, {"input_ids": ids}, labels)
-        loss = model(input_ids=ids, labels=given).loss
+        loss = model(input_ids=ids, labels=targets).loss
     count = int((labels != IGNORED).sum())
     assert perplexity(float(scored.loss_sum), count) == pytest.approx(math.exp(loss), rel=1e-5)
 
@@ -180,22 +180,22 @@ class NoSynonyms:
 )
 def test_texts_are_scored_as_by_their_libraries(predictions, references, monkeypatch):
     monkeypatch.setattr(nltk.data, "path", [])
-    found = generation_scores(predictions, references)
+    results = generation_scores(predictions, references)
     streams = [list(one) for one in zip(*references, strict=True)]
-    assert found["bleu"] == pytest.approx(sacrebleu.corpus_bleu(predictions, streams).score)
+    assert results["bleu"] == pytest.approx(sacrebleu.corpus_bleu(predictions, streams).score)
     scorer = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"])
     together = list(zip(predictions, references, strict=True))
     for name in ("rouge1", "rouge2", "rougeL", "rougeLsum"):
         best = [scorer.score_multi(texts, one)[name].fmeasure for one, texts in together]
-        assert found[name] == pytest.approx(100 * fmean(best))
+        assert results[name] == pytest.approx(100 * fmean(best))
     tokens = nltk.tokenize.wordpunct_tokenize  # of what is here: no sign beside another
     meteors = [
         meteor_score([tokens(text) for text in texts], tokens(one), wordnet=NoSynonyms())
         for one, texts in together
     ]
-    assert found["meteor"] == pytest.approx(100 * fmean(meteors))
+    assert results["meteor"] == pytest.approx(100 * fmean(meteors))
     equal = [one.strip() in [text.strip() for text in texts] for one, texts in together]
-    assert found["exact_match"] == pytest.approx(100 * fmean(equal))
+    assert results["exact_match"] == pytest.approx(100 * fmean(equal))
 
 
 @pytest.mark.parametrize(
@@ -211,8 +211,8 @@ def test_texts_are_scored_as_by_their_libraries(predictions, references, monkeyp
 )
 def test_corners_of_squad_are_those_of_the_official_script(gold, predicted, exact, f1):
     """tests/metrics/test_squad.py compares a second reading of it on random questions."""
-    found = squad_scores([SquadRecord("x", gold, predicted)])
-    assert (found["exact"], found["f1"]) == (exact, pytest.approx(f1))
+    results = squad_scores([SquadRecord("x", gold, predicted)])
+    assert (results["exact"], results["f1"]) == (exact, pytest.approx(f1))
 
 
 def test_the_table_names_every_metric_that_can_decide():
@@ -227,7 +227,7 @@ def test_the_table_names_every_metric_that_can_decide():
         *TEXT_SCORES,
         *METRICS,
     }
-    said = {*offered, *answer_metrics(answers)} - {"meteor_matching"}
-    covered = {name.removeprefix("HasAns_").removeprefix("NoAns_") for name in said}
+    reported = {*offered, *answer_metrics(answers)} - {"meteor_matching"}
+    covered = {name.removeprefix("HasAns_").removeprefix("NoAns_") for name in reported}
     missing = {name for name in covered if f"`{name}`" not in table}
     assert missing == set()

@@ -54,21 +54,21 @@ def meteor(references: list[list[str]], prediction: list[str]) -> float:
 
 
 def test_bleu_is_that_of_sacrebleu():
-    found = generation_scores(PREDICTIONS, REFERENCES)["bleu"]
+    scores = generation_scores(PREDICTIONS, REFERENCES)["bleu"]
     streams = [[texts[i] if i < len(texts) else None for texts in REFERENCES] for i in range(3)]
-    assert found == sacrebleu.corpus_bleu(PREDICTIONS, streams).score
-    assert 10 < found < 90
+    assert scores == sacrebleu.corpus_bleu(PREDICTIONS, streams).score
+    assert 10 < scores < 90
     one_each = [texts[0] for texts in REFERENCES]
     single = generation_scores(PREDICTIONS, [[text] for text in one_each])["bleu"]
     assert single == sacrebleu.corpus_bleu(PREDICTIONS, [one_each]).score
-    assert single < found
+    assert single < scores
 
 
 def test_bleu_is_smoothed_as_sacrebleu_does_by_default():
     prediction, reference = "the cat sat here today", "the cat sat on a mat"
-    found = generation_scores([prediction], [[reference]])["bleu"]
-    assert found == sacrebleu.corpus_bleu([prediction], [[reference]]).score
-    assert found > 0  # although no four words in a row are right
+    scores = generation_scores([prediction], [[reference]])["bleu"]
+    assert scores == sacrebleu.corpus_bleu([prediction], [[reference]]).score
+    assert scores > 0  # although no four words in a row are right
 
 
 def test_bleu_pads_whichever_text_has_fewer_references():
@@ -89,8 +89,8 @@ def test_rouge_is_the_mean_of_the_best_reference(name):
 
 
 def test_rouge_lsum_takes_lines_for_sentences():
-    found = generation_scores(["b c\na d"], [["a d\nb c"]])
-    assert (found["rougeL"], found["rougeLsum"]) == (50.0, 100.0)
+    scores = generation_scores(["b c\na d"], [["a d\nb c"]])
+    assert (scores["rougeL"], scores["rougeLsum"]) == (50.0, 100.0)
 
 
 def test_rouge_does_not_stem():
@@ -100,12 +100,12 @@ def test_rouge_does_not_stem():
 def test_meteor_is_that_of_nltk_over_words_and_signs():
     prediction = "The cat, running — home: it's 5 o_clock!"
     first, second = "Cats ran home at 5.", "the cat runs home; it's late"
-    found = generation_scores([prediction], [[first, second]])
+    scores = generation_scores([prediction], [[first, second]])
     tokens = ["The cat , running — home : it ' s 5 o_clock !".split()]
     references = ["Cats ran home at 5 .".split(), "the cat runs home ; it ' s late".split()]
-    assert found["meteor"] == meteor(references, tokens[0])
-    assert found["meteor"] == max(meteor([one], tokens[0]) for one in references)
-    assert found["meteor_matching"] == "exact, stem"
+    assert scores["meteor"] == meteor(references, tokens[0])
+    assert scores["meteor"] == max(meteor([one], tokens[0]) for one in references)
+    assert scores["meteor_matching"] == "exact, stem"
 
 
 def test_meteor_done_by_hand():
@@ -146,9 +146,9 @@ def small_wordnet(monkeypatch, tmp_path):
 
 
 @pytest.mark.usefixtures("small_wordnet")
-def test_meteor_matches_synonyms_where_wordnet_is_installed():
-    found = generation_scores(["auto"], [["car"]])
-    assert (found["meteor"], found["meteor_matching"]) == (50.0, "exact, stem, WordNet")
+def test_meteor_matches_synonyms_if_wordnet_is_installed():
+    scores = generation_scores(["auto"], [["car"]])
+    assert (scores["meteor"], scores["meteor_matching"]) == (50.0, "exact, stem, WordNet")
 
 
 def test_a_damaged_wordnet_is_none(monkeypatch, tmp_path):
@@ -159,31 +159,31 @@ def test_a_damaged_wordnet_is_none(monkeypatch, tmp_path):
 
 
 def test_exact_match_sees_through_outer_white_space_only():
-    found = generation_scores(
+    scores = generation_scores(
         ["\tCrème 東京\n", "two  words", "Case", "second"],
         [["Crème 東京"], ["two words"], ["case"], ["first", " second"]],
     )
-    assert found["exact_match"] == 50.0
+    assert scores["exact_match"] == 50.0
 
 
 def test_text_without_latin_letters():
-    found = generation_scores(["東京 は 大きい"], [["東京 は 大きい"]])
-    assert found["exact_match"] == 100.0
-    assert found["meteor"] == pytest.approx(100 * (1 - 0.5 * (1 / 3) ** 3))
-    assert [found[name] for name in ROUGE] == [0.0] * 4  # as rouge_score's own: only a-z, 0-9
+    scores = generation_scores(["東京 は 大きい"], [["東京 は 大きい"]])
+    assert scores["exact_match"] == 100.0
+    assert scores["meteor"] == pytest.approx(100 * (1 - 0.5 * (1 / 3) ** 3))
+    assert [scores[name] for name in ROUGE] == [0.0] * 4  # as rouge_score's own: only a-z, 0-9
 
 
 @pytest.mark.parametrize("reference", ["expected", ""])
 def test_empty_predictions_score_nothing_but_a_match_with_nothing(reference):
-    found = generation_scores(["", " \n"], [[reference], [reference]])
-    assert found.pop("meteor_matching") == "exact, stem"
-    assert found.pop("exact_match") == (0.0 if reference else 100.0)
-    assert found == dict.fromkeys(["bleu", *ROUGE, "meteor"], 0.0)
+    scores = generation_scores(["", " \n"], [[reference], [reference]])
+    assert scores.pop("meteor_matching") == "exact, stem"
+    assert scores.pop("exact_match") == (0.0 if reference else 100.0)
+    assert scores == dict.fromkeys(["bleu", *ROUGE, "meteor"], 0.0)
 
 
 def test_equal_texts_score_all_there_is():
-    found = generation_scores(PREDICTIONS[:1], [PREDICTIONS[:1]])
-    assert [found[name] for name in ("bleu", *ROUGE, "exact_match")] == pytest.approx([100.0] * 6)
+    scores = generation_scores(PREDICTIONS[:1], [PREDICTIONS[:1]])
+    assert [scores[name] for name in ("bleu", *ROUGE, "exact_match")] == pytest.approx([100.0] * 6)
 
 
 def test_without_predictions_there_are_no_scores():

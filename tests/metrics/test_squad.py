@@ -71,7 +71,7 @@ def mean_score(records: list[SquadRecord], name: str, threshold: float) -> float
 
 
 def every_cut(records: list[SquadRecord], name: str) -> list[tuple[Fraction, float]]:
-    """The points, counted anew, when 0, 1, … questions are accepted, and each cut's threshold."""
+    """The points if 0, 1, … questions are accepted, counted independently; each cut's threshold."""
     order = sorted(range(len(records)), key=lambda i: (records[i].no_answer_probability, i))
     cuts: list[tuple[Fraction, float]] = []
     for num_accepted in range(len(order) + 1):
@@ -90,7 +90,7 @@ def every_cut(records: list[SquadRecord], name: str) -> list[tuple[Fraction, flo
 @settings(max_examples=300)
 @given(question_lists(texts, st.sampled_from(PROBABILITIES)), st.sampled_from(PROBABILITIES))
 def test_scores_are_those_of_a_second_reading(records, threshold):
-    found = squad_scores(records, threshold)
+    scores = squad_scores(records, threshold)
     expected = {}
     groups = {
         "": records,
@@ -103,22 +103,22 @@ def test_scores_are_those_of_a_second_reading(records, threshold):
                 expected[prefix + name] = mean_score(group, name, threshold)
             expected[f"{prefix}total"] = len(group)
     best_names = {"best_exact", "best_exact_thresh", "best_f1", "best_f1_thresh"}
-    assert {key: found[key] for key in found.keys() - best_names} == pytest.approx(expected)
+    assert {key: scores[key] for key in scores.keys() - best_names} == pytest.approx(expected)
 
 
 @settings(max_examples=300)
 @given(question_lists(texts, st.sampled_from(PROBABILITIES)))
 def test_best_thresholds_are_those_of_every_cut(records):
-    found = squad_scores(records)
+    scores = squad_scores(records)
     for name in ("exact", "f1"):
         cuts = every_cut(records, name)
         most = max(points for points, _ in cuts)
         best = [threshold for points, threshold in cuts if points == most]
-        assert found[f"best_{name}"] == pytest.approx(float(100 * most / len(records)))
+        assert scores[f"best_{name}"] == pytest.approx(float(100 * most / len(records)))
         if name == "exact":
-            assert found["best_exact_thresh"] == best[0]
+            assert scores["best_exact_thresh"] == best[0]
         else:  # sums of F1 are rounded, so that of equal cuts a later one may win
-            assert found["best_f1_thresh"] in best
+            assert scores["best_f1_thresh"] in best
 
 
 @given(st.data())
@@ -130,11 +130,11 @@ def test_without_ties_no_threshold_gives_more_than_the_best_one(data):
         SquadRecord(record.id, record.gold_answers, record.prediction_text, probability)
         for record, probability in zip(records, odds, strict=True)
     ]
-    found = squad_scores(records)
+    scores = squad_scores(records)
     for name in ("exact", "f1"):
         tried = [squad_scores(records, threshold)[name] for threshold in [0.0, *odds]]
-        assert found[f"best_{name}"] == pytest.approx(max(tried))
-        at_best = squad_scores(records, found[f"best_{name}_thresh"])[name]
+        assert scores[f"best_{name}"] == pytest.approx(max(tried))
+        at_best = squad_scores(records, scores[f"best_{name}_thresh"])[name]
         assert at_best == pytest.approx(max(tried))
 
 
@@ -183,15 +183,15 @@ def test_version_1_1_takes_the_best_gold_answer_of_each_question():
         SquadRecord("d", ["1,000"], "thousand"),
     ]
     f1 = 100 * (1 + 2 / 3 + 2 * (2 / 5) / (1 + 2 / 5) + 0) / 4
-    found = squad_scores(records)
-    assert (found["exact"], found["f1"], found["total"]) == (25.0, pytest.approx(f1), 4)
-    assert (found["best_exact"], found["best_f1"]) == (25.0, pytest.approx(f1))
-    assert not any(name.startswith("NoAns") for name in found)
+    scores = squad_scores(records)
+    assert (scores["exact"], scores["f1"], scores["total"]) == (25.0, pytest.approx(f1), 4)
+    assert (scores["best_exact"], scores["best_f1"]) == (25.0, pytest.approx(f1))
+    assert not any(name.startswith("NoAns") for name in scores)
 
 
 def test_repeated_words_count_as_often_as_both_sides_have_them():
-    found = squad_scores([SquadRecord("q", ["no no no yes"], "no no maybe")])
-    assert found["f1"] == pytest.approx(100 * 2 * 2 / (4 + 3))
+    scores = squad_scores([SquadRecord("q", ["no no no yes"], "no no maybe")])
+    assert scores["f1"] == pytest.approx(100 * 2 * 2 / (4 + 3))
 
 
 @pytest.mark.parametrize(
@@ -217,25 +217,25 @@ def test_gold_answers_that_normalise_to_nothing_are_dropped():
     several = SquadRecord("q", ["the", "cat"], "")
     assert squad_scores([several])["exact"] == 0.0
     only = SquadRecord("q", ["the", "?!"], "")
-    found = squad_scores([only])
-    assert (found["HasAns_exact"], found["HasAns_f1"]) == (100.0, 100.0)
+    scores = squad_scores([only])
+    assert (scores["HasAns_exact"], scores["HasAns_f1"]) == (100.0, 100.0)
     assert squad_scores([only], -1.0)["HasAns_exact"] == 0.0  # it has answers, so refusing is wrong
 
 
 def test_an_article_alone_answers_nothing_but_costs_the_best_threshold_a_point():
-    found = squad_scores([SquadRecord("q", [], "The", 0.2), SquadRecord("r", ["x"], "x", 0.4)])
-    assert found["NoAns_exact"] == 100.0
-    assert found["exact"] == 100.0
-    assert (found["best_exact"], found["best_exact_thresh"]) == (50.0, 0.0)
+    scores = squad_scores([SquadRecord("q", [], "The", 0.2), SquadRecord("r", ["x"], "x", 0.4)])
+    assert scores["NoAns_exact"] == 100.0
+    assert scores["exact"] == 100.0
+    assert (scores["best_exact"], scores["best_exact_thresh"]) == (50.0, 0.0)
 
 
 def test_ties_are_taken_one_by_one_in_the_order_of_the_records():
     right = SquadRecord("right", ["cat"], "cat", 0.5)
     wrong = SquadRecord("wrong", [], "dog", 0.5)
-    found = squad_scores([right, wrong])
-    assert (found["best_exact"], found["best_exact_thresh"]) == (100.0, 0.5)
-    found = squad_scores([wrong, right])
-    assert (found["best_exact"], found["best_exact_thresh"]) == (50.0, 0.0)
+    scores = squad_scores([right, wrong])
+    assert (scores["best_exact"], scores["best_exact_thresh"]) == (100.0, 0.5)
+    scores = squad_scores([wrong, right])
+    assert (scores["best_exact"], scores["best_exact_thresh"]) == (50.0, 0.0)
 
 
 def test_of_equal_thresholds_the_lowest_is_the_best():
@@ -244,8 +244,8 @@ def test_of_equal_thresholds_the_lowest_is_the_best():
         SquadRecord("2", [], "dog", -2.0),
         SquadRecord("3", ["cat"], "cat", 4.0),
     ]
-    found = squad_scores(records)
-    assert (found["best_f1"], found["best_f1_thresh"]) == (pytest.approx(200 / 3), -3.0)
+    scores = squad_scores(records)
+    assert (scores["best_f1"], scores["best_f1_thresh"]) == (pytest.approx(200 / 3), -3.0)
 
 
 def prediction(identity: str, text: str = "", probability: float = 0.0) -> dict[str, object]:
@@ -314,7 +314,7 @@ def test_the_module_pairs_batches_by_id_and_keeps_the_order_of_predictions(tmp_p
     module = SquadMetrics(cache_dir=str(tmp_path))
     for part in (slice(0, 3), slice(3, 4)):
         module.add_batch(predictions=predictions[part], references=references[part])
-    found = module.compute(no_answer_threshold=2.0)
+    scores = module.compute(no_answer_threshold=2.0)
     expected = squad_scores(
         [
             SquadRecord("q1", ["zürich —  東京"], "Zürich — 東京", 0.5),
@@ -324,10 +324,10 @@ def test_the_module_pairs_batches_by_id_and_keeps_the_order_of_predictions(tmp_p
         ],
         2.0,
     )
-    assert found == expected
-    assert found is not None
-    assert (found["exact"], found["best_exact"], found["best_exact_thresh"]) == (50.0, 75.0, 0.5)
-    assert json.loads(json.dumps(found)) == expected
+    assert scores == expected
+    assert scores is not None
+    assert (scores["exact"], scores["best_exact"], scores["best_exact_thresh"]) == (50.0, 75.0, 0.5)
+    assert json.loads(json.dumps(scores)) == expected
     once = SquadMetrics(keep_in_memory=True)
     again = once.compute(predictions=predictions, references=references, no_answer_threshold=2.0)
     assert again == expected
@@ -337,8 +337,8 @@ def test_the_module_pairs_batches_by_id_and_keeps_the_order_of_predictions(tmp_p
 def test_the_module_takes_every_answer_by_default_and_refuses_foreign_ids():
     module = SquadMetrics(keep_in_memory=True)
     answers = [reference("a", "cat")]
-    found = module.compute(predictions=[prediction("a", "cat", 1.0)], references=answers)
-    assert found is not None
-    assert found["exact"] == 100.0
+    scores = module.compute(predictions=[prediction("a", "cat", 1.0)], references=answers)
+    assert scores is not None
+    assert scores["exact"] == 100.0
     with pytest.raises(DataError, match="prediction 'b'"):
         module.compute(predictions=[prediction("b", "cat")], references=answers)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from export_families import save_base
 from peft import PeftModel
-from tiny_models import MODES, architectures, build_config, load, save_backbones, tuning_of
+from support.export_families import save_base
+from support.tiny_models import MODES, architectures, build_config, load, save_backbones, tuning_of
 from torch import Tensor, nn
 from transformers import (
     AutoModel,

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from export_families import DECODERS, ENCODERS, LANGUAGE_ONLY, save_base
-from export_gate import Cell, distance, export_cell, load_afresh
-from tiny_models import MODES
+from support.export_families import DECODERS, ENCODERS, LANGUAGE_ONLY, save_base
+from support.export_gate import Cell, distance, export_cell, load_afresh
+from support.tiny_models import MODES
 
 from trainer.models.load import QUANTISED
 

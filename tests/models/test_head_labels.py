@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import MODES
+from support.tiny_models import MODES
 from torch import Tensor
 from transformers import (
     CONFIG_MAPPING,

@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import bitsandbytes
 import pytest
-import tiny_models
 import torch
-from tiny_models import MODES, SIZES, build_config
+from support import tiny_models
+from support.tiny_models import MODES, SIZES, build_config
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -23,10 +23,8 @@ TEXTS = ["a few words", "that a tokenizer can learn from"]
 
 
 @pytest.fixture(scope="module")
-def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(TrainedTokenizer(train="bpe", vocab_size=300), TEXTS, folder)
-    return folder
+def tokenizer_folder(trained_tokenizer: Any) -> Path:
+    return Path(trained_tokenizer("bpe", 300, TEXTS).name_or_path)
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_models
 import torch
-from click.testing import CliRunner
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
-from tiny_models import SIZES
+from support import tiny_models
+from support.command_line import invoke
+from support.tiny_models import SIZES
 from transformers import AutoTokenizer
 
-from trainer.cli.app import main
 from trainer.errors import ConfigError
 from trainer.models.architecture import build_model_config, shape_config, stored_config
 from trainer.models.pretrained.model_folder import check_origin
@@ -313,7 +312,7 @@ def test_commands_never_run_the_code_of_a_folder(
             ("prepare", recipe),
             ("params", recipe),
         ):
-            done = CliRunner().invoke(main, command, input="y\n" * 99)
+            done = invoke(*command, answers="y\n" * 99)
             assert done.exit_code == 2, done.output
             assert "brings its own code" in done.output
     assert not list(tmp_path.rglob("ran"))

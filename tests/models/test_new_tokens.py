@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from export_families import ENCODERS, save_base
-from export_gate import Cell, distance, export_cell, load_afresh
 from safetensors.torch import load_file
+from support.export_families import ENCODERS, save_base
+from support.export_gate import Cell, distance, export_cell, load_afresh
 
 from trainer.errors import ConfigError
 from trainer.models.architecture import build_model_config

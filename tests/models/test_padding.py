@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_models
 import torch
 from datasets import Dataset
-from tiny_models import SIZES, architectures, random_model, tuning_of
+from support import tiny_models
+from support.tiny_models import SIZES, architectures, random_model, tuning_of
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import build_config, tuning_of
+from support.tiny_models import build_config, tuning_of
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from trainer.models.load import ModelSpec, load_model
 from trainer.models.parameters import count_parameters, trainable_parameters
-from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
+from trainer.models.tokenizers.tokenizer import load_tokenizer
 from trainer.models.tuning import apply_tuning
-from trainer.recipe.model import Model, TrainedTokenizer
+from trainer.recipe.model import Model
 
 LLAMA_1B = {
     "vocab_size": 128256,
@@ -65,10 +65,8 @@ HEAD = NUM_LABELS * HIDDEN
 
 
 @pytest.fixture(scope="module")
-def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(TrainedTokenizer(train="bpe", vocab_size=300), ["a few words"], folder)
-    return folder
+def tokenizer_folder(trained_tokenizer: Any) -> Path:
+    return Path(trained_tokenizer("bpe", 300, ["a few words"]).name_or_path)
 
 
 def tiny_llama(tokenizer_folder: Path, mode: str) -> nn.Module:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import MODES, SIZES, architectures, save_backbones, tuning_of
+from support.tiny_models import MODES, SIZES, architectures, save_backbones, tuning_of
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForQuestionAnswering, T5Config
 from transformers.models.llama import LlamaForQuestionAnswering

@@ -7,11 +7,11 @@ from typing import Any
 
 import bitsandbytes
 import pytest
-import tiny_models
 import torch
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
-from tiny_models import MODES, SIZES, architectures, save_backbones, tuning_of
+from support import tiny_models
+from support.tiny_models import MODES, SIZES, architectures, save_backbones, tuning_of
 from torch import Tensor, nn
 from transformers import AutoModel, BertForMaskedLM
 

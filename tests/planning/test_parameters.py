@@ -3,19 +3,17 @@
 import json
 
 import pytest
-from click.testing import CliRunner
+from support.command_line import run
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from trainer.assembly.build import build_run
-from trainer.cli.app import main
 from trainer.engines.accelerator import build_accelerator
 from trainer.models.architecture import build_model_config
-from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.planning.outline import outline
 from trainer.planning.parameters import count
-from trainer.recipe.model import Model, TrainedTokenizer
+from trainer.recipe.model import Model
 from trainer.tasks.recipe import parse_recipe
 
 LABELS = {"name": "classification", "labels": ["a", "b"]}
@@ -132,19 +130,11 @@ def test_layers_are_folded_and_weights_counted_once():
     assert "layers.1.0" in {row.name for row in outline(model, full=True)}
 
 
-def run(*arguments):
-    done = CliRunner().invoke(main, list(arguments))
-    return done.exit_code, done.output
-
-
 def test_the_command_prints_a_table_or_json(write_recipe, reviews_recipe):
-    file = str(write_recipe(reviews_recipe))
-    code, text = run("params", file, "--set", "model.architecture.num_hidden_layers=3")
-    assert code == 0
+    file = write_recipe(reviews_recipe)
+    text = run("params", file, "--set", "model.architecture.num_hidden_layers=3")
     assert "0-2 (3 of them, each:)" in text
-    code, text = run("params", file, "--json", "--full")
-    values = json.loads(text)
-    assert code == 0
+    values = json.loads(run("params", file, "--json", "--full"))
     keys = {"total", "trainable", "frozen", "stored", "bytes", "before", "modules"}
     assert keys <= values.keys()
     assert {"total", "trainable", "frozen", "stored", "bytes"} <= values["before"].keys()
@@ -155,25 +145,23 @@ def test_the_command_prints_a_table_or_json(write_recipe, reviews_recipe):
 
 def test_what_nobody_can_count_is_said(write_recipe, reviews_recipe):
     reviews_recipe["task"]["labels"] = None
-    code, text = run("params", str(write_recipe(reviews_recipe)))
-    assert code == 2
+    text = run("params", write_recipe(reviews_recipe), code=2)
     assert "task.labels" in text
     reviews_recipe["task"]["labels"] = ["a", "b"]
     heads = "model.architecture.num_attention_heads=3"
-    code, text = run("params", str(write_recipe(reviews_recipe)), "--set", heads)
-    assert code == 2
+    text = run("params", write_recipe(reviews_recipe), "--set", heads, code=2)
     assert "no model has such numbers" in text
     reviews_recipe["model"] = {"name_or_path": "nobody/nothing"}
-    code, text = run("params", str(write_recipe(reviews_recipe)))
-    assert code == 2
+    text = run("params", write_recipe(reviews_recipe), code=2)
     assert "model.name_or_path" in text
 
 
-def test_shipped_numbers_make_random_models_without_a_download(tmp_path):
-    words = ["some words to learn pieces from"]
-    train_tokenizer(TrainedTokenizer(train="wordpiece", vocab_size=100), words, tmp_path)
+def test_shipped_numbers_make_random_models_without_a_download(trained_tokenizer):
+    tokenizer = trained_tokenizer("wordpiece", 100, ["some words to learn pieces from"])
     settings = Model(
-        name_or_path="bert-base-uncased", initialization="random", tokenizer=str(tmp_path)
+        name_or_path="bert-base-uncased",
+        initialization="random",
+        tokenizer=tokenizer.name_or_path,
     )
-    made = build_model_config(settings, load_tokenizer(settings))
+    made = build_model_config(settings, tokenizer)
     assert (made.num_hidden_layers, made.vocab_size) == (12, 30522)

@@ -6,21 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
+from support.command_line import run
 from support.launches import tensors_of
 
-from trainer.cli.app import main
 from trainer.errors import RunDirectoryError
 from trainer.process.continuation import check_length
 from trainer.process.run_directory import check_recipe, write_recipe
 from trainer.state import TrainState
 from trainer.tasks.recipe import parse_recipe
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert done.exit_code == code, done.output
-    return done.output
 
 
 @pytest.fixture
@@ -38,7 +31,7 @@ def lines_of(directory: Path) -> list[dict[str, object]]:
     return [{k: v for k, v in line.items() if k not in timed} for line in lines]
 
 
-def test_a_finished_run_goes_on_as_if_it_had_been_longer_at_once(recipe, tmp_path):
+def test_a_finished_run_continues_as_if_it_had_been_longer_from_the_start(recipe, tmp_path):
     short, long = tmp_path / "short", tmp_path / "long"
     run("train", recipe, "--run-dir", short)
     first = (short / "model" / "model.safetensors").read_bytes()
@@ -49,18 +42,18 @@ def test_a_finished_run_goes_on_as_if_it_had_been_longer_at_once(recipe, tmp_pat
     run("train", recipe, "--run-dir", long, "--set", "schedule.epochs=2")
     name = f"checkpoints/step-{lines_of(long)[-1]['step']:08d}"
     for kind in ("model", "optimizer"):
-        one, other = (tensors_of(directory / name, kind) for directory in (short, long))
-        assert one.keys() == other.keys()
-        assert all(torch.equal(one[key], other[key]) for key in one)
+        left, right = (tensors_of(directory / name, kind) for directory in (short, long))
+        assert left.keys() == right.keys()
+        assert all(torch.equal(left[key], right[key]) for key in left)
     assert lines_of(short) == lines_of(long)
     model = (short / "model" / "model.safetensors").read_bytes()
     assert model == (long / "model" / "model.safetensors").read_bytes() != first
-    one, other = (
+    left, right = (
         json.loads((directory / "results.json").read_text()) for directory in (short, long)
     )
-    assert one["recipe"] == other["recipe"]
-    assert one["best"]["step"] == other["best"]["step"]
-    assert len(one["epochs"]) == 2
+    assert left["recipe"] == right["recipe"]
+    assert left["best"]["step"] == right["best"]["step"]
+    assert len(left["epochs"]) == 2
 
     refused = run("train", recipe, "--run-dir", short, code=2)
     assert "schedule.epochs=1 asks for" in refused
@@ -95,12 +88,13 @@ def test_recipes_that_differ_in_their_length(tmp_path, reviews_recipe, before, a
         return
     with pytest.raises(RunDirectoryError, match="another recipe") as caught:
         check_recipe(tmp_path, recipe)
-    named = f"model.name_or_path: {tmp_path / 'model'}" in str(caught.value)
+    assert str(caught.value.key).startswith("schedule.")
+    named = f"model.name_or_path: {tmp_path / 'model'}" in str(caught.value.hint)
     assert named == (before["name"] == after["name"] and "warmup_steps" not in after)
 
 
 def longer(values, schedule, patience, steps_per_epoch=10, **state) -> None:
-    """Checks a run that has the schedule of `values` at a state of it, and is to have another."""
+    """Checks whether a run with the schedule of `values`, in a given state, may get another."""
     earlier = parse_recipe(values, "x")
     recipe = type(earlier).model_validate(
         {
@@ -124,10 +118,12 @@ def test_steps_taken_must_be_those_of_the_longer_run(reviews_recipe):
     reviews_recipe["schedule"] = {"name": "constant", "epochs": 2}
     longer(reviews_recipe, {"epochs": 4}, None, step=20)
     longer(reviews_recipe, {"steps": 15}, None, step=13)
-    with pytest.raises(RunDirectoryError, match=r"taken 20 steps, and schedule\.steps=19 asks"):
+    with pytest.raises(RunDirectoryError, match="has taken 20 steps") as caught:
         longer(reviews_recipe, {"steps": 19}, None, step=20)
-    with pytest.raises(RunDirectoryError, match="3 evaluations without a better one"):
+    assert (caught.value.key, caught.value.value) == ("schedule.steps", 19)
+    with pytest.raises(RunDirectoryError, match="3 evaluations without a better one") as caught:
         longer(reviews_recipe, {"epochs": 4}, 3, step=15, num_evaluations_since_best=3)
+    assert (caught.value.key, caught.value.value) == ("evaluation.patience", 3)
     longer(reviews_recipe, {"epochs": 4}, 4, step=15, num_evaluations_since_best=3)
 
 

@@ -1,4 +1,4 @@
-"""How a command ends where the machine gives out: memory, the disk, its files or its output."""
+"""How a command ends if memory, the disk, file permissions or its output fail."""
 
 import errno
 import json
@@ -40,7 +40,7 @@ def raised(work) -> BaseException:
 
 
 @pytest.mark.parametrize(
-    ("error", "asked"),
+    ("error", "requested"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0"), 2 * GIB),
         (raised(lambda: torch.empty(2**55)), 2**57),
@@ -55,21 +55,21 @@ def raised(work) -> BaseException:
         (RuntimeError("could not create a primitive"), None),
     ],
 )
-def test_memory_that_is_exhausted_is_code_2_however_a_library_says_it(error, asked):
+def test_memory_that_is_exhausted_is_code_2_however_a_library_reports_it(error, requested):
     assert is_out_of_memory(error)
-    found = requested_bytes(error)
-    assert (found is None) == (asked is None)
-    assert asked is None or found == pytest.approx(asked, rel=0.01)
-    told = as_user_error(error)
-    assert isinstance(told, OutOfMemoryError)
-    assert "batch.micro_batch_size" in str(told)
+    num_bytes = requested_bytes(error)
+    assert (num_bytes is None) == (requested is None)
+    assert requested is None or num_bytes == pytest.approx(requested, rel=0.01)
+    user_error = as_user_error(error)
+    assert isinstance(user_error, OutOfMemoryError)
+    assert "batch.micro_batch_size" in (user_error.hint or "")
 
 
 def test_a_reader_that_takes_it_for_a_damaged_file_is_seen_through():
-    told = ConfigError("model.architecture: no model has such numbers")
-    told.__cause__ = raised(lambda: torch.empty(2**55))
+    error = ConfigError("model.architecture: no model has such numbers")
+    error.__cause__ = raised(lambda: torch.empty(2**55))
     with pytest.raises(OutOfMemoryError, match="loading"), memory_reported("loading", str, str):
-        raise told
+        raise error
     with pytest.raises(ConfigError), memory_reported("loading", str, str):
         raise ConfigError("another")
 
@@ -89,9 +89,9 @@ def test_the_settings_that_help_are_those_that_are_not_set_yet():
         "batch.max_seq_length=256",
     ]
     lean = load_recipe("llama-3.2-1b-sst2-qlora", ("model.gradient_checkpointing=true",))
-    found = settings_that_help(lean, "training", micro_batch_size=1, longest=128, on_gpu=True)
-    assert found[0] == "batch.max_seq_length=64"
-    assert not any("gradient_checkpointing" in one or "qlora" in one for one in found)
+    advice = settings_that_help(lean, "training", micro_batch_size=1, longest=128, on_gpu=True)
+    assert advice[0] == "batch.max_seq_length=64"
+    assert not any("gradient_checkpointing" in text or "qlora" in text for text in advice)
     full = load_recipe("bert-base-sst2")
     heavy = settings_that_help(full, "training", micro_batch_size=8, state_is_most=True)
     assert heavy[0] == "tuning.mode=lora"
@@ -141,7 +141,7 @@ def test_a_file_that_may_not_grow_is_not_told_to_free_space(
 
 
 @pytest.mark.parametrize(
-    ("number", "told"),
+    ("number", "remedy"),
     [
         (errno.ENOSPC, "free space"),
         (errno.EDQUOT, "quota"),
@@ -152,11 +152,12 @@ def test_a_file_that_may_not_grow_is_not_told_to_free_space(
         (errno.EMFILE, "ulimit -n"),
     ],
 )
-def test_each_error_of_a_file_has_its_own_remedy(number, told, tmp_path):
-    found = file_error(OSError(number, os.strerror(number), str(tmp_path / "file")))
-    assert isinstance(found, FileError)
-    assert told in str(found)
-    assert ("free space" in str(found)) == (number == errno.ENOSPC)
+def test_each_error_of_a_file_has_its_own_remedy(number, remedy, tmp_path):
+    error = file_error(OSError(number, os.strerror(number), str(tmp_path / "file")))
+    assert isinstance(error, FileError)
+    assert (error.key, error.value) == (str(tmp_path / "file"), number)
+    assert remedy in str(error)
+    assert ("free space" in str(error.hint)) == (number == errno.ENOSPC)
 
 
 def test_a_library_that_wraps_a_full_disk_is_seen_through():
@@ -202,8 +203,9 @@ def test_the_last_status_is_written_on_a_full_disk(inodes, small_disk):
         fill(place, inodes=inodes)
         with pytest.raises(FileError) as caught, status.reported():
             (run / "another").write_bytes(b"x" * 4096)
-    told = read_status(run)
-    assert (told["state"], told["exit_code"], told["message"]) == ("failed", 2, str(caught.value))
+    status = read_status(run)
+    assert (status["state"], status["exit_code"]) == ("failed", 2)
+    assert status["message"] == str(caught.value)
     assert ("no inodes are left" in str(caught.value)) == inodes
 
 
@@ -286,9 +288,10 @@ def test_a_rank_that_cannot_be(monkeypatch):
 
 def test_a_variable_that_a_library_does_not_understand(monkeypatch):
     monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "soon")
-    told = value_error(raised(lambda: int(os.environ["HF_HUB_DOWNLOAD_TIMEOUT"])))
-    assert isinstance(told, TrainerError)
-    assert str(told).startswith("HF_HUB_DOWNLOAD_TIMEOUT=soon is not understood")
+    error = value_error(raised(lambda: int(os.environ["HF_HUB_DOWNLOAD_TIMEOUT"])))
+    assert isinstance(error, TrainerError)
+    assert str(error).startswith("HF_HUB_DOWNLOAD_TIMEOUT=soon is not understood")
+    assert (error.key, error.value) == ("HF_HUB_DOWNLOAD_TIMEOUT", "soon")
     assert value_error(ValueError("invalid literal for int(): 'later'")) is None
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # a number that stands in many a message
     assert value_error(RuntimeError("tensor a must match at non-singleton dimension 1")) is None

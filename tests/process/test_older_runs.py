@@ -40,15 +40,15 @@ def recipe(reviews_recipe: dict[str, Any], write_recipe: Any, tmp_path: Path) ->
     return write_recipe(reviews_recipe)
 
 
-def test_a_run_of_before_goes_on_as_it_began(recipe: Path, tmp_path: Path) -> None:
-    given = [word for key in BEFORE for word in ("--set", f"{key}={_word(BEFORE[key])}")]
-    run("train", recipe, "--run-dir", tmp_path / "whole", *given)
+def test_an_older_run_resumes_as_it_began(recipe: Path, tmp_path: Path) -> None:
+    older = [word for key in BEFORE for word in ("--set", f"{key}={_word(BEFORE[key])}")]
+    run("train", recipe, "--run-dir", tmp_path / "whole", *older)
     run("train", recipe, "--run-dir", tmp_path / "new")
     whole = losses(tmp_path / "whole")
     assert losses(tmp_path / "new") != whole  # or the rows would show nothing
 
     directory = tmp_path / "older"
-    run("train", recipe, "--run-dir", directory, *given)
+    run("train", recipe, "--run-dir", directory, *older)
     for step in (directory / "checkpoints").glob("step-00000008"):
         step.rename(tmp_path / "later")
     config = yaml.safe_load((directory / "config.yaml").read_text())

@@ -4,10 +4,10 @@ import errno
 import fcntl
 import os
 import subprocess
-import sys
 
 import pytest
 import yaml
+from support.paths import program
 
 from trainer.errors import RunDirectoryError
 from trainer.files.durable import write_json, write_text
@@ -24,20 +24,11 @@ from trainer.recipe.keys import with_values
 from trainer.recipe.reading import dump_yaml
 from trainer.tasks.recipe import Recipe, parse_recipe
 
-HOLD = """
-import sys
-from pathlib import Path
-from trainer.process.run_directory import claim
-with claim(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
 
 def test_a_process_that_trains_there_is_named_until_it_ends(tmp_path):
     directory = tmp_path / "run"
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(directory)],
+        program("claiming", directory),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -45,11 +36,13 @@ def test_a_process_that_trains_there_is_named_until_it_ends(tmp_path):
         try:
             assert other.stdout is not None
             assert other.stdout.readline() == "held\n"
-            sentence = f"process {other.pid} is training in {directory}.*another --run-dir"
-            with pytest.raises(RunDirectoryError, match=sentence), claim(directory):
+            sentence = f"process {other.pid} is training in {directory}; "
+            with pytest.raises(RunDirectoryError, match=sentence) as caught, claim(directory):
                 pass
+            assert (caught.value.key, caught.value.value) == (str(directory), str(other.pid))
+            assert caught.value.hint == "wait for it, or choose another --run-dir"
         finally:
-            other.kill()  # as the kernel does where memory runs out: no clean-up runs
+            other.kill()  # as the kernel does when memory runs out: without any clean-up
     with claim(directory):
         assert (directory / ".lock").read_text() == str(os.getpid())
 
@@ -60,17 +53,19 @@ def test_a_file_system_that_does_not_lock_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", flock)
     sentence = f"the file system of {tmp_path} does not lock files"
-    with pytest.raises(RunDirectoryError, match=sentence), claim(tmp_path):
+    with pytest.raises(RunDirectoryError, match=sentence) as caught, claim(tmp_path):
         pass
+    assert caught.value.key == str(tmp_path)
 
 
 def test_two_runs_of_one_process_exclude_each_other(tmp_path):
     with (
         claim(tmp_path),
-        pytest.raises(RunDirectoryError, match=f"process {os.getpid()} "),
+        pytest.raises(RunDirectoryError) as caught,
         claim(tmp_path),
     ):
         pass
+    assert (caught.value.key, caught.value.value) == (str(tmp_path), str(os.getpid()))
     with claim(tmp_path), claim(tmp_path / "other"):
         pass
 
@@ -78,10 +73,11 @@ def test_two_runs_of_one_process_exclude_each_other(tmp_path):
 def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(RunDirectoryError, match="cannot be written"),
+        pytest.raises(RunDirectoryError, match="cannot be written") as caught,
         claim(tmp_path / "file" / "x"),
     ):
         pass
+    assert caught.value.key == str(tmp_path / "file" / "x")
 
 
 def test_the_recipe_of_a_run_comes_back(tmp_path, reviews_recipe):
@@ -92,8 +88,11 @@ def test_the_recipe_of_a_run_comes_back(tmp_path, reviews_recipe):
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(RunDirectoryError, match=r"holds no run: there is no config\.yaml"):
+    with pytest.raises(
+        RunDirectoryError, match=r"holds no run: there is no config\.yaml"
+    ) as caught:
         read_recipe(tmp_path, Recipe)
+    assert caught.value.key == str(tmp_path)
 
 
 def begun_before(directory, recipe):
@@ -108,23 +107,24 @@ def begun_before(directory, recipe):
     (directory / "config.yaml").write_text(yaml.safe_dump(values))
 
 
-def test_a_run_goes_on_as_it_began_where_newer_keys_have_other_defaults(tmp_path, reviews_recipe):
+def test_a_run_keeps_what_it_did_before_newer_keys_with_other_defaults(tmp_path, reviews_recipe):
     recipe = parse_recipe(reviews_recipe, "x")
     begun_before(tmp_path, recipe)
     assert read_recipe(tmp_path, Recipe) == with_values(recipe, BEFORE)
     assert check_recipe(tmp_path, recipe) == []
-    taken = continued(tmp_path, recipe)
-    assert taken == with_values(recipe, BEFORE)
-    write_recipe(tmp_path, taken)
-    assert continued(tmp_path, recipe) == taken  # also the next time
+    resumed = continued(tmp_path, recipe)
+    assert resumed == with_values(recipe, BEFORE)
+    write_recipe(tmp_path, resumed)
+    assert continued(tmp_path, recipe) == resumed  # the next time as well
     assert check_recipe(tmp_path, recipe) == []
 
 
 def test_a_newer_key_that_the_recipe_gives_is_compared(tmp_path, reviews_recipe):
     begun_before(tmp_path, parse_recipe(reviews_recipe, "x"))
     reviews_recipe["task"]["pair_separator"] = "auto"
-    with pytest.raises(RunDirectoryError, match=r"task\.pair_separator is None there and 'auto'"):
+    with pytest.raises(RunDirectoryError) as caught:
         check_recipe(tmp_path, parse_recipe(reviews_recipe, "x"))
+    assert (caught.value.key, caught.value.value) == ("task.pair_separator", "auto")
     reviews_recipe["task"]["pair_separator"] = None
     assert check_recipe(tmp_path, parse_recipe(reviews_recipe, "x")) == []
 
@@ -173,6 +173,7 @@ def test_any_other_change_is_refused_with_both_values(
     reviews_recipe["tracking"]["log_every_steps"] = 1  # allowed, and not what is refused
     with pytest.raises(RunDirectoryError, match=sentence) as caught:
         check_recipe(tmp_path, parse_recipe(reviews_recipe, "x"))
+    assert (caught.value.key, caught.value.value) == (f"{section}.{key}", new)
     assert "tracking" not in str(caught.value)
 
 

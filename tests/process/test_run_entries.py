@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from support.command_line import invoke
 
 from trainer.checkpoints.record import fingerprint, read_record, verify, write_record
 from trainer.checkpoints.store import CheckpointStore
-from trainer.cli.app import main
 from trainer.errors import CheckpointError, RunDirectoryError
 from trainer.files.durable import write_text
 from trainer.files.modes import follow_umask
@@ -42,14 +41,18 @@ def publish(store: CheckpointStore, step: int, **state: Any) -> Path:
     return store.publish(folder, step, sums)
 
 
+REMOVE = "remove it, or move it away"
+
+
 @pytest.mark.parametrize("name", [*FOLDERS, *FILES])
 def test_a_link_in_a_run_directory_is_refused(tmp_path, name):
     (tmp_path / "run").mkdir()
     (tmp_path / "elsewhere").mkdir()
     check_entries(tmp_path / "run")
     (tmp_path / "run" / name).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(RunDirectoryError, match=f"{name} is a link to {tmp_path / 'elsewhere'}"):
+    with pytest.raises(RunDirectoryError, match=f"is a link to {tmp_path / 'elsewhere'}") as caught:
         check_entries(tmp_path / "run")
+    assert caught.value.key == str(tmp_path / "run" / name)
 
 
 @pytest.mark.parametrize("name", [*FOLDERS, *FILES])
@@ -58,12 +61,14 @@ def test_an_entry_of_another_kind_is_refused(tmp_path, name):
         (tmp_path / name).write_text("")
     else:
         (tmp_path / name).mkdir()
-    with pytest.raises(RunDirectoryError, match=f"{name} is not a (file|folder)"):
+    with pytest.raises(RunDirectoryError, match=f"{name} is not a (file|folder)") as caught:
         check_entries(tmp_path)
+    assert (caught.value.key, caught.value.hint) == (str(tmp_path / name), REMOVE)
     (tmp_path / name).rename(tmp_path / "away")
     os.mkfifo(tmp_path / name)
-    with pytest.raises(RunDirectoryError, match=f"{name} is not a (file|folder)"):
+    with pytest.raises(RunDirectoryError, match=f"{name} is not a (file|folder)") as caught:
         check_entries(tmp_path)
+    assert (caught.value.key, caught.value.hint) == (str(tmp_path / name), REMOVE)
 
 
 def test_pruning_leaves_what_a_link_leads_to(tmp_path):
@@ -98,15 +103,16 @@ def test_the_lock_and_written_files_do_not_follow_links(tmp_path):
     run.mkdir()
     for name in (".lock", ".status.json.staging"):
         (run / name).symlink_to(outside)
-    with pytest.raises(RunDirectoryError, match="cannot be written"), claim(run):
+    with pytest.raises(RunDirectoryError, match="cannot be written") as caught, claim(run):
         pass
+    assert caught.value.key == str(run)
     write_text(run / "status.json", "{}")
     assert outside.read_text() == "mine"
     assert read_status(run) == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"\xff", b"[" * 200_000, b'{"a":'])
-def test_a_status_that_is_none_is_empty(tmp_path, content):
+def test_an_invalid_status_is_read_as_empty(tmp_path, content):
     (tmp_path / "status.json").write_bytes(content)
     assert read_status(tmp_path) == {}
 
@@ -185,23 +191,23 @@ def line(step: int, split: str = "train") -> str:
 def test_lines_are_those_that_a_checkpoint_remembers(tmp_path):
     file = tmp_path / "metrics.jsonl"
     first = [line(0, "validation"), line(1), line(2)]
-    file.write_text("".join(f"{one}\n" for one in first))
+    file.write_text("".join(f"{text}\n" for text in first))
     memory, state = remembered(file), TrainState(step=2)
     assert memory["lines"] == 3
     with file.open("a") as opened:
         opened.write(f"{line(3)}\n" + line(4)[:20])
-    assert [one["step"] for one in read_lines(file)] == [0, 1, 2, 3]
+    assert [record["step"] for record in read_lines(file)] == [0, 1, 2, 3]
     assert lines_at(file, state, memory) == first == lines_at(file, state, {})
     assert len(known_lines(file, memory)) == 3
     for changed in (first[1:], [first[0], line(7), first[2]]):
-        file.write_text("".join(f"{one}\n" for one in changed))
+        file.write_text("".join(f"{text}\n" for text in changed))
         with pytest.raises(RunDirectoryError, match="remove it to continue without"):
             lines_at(file, state, memory)
         assert known_lines(file, memory) == []
 
 
 @pytest.mark.parametrize("wrong", ["{", "[]", '{"step": 1}', line(-1), line(10**30), "\ud800"])
-def test_a_line_in_the_middle_that_is_none_is_named(tmp_path, wrong):
+def test_an_invalid_line_in_the_middle_is_named(tmp_path, wrong):
     file = tmp_path / "metrics.jsonl"
     text = f"{line(1)}\n{wrong}\n{line(2)}\n"
     file.write_bytes(text.encode("utf-8", errors="surrogatepass"))
@@ -227,7 +233,7 @@ def test_modes_follow_the_umask(tmp_path, mask, file, folder):
         (inner / "link").symlink_to(outside)
         follow_umask(inner.parent)
         assert stat.S_IMODE((inner / "weights").stat().st_mode) == file
-        assert {stat.S_IMODE(one.stat().st_mode) for one in (inner, inner.parent)} == {folder}
+        assert {stat.S_IMODE(path.stat().st_mode) for path in (inner, inner.parent)} == {folder}
         assert stat.S_IMODE(outside.stat().st_mode) == 0o600
     finally:
         os.umask(before)
@@ -235,7 +241,7 @@ def test_modes_follow_the_umask(tmp_path, mask, file, folder):
 
 @contextmanager
 def unprivileged(folder: Path) -> Generator[None]:
-    """Acts as a user whom modes hold back, as root they do not."""
+    """Context manager: acts as a user to whom file modes apply, which root is not."""
     if os.geteuid() != 0:
         yield
         return
@@ -265,8 +271,9 @@ def test_what_may_not_be_read_or_written_is_a_sentence(reviews_recipe, write_rec
         text = recipe.read_text()
         with unprivileged(run):
             (run / name).chmod(0)
-            with pytest.raises(RunDirectoryError, match=f"{name} cannot be read and written"):
+            with pytest.raises(RunDirectoryError, match="cannot be read and written") as caught:
                 check_entries(run)
+            assert caught.value.key == str(run / name)
             if name == "checkpoints":
                 with pytest.raises(CheckpointError, match="cannot be read"):
                     store.steps()
@@ -275,15 +282,14 @@ def test_what_may_not_be_read_or_written_is_a_sentence(reviews_recipe, write_rec
         assert read_lines(run / "metrics.jsonl")
 
 
-def test_without_its_recipe_a_run_is_not_started_anew(tmp_path, reviews_recipe, write_recipe):
+def test_without_its_recipe_a_run_is_not_started_again(tmp_path, reviews_recipe, write_recipe):
     run = tmp_path / "run"
     publish(CheckpointStore(run / "checkpoints"), 5)
     (run / "metrics.jsonl").write_text(line(5) + "\n")
     for content in (None, b"", b"[]", b"\xff", b"model: [", b"3"):
         if content is not None:
             (run / "config.yaml").write_bytes(content)
-        command = ["train", str(write_recipe(reviews_recipe)), "--run-dir", str(run)]
-        ended = CliRunner().invoke(main, command)
+        ended = invoke("train", write_recipe(reviews_recipe), "--run-dir", run)
         assert ended.exit_code == 2, ended.output
         assert "config.yaml" in ended.output
         assert len(read_lines(run / "metrics.jsonl")) == 1

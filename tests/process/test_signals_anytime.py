@@ -25,19 +25,19 @@ def weights(directory: Path) -> str:
 
 def problems(directory: Path, code: int | None, output: str, number: int) -> list[str]:
     """Returns what is wrong with how a process ended that `number` was sent to."""
-    asked = 130 if number == signal.SIGINT else 85
-    found: list[str] = []
-    if code not in (0, asked):
-        found.append(f"code {code}")
+    stopped = 130 if number == signal.SIGINT else 85
+    wrong: list[str] = []
+    if code not in (0, stopped):
+        wrong.append(f"code {code}")
     if "Traceback" in output or "Exception ignored" in output:
-        found.append("a traceback")
+        wrong.append("a traceback")
     file = directory / "status.json"
     status = json.loads(file.read_text()) if file.exists() else None
-    said = None if status is None else (status["state"], status["exit_code"])
-    right = {0: ("done", 0), asked: ("stopped", asked)}
-    if said != right.get(code or 0) and not (status is None and code == asked):
-        found.append(f"status.json says {said}")
-    return found
+    end = None if status is None else (status["state"], status["exit_code"])
+    expected = {0: ("done", 0), stopped: ("stopped", stopped)}
+    if end != expected.get(code or 0) and not (status is None and code == stopped):
+        wrong.append(f"status.json says {end}")
+    return wrong
 
 
 def fuzz(commands: Commands, recipe: Path, folder: Path, *, seed: int, warm: int, cold: int):
@@ -52,23 +52,23 @@ def fuzz(commands: Commands, recipe: Path, folder: Path, *, seed: int, warm: int
         lives[True] = commands.run(*train, str(folder / "cold"), cold=True)[2]
     drawn, wrong, codes, slowest = random.Random(seed), list[str](), Counter[Any](), 0.0
     for index in range(warm + cold):
-        anew = index >= warm
+        is_cold = index >= warm
         number = drawn.choice(SIGNALS)
-        after = drawn.uniform(0, 1.1 * lives[anew])
+        after = drawn.uniform(0, 1.1 * lives[is_cold])
         directory = folder / f"run-{index}"
         code, output, _, seconds = commands.run(
-            *train, str(directory), number=number, after=after, cold=anew
+            *train, str(directory), number=number, after=after, cold=is_cold
         )
         codes[f"{signal.Signals(number).name} {code}"] += 1
         slowest = max(slowest, seconds if code != 0 else 0)
-        found = problems(directory, code, output, number)
+        faults = problems(directory, code, output, number)
         again, output, _, _ = commands.run(*train, str(directory))
         if again != 0 or weights(directory) != weights(reference):
-            found.append(f"the same command then ends with {again}, or other weights")
-        if found:
-            kind = "new" if anew else "forked"
-            place = f"{number!r} after {after:.2f} of {lives[anew]:.2f} s of a {kind} process"
-            wrong.append(f"{place}: {', '.join(found)}; {output[-300:]}")
+            faults.append(f"the same command then ends with {again}, or other weights")
+        if faults:
+            kind = "new" if is_cold else "forked"
+            place = f"{number!r} after {after:.2f} of {lives[is_cold]:.2f} s of a {kind} process"
+            wrong.append(f"{place}: {', '.join(faults)}; {output[-300:]}")
     print(f"\n{dict(sorted(codes.items()))}, slowest to end {slowest:.1f} s, {len(wrong)} wrong")
     return wrong
 

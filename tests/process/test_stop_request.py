@@ -1,13 +1,13 @@
-"""A run hears what asks it to stop, also where its main thread is busy elsewhere."""
+"""A run notices requests to stop, even if its main thread is busy."""
 
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 
 import pytest
+from support.paths import program
 from torch.distributed import TCPStore
 
 from trainer.errors import ConfigError, LaunchError
@@ -96,7 +96,7 @@ def test_a_later_signal_does_not_wait(monkeypatch):
         assert gave_up.wait(10)
 
 
-def test_the_first_signal_after_another_reason_is_no_second_one(monkeypatch):
+def test_the_first_signal_after_another_reason_is_not_a_second_one(monkeypatch):
     """A job that saves because its time ends is told so by SLURM a little later."""
     monkeypatch.setattr(stop_request, "SAME_SECONDS", -1)
     stop = StopRequest()
@@ -118,43 +118,12 @@ def test_a_run_that_is_ending_is_left_alone():
         time.sleep(0.1)
 
 
-BLOCKED = """
-import ctypes, os, signal, threading
-from trainer.process.stop_request import StopRequest, listen
-def give_up():
-    print("gave up", flush=True)
-    os._exit(85)
-library, mutex = ctypes.CDLL(None), (ctypes.c_char * 64)()
-library.pthread_mutex_lock(mutex)
-with listen(StopRequest(), give_up):
-    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
-    library.pthread_mutex_lock(mutex)
-"""
-
-
 def test_a_main_thread_that_does_not_come_back_is_given_up():
-    """It waits in C, as in a collective, where no handler of Python runs."""
+    """It waits in C, as in a collective, during which Python runs no signal handler."""
     done = subprocess.run(
-        [sys.executable, "-c", BLOCKED], capture_output=True, text=True, timeout=60, check=False
+        program("blocked_main_thread"), capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout) == (85, "gave up\n"), done.stderr
-
-
-LAUNCHER = """
-import subprocess, sys, time
-subprocess.Popen([sys.executable, "-c", sys.argv[1]])
-time.sleep(3)  # while the rank imports
-"""
-RANK = """
-import time
-from trainer.process.stop_request import StopRequest, listen
-stop = StopRequest()
-with listen(stop, lambda: None), stop.at_boundaries():
-    end = time.monotonic() + 8
-    while time.monotonic() < end and not stop.requested:
-        time.sleep(0.05)
-    open({file!r}, "w").write(str(stop.reason))
-"""
 
 
 @pytest.mark.parametrize(
@@ -165,7 +134,7 @@ def test_a_rank_whose_launcher_died_stops_and_a_process_of_nohup_does_not(
     variables, reason, tmp_path
 ):
     file = tmp_path / "reason"
-    command = [sys.executable, "-c", LAUNCHER, RANK.format(file=str(file))]
+    command = program("dying_launcher", *program("training_rank", file)[1:])
     clean = {k: v for k, v in os.environ.items() if k != "ACCELERATE_MIXED_PRECISION"}
     subprocess.run(command, env={**clean, **variables}, check=True, timeout=60)
     deadline = time.monotonic() + 30
@@ -190,23 +159,8 @@ def test_a_rank_that_leaves_is_heard_by_the_others():
             stays.poll_peers()
 
 
-ENDING = """
-import signal, time
-from trainer.process import stop_request
-from trainer.process.stop_request import StopRequest, listen
-stop_request.SAME_SECONDS = 0.1
-stop = StopRequest()
-with listen(stop, lambda: None):
-    stop.begin_shutdown()
-    for _ in range(2):
-        signal.raise_signal(signal.SIGTERM)
-        time.sleep(0.5)
-    time.sleep(60)
-"""
-
-
 def test_who_insists_ends_also_a_run_that_hangs_while_it_ends():
-    done = subprocess.run([sys.executable, "-c", ENDING], timeout=30, check=False)
+    done = subprocess.run(program("hanging_end"), timeout=30, check=False)
     assert done.returncode == 85
 
 
@@ -232,7 +186,7 @@ def test_the_earlier_of_two_ends_counts(monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", ["90", "soon", "1:90:00", "-5m"])
-def test_what_is_no_time(wrong, monkeypatch):
+def test_invalid_times(wrong, monkeypatch):
     with pytest.raises(ConfigError, match="not a duration; write it like 90s") as limit:
         end_of_time(wrong)
     assert (limit.value.key, limit.value.value) == ("--time-limit", wrong)

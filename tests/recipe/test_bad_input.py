@@ -11,9 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
-
-from trainer.cli.app import main
+from support.command_line import invoke
 
 GOOD = [{"text": f"row {index} is good", "label": "yes"} for index in range(20)]
 BAD = [{"text": f"row {index} is bad", "label": "no"} for index in range(20)]
@@ -37,7 +35,7 @@ def rows_recipe(reviews_recipe, write_recipe, tmp_path):
 
 
 def train(recipe: Path, directory: Path, *arguments: str):
-    return CliRunner().invoke(main, ["train", str(recipe), "--run-dir", str(directory), *arguments])
+    return invoke("train", recipe, "--run-dir", directory, *arguments)
 
 
 def refused(done, directory: Path, *parts: str) -> None:

@@ -5,9 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import recipe_fuzzer
 import yaml
-from recipe_fuzzer import damaged_override, damaged_recipe, known_keys, outcome, recipes, use
+from support import recipe_fuzzer
+from support.recipe_fuzzer import (
+    damaged_override,
+    damaged_recipe,
+    known_keys,
+    outcome,
+    recipes,
+    use,
+)
 
 FINE = ("right", "refused")
 

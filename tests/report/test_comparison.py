@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from support.command_line import invoke
 
-from trainer.cli.app import main
 from trainer.errors import ConfigError, RunDirectoryError
 from trainer.process.status import Status
 from trainer.report.comparison import compare, markdown
@@ -168,7 +167,7 @@ def test_by_a_value_a_section_and_the_seed(parent):
     assert [group["label"] for group in comparison["groups"]] == ["seed=1", "seed=2", "seed=3"]
     assert comparison["groups"][0]["test"]["accuracy"]["values"] == [0.80, 0.60]
     assert comparison["warnings"] == [
-        "runs of one group also differ in model.initialization, "
+        "runs of the same group also differ in model.initialization, "
         "so its spread is not that of seeds alone"
     ]
 
@@ -303,7 +302,7 @@ def test_long_labels_are_given_below_the_table(tmp_path):
 
 
 def test_it_prints_tables_that_are_aligned_or_one_json_object(parent):
-    text = CliRunner().invoke(main, ["compare", str(parent)]).output
+    text = invoke("compare", parent).output
     blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert len(blocks) == 2
     assert all(len({len(line) for line in block}) == 1 for block in blocks)
@@ -311,7 +310,7 @@ def test_it_prints_tables_that_are_aligned_or_one_json_object(parent):
     assert ["model.initialization=random", "1, 2, 3", "20.0 ± 10.0", "102.0 ± 1.0", "300 ± 0"] in (
         table_rows(text)
     )
-    printed = CliRunner().invoke(main, ["compare", "--json", str(parent)])
+    printed = invoke("compare", "--json", parent)
     assert printed.exit_code == 0
     assert json.loads(printed.output) == compare((parent,))
 
@@ -333,24 +332,34 @@ def test_runs_are_found_once_and_unfinished_ones_are_named(parent):
 
 
 def test_without_a_finished_run_there_is_one_sentence(tmp_path):
-    with pytest.raises(RunDirectoryError, match=r"holds no finished run; name the directory"):
+    with pytest.raises(RunDirectoryError) as caught:
         compare((tmp_path / "nowhere",))
+    assert caught.value.key == str(tmp_path / "nowhere")
+    assert caught.value.hint == "name the directory of a run or a sweep"
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "config.yaml").touch()
     with pytest.raises(RunDirectoryError, match=r"no finished run, only .*/a \(not begun\); name"):
         compare((tmp_path,))
-    with pytest.raises(RunDirectoryError, match=r"no finished run, only .*/a \(not begun\); name"):
+    with pytest.raises(RunDirectoryError) as caught:
         compare((tmp_path / "a",))
+    assert caught.value.key == str(tmp_path / "a")
 
 
 @pytest.mark.parametrize(
-    ("text", "part"),
-    [("{", "cannot be read"), ("[]", "has no recipe"), ('{"recipe": {}}', "has no baseline")],
+    ("text", "missing", "words"),
+    [
+        ("{", None, "cannot be read"),
+        ("[]", "recipe", "has no recipe"),
+        ('{"recipe": {}}', "baseline", "has no baseline"),
+    ],
 )
-def test_broken_results_are_one_sentence(text, part, tmp_path):
-    (tmp_path / "results.json").write_text(text)
-    with pytest.raises(RunDirectoryError, match=part):
+def test_broken_results_are_one_sentence(text, missing, words, tmp_path):
+    file = tmp_path / "results.json"
+    file.write_text(text)
+    with pytest.raises(RunDirectoryError, match=words) as caught:
         compare((tmp_path,))
+    assert (caught.value.key, caught.value.value) == (str(file), missing)
+    assert (caught.value.hint or "").startswith("leave this run out")
 
 
 def test_runs_of_earlier_versions_stand_in_one_group_with_the_macro_averages_of_today(tmp_path):

@@ -141,9 +141,9 @@ def test_the_run_is_described(results):
 
 def test_warnings_appear_where_there_are_any(results):
     assert "Warnings" not in report("demo", results)
-    results["warnings"] = ["validation: every example is answered 'a'"]
+    results["warnings"] = ["validation: every example is predicted as 'a'"]
     text = report("demo", results)
-    assert "## Warnings\n\n- validation: every example is answered 'a'" in text
+    assert "## Warnings\n\n- validation: every example is predicted as 'a'" in text
 
 
 def test_tables_are_aligned(results):

@@ -1,4 +1,4 @@
-"""A SLURM cluster of two nodes on this host, to which tests submit the project's own templates."""
+"""A SLURM cluster of two nodes on this host, to which tests submit the project's templates."""
 
 import os
 import shutil
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).parent / "cluster.sh"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY")
@@ -21,13 +21,13 @@ ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED"
 
 @dataclass(frozen=True)
 class Cluster:
-    """SLURM's commands, and jobs that are waited for no longer than a bound."""
+    """SLURM's commands, and waiting for jobs with a time limit."""
 
     environment: dict[str, str]
     logs: Path
 
     def submit(self, *command: str, **variables: str) -> str:
-        """Returns the number of a job that sbatch has accepted."""
+        """Submits a job and returns its number."""
         output = self.logs / "%A_%a.out" if "--array" in " ".join(command) else self.logs / "%j.out"
         return self.call("sbatch", "--parsable", f"--output={output}", *command, **variables)
 
@@ -39,44 +39,44 @@ class Cluster:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def says(self, job: str) -> dict[str, str]:
-        """Returns what scontrol knows of a job, such as JobState, ExitCode and Restarts."""
+    def show(self, job: str) -> dict[str, str]:
+        """Returns what scontrol shows of a job, such as JobState, ExitCode and Restarts."""
         words = self.call("scontrol", "--oneliner", "show", "job", job).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
     def log(self, job: str) -> str:
-        """Returns what the batch script of a job has written, over all of its starts."""
+        """Returns the output of a job's batch script, over all of its starts."""
         return (self.logs / f"{job}.out").read_text()
 
     def processes(self, job: str) -> list[psutil.Process]:
-        """Returns the processes of a job that are alive, on any node."""
+        """Returns the live processes of a job, on both nodes."""
         found: list[psutil.Process] = []
         for process in psutil.process_iter():
             try:
                 if process.environ().get("SLURM_JOB_ID") == job:
                     found.append(process)
-            except psutil.Error:  # gone meanwhile, or a kernel's
+            except psutil.Error:  # it has ended, or belongs to the kernel
                 continue
         return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
 
     def wait_for_end(self, job: str, seconds: float = 180) -> dict[str, str]:
-        """Returns what is known of a job once it has ended and is not queued again."""
-        self.wait_until(lambda: self.says(job)["JobState"] in ENDED, job, seconds)
-        return self.says(job)
+        """Waits until a job has ended for good and returns what scontrol shows of it."""
+        self.wait_until(lambda: self.show(job)["JobState"] in ENDED, job, seconds)
+        return self.show(job)
 
     def wait_until(self, true: Callable[[], bool], job: str, seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while not true():
-            assert time.monotonic() < deadline, self._told(job)
+            assert time.monotonic() < deadline, self._describe(job)
             time.sleep(0.1)
 
-    def _told(self, job: str) -> str:
+    def _describe(self, job: str) -> str:
         log = self.logs / f"{job}.out"
-        return f"{self.says(job)}\n{log.read_text() if log.is_file() else 'no output'}"
+        return f"{self.show(job)}\n{log.read_text() if log.is_file() else 'no output'}"
 
 
 def missing() -> str | None:
-    """Returns why there can be no cluster here."""
+    """Returns why this machine cannot run a cluster, or None."""
     search = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
     absent = [name for name in PROGRAMS if shutil.which(name, path=search) is None]
     if absent:
@@ -88,9 +88,9 @@ def missing() -> str | None:
 def cluster(own_caches: Path) -> Generator[Cluster]:
     if reason := missing():
         pytest.skip(reason)
-    # Jobs of tests are no steps of a job that tests may run in.
+    # If the tests run in a SLURM job, theirs are not steps of it.
     outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # sockets want a short path
+    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # socket paths must be short
     logs = own_caches / "slurm"
     logs.mkdir()
     started = run_script("up", folder)

@@ -1,46 +1,37 @@
-"""Jobs of a real cluster stop in time, go back into the queue, and end with the same weights."""
+"""Jobs of a real cluster stop in time, are requeued, and end with the same weights."""
 
 import signal
 from pathlib import Path
 
 import pytest
 import torch
-from support.launches import ROOT, Finished
+import yaml
+from support.launches import Finished
+from support.paths import ROOT
+from support.reviews_recipe import reviews_recipe
 
 pytestmark = pytest.mark.slurm
-STEPS = 800  # long enough for another job to be put in front
-RECIPE = f"""
-model:
-  architecture: {{model_type: bert, hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2,
-                 intermediate_size: 64, max_position_embeddings: 64}}
-  initialization: random
-  tokenizer: {{train: wordpiece, vocab_size: 400}}
-task: {{name: classification, labels: [negative, positive]}}
-data:
-  source: {{builtin: reviews, num_rows: 160, seed: 1}}
-  columns: {{text: text, label: label}}
-batch: {{global_batch_size: 16, micro_batch_size: 8, max_seq_length: 32}}
-optimizer: {{learning_rate: 1e-3}}
-schedule: {{steps: {STEPS}, warmup_ratio: 0.1}}
-precision: fp32
-evaluation: {{baseline: false, every: {STEPS}, metric: accuracy, mode: max}}
-checkpoint: {{every_steps: {STEPS}, keep_last: 2}}
-tracking: {{trackers: [], log_every_steps: 1}}
-"""
+STEPS = 800  # long enough for another job to preempt this one
 TWO_NODES = ("--gres=none", "slurm/ddp-multinode.sbatch")
 ONE_RANK = {"TRAINER_CONFIG": "accelerate_configs/gpu-1.yaml", "TRAINER_RANKS_PER_NODE": "1"}
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    changes = {
+        "schedule": {"steps": STEPS, "warmup_ratio": 0.1},
+        "evaluation": {"baseline": False, "every": STEPS, "metric": "accuracy", "mode": "max"},
+        "checkpoint": {"every_steps": STEPS, "keep_last": 2},
+        "tracking": {"trackers": [], "log_every_steps": 1},
+    }
     file = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
-    file.write_text(RECIPE)
+    file.write_text(yaml.safe_dump(reviews_recipe() | changes))
     return str(file)
 
 
 @pytest.fixture(scope="module")
 def whole(cluster, recipe, tmp_path_factory) -> Finished:
-    """The run that nothing interrupts, on two nodes."""
+    """The uninterrupted run, on two nodes."""
     run = tmp_path_factory.mktemp("whole") / "run"
     job = cluster.submit(*TWO_NODES, recipe, "--run-dir", str(run))
     ended = cluster.wait_for_end(job)
@@ -67,14 +58,14 @@ def test_ranks_of_two_nodes_form_one_world(whole):
     assert [name.rpartition("-node-")[2] for name in logs] == ["0.log", "1.log"]
 
 
-def test_stopped_and_then_preempted_a_job_is_queued_again_and_ends_with_the_same_weights(
+def test_a_job_that_is_stopped_and_then_preempted_is_requeued_and_ends_with_the_same_weights(
     cluster, recipe, whole, tmp_path
 ):
     run = tmp_path / "run"
     job = cluster.submit(*TWO_NODES, recipe, "--run-dir", str(run), TRAINER_MAX_REQUEUES="2")
     wait_for_step(cluster, job, run, 30)
     cluster.call("scancel", "--signal=USR1", "--batch", job)  # as --signal=B:USR1 does
-    cluster.wait_until(lambda: cluster.says(job)["Restarts"] == "1", job)
+    cluster.wait_until(lambda: cluster.show(job)["Restarts"] == "1", job)
     stopped = Finished(run, 85, "").status()
     assert (stopped["state"], stopped["exit_code"]) == ("stopped", 85)
     assert "status.json says stopped, exit code 85" in cluster.log(job)
@@ -90,20 +81,20 @@ def test_stopped_and_then_preempted_a_job_is_queued_again_and_ends_with_the_same
         assert torch.equal(tensor, done[name]), name
 
 
-def test_ranks_hear_what_slurm_tells_the_script_of_their_node_alone(cluster, recipe, tmp_path):
-    """As it does where it tracks processes by cgroup."""
+def test_a_signal_that_only_the_script_of_a_node_gets_reaches_its_ranks(cluster, recipe, tmp_path):
+    """SLURM signals the batch script alone if it tracks processes by cgroup."""
     run = tmp_path / "run"
     job = cluster.submit(
         *("slurm/cpu.sbatch", recipe, "--run-dir", str(run), "--set", "schedule.steps=50000")
     )
     wait_for_step(cluster, job, run, 30)
     (script,) = (
-        one
-        for one in cluster.processes(job)
-        if one.cmdline()[1:2] == [f"{ROOT}/slurm/launch-node.sh"]
+        process
+        for process in cluster.processes(job)
+        if process.cmdline()[1:2] == [f"{ROOT}/slurm/launch-node.sh"]
     )
     script.send_signal(signal.SIGUSR1)
-    cluster.wait_until(lambda: cluster.says(job)["Restarts"] == "1", job)
+    cluster.wait_until(lambda: cluster.show(job)["Restarts"] == "1", job)
     cluster.call("scancel", job)
     status = Finished(run, 85, "").status()
     assert (status["state"], status["exit_code"]) == ("stopped", 85)
@@ -115,7 +106,8 @@ def test_a_killed_rank_ends_the_job_within_a_minute(rank, cluster, recipe, tmp_p
     run = tmp_path / "run"
     job = cluster.submit(*TWO_NODES, recipe, "--run-dir", str(run), "--set", "schedule.steps=50000")
     wait_for_step(cluster, job, run, 30)
-    (victim,) = (one for one in cluster.processes(job) if one.environ().get("RANK") == rank)
+    ranks = {process.environ().get("RANK"): process for process in cluster.processes(job)}
+    victim = ranks[rank]
     victim.send_signal(signal.SIGKILL)
     ended = cluster.wait_for_end(job, 60)
     status = Finished(run, 1, "").status()
@@ -126,15 +118,15 @@ def test_a_killed_rank_ends_the_job_within_a_minute(rank, cluster, recipe, tmp_p
     cluster.wait_until(lambda: not cluster.processes(job), job, 20)
 
 
-def test_a_killed_step_is_said_where_no_rank_can(cluster, recipe, tmp_path):
+def test_the_script_reports_a_killed_step_that_no_rank_can_report(cluster, recipe, tmp_path):
     run = tmp_path / "run"
     job = cluster.submit(
         *("--gres=gpu:2", "slurm/node.sbatch", recipe, "--run-dir", str(run)),
         *("--set", "schedule.steps=50000"),
     )
     wait_for_step(cluster, job, run, 30)
-    ranks = [one for one in cluster.processes(job) if "RANK" in one.environ()]
-    assert len(ranks) == 2  # of the node's GPUs
+    ranks = [process for process in cluster.processes(job) if "RANK" in process.environ()]
+    assert len(ranks) == 2  # one for each GPU of the node
     cluster.call("scancel", "--signal=KILL", f"{job}.0")
     ended = cluster.wait_for_end(job, 60)
     assert (ended["JobState"], ended["ExitCode"]) == ("FAILED", "1:0"), cluster.log(job)
@@ -144,7 +136,7 @@ def test_a_killed_step_is_said_where_no_rank_can(cluster, recipe, tmp_path):
     cluster.wait_until(lambda: not cluster.processes(job), job, 20)
 
 
-def test_a_cancelled_job_saves_and_is_not_queued_again(cluster, recipe, tmp_path):
+def test_a_cancelled_job_saves_and_is_not_requeued(cluster, recipe, tmp_path):
     run = tmp_path / "run"
     job = cluster.submit(
         *("slurm/cpu.sbatch", recipe, "--run-dir", str(run), "--set", "schedule.steps=50000"),
@@ -159,7 +151,7 @@ def test_a_cancelled_job_saves_and_is_not_queued_again(cluster, recipe, tmp_path
     assert Finished(run, 85, "").weights(status["step"])
 
 
-def test_near_its_time_limit_a_job_is_queued_again_as_often_as_allowed(cluster, recipe, tmp_path):
+def test_a_job_near_its_time_limit_is_requeued_as_often_as_allowed(cluster, recipe, tmp_path):
     run = tmp_path / "run"
     arguments = (recipe, "--run-dir", str(run), "--set", "schedule.steps=200000")
     limits = ("--time=1", "--signal=B:USR1@40")  # SLURM may be half a minute early
@@ -176,7 +168,7 @@ def test_near_its_time_limit_a_job_is_queued_again_as_often_as_allowed(cluster, 
     before = Finished(run, 85, "").status()
     assert (before["state"], before["exit_code"]) == ("stopped", 85)
 
-    # What that job left in status.json does not queue another one again.
+    # The status.json of that job does not make another job requeue itself.
     settings = {**ONE_RANK, "TRAINER_CONFIG": "accelerate_configs/none.yaml"}
     job = cluster.submit("slurm/cpu.sbatch", *arguments, **settings)
     ended = cluster.wait_for_end(job, 60)
@@ -184,7 +176,7 @@ def test_near_its_time_limit_a_job_is_queued_again_as_often_as_allowed(cluster, 
     assert Finished(run, 85, "").status() == before
 
 
-def test_seeds_of_an_array_are_compared_by_a_job_that_depends_on_them(cluster, recipe, tmp_path):
+def test_a_dependent_job_compares_the_seeds_of_an_array(cluster, recipe, tmp_path):
     folder = tmp_path / "seeds"
     array = cluster.submit(
         *("--array=1-2", "slurm/array-seeds.sbatch", recipe, "--run-dir", str(folder)),
@@ -202,10 +194,10 @@ def test_seeds_of_an_array_are_compared_by_a_job_that_depends_on_them(cluster, r
 
 @pytest.mark.slow
 def test_zero3_shards_over_two_nodes(cluster, recipe, tmp_path, monkeypatch):
-    """Extensions are compiled once for this host, whose nodes these are."""
+    """Both nodes are this host, so extensions are compiled once."""
     from trainer.engines.extension_locks import use_own_folder
 
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", "")  # so that it is as it was afterwards
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", "")  # monkeypatch restores it afterwards
     monkeypatch.delenv("TORCH_EXTENSIONS_DIR")
     run = tmp_path / "run"
     job = cluster.submit(

@@ -1,4 +1,4 @@
-"""Templates as text: what a linter says, the configurations they name, what all of them need."""
+"""The SLURM templates as text: shellcheck, the configurations they name, their common options."""
 
 import re
 import shutil
@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 TEMPLATES = sorted((ROOT / "slurm").glob("*.sbatch"))
 
 
@@ -21,7 +21,7 @@ def test_shellcheck_finds_nothing():
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda file: file.stem)
-def test_a_template_names_a_configuration_that_there_is_and_can_be_queued_again(template: Path):
+def test_a_template_names_an_existing_configuration_and_can_be_requeued(template: Path):
     text = template.read_text()
     named = re.findall(r"accelerate_configs/[\w-]+\.yaml", text)
     assert named

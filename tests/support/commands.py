@@ -1,4 +1,4 @@
-"""Real processes of the command line, most of them forked from one that is warm."""
+"""Real processes of the command line, most of them forked from the warm server."""
 
 import os
 import subprocess
@@ -6,15 +6,16 @@ import sys
 import time
 from pathlib import Path
 
-from support.warm import ROOT, WarmServer
+from support.paths import PROGRAMS, ROOT
+from support.warm import WarmServer
 
-BEGIN = Path(__file__).with_name("begin.py")
+BEGIN = PROGRAMS / "begin.py"
 LIMIT_SECONDS = 60.0
-"""Within which a process has ended; on a machine that does nothing else it is one."""
+"""How long a process may take to end; on an idle machine it takes one second."""
 
 
 class Commands:
-    """Runs commands to their end, and may send them a signal on the way."""
+    """Runs commands to their end, and may send them a signal while they run."""
 
     def __init__(self, warm: WarmServer, folder: Path) -> None:
         self.folder = folder
@@ -30,9 +31,9 @@ class Commands:
         limits: dict[str, int] | None = None,
         variables: dict[str, str] | None = None,
     ) -> tuple[int | None, str, float, float]:
-        """Returns code, output, and seconds of its life and after the signal `number`.
+        """Returns exit code, output, seconds in total, and seconds after the signal `number`.
 
-        The code is None if the process had to be killed. With `cold` Python itself starts, too.
+        The code is None if the process had to be killed. `cold` starts Python instead of forking.
         """
         self._number += 1
         begun = self.folder / f"begun-{self._number}"
@@ -58,7 +59,7 @@ class Commands:
             time.sleep(0.001)
         started = sent = time.monotonic()
         if number:
-            time.sleep(0.003 + after)  # a moment, for the first line of the command
+            time.sleep(0.003 + after)  # until the first line of the command
             sent = time.monotonic()
             try:
                 os.kill(process.pid, number)

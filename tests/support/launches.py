@@ -1,10 +1,12 @@
-"""Programs on two gloo ranks, through the project's launch configurations, and what they leave."""
+"""Runs on two gloo ranks, launched with the project's configurations, and what they leave."""
 
 import contextlib
 import json
+import math
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,12 +17,11 @@ from typing import Any
 
 import psutil
 from safetensors.torch import load_file
+from support.paths import PROGRAMS, ROOT
 from torch import Tensor
 
-ROOT = Path(__file__).parents[2]
-SUPPORT = Path(__file__).parent
-FSDP_ON_CPU = SUPPORT / "fsdp_on_cpu.py"
-FAULTS = SUPPORT / "faults.py"
+FSDP_ON_CPU = PROGRAMS / "fsdp_on_cpu.py"
+FAULTS = PROGRAMS / "faults.py"
 WORDS = "good bad fine awful the a film plot was not very quite dull bright slow".split()
 
 
@@ -47,7 +48,7 @@ class Finished:
 
 
 def tensors_of(checkpoint: Path, kind: str = "model") -> dict[str, Tensor]:
-    """Returns the weights of a checkpoint, or with `optimizer` the moments, from all its files."""
+    """Returns the weights of a checkpoint, or its moments if `kind` is `optimizer`."""
     files = sorted(checkpoint.glob(f"{kind}-*.safetensors"))
     return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
@@ -56,13 +57,28 @@ def largest_difference(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> fl
     return max(float((mine[name] - theirs[name]).abs().max()) for name in mine)
 
 
+def assert_same_metrics(one: Finished, other: Finished) -> None:
+    """Compares the final metrics of every split, but for the seconds that they took."""
+    mine, theirs = (run.results()["final"]["metrics"] for run in (one, other))
+    assert mine.keys() == theirs.keys()
+    for split, metrics in mine.items():
+        assert metrics.keys() == theirs[split].keys()
+        for name in metrics.keys() - {"seconds"}:
+            value, expected = theirs[split][name], metrics[name]
+            if isinstance(expected, float):
+                close = math.isclose(value, expected, rel_tol=1e-5, abs_tol=1e-12)
+            else:
+                close = value == expected
+            assert close, (split, name, value, expected)
+
+
 def launch_command(
     *arguments: str,
     config: str = "cpu-2",
     options: Sequence[str] = (),
     program: Sequence[str] | None = None,
 ) -> list[str]:
-    """Returns the command that launches `trainer`, or a program, with a configuration."""
+    """Returns the command that launches `trainer`, or `program`, with a launch configuration."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch", *options]
     file = ROOT / "accelerate_configs" / f"{config}.yaml"
     if program is None:
@@ -71,10 +87,10 @@ def launch_command(
 
 
 def run_to_its_end(command: Sequence[str], directory: Path) -> Finished:
-    """Runs a command that launches ranks, and leaves none of them behind."""
+    """Runs a command that launches ranks to its end, and kills ranks that are left."""
     with subprocess.Popen(
         command,
-        cwd=ROOT,  # where configurations of Accelerate find those of DeepSpeed
+        cwd=ROOT,  # Accelerate's configurations name those of DeepSpeed relative to it
         env=launch_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -94,19 +110,26 @@ def launch_environment() -> dict[str, str]:
 
 
 def rank_pids(launcher: int) -> list[int]:
-    """Returns the processes of the ranks of a launcher that the system started, in order."""
+    """Returns the process ids of the ranks that a launcher started itself, in order of rank."""
     children = psutil.Process(launcher).children(recursive=True)
     ranks = [(child.environ().get("RANK"), child.pid) for child in children]
     return [pid for rank, pid in sorted((rank, pid) for rank, pid in ranks if rank is not None)]
 
 
 def wait_until(true: Callable[[], Any], process: Any = None, seconds: float = 120) -> None:
-    """Waits until something is true, while a process runs."""
+    """Waits until `true()` holds, and fails if `process` ends before or `seconds` pass."""
     deadline = time.monotonic() + seconds
     while not true():
         assert process is None or process.poll() is None, process.communicate(timeout=10)[0]
         assert time.monotonic() < deadline, "no progress"
         time.sleep(0.01)
+
+
+def free_port() -> int:
+    """Returns a TCP port of this host that is not in use."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def write_uneven_rows(file: Path) -> Path:

@@ -1,6 +1,6 @@
 """Recipes of five clipped steps on unevenly filled micro-batches, for every task.
 
-They show whether a way to cut up a step, or an engine, changes what is learned.
+They show whether an engine, or the way a step is cut into micro-batches, changes what is learned.
 """
 
 from pathlib import Path
@@ -82,9 +82,9 @@ def recipe_of(model: str, tokenizer: dict[str, Any], optimizer: str) -> dict[str
 
 
 def classification(uneven_rows: Path, optimizer: str = "adamw") -> dict[str, Any]:
-    """A BERT on batches of 8 micro-batches that are unevenly filled and weighted; it is clipped.
+    """A BERT on steps of 8 unevenly filled, unequally weighted micro-batches, with clipping.
 
-    Two ranks divide neither its three labels nor the weights of its head.
+    Neither its three labels nor the weights of its head can be divided evenly between two ranks.
     """
     recipe = recipe_of("bert", {"train": "wordpiece", "vocab_size": 200}, optimizer)
     recipe["batch"]["micro_batch_size"] = 4

@@ -1,4 +1,4 @@
-"""Processes that are forked from a warm server, as if the system had started them."""
+"""Processes that are forked from the warm server as if the system had started them."""
 
 import json
 import os
@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from support import warm_server
-
-ROOT = Path(__file__).parents[2]
+from support.paths import ROOT
 
 
 class WarmServer:
-    """Starts Python programs whose imports are done already."""
+    """Starts Python programs in processes that have imported the libraries already."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -38,7 +37,7 @@ class WarmServer:
         self._number = 0
 
     def close(self) -> None:
-        """Ends the server and the processes that still run."""
+        """Ends the server and its processes that still run."""
         self._channel.close()
         self._server.wait(60)
 
@@ -51,8 +50,8 @@ class WarmServer:
     ) -> "WarmProcess":
         """Starts what follows `python` on a command line.
 
-        `variables` are set besides those of this process, and `limits` are names of
-        `resource.RLIMIT_…` with the most that the process may use.
+        `variables` are added to the environment of this process. `limits` maps names such as
+        `RLIMIT_AS` to what the process may use at most.
         """
         self._number += 1
         output, ranks = (
@@ -125,13 +124,13 @@ class WarmProcess:
         self.send_signal(signal.SIGKILL)
 
     def kill_all(self) -> None:
-        """Kills the process, those of its group and its ranks, as a machine that fails does."""
+        """Kills the process, its group and its ranks, as the failure of a machine would."""
         for pid in (self.pid, *self.rank_pids()):
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
         self.wait(60)
 
     def rank_pids(self) -> list[int]:
-        """Returns the processes of the ranks that have started, in order of rank."""
+        """Returns the process ids of the ranks that have started, in order of rank."""
         files = [file for file in self._ranks.iterdir() if file.name.isdigit()]
         return [int(file.read_text()) for file in sorted(files, key=lambda file: int(file.name))]

@@ -1,13 +1,14 @@
-"""Forks programs from a process that has imported the libraries, which takes most of a start.
+"""Forks programs from a process that has imported the libraries, which is most of a start.
 
     python warm_server.py DESCRIPTOR      the descriptor of a SOCK_SEQPACKET socket
 
-A message is a JSON object with an `id`, which the answer repeats. With `program` it asks for a
-process and gets its `pid`; with `pid` it asks for the exit `code` of one, null while it runs.
+A message is a JSON object with an `id`, which the answer repeats. A message with `program` starts a
+process and is answered with its `pid`; one with `pid` is answered with the exit `code` of that
+process, which is null while it runs.
 
 A program is what follows `python` on a command line. `-m accelerate.commands.launch` is the real
-launcher: its agent, rendezvous, signals and exit codes are those of torchrun, but for its ranks,
-which it asks such a server for (forked before the launcher starts a thread) and not the system.
+launcher: its agent, rendezvous, signals and exit codes are those of torchrun. Only its ranks come
+from a second such server, which is forked before the launcher starts a thread.
 """
 
 import atexit
@@ -50,7 +51,7 @@ def main() -> None:
         importlib.import_module(name)
     conversion_mapping.get_checkpoint_conversion_mapping("bert")  # compiles a thousand patterns
     gc.collect()
-    gc.freeze()  # else each collection in a forked process would copy the memory that they share
+    gc.freeze()  # otherwise a collection in a forked process would copy the shared memory
     serve(socket.socket(fileno=int(sys.argv[1])))
     os._exit(0)
 
@@ -64,10 +65,10 @@ def _modules_of_trainer() -> Iterator[str]:
 
 
 def serve(channel: socket.socket, ranks: str | None = None) -> None:
-    """Answers until the other end closes, then kills what still runs.
+    """Answers until the other end closes, then kills processes that still run.
 
-    With the folder `ranks`, processes are ranks, which do not end with this one, and each writes
-    its process number into the file that is named after its RANK.
+    With the folder `ranks`, processes are ranks: they are not killed at the end, and each writes
+    its process id into a file of that folder named after its RANK.
     """
     codes: dict[int, int | None] = {}
     while message := channel.recv(MESSAGE_BYTES):
@@ -124,7 +125,7 @@ def _become(request: dict[str, Any], ranks: str | None) -> NoReturn:
     except BaseException:
         traceback.print_exc()
         code = 1
-    # As the interpreter ends, but for the destructors of what all these processes share.
+    # The interpreter ends so, too, but it also runs the destructors of shared libraries.
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -142,7 +143,7 @@ def _run(program: Sequence[str]) -> None:
     """Runs a program as `python` does."""
     from trainer.process import stop_request
 
-    assert stop_request.PARENT  # read when it is imported, which was in another process
+    assert stop_request.PARENT  # set by the import, in another process
     stop_request.PARENT = os.getppid()
     program = list(program)
     if program[0] == "-u":
@@ -160,7 +161,7 @@ def _run(program: Sequence[str]) -> None:
 
 
 def _second_server(ranks: str) -> socket.socket:
-    """Returns the channel to a server of ranks, which ends with this process."""
+    """Starts a server of ranks, which ends with this process, and returns the channel to it."""
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork():
         there.close()
@@ -173,7 +174,7 @@ def _second_server(ranks: str) -> socket.socket:
 
 
 class Rank:
-    """A process of a server, with what the launcher uses of `subprocess.Popen`."""
+    """A process of a server, with the part of `subprocess.Popen` that the launcher uses."""
 
     requests = 0
 
@@ -206,7 +207,7 @@ class Rank:
         Rank.requests += 1
         number = Rank.requests
         self._channel.send(json.dumps({"id": number, **request}).encode())
-        while True:  # a signal may have interrupted an earlier question before its answer
+        while True:  # a signal may have interrupted an earlier request before its answer came
             answer = json.loads(self._channel.recv(MESSAGE_BYTES))
             if answer["id"] == number:
                 return answer

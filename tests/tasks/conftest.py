@@ -4,7 +4,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from toy_task import installed
+from support.toy_task import installed
 
 
 @pytest.fixture(scope="module")

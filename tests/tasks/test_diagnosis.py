@@ -33,7 +33,7 @@ def findings(confusion: list[list[int]], loss: float = 0.3) -> list[str]:
 
 def kinds(sentences: list[str]) -> set[str]:
     names = {
-        "every example is answered": "one class",
+        "every example is predicted as": "one class",
         "is not above": "no better",
         "is that of guessing": "guess",
     }
@@ -57,7 +57,7 @@ def test_a_model_that_learned_is_not_suspected(confusion):
 def test_one_answer_for_everything_is_named(confusion):
     found = findings(confusion)
     assert kinds(found) == {"one class", "no better"}
-    assert any("every example is answered 'b'" in sentence for sentence in found)
+    assert any("every example is predicted as 'b'" in sentence for sentence in found)
 
 
 def test_one_answer_that_is_always_right_is_still_one_answer():

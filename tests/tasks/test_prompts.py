@@ -14,9 +14,8 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 from trainer.data.encoded import Summary
 from trainer.errors import ConfigError, DataError
 from trainer.models.tokenizers.special_tokens import TextTokenizer
-from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.recipe.data import Columns, Data, Source
-from trainer.recipe.model import Model, TrainedTokenizer
+from trainer.recipe.model import Model
 from trainer.recipe.training import Batch
 from trainer.tasks.causal_lm.settings import CausalLMSettings
 from trainer.tasks.causal_lm.task import CausalLM
@@ -74,10 +73,8 @@ def gpt2() -> Any:
 
 
 @pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("bert")
-    train_tokenizer(TrainedTokenizer(train="bpe", vocab_size=330), TEXTS, folder)
-    return load_tokenizer(Model(name_or_path=str(folder)))
+def bert(trained_tokenizer: Any) -> Any:
+    return trained_tokenizer("bpe", 330, TEXTS)
 
 
 class Rows(Prompts):
@@ -248,6 +245,9 @@ def test_the_tokens_before_an_answer_are_those_of_the_template_when_a_model_is_a
     assert tokens[: flags.index(1)] == asked
 
 
+NO_ANSWER = ("data.columns.messages", "fix or remove the row")
+
+
 def test_an_assistant_that_opens_answers_nothing(llama):
     opening = message("assistant", "hello")
     turns = [opening, message("user", "what"), message("assistant", "Paris")]
@@ -255,8 +255,9 @@ def test_an_assistant_that_opens_answers_nothing(llama):
         ("<s><assistant>hello</s><user>what</s><assistant>", False),
         ("Paris</s>", True),
     ]
-    with pytest.raises(DataError, match="no message is an answer"):
+    with pytest.raises(DataError) as caught:
         chat(llama).row({"messages": [opening, message("user", "what")]})
+    assert (caught.value.key, caught.value.hint) == NO_ANSWER
 
 
 @pytest.mark.parametrize(
@@ -265,8 +266,10 @@ def test_an_assistant_that_opens_answers_nothing(llama):
 def test_a_template_that_rewrites_earlier_messages_is_refused(llama, template, num_messages):
     turns = [message(role, "text") for role in ("user", "assistant") * 2]
     made = chat(llama, template)
-    with pytest.raises(DataError, match="the chat template changes earlier messages"):
+    with pytest.raises(DataError, match="the chat template changes earlier messages") as caught:
         made.row({"messages": turns[:num_messages]})
+    assert caught.value.key == "task.chat"
+    assert caught.value.hint == "set task.prompt and task.completion instead"
     if num_messages == 4:
         assert len(parts(llama, made.row({"messages": turns[:2]}))) == 2
 
@@ -290,7 +293,7 @@ def test_what_a_template_says_of_messages_is_passed_on(llama):
         ([message("user", 5)], r"message 1 \(user\) has 5 for its content, not text"),
         ([message("user", None)], r"message 1 \(user\) has no content"),
         ([message("user", [{"type": "image_url"}])], "message 1 has a part of the type image_url"),
-        ([message("narrator", "once")], "message 1 has the role narrator; read are user"),
+        ([message("narrator", "once")], "message 1 has the role narrator; use user"),
         ([message("user", "a"), message("assistant", None)], "message 2 is an answer .* without"),
         ([message("user", "a"), message("assistant", [])], "message 2 is an answer .* without"),
         ([message("user", "a"), message("assistant", " ")], "message 2 is an answer .* without"),
@@ -482,8 +485,9 @@ def test_a_prompt_that_leaves_no_room_is_named_or_counted(llama, packing):
 def test_room_for_one_token_of_an_answer_is_enough(llama):
     row = {"q": "what is", "a": "the capital of France"}
     size = len(llama(row["q"] + "\n")["input_ids"])
-    with pytest.raises(DataError, match=f"row 1: the prompt of {size} tokens leaves no room"):
+    with pytest.raises(DataError) as caught:
         encode(task(llama, size), [row])
+    assert (caught.value.key, caught.value.value) == ("batch.max_seq_length", size)
     columns, summary = encode(task(llama, size + 1), [row])
     assert columns["learned"] == [[0] * size + [1]]
     assert summary.num_truncated == 1
@@ -504,8 +508,9 @@ def test_what_is_cut_is_counted_and_loses_its_end(llama):
 @pytest.mark.parametrize("answer", [" ", None])
 def test_a_row_without_an_answer_is_named_or_counted(llama, answer):
     rows = [{"q": "what", "a": "Paris"}, {"q": "what", "a": answer}]
-    with pytest.raises(DataError, match="row 2: the completion is empty"):
+    with pytest.raises(DataError) as caught:
         encode(task(llama, 24), rows)
+    assert caught.value.key == "task.completion"
     columns, summary = encode(task(llama, 24), rows, on_bad_example="skip")
     assert len(columns["input_ids"]) == summary.num_skipped == 1
     assert summary.first_skipped.startswith("row 2: the completion is empty")
@@ -516,8 +521,9 @@ def test_bad_messages_of_a_split_are_named(llama):
     good = [message("user", "what"), message("assistant", "Paris")]
     rows = [{"messages": good}, {"messages": good[:1]}, {"messages": None}]
     made = task(llama, 64, chat=True)
-    with pytest.raises(DataError, match="row 2: no message is an answer of the role assistant"):
+    with pytest.raises(DataError, match=r"^row 2: ") as caught:
         encode(made, rows)
+    assert caught.value.key == NO_ANSWER[0]
     columns, summary = encode(made, rows, on_bad_example="skip")
     assert (len(columns["input_ids"]), summary.num_skipped) == (1, 2)
     with pytest.raises(DataError, match="row 1: its messages are None, not a list"):
@@ -541,8 +547,9 @@ def test_the_token_after_an_answer_ends_it(llama, special):
 
 
 def test_chat_needs_a_template(gpt2):
-    with pytest.raises(ConfigError, match=r"task.chat: the tokenizer has no chat template"):
+    with pytest.raises(ConfigError, match="the tokenizer has no chat template") as caught:
         task(gpt2, 64, chat=True)
+    assert (caught.value.key, caught.value.value) == ("task.chat", True)
 
 
 def test_what_decides_the_tokens_is_in_the_settings(llama):

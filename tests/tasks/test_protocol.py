@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from task_cases import CASES, Case
-from toy_task import LENGTH
+from support.task_cases import CASES, Case
+from support.toy_task import LENGTH
 
 from trainer.assembly.build import build_run
 from trainer.engines.accelerator import build_accelerator
@@ -46,7 +46,9 @@ def test_counts_are_the_supervised_targets(made):
     assert batch.counts.dtype == torch.float64
     assert batch.counts.tolist() == case.num_targets(batch.targets)
     assert min(batch.counts.tolist()) > 0
-    assert batch.as_dummy().counts.tolist() == [0.0] * len(run.task.loss_terms)
+    dummy = batch.as_dummy()
+    assert dummy.counts.tolist() == [0.0] * len(run.task.loss_terms)
+    assert dummy.inputs is batch.inputs
 
 
 @pytest.mark.parametrize("training", [True, False])

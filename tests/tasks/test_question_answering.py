@@ -17,9 +17,7 @@ from trainer.data.builtin import BUILTIN
 from trainer.data.encoded import PreparedSplit, Summary, encode_once
 from trainer.metrics.answers import AT_THRESHOLD, answer_metrics
 from trainer.models.span_head import ensure_span_head
-from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.recipe.data import Columns
-from trainer.recipe.model import Model, TrainedTokenizer
 from trainer.tasks.base import Record
 from trainer.tasks.batch import Batch
 from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
@@ -32,14 +30,10 @@ Outputs = tuple[Tensor, Tensor]
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["encoder", "decoder"])
-def task(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> QuestionAnswering:
-    folder = tmp_path_factory.mktemp("tokenizer")
+def task(request: pytest.FixtureRequest, trained_tokenizer: Any) -> QuestionAnswering:
     texts = [text for row in ROWS for text in (row["context"], row["question"])]
     kind = "bpe" if request.param else "wordpiece"
-    train_tokenizer(TrainedTokenizer(train=kind, vocab_size=600), texts, folder)
-    tokenizer = load_tokenizer(Model(name_or_path=str(folder)))
+    tokenizer = trained_tokenizer(kind, 600, texts)
     types = [] if request.param else ["token_type_ids"]
     tokenizer.model_input_names = ["input_ids", *types, "attention_mask"]
     return QuestionAnswering(

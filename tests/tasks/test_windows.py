@@ -23,9 +23,8 @@ from trainer.data.encoded import Summary
 from trainer.errors import ConfigError, DataError
 from trainer.models.decoder import is_decoder
 from trainer.models.tokenizers.special_tokens import TextTokenizer
-from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 from trainer.recipe.data import Columns, Data, Source
-from trainer.recipe.model import Model, TrainedTokenizer
+from trainer.recipe.model import Model
 from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
 from trainer.tasks.question_answering.task import QuestionAnswering
 from trainer.tasks.question_answering.windows import MIN_NEW_CONTEXT, PairTemplate, cut, tokenize
@@ -58,12 +57,10 @@ def row(number: int = 1, *answers: str | tuple[str, int], **values: Any) -> dict
 
 
 @pytest.fixture(scope="module", params=["wordpiece", "bpe"])
-def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def tokenizer(request: pytest.FixtureRequest, trained_tokenizer: Any) -> Any:
     """A tokenizer that cuts words in pieces and lower-cases, or one of bytes with their spaces."""
-    folder = tmp_path_factory.mktemp(request.param)
-    settings = TrainedTokenizer(train=request.param, vocab_size=340)
-    train_tokenizer(settings, [CONTEXT, *(row(n)["question"] for n in range(10))], folder)
-    made = load_tokenizer(Model(name_or_path=str(folder)))
+    texts = [CONTEXT, *(row(n)["question"] for n in range(10))]
+    made = trained_tokenizer(request.param, 340, texts)
     types = ["token_type_ids"] if request.param == "wordpiece" else []
     made.model_input_names = ["input_ids", *types, "attention_mask"]
     return made
@@ -223,8 +220,10 @@ def test_a_tokenizer_without_offsets_is_refused():
     class Slow:
         is_fast = False
 
-    with pytest.raises(ConfigError, match=r"a Slow does not say where .* tokenizer\.json"):
+    with pytest.raises(ConfigError) as caught:
         PairTemplate.of(Slow(), is_decoder=False)
+    assert (caught.value.key, caught.value.value) == ("model.tokenizer", "Slow")
+    assert "tokenizer.json" in (caught.value.hint or "")
 
 
 def test_decoders_are_told_from_encoders():
@@ -258,7 +257,7 @@ def test_cuts_reach_the_end_once(length, room, data):
         (row(2, (" ", 3)), "an answer is empty"),
         (
             row(2, answers={"text": ["Zoë"], "answer_start": []}),
-            "the answers are no texts with an answer_start",
+            "the answers are not texts with an answer_start",
         ),
         (row(2, answers=None), "it has no answers; give them, or an empty list"),
         (row(2, context="  "), "the context is empty"),
@@ -279,10 +278,8 @@ def test_a_row_without_an_id_is_named(tokenizer, name):
         encode(task(tokenizer), row(1), row(2, id=name))
 
 
-def test_an_answer_that_gives_no_token_is_named(tmp_path):
-    settings = TrainedTokenizer(train="wordpiece", vocab_size=200)
-    train_tokenizer(settings, ["one two"], tmp_path)
-    made = task(load_tokenizer(Model(name_or_path=str(tmp_path))))
+def test_an_answer_that_gives_no_token_is_named(trained_tokenizer):
+    made = task(trained_tokenizer("wordpiece", 200, ["one two"]))
     with pytest.raises(DataError, match=r"row 1 \(id q1\): the answer .* gives no token"):
         encode(made, row(1, "\u0301", context="one \u0301 two"))
     with pytest.raises(DataError, match=r"row 1 \(id q1\): the context gives no token"):

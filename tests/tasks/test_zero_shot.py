@@ -16,10 +16,10 @@ from trainer.errors import ConfigError
 from trainer.models.architecture import build_model_config
 from trainer.models.output_layer import install_output_layer
 from trainer.models.tokenizers.special_tokens import TextTokenizer
-from trainer.models.tokenizers.tokenizer import load_tokenizer, train_tokenizer
+from trainer.models.tokenizers.tokenizer import load_tokenizer
 from trainer.recipe import schema
 from trainer.recipe.data import Columns, Data, Source
-from trainer.recipe.model import Model, TrainedTokenizer
+from trainer.recipe.model import Model
 from trainer.recipe.training import Batch
 from trainer.tasks.classification.settings import ClassificationSettings, LabelWords
 from trainer.tasks.classification.task import Classification
@@ -51,12 +51,10 @@ ANSWERS = (" bad", " rather good")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(trained_tokenizer: Any) -> Path:
     """A tokenizer of byte pieces that begins a text with [CLS]."""
-    made = tmp_path_factory.mktemp("tokenizer")
     texts = [*TEXTS, "Review: \nSentiment: bad rather good Question: Answer:"]
-    train_tokenizer(TrainedTokenizer(train="bpe", vocab_size=320), texts, made)
-    return made
+    return Path(trained_tokenizer("bpe", 320, texts).name_or_path)
 
 
 def build(folder: Path, kind: str) -> tuple[Any, Any, Any]:
@@ -100,7 +98,7 @@ def test_an_answer_has_the_tokens_that_it_has_after_its_prompt(llama):
     tokenizer, model_config, _ = llama
     made = prompt_of(tokenizer, model_config, answers=ANSWERS)
     begin = tokenizer.cls_token_id
-    for answer, (tokens, start) in zip(ANSWERS, made.asked({"text": "dull"}), strict=True):
+    for answer, (tokens, start) in zip(ANSWERS, made.with_answers({"text": "dull"}), strict=True):
         assert tokens[0] == begin
         assert tokenizer.decode(tokens[1:]).strip() == f"Review: dull\nSentiment:{answer}"
         assert tokenizer.decode(tokens[start:]) == answer
@@ -111,7 +109,7 @@ def test_an_answer_has_the_tokens_that_it_has_after_its_prompt(llama):
 def test_an_answer_that_joins_the_prompt_begins_where_they_differ(llama):
     tokenizer, model_config, _ = llama
     made = prompt_of(tokenizer, model_config, "{text} goo", answers=("d", "x"))
-    joined, apart = made.asked({"text": "a"})
+    joined, apart = made.with_answers({"text": "a"})
     assert tokenizer.decode(joined.tokens[joined.start :]).strip() == "good"
     assert tokenizer.decode(apart.tokens[apart.start :]).endswith("x")
 
@@ -124,11 +122,11 @@ def test_a_long_text_is_cut_and_the_words_after_it_stay(llama):
     texts, was_cut = made.cut({"text": TEXTS[4]})
     assert was_cut
     assert TEXTS[4].startswith(texts["text"])
-    longest = max(len(tokens) for tokens, _ in made.asked(texts))
+    longest = max(len(tokens) for tokens, _ in made.with_answers(texts))
     assert NUM_POSITIONS - 1 <= longest <= NUM_POSITIONS
     more = {"text": TEXTS[4][: len(texts["text"]) + 8]}
-    assert max(len(tokens) for tokens, _ in made.asked(more)) > NUM_POSITIONS
-    assert all("Sentiment:" in tokenizer.decode(tokens) for tokens, _ in made.asked(texts))
+    assert max(len(tokens) for tokens, _ in made.with_answers(more)) > NUM_POSITIONS
+    assert all("Sentiment:" in tokenizer.decode(tokens) for tokens, _ in made.with_answers(texts))
 
 
 def test_what_gives_most_goes_first_and_the_question_last(llama):
@@ -170,7 +168,9 @@ def direct(model: Any, tokens: np.ndarray, start: int) -> float:
 def test_means_are_those_of_all_logits_of_each_sequence_alone(asked):
     tokenizer, model_config, model = asked
     made = prompt_of(tokenizer, model_config, answers=ANSWERS)
-    sequences = [one for text in TEXTS for one in made.asked(made.cut({"text": text})[0])] * 3
+    sequences = [
+        one for text in TEXTS for one in made.with_answers(made.cut({"text": text})[0])
+    ] * 3
     assert len({len(tokens) - start for tokens, start in sequences}) > 1  # tokens an answer
     found = mean_log_likelihoods(model, sequences, tokenizer.pad_token_id)
     expected = [direct(model, tokens, start) for tokens, start in sequences]
@@ -224,7 +224,7 @@ def test_labels_go_by_length_normalised_likelihood_in_any_company(asked, tmp_pat
     assert [record["label"] for record in together] == ["good", "bad", "bad", "good", "bad"]
     assert [record["truncated"] for record in together] == [False] * 4 + [True]
     for record, text in zip(together, TEXTS, strict=True):
-        sequences = shot.prompt.asked(shot.prompt.cut({"text": text})[0])
+        sequences = shot.prompt.with_answers(shot.prompt.cut({"text": text})[0])
         expected = [direct(model, tokens, start) for tokens, start in sequences]
         assert record["log_likelihoods"] == pytest.approx(expected, rel=1e-5)
         assert record["prediction"] == ("bad", "good")[int(np.argmax(expected))]
@@ -248,7 +248,7 @@ def test_pairs_fill_both_fields(llama, tmp_path):
     split = prepared(made, datasets.Dataset.from_dict(given), tmp_path)
     assert made.zero_shot is not None
     (record,) = made.zero_shot.answer(llama[2], split, np.array([1]))
-    sequences = made.zero_shot.prompt.asked({"text": "dull", "text_pair": "bad"})
+    sequences = made.zero_shot.prompt.with_answers({"text": "dull", "text_pair": "bad"})
     expected = [direct(llama[2], tokens, start) for tokens, start in sequences]
     assert record["log_likelihoods"] == pytest.approx(expected, rel=1e-5)
 
@@ -322,19 +322,20 @@ def test_few_questions_are_all_asked(llama, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("answers", "prompt", "columns", "parts"),
+    ("answers", "prompt", "key", "words"),
     [
-        ((" a", " b", " c"), PROMPT, {}, ("3 answers", "2 labels bad, good")),
-        ((" a", " b"), "{text} {text_pair}", {}, ("{text_pair}", "data.columns.text_pair")),
-        ((" a", " b"), "{text}" + " words" * 60, {}, ("48 positions", "shorten it")),
+        ((" a", " b", " c"), PROMPT, "answers", "3 answers for the 2 labels bad, good"),
+        ((" a", " b"), "{text} {text_pair}", "prompt", "data.columns.text_pair, which is null"),
+        ((" a", " b"), "{text}" + " words" * 60, "prompt", "the model has 48 positions"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_before_anything_is_loaded(
-    answers, prompt, columns, parts, llama
+    answers, prompt, key, words, llama
 ):
-    with pytest.raises(ConfigError) as error:
-        classification(llama, labelled(answers, prompt), **columns)
-    assert all(part in str(error.value) for part in ("task.zero_shot", *parts))
+    with pytest.raises(ConfigError, match=words) as caught:
+        classification(llama, labelled(answers, prompt))
+    value = {"answers": answers, "prompt": prompt}[key]
+    assert (caught.value.key, caught.value.value) == (f"task.zero_shot.{key}", value)
 
 
 def test_answers_that_are_the_same_tokens_are_refused(llama):
@@ -349,15 +350,19 @@ def test_answers_that_are_the_same_tokens_are_refused(llama):
             replaced = [one.replace("rather good", "bad") for one in texts] if texts else texts
             return self.tokenizer(replaced, **settings)
 
-    with pytest.raises(ConfigError, match=r"' rather good' has the tokens of ' bad'"):
+    with pytest.raises(ConfigError, match="has the tokens of ' bad'") as caught:
         classification((OneWord(llama[0]), llama[1], None), labelled())
+    assert caught.value.key == "task.zero_shot.answers"
+    assert caught.value.value == " rather good"
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "t5"])
 def test_a_model_that_continues_no_text_is_refused(kind, llama):
     other = transformers.CONFIG_MAPPING[kind]()
-    with pytest.raises(ConfigError, match=rf"a {kind} is not a causal .* set task.zero_shot: null"):
+    with pytest.raises(ConfigError) as caught:
         classification((llama[0], other, None), labelled())
+    assert (caught.value.key, caught.value.value) == ("task.zero_shot", kind)
+    assert caught.value.hint == "set task.zero_shot: null"
 
 
 def test_random_weights_are_not_asked(llama):

@@ -49,9 +49,9 @@ def build_run(
 ) -> Run:
     """Returns the run of a recipe in a directory, at step 0, with the same weights on every rank.
 
-    `progress` is called with what the run reports; `other_rows` are splits beside the recipe's.
-    Raises ConfigError and DataError for anything in recipe and data that does not go together, and
-    LaunchError for an engine that cannot train it.
+    `progress` is called with what the run reports; `other_rows` are splits in addition to the
+    recipe's. Raises ConfigError or DataError if recipe, data and model do not fit together, and
+    LaunchError if the engine cannot train the recipe.
     """
     topology = topology_of(accelerator)
     launch = resolve_launch(recipe, topology)
@@ -136,18 +136,18 @@ def build_run(
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """What the launch decides: it changes how a step is computed, not what is learned."""
+    """What the launch decides: how a step is computed, but not what is learned."""
 
     precision: Precision
     micro_batch_size: int
-    """Examples of one micro-batch of one data-parallel rank."""
+    """Number of examples in a micro-batch of one data-parallel rank."""
 
 
 def resolve_launch(recipe: Recipe, topology: Topology) -> Launch:
     """Returns the precision and micro-batch size of a recipe on these ranks and this device.
 
-    Raises ConfigError for a batch that they do not divide, a precision that the device lacks, or
-    settings that do not go together in that precision.
+    Raises ConfigError if the batch does not divide by them, if the device lacks the precision, or
+    if settings contradict each other in that precision.
     """
     batch, tuning = recipe.batch, recipe.tuning
     micro_batch_size = resolve_micro_batch_size(

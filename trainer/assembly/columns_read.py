@@ -1,4 +1,4 @@
-"""Which columns of its rows a recipe reads, what identifies them, and which it ignores."""
+"""The columns that a recipe reads: their hash, those that identify a row, and those left over."""
 
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,8 @@ def digest_of_rows(rows: "Dataset", recipe: Recipe) -> str:
 
 
 def unread_columns(rows: "Dataset", recipe: Recipe) -> list[str]:
-    """Returns a sentence on the columns that the recipe does not read, if one may matter."""
+    """Returns a sentence about the columns that the recipe does not read, if any of them may
+    matter."""
     read = {name.partition(".")[0] for name in _names_read(rows, recipe)}
     columns = recipe.data.columns
     joined = [name for name in (columns.text, columns.text_pair) if isinstance(name, tuple)]
@@ -38,9 +39,9 @@ def unread_columns(rows: "Dataset", recipe: Recipe) -> list[str]:
 
 
 def identifying_columns(rows: "dict[str, Dataset]", recipe: Recipe) -> list[str]:
-    """Returns the columns by which rows of several splits can be compared.
+    """Returns the columns by which rows of different splits can be compared.
 
-    These are the columns that the task reads, without an id and the target. Empty unless every
+    These are the columns that the task reads, except the id and the target; empty unless every
     split has all of them.
     """
     kind = task_of(recipe)

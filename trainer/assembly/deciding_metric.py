@@ -1,4 +1,4 @@
-"""The metric that decides which step is best: whether a recipe can be decided by it."""
+"""The metric that decides which step is best, checked against task, rows and recipe."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def check_mode(recipe: Recipe) -> None:
-    """Raises ConfigError for a new run that would keep its worst step."""
+    """Raises ConfigError if a new run would keep its worst step."""
     problem = keeps_worst(recipe)
     if problem is not None:
         raise ConfigError(
@@ -20,16 +20,16 @@ def check_mode(recipe: Recipe) -> None:
 
 
 def keeps_worst(recipe: Recipe) -> str | None:
-    """Returns a clause if the smallest value decides for a metric of which more is better."""
+    """Returns a clause if `mode: min` takes the smallest value of a metric that should be large."""
     metric, mode = recipe.evaluation.metric, recipe.evaluation.mode
     if mode == "max" or recipe.task.best_is_smallest(metric):
         return None
-    return f"min takes the step with the smallest {metric}, which is the worst, for the best"
+    return f"min takes the step with the smallest {metric}, which is the worst, as the best"
 
 
 def check_metric(recipe: Recipe, task: Task, rows: "dict[str, Dataset]") -> None:
-    """Raises ConfigError for a metric that the task does not offer, that cannot be measured on the
-    validation rows, or whose best value is not the one that `evaluation.mode` takes."""
+    """Raises ConfigError if the task does not offer the metric, if it cannot be measured on the
+    validation rows, or if `evaluation.mode` would take its worst value."""
     settings = recipe.evaluation
     metric = settings.metric
     if metric not in task.metrics_offered:
@@ -45,10 +45,10 @@ def check_metric(recipe: Recipe, task: Task, rows: "dict[str, Dataset]") -> None
             value=settings.mode,
             hint="set mode: min",
         )
-    why_not = task.lacks_metric(metric, rows["validation"]) if "validation" in rows else None
-    if why_not is not None:
+    reason = task.lacks_metric(metric, rows["validation"]) if "validation" in rows else None
+    if reason is not None:
         raise ConfigError(
-            f"evaluation.metric: {metric} cannot be measured on the validation split: {why_not}",
+            f"evaluation.metric: {metric} cannot be measured on the validation split: {reason}",
             key="evaluation.metric",
             value=metric,
             hint="choose another, or another data.split.validation",

@@ -1,6 +1,6 @@
-"""The engine of a run: model and optimizer made in the order that each engine needs, and checked.
+"""The engine of a run: it takes model and optimizer in the order that it needs, and is checked.
 
-Nothing here changes what is learned. The order of the steps is what makes that true.
+Nothing here changes what is learned, provided that the steps are taken in this order.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Engine:
     optimizer: torch.optim.Optimizer
     """The optimizer, wrapped by the engine."""
     parameters: dict[str, nn.Parameter]
-    """The trainable parameters by their name in the model: the same names under every engine."""
+    """The trainable parameters by their names in the model, the same under every engine."""
 
 
 def start_engine(
@@ -47,22 +47,22 @@ def start_engine(
     micro_batch_size: int,
     tokens_per_step: float,
 ) -> Engine:
-    """Returns model and optimizer as the engine of the launch holds them.
+    """Returns model and optimizer, wrapped by the engine of the launch.
 
-    `tokens_per_step` is the mean over a step's examples, without padding. Raises LaunchError if the
-    engine would train anything but what the recipe says.
+    `tokens_per_step` is the mean number of tokens of an optimizer step, without padding. Raises
+    LaunchError if the engine would train something else than the recipe says.
     """
     objective: nn.Module = Objective(model, task)
     sharded = starts_sharded(accelerator, recipe)
     # To the device first, except for DeepSpeed, which casts to the compute type before it moves.
     if accelerator.distributed_type != DistributedType.DEEPSPEED:
         objective.to(accelerator.device)
-    # Ranks that loaded only the shape get memory: an optimizer takes no meta parameters.
+    # Ranks that loaded only the shape get memory: an optimizer refuses parameters without any.
     if sharded:
         materialize(accelerator, objective, COMPUTE_DTYPES[precision])
-    # The optimizer before sharding: its groups go by shape, and a ZeRO-3 shard has lost its own.
+    # The optimizer before sharding: its groups depend on shapes, which ZeRO-3 shards do not have.
     base_optimizer = build_optimizer(trainable_parameters(model), recipe.optimizer)
-    # Before an engine registers hooks on modules that this replaces.
+    # Before the engine registers hooks on modules that are replaced here.
     speed_up(
         model,
         base_optimizer,
@@ -71,16 +71,16 @@ def start_engine(
         needs_only_logits=task.needs_only_logits,
         tokens_per_step=tokens_per_step,
     )
-    # The main process's weights to all ranks before wrapping, which would otherwise take theirs.
+    # The main process's weights go to all ranks before wrapping, which takes what each rank has.
     if sharded:
         shard_from_main(accelerator, objective)
-    # A packed 4-bit weight is compared around the wrapping: an engine that casts it destroys it.
+    # A packed 4-bit weight is compared before and after wrapping: a cast would destroy it.
     canary = packed_layer(model)
     before = None if canary is None else _dense_copy(canary)
     objective, optimizer = wrap(accelerator, objective, base_optimizer)
     if canary is not None and before is not None:
         _check_canary(canary, before, objective, recipe, accelerator)
-    # Only the wrapped engine can say what it made of the recipe.
+    # Only the wrapped engine shows which settings it really uses.
     check_engine(
         accelerator,
         objective,
@@ -90,7 +90,7 @@ def start_engine(
         precision=precision,
         unwrapped=base_optimizer,
     )
-    # Names from the bare model: in checkpoints they carry no prefix of an engine or the objective.
+    # Names of the unwrapped model, so that those in checkpoints do not depend on the engine.
     parameters = trainable_parameters(model)
     return Engine(objective=objective, optimizer=optimizer, parameters=parameters)
 
@@ -106,7 +106,7 @@ def _check_canary(
     recipe: Recipe,
     accelerator: Accelerator,
 ) -> None:
-    """Raises LaunchError, on every rank, if one of them holds another weight than before."""
+    """Raises LaunchError on every rank if any of them holds another weight than before."""
     weight = canary.get_parameter("weight")
     with whole_weight(objective, weight):
         same = torch.equal(_dense_copy(canary), before)

@@ -1,7 +1,7 @@
-"""Rows and a model given as Python objects: kept in the cache as files named by their content.
+"""Rows and a model given as Python objects: written to the cache, in files named by their content.
 
-A recipe then names these files as it would name any others, so that ranks, a resumed run and the
-command line read the same rows and weights, and other content is another recipe.
+The recipe then names these files like any others. So ranks, a resumed run and the command line read
+the same rows and weights, and other content makes another recipe.
 """
 
 import copy
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 GIVEN = "given"
-"""Name of the split that holds rows given for an evaluation."""
+"""Name of the split that holds the rows given to `evaluate`."""
 TUNED = ("full", "head_only", "lora")
-"""Tuning modes for a given model: the others quantise weights while they read them."""
+"""Tuning modes for a given model; the others quantise weights while they read them from files."""
 
 
 def keep_data(data: "Mapping[str, Dataset | Sequence[Mapping[str, Any]]]") -> dict[str, Any]:
-    """Returns the `data.source` that names the given rows of each split, once they are kept.
+    """Writes the rows of each split to the cache, and returns the `data.source` that names them.
 
-    Raises DataError for what is neither a Dataset nor a list of dicts, or has no rows.
+    Raises DataError if a value is neither a Dataset nor a list of dicts, or has no rows.
     """
     if "train" not in data:
         raise DataError(
@@ -41,10 +41,11 @@ def keep_data(data: "Mapping[str, Dataset | Sequence[Mapping[str, Any]]]") -> di
 
 
 def keep_rows(name: str, rows: "Dataset | Sequence[Mapping[str, Any]]") -> Path:
-    """Returns the folder that holds the rows of the split `name`, as `save_to_disk` writes them."""
+    """Writes the rows of the split `name` to the cache, and returns their folder, which
+    `datasets.load_from_disk` reads."""
     dataset = _as_dataset(name, rows)
     if len(dataset) == 0:
-        raise DataError(f"data[{name!r}] has no rows", key=f"data.{name}", hint="give some")
+        raise DataError(f"data[{name!r}] has no rows", key=f"data.{name}", hint="give at least one")
     digest = content_key(
         rows=rows_digest(dataset, dataset.column_names), features=str(dataset.features)
     )
@@ -64,18 +65,18 @@ def rows_of(data: "str | Path | Dataset | Sequence[Mapping[str, Any]]") -> "Data
 
 
 def keep_model(recipe: dict[str, Any], model: Any) -> dict[str, Any]:
-    """Returns the `model` section of a recipe, a mapping, that names the given model once kept.
+    """Writes a model to the cache, and returns the `model` section that names it.
 
-    Its tokenizer is the one that the recipe names or else the one at the model's own
-    `name_or_path`; a model that was made from numbers takes what else the recipe says. The object
-    itself is neither trained nor changed. Raises ConfigError for a model or a tuning mode that this
-    is not possible with.
+    `recipe` is a mapping. The tokenizer is the one that it names, or else the one at the model's
+    own `name_or_path`, or else, for a model built from numbers, the recipe's other one. The object
+    itself is neither trained nor changed. Raises ConfigError if the model cannot be saved, or if
+    the tuning mode quantises.
     """
     mode = (recipe.get("tuning") or {}).get("mode", "full")
     if mode not in TUNED:
         raise ConfigError(
-            f"tuning.mode: {mode} quantises weights while it reads them, and a given model is read "
-            f"already",
+            f"tuning.mode: {mode} quantises weights while it reads them, and a given model is "
+            f"already in memory",
             key="tuning.mode",
             value=mode,
             hint=f"use one of {', '.join(TUNED)}, or name the model in model.name_or_path",
@@ -112,7 +113,7 @@ def _as_dataset(name: str, rows: Any) -> "Dataset":
         )
     try:
         return datasets.Dataset.from_list([dict(row) for row in cast(list[Any], rows)])
-    except Exception as error:  # pyarrow, about values of several types in one column
+    except Exception as error:  # pyarrow has many kinds for columns of mixed types
         raise DataError(
             f"data[{name!r}] cannot be made into columns ({excerpt(error, 200)})",
             key=f"data.{name}",
@@ -147,12 +148,12 @@ def _check_model(model: Any) -> None:
 def _save(model: Any, folder: Path) -> None:
     before = copy.deepcopy(model.config)
     with quiet_transformers():
-        model.save_pretrained(folder)  # writes class and type into the model's own configuration
+        model.save_pretrained(folder)  # also changes class and type in the model's configuration
     model.config = before
 
 
 def _weights_digest(model: Any) -> str:
-    """Returns a hash of a model's class, its numbers, and its weights by name and type."""
+    """Returns a hash of a model's class, its configuration, and its weights by name and type."""
     import torch
 
     numbers = model.config.to_dict()

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that a run needs and that takes no weights, no device and no other process."""
+    """What a run needs besides weights and an engine; built without a device or other processes."""
 
     task: Task
     tokenizer: Any
     model_config: Any
-    """The transformers configuration, with the values that the task sets."""
+    """The model's transformers configuration, with the values that the task sets."""
     splits: dict[str, PreparedSplit]
     notes: tuple[str, ...]
     """What a reader of the results should know about the data, a sentence each."""
@@ -44,11 +44,11 @@ class Inputs:
 def build_inputs(
     recipe: Recipe, directory: Path | None, other_rows: "Mapping[str, Dataset] | None" = None
 ) -> Inputs:
-    """Returns the inputs of a recipe; what the caches hold is read from there.
+    """Returns the inputs of a recipe, read from the caches as far as they hold them.
 
-    A tokenizer that is trained is also kept in the run directory, if there is one. `other_rows` are
-    splits in addition to the recipe's. Raises ConfigError and DataError for anything in recipe and
-    data that does not go together.
+    A tokenizer that the run trains is also kept in the run directory, if one is given. `other_rows`
+    are splits in addition to the recipe's. Raises ConfigError or DataError if recipe, data and
+    model do not fit together.
     """
     check_origin(recipe.model)
     kind = task_of(recipe)
@@ -68,15 +68,15 @@ def build_inputs(
     splits, encoding = prepare_splits(rows, task, recipe, tokenizer)
     notes += [*without_targets, *overlap, *reading, *encoding]
     problem = keeps_worst(recipe)
-    if problem is not None:  # only a run that began before this was refused gets here
-        notes.append(f"{problem}, as this run was begun")
+    if problem is not None:  # new runs are refused; an older one resumes as it was started
+        notes.append(f"{problem}, as when this run was started")
     return Inputs(task, tokenizer, model_config, splits, tuple(notes))
 
 
 def prepare_splits(
     rows: "dict[str, Dataset]", task: Task, recipe: Recipe, tokenizer: Any
 ) -> tuple[dict[str, PreparedSplit], list[str]]:
-    """Returns each split tokenised, from the cache if it is there, and notes on them."""
+    """Returns each split tokenised, read from the cache if it is there, and notes about them."""
     digest, notes = tokenizer_digest(tokenizer), list[str]()
     splits: dict[str, PreparedSplit] = {}
     for name, part in rows.items():
@@ -86,9 +86,9 @@ def prepare_splits(
         try:
             split = encode_once(key, lambda counted, part=part: task.encode(part, counted), summary)
         except DataError as error:
-            raise DataError(
-                f"the {name} split, {error}", key=error.key or name, value=error.value
-            ) from error
+            located = error.after(f"the {name} split, ")
+            located.key = located.key or name
+            raise located from error
         splits[name] = replace(split, rows=part, digests={"rows": content, **split.digests})
         notes += _notes_on_encoding(name, split.summary)
         notes += task.notes(name, splits[name])
@@ -100,7 +100,7 @@ def prepare_splits(
 def _load_rows(
     recipe: Recipe, kind: type[Task], other_rows: "Mapping[str, Dataset] | None"
 ) -> "tuple[dict[str, Dataset], list[str]]":
-    """Returns the rows of each split, with flat columns that the task reads, and notes on them."""
+    """Returns the rows of each split, with the task's columns flattened, and notes about them."""
     rows, left_out = load_splits(recipe.data)
     rows |= other_rows or {}
     rows, unlabelled = lacks_column(kind.target, kind.columns(recipe), rows)
@@ -112,7 +112,7 @@ def _load_rows(
 
 
 def _separate(recipe: Recipe, kind: type[Task], tokenizer: Any) -> list[str]:
-    """Lets the tokenizer separate pairs, if the task reads any; returns a note on it."""
+    """Makes the tokenizer separate pairs, if the task reads pairs; returns a note about it."""
     pair = kind.pair(recipe)
     if pair is None:
         return []
@@ -123,14 +123,14 @@ def _separate(recipe: Recipe, kind: type[Task], tokenizer: Any) -> list[str]:
 def _content_key(
     rows: "Dataset", content: str, task: Task, recipe: Recipe, tokenizer_digest: str
 ) -> str:
-    """Returns the name of a tokenised split in the cache: a hash of all that it depends on."""
+    """Returns the name of a tokenised split in the cache: a hash of everything it depends on."""
     optional = [column for column in task.optional_columns if column in rows.column_names]
     return content_key(
         rows=content,
         tokenizer=tokenizer_digest,
         on_bad_example=recipe.data.on_bad_example,
         **({"also": rows_digest(rows, optional)} if optional else {}),
-        # Splits that were prepared before there was a choice hold parsed special tokens.
+        # Omitted if parsed, so that splits from before this setting existed keep their names.
         **({"special_tokens": "literal"} if recipe.data.special_tokens == "literal" else {}),
         **task.encoding_settings(),
     )

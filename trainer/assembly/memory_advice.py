@@ -1,4 +1,4 @@
-"""Memory advice: what takes a run's memory, and the settings that would lower it most."""
+"""Memory advice: what a run's memory holds, and the settings that would reduce it most."""
 
 from contextlib import AbstractContextManager
 from typing import Literal
@@ -22,10 +22,10 @@ SHORTEST = 32
 def run_memory(
     run: Run, accelerator: Accelerator, phase: Phase, doing: str, batch: Batch | None = None
 ) -> AbstractContextManager[None]:
-    """Context manager: if memory is exhausted inside, raises OutOfMemoryError with advice.
+    """Context manager: if memory runs out inside, raises OutOfMemoryError with advice.
 
-    It says what the run was `doing`, such as "in step 3", on a batch of what shape, what its
-    weights and moments take, and which settings help.
+    The message says what the run was `doing`, such as "in step 3", the shape of the `batch`, the
+    memory of its weights and moments, and which settings help.
     """
     tokens = None if batch is None else next(iter(batch.inputs.values()))
     shape = None if tokens is None else list(tokens.shape[:2])
@@ -51,7 +51,7 @@ def run_memory(
 
 
 def recipe_memory(recipe: Recipe, phase: Phase, doing: str) -> AbstractContextManager[None]:
-    """Context manager: as `run_memory`, while there is no run yet."""
+    """Context manager: like `run_memory`, for the time before there is a run."""
     return memory_reported(
         doing, lambda: "", lambda: advice(settings_that_help(recipe, phase), resumes=False)
     )
@@ -68,9 +68,10 @@ def settings_that_help(
     shards: bool = False,
     state_is_most: bool = False,
 ) -> list[str]:
-    """Returns the three settings that lower memory most in a phase, without those already set.
+    """Returns up to three settings that reduce memory in a phase, the most effective first, without
+    those already set.
 
-    `longest` is the length of the longest sequence in tokens; `shards` says whether an engine
+    `longest` is the length of the longest sequence in tokens. `shards` says whether the engine
     shards the optimizer, `state_is_most` whether weights, gradients and moments take more memory
     than activations.
     """
@@ -95,7 +96,7 @@ def settings_that_help(
 def advice(settings: list[str], *, resumes: bool) -> str:
     """Returns the settings as a clause; `resumes` says whether the run has a checkpoint.
 
-    A run that has one keeps its directory only with settings that may differ when it resumes.
+    If it has one, only settings that may change on resuming apply to the same directory.
     """
     if not resumes:
         return f"use {_or(settings)}"
@@ -108,7 +109,7 @@ def advice(settings: list[str], *, resumes: bool) -> str:
 
 
 def _for_data(recipe: Recipe) -> list[str]:
-    """Returns what lowers the memory of reading and tokenising."""
+    """Returns what reduces the memory of reading and tokenising."""
     source, rows = recipe.data.source, recipe.data.max_rows
     fewer = f"data.max_rows={max(1, (rows or 20_000) // 2)}"
     if source.builtin is not None:
@@ -119,7 +120,7 @@ def _for_data(recipe: Recipe) -> list[str]:
 def _for_activations(
     recipe: Recipe, phase: Phase, share: int, micro_batch_size: int, longest: int | None
 ) -> list[str]:
-    """Returns what lowers the memory of activations; `share` is one rank's part of a step."""
+    """Returns what reduces the memory of activations; `share` is a rank's examples in a step."""
     settings: list[str] = []
     smaller = [size for size in range(1, micro_batch_size // 2 + 1) if share % size == 0]
     if smaller:
@@ -135,7 +136,7 @@ def _for_activations(
 
 
 def _for_state(recipe: Recipe, phase: Phase, *, on_gpu: bool, shards: bool) -> list[str]:
-    """Returns what lowers the memory of weights, gradients and moments."""
+    """Returns what reduces the memory of weights, gradients and moments."""
     mode = recipe.tuning.mode
     settings: list[str] = []
     if mode in ("full", "lora") and recipe.model.initialization == "pretrained":
@@ -154,7 +155,7 @@ def _for_state(recipe: Recipe, phase: Phase, *, on_gpu: bool, shards: bool) -> l
 
 
 def _bytes_of(run: Run) -> tuple[int, int]:
-    """Returns the bytes of a run's weights, and those of its gradients and moments."""
+    """Returns the bytes of a run's weights, and the bytes of its gradients and moments."""
     weights = sum(p.numel() * p.element_size() for p in run.model.parameters())
     gradients = sum(p.numel() * p.element_size() for p in run.parameters.values())
     return weights, gradients + run.checkpoint_size.moments

@@ -1,4 +1,4 @@
-"""A recipe in miniature: its whole path in seconds, with a tiny random model and built-in data."""
+"""A recipe in miniature: the whole run in seconds, with a tiny random model and built-in data."""
 
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,8 @@ SIZES = {
 def smoke(recipe: RecipeT) -> RecipeT:
     """Returns the recipe with a tiny model of the same family, built-in data and few steps.
 
-    The weights that are loaded are random and made here, and are kept in the cache: nothing
-    meaningful is learned. Raises ConfigError for an unknown family, and for a task without a
-    miniature.
+    A "pretrained" model is written to the cache with random weights, so nothing meaningful is
+    learned. Raises ConfigError if the model's family is unknown, or the task has no miniature.
     """
     small = recipe.task.miniature(recipe.data.columns)
     if small is None:
@@ -31,9 +30,9 @@ def smoke(recipe: RecipeT) -> RecipeT:
             f"--smoke has no data for the task {recipe.task.name}",
             key="--smoke",
             value=recipe.task.name,
-            hint="train it on rows of yours",
+            hint="leave out --smoke and train on your own rows",
         )
-    # Defaults stay defaults, so that an older run in miniature resumes with those that it had.
+    # Unset keys stay unset, so that an older run in miniature resumes with its own defaults.
     values: dict[str, Any] = {"evaluation": {}, "checkpoint": {}, "tracking": {}}
     values |= recipe.model_dump(mode="json", exclude_unset=True)
     values["model"] |= _model(recipe)
@@ -47,7 +46,7 @@ def smoke(recipe: RecipeT) -> RecipeT:
     values["batch"] = {"global_batch_size": 8, "max_seq_length": length}
     values["schedule"] = {"name": recipe.schedule.name, "steps": NUM_STEPS, "warmup_steps": 1}
     values["evaluation"] |= {"every": NUM_STEPS // 2, "patience": None}
-    if values["evaluation"].get("metric") in ("precision", "recall", "f1"):  # of two classes only
+    if values["evaluation"].get("metric") in ("precision", "recall", "f1"):  # need two classes
         values["evaluation"]["metric"] += "_macro"
     values["checkpoint"] |= {"every_steps": NUM_STEPS // 2}
     values["tracking"] |= {"log_every_steps": 1}
@@ -55,7 +54,7 @@ def smoke(recipe: RecipeT) -> RecipeT:
 
 
 def _model(recipe: Recipe) -> dict[str, Any]:
-    """Returns the model's keys: numbers where the recipe gives numbers, otherwise a folder."""
+    """Returns the model's keys: an architecture if the recipe has one, otherwise a folder."""
     from trainer.models.architecture import shape_config
 
     kind = shape_config(recipe.model).model_type
@@ -74,7 +73,7 @@ def _numbers(kind: str) -> dict[str, Any]:
 
 
 def _folder(kind: str) -> Path:
-    """Returns a folder with a tiny random model of a family, as if it had been pretrained."""
+    """Returns a folder with a tiny random model of a family, in place of a pretrained one."""
     from trainer.files.cache import cache_folder, content_key
     from trainer.files.kept_folder import write_once
 
@@ -103,7 +102,11 @@ def _write(kind: str, folder: Path) -> None:
     )
     known = [mapping[type(numbers)] for mapping in mappings if type(numbers) in mapping]
     if not known:
-        raise ConfigError(f"--smoke has no miniature of a {kind}, which predicts no words")
+        raise ConfigError(
+            f"--smoke has no miniature of a {kind}, which is not a language model",
+            key="--smoke",
+            value=kind,
+        )
     torch.manual_seed(0)
     known[0](numbers).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -23,11 +23,11 @@ from trainer.run import Baseline
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltModel:
-    """A tuned model, and what is known of it only until an engine shards it."""
+    """A tuned model, and what can only be known before an engine shards it."""
 
     model: nn.Module
-    """On the CPU, or where bitsandbytes put it. Under ZeRO-3 only the main process has weights;
-    the other ranks have the shape, on the meta device."""
+    """On the CPU, or where bitsandbytes puts it. Under ZeRO-3 only the main process has weights;
+    the other ranks have only their shapes, on the meta device."""
     base: Base
     baseline_is: Baseline
     counts: ParameterCounts
@@ -39,17 +39,17 @@ class BuiltModel:
 def build_model(
     recipe: Recipe, inputs: Inputs, accelerator: Accelerator, precision: Precision
 ) -> BuiltModel:
-    """Returns the model of a recipe with the parameters that learn ready to be optimized.
+    """Returns the model of a recipe, in which the parameters to train require gradients.
 
-    Raises ConfigError for weights that do not fit the recipe, and LaunchError if the engine cannot
-    train what the tuning asks for.
+    Raises ConfigError if weights do not fit the recipe, and LaunchError if the engine cannot train
+    what the tuning mode needs.
     """
     task, tokenizer = inputs.task, inputs.tokenizer
     loaded = _load(recipe, inputs, accelerator, COMPUTE_DTYPES[precision])
     base = Base(inputs.model_config.vocab_size, loaded.key_mapping, loaded.renewed)
     added = new_tokens(recipe.model, tokenizer, base.rows)
     if pads_with_a_word(tokenizer):
-        loaded.model.get_input_embeddings().padding_idx = None  # or the word would never learn
+        loaded.model.get_input_embeddings().padding_idx = None  # otherwise the word cannot learn
     model = apply_tuning(
         loaded,
         recipe.tuning,
@@ -101,9 +101,9 @@ def _notes_on_random_weights(recipe: Recipe, inputs: Inputs) -> list[str]:
 
 
 def _notes_on_new_tokens(recipe: Recipe, added: list[int], accelerator: Accelerator) -> list[str]:
-    """Returns how tokens that the model has never seen are learned.
+    """Returns a note on how tokens that are new to the model are learned.
 
-    Raises LaunchError if the engine shards the vocabulary whose new rows should learn alone.
+    Raises LaunchError if only the new rows of the vocabulary should learn and the engine shards it.
     """
     mode = recipe.tuning.mode
     if not added or mode == "full":

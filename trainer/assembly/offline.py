@@ -1,4 +1,4 @@
-"""Offline: fills the caches with all that a run would fetch or tokenise."""
+"""Offline: fills the caches with everything that a run would fetch or tokenise."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +18,11 @@ from trainer.recipe.schema import Recipe
 
 
 def fill_caches(recipe: Recipe) -> Iterator[str]:
-    """Fetches model, tokenizer and data of a recipe and tokenises all splits; yields lines on it.
+    """Fetches model, tokenizer and data of a recipe, tokenises all splits, and yields a line on
+    each.
 
-    It needs no device and holds no weights in memory. Afterwards the run needs no network. Raises
-    ConfigError and DataError as that run would.
+    It needs no GPU and never holds the weights in memory. Afterwards the run needs no network.
+    Raises ConfigError and DataError as that run would.
     """
     check_mode(recipe)
     with recipe_memory(recipe, "data", "preparing the data"):
@@ -37,10 +38,9 @@ def fill_caches(recipe: Recipe) -> Iterator[str]:
 
 
 def fetch_weights(recipe: Recipe, inputs: Inputs) -> list[str]:
-    """Fetches the files of each model that the run will load, and returns notes on them.
+    """Fetches the files of each model that the run will load, and returns notes about them.
 
-    Names and shapes of the weights are compared with the model; raises ConfigError if they do not
-    fit.
+    Raises ConfigError if names or shapes of the weights do not fit the model.
     """
     notes: list[str] = []
     kinds = [inputs.task.auto_model]
@@ -88,7 +88,7 @@ def _model(model: Model) -> str:
 
 
 def _cached(name: str, revision: str | None) -> list[Path]:
-    """Returns the files of a hub model that are in the cache."""
+    """Returns the cached files of a hub model."""
     from huggingface_hub import try_to_load_from_cache
 
     for file_name in ("config.json", "tokenizer_config.json"):

@@ -1,4 +1,5 @@
-"""A run directory, claimed: it holds a new run, continues its own, or branches off another's."""
+"""Opening a run directory: a new run, one that continues, or one that starts from another's
+checkpoint."""
 
 import shutil
 import socket
@@ -36,31 +37,32 @@ from trainer.wording import excerpt
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A run directory that this command has claimed, with a run that is not finished."""
+    """A claimed run directory, with a run to train."""
 
     recipe: Recipe
-    """The recipe to train: the given one, with the run's values of keys that it leaves open."""
+    """The recipe to train: the given one, with the run's earlier values for keys that it does not
+    set."""
     changes: list[str]
     """A sentence for each key that changed since the run began."""
     earlier: Recipe | None = None
-    """The recipe with which the steps so far were taken, if any were."""
+    """The recipe with which the steps so far were taken, if there are any."""
     longer: bool = False
-    """Whether it trains longer than it was meant to. Until that is known to be possible,
-    config.yaml stays as it is."""
+    """Whether the run trains longer than planned. config.yaml is not changed until that is known to
+    be possible."""
 
 
 def open_directory(recipe: Recipe, directory: Path, resume: str, stack: ExitStack) -> Opened | None:
-    """Claims the run directory until `stack` closes; returns the run in it, None if it is finished.
+    """Claims the run directory until `stack` closes, and returns its run; None if it is finished.
 
     `resume` is `auto`, `never` or the folder of a checkpoint. Raises RunDirectoryError if the
-    directory is in use or holds a run of another recipe, and CheckpointError if there is nothing
-    to resume from.
+    directory is in use or holds a run of another recipe, and CheckpointError if the run cannot
+    resume because there is no checkpoint.
     """
     stack.enter_context(claim(directory))
     check_entries(directory)
     with writing_to(directory):
         store = CheckpointStore(directory / "checkpoints")
-        # Made at once: other machines might look for it, and cache that it does not exist.
+        # Created now: another machine that looks for it first would cache that it does not exist.
         store.folder.mkdir(exist_ok=True)
         store.recover()
         state, results = read_status(directory).get("state"), has_results(directory)
@@ -77,21 +79,25 @@ def open_directory(recipe: Recipe, directory: Path, resume: str, stack: ExitStac
 
 
 def write_settings(recipe: Recipe, directory: Path) -> None:
-    """Writes config.yaml, the recipe of this command, and environment.json, where it runs."""
+    """Writes config.yaml, the recipe of this command, and environment.json, which describes the
+    machine."""
     with writing_to(directory):
         write_recipe(directory, recipe)
         write_json(directory / "environment.json", describe_environment())
 
 
 def check_shared(accelerator: Accelerator, directory: Path) -> None:
-    """Raises RunDirectoryError unless every rank sees the same directory: each writes into it."""
+    """Raises RunDirectoryError, on every rank, unless all ranks see the same directory.
+
+    Every rank writes its part of a checkpoint into it.
+    """
     token = on_main(accelerator, lambda: leave_token(directory))
-    apart = [] if sees_token(directory, token) else [socket.gethostname()]
+    hosts = [] if sees_token(directory, token) else [socket.gethostname()]
     if accelerator.num_processes > 1:
-        apart = sorted(set(gather_object(apart)))
-    if apart:
+        hosts = sorted(set(gather_object(hosts)))
+    if hosts:
         raise RunDirectoryError(
-            f"the run directory {directory} is another folder on {', '.join(apart)} than on the "
+            f"the run directory {directory} is another folder on {', '.join(hosts)} than on the "
             f"main process's machine",
             key="--run-dir",
             value=str(directory),
@@ -102,7 +108,7 @@ def check_shared(accelerator: Accelerator, directory: Path) -> None:
 def _continued(
     recipe: Recipe, directory: Path, resume: str, store: CheckpointStore, *, finished: bool
 ) -> Opened | None:
-    """Returns the run that the directory holds, None if it is finished and not to train longer."""
+    """Returns the run that the directory holds; None if it is finished and trains no longer."""
     if resume == "never":
         raise RunDirectoryError(
             f"--resume never: {directory} holds a run",
@@ -125,10 +131,10 @@ def _continued(
 
 
 def _branched(recipe: Recipe, directory: Path, checkpoint: Path) -> Opened:
-    """Returns a run that begins with a checkpoint of another one, and with its tokenizer."""
+    """Returns a new run that starts from a checkpoint of another run, with its tokenizer."""
     if not (checkpoint / "state.json").is_file():
         raise CheckpointError(
-            f"--resume {excerpt(checkpoint)}: there is no checkpoint",
+            f"--resume {excerpt(checkpoint)}: this is not a checkpoint",
             key="--resume",
             value=str(checkpoint),
             hint="name a folder such as step-00000120",
@@ -142,13 +148,13 @@ def _branched(recipe: Recipe, directory: Path, checkpoint: Path) -> Opened:
 
 def _new(recipe: Recipe, directory: Path) -> Opened:
     check_mode(recipe)
-    # A tokenizer that a run left before its first checkpoint may be of other rows.
+    # A run that died before its first checkpoint may have trained a tokenizer on other rows.
     remove(directory / "tokenizer")
     return Opened(recipe=recipe, changes=[])
 
 
 def _opened(recipe: Recipe, directory: Path) -> Opened:
-    """Returns what `recipe` makes of the run in `directory`, whose checkpoints it resumes from."""
+    """Returns the run in `directory`, continued with `recipe`."""
     changes = check_recipe(directory, recipe)
     return Opened(
         recipe=continued(directory, recipe),

@@ -25,12 +25,12 @@ from trainer.wording import excerpt
 def resume_run(
     run: Run, accelerator: Accelerator, resume: str, earlier: Recipe | None
 ) -> TrainState:
-    """Returns the state to train on from; its weights and moments are loaded into the run.
+    """Returns the state from which the run continues, with its weights and moments loaded.
 
-    Without a checkpoint that is the state of step 0. `resume` is `auto`, `never` or the folder of a
+    Without a checkpoint it is the state of step 0. `resume` is `auto`, `never` or the folder of a
     checkpoint; `earlier` is the recipe with which the steps so far were taken. Lines of
-    metrics.jsonl after the state are removed. Raises TrainerError if the checkpoint is not one of
-    this run.
+    metrics.jsonl after the state are removed. Raises TrainerError if the checkpoint does not belong
+    to this run.
     """
     checkpoint, passed_over = on_main(accelerator, lambda: _find(run, resume))
     for reason in passed_over:
@@ -54,7 +54,7 @@ def resume_run(
         lines = on_main(accelerator, lambda: read_lines(run.directory / "metrics.jsonl"))
         state = as_measured_today(state, lines, run.recipe.evaluation.metric)
         state = _without_lost_best(run, accelerator, state)
-        # A checkpoint of another run remembers the lines of that run.
+        # What a checkpoint of another run remembers are the lines of that run.
         memory = record["metrics"] if checkpoint.parent == run.store.folder else {}
 
     def keep_lines() -> None:
@@ -68,10 +68,10 @@ def resume_run(
 
 
 def as_measured_today(state: TrainState, lines: list[dict[str, Any]], metric: str) -> TrainState:
-    """Returns the state with its best value as this version measures it, to compare later ones.
+    """Returns the state with its best value as this version measures it, for later comparisons.
 
-    Earlier versions counted classes that never occur in macro averages; `lines` of metrics.jsonl
-    hold the figures of each class.
+    Earlier versions also averaged macro metrics over classes that never occur. They are computed
+    again from the metrics of each class in `lines` of metrics.jsonl.
     """
     if state.best_step is None or not metric.endswith("_macro"):
         return state
@@ -99,19 +99,20 @@ def _find(run: Run, resume: str) -> tuple[Path | None, list[str]]:
 
 
 def _say_changes(run: Run, before: dict[str, Any]) -> None:
-    """Prints how this launch differs from that of the checkpoint."""
+    """Reports how this launch differs from that of the checkpoint."""
     for name, value in run.launch.items():
         if before.get(name, value) != value:
             run.tracker.say(f"{name} was {excerpt(before[name], 40)} and is now {value}")
     if before.get("processes") != run.launch["processes"]:
         run.tracker.say(
-            "dropout masks differ from those of the earlier launch: they follow from seed, step "
-            "and rank"
+            "dropout masks differ from those of the earlier launch, because they depend on seed, "
+            "step and rank"
         )
 
 
 def _check(run: Run, checkpoint: Path, record: dict[str, Any], earlier: Recipe | None) -> None:
-    """Raises TrainerError unless the checkpoint is one that this run passes through."""
+    """Raises TrainerError unless this run, trained from its start, would pass through the
+    checkpoint."""
     state = TrainState.of(record["state"])
     check_order(checkpoint, record, run.order_digest)
     check_made_with(checkpoint, record, run.recipe, run.splits, run.splits)
@@ -127,7 +128,7 @@ def _check(run: Run, checkpoint: Path, record: dict[str, Any], earlier: Recipe |
     expected = run.order.num_before(state.step)
     if state.samples != expected:
         raise CheckpointError(
-            f"{checkpoint} counts {state.samples} examples in {state.step} steps, and these steps "
+            f"{checkpoint} counts {state.samples} examples in {state.step} steps, but these steps "
             f"have {expected}",
             key=str(checkpoint),
             value=state.samples,
@@ -136,7 +137,7 @@ def _check(run: Run, checkpoint: Path, record: dict[str, Any], earlier: Recipe |
 
 
 def _without_lost_best(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
-    """Returns the state, without its best step if that has no sound checkpoint here."""
+    """Returns the state, without its best step if this run has no sound checkpoint of it."""
     best = state.best_step
     if best is None or not run.recipe.checkpoint.keep_best:
         return state

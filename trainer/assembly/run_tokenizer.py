@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def build_tokenizer(recipe: Recipe, train: "Dataset", directory: Path | None) -> Any:
     """Returns the tokenizer of a recipe.
 
-    One that is trained is kept in the cache and, if there is one, in the run directory.
+    A tokenizer that the run trains is kept in the cache and in the run directory, if one is given.
     """
     settings = recipe.model.tokenizer
     if not isinstance(settings, TrainedTokenizer):
@@ -30,7 +30,7 @@ def build_tokenizer(recipe: Recipe, train: "Dataset", directory: Path | None) ->
     def in_cache() -> Path:
         key = content_key(
             rows=digest_of_rows(train, recipe),
-            task=recipe.task.name,  # it chooses the texts of those columns
+            task=recipe.task.name,  # which chooses the texts to train on
             columns=task_of(recipe).columns(recipe),
             tokenizer=settings.model_dump(),
         )
@@ -52,7 +52,7 @@ def build_tokenizer(recipe: Recipe, train: "Dataset", directory: Path | None) ->
 
 @dataclass(frozen=True)
 class _TrainTexts:
-    """The texts of the train rows, read again for each pass: they need not fit into memory."""
+    """The texts of the train rows, read again in each pass, so they need not fit into memory."""
 
     recipe: Recipe
     rows: "Dataset"

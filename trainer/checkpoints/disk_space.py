@@ -1,4 +1,4 @@
-"""The disk space of a run: estimated before its first step, and refused if it cannot fit."""
+"""The disk space of a run, estimated before its first step; a run that cannot fit is refused."""
 
 import math
 import os
@@ -32,9 +32,9 @@ class CheckpointSize:
 
 
 def checkpoint_size(parameters: Iterable["nn.Parameter"], optimizer: Optimizer) -> CheckpointSize:
-    """Returns the size of a checkpoint of trainable parameters that no engine has sharded yet.
+    """Returns the size of a checkpoint of these trainable parameters, which must not be sharded.
 
-    Weights are saved in fp32, and moments as the optimizer keeps them.
+    Weights are saved in fp32, moments in the types that the optimizer keeps.
     """
     kind = OPTIMIZERS[optimizer.name]
     shapes = [tuple(parameter.shape) for parameter in parameters]
@@ -52,13 +52,13 @@ def check_disk_space(
     num_epochs: int,
     model_bytes: int,
 ) -> str:
-    """Returns a clause on what a run needs in its directory, and what is free.
+    """Returns a clause on the space that a run needs in its directory, and the space that is free.
 
-    Checkpoints that exist already count as part of what it needs. Raises CheckpointError if it
-    cannot fit.
+    The run replaces the checkpoints that exist, so their space counts as available. Raises
+    CheckpointError if the space does not suffice.
     """
     num_light = settings.keep_best + settings.every_epoch * num_epochs
-    resumable = (settings.keep_last + 1) * size.total  # one more while it is written
+    resumable = (settings.keep_last + 1) * size.total  # one more while the next is written
     needed = resumable + num_light * size.weights + model_bytes
     existing = sum(map(bytes_in, (directory / "checkpoints").glob("step-*")))
     free = shutil.disk_usage(directory).free
@@ -78,7 +78,7 @@ def check_disk_space(
 
 
 def bytes_in(folder: Path) -> int:
-    """Returns the bytes of all files below a folder; files may disappear meanwhile."""
+    """Returns the bytes of all files below a folder, some of which may disappear meanwhile."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:

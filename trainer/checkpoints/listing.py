@@ -1,4 +1,4 @@
-"""The checkpoints of a run and what killed runs left among them, judged by sizes alone."""
+"""A list of a run's checkpoints and of what killed runs left, checked by file sizes alone."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,24 +14,24 @@ from trainer.wording import listed
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """A checkpoint, or what a killed run left of one."""
+    """A checkpoint, or the remains of one."""
 
     name: str
     step: int | None
     bytes: int
     complete: bool
     resumable: bool
-    """Whether it holds the optimizer's moments, too."""
+    """Whether it also holds the optimizer's moments."""
     best: bool
     processes: int | None
     """World size of the run that wrote it."""
     metrics: dict[str, Any]
-    """Those of the validation split after its step."""
+    """The validation metrics after its step."""
     problem: str | None
 
 
 def list_checkpoints(directory: Path) -> list[Listed]:
-    """Returns the checkpoints of a run, oldest first, and then what is staged or damaged."""
+    """Returns the checkpoints of a run, oldest first, and then staged and damaged ones."""
     store = CheckpointStore(directory / "checkpoints")
     lines, best = read_lines(directory / "metrics.jsonl"), _best_step(store)
     checkpoints = [
@@ -84,7 +84,7 @@ def _left_over(path: Path) -> Listed:
         best=False,
         processes=None,
         metrics={},
-        problem="damaged" if damaged else "being written, or left so",
+        problem="damaged" if damaged else "unfinished",
     )
 
 

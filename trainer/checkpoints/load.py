@@ -1,4 +1,4 @@
-"""Loading: the weights of a checkpoint, or all that a run needs to resume from it."""
+"""Loading a checkpoint: its weights alone, or everything that a run needs to resume."""
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -42,10 +42,8 @@ def load_checkpoint(
 ) -> TrainState:
     """Loads weights, moments and loss scale of a verified checkpoint, and returns its state.
 
-    `settings` are those that `optimizer` was built from.
-
-    Raises CheckpointError if it was made with other training examples, or its tensors are not
-    those that the model and the optimizer need.
+    `settings` are those from which `optimizer` was built. Raises CheckpointError if the checkpoint
+    was made with other training examples, or if its tensors do not fit the model or the optimizer.
     """
     record = read_record(checkpoint)
     check_order(checkpoint, record, order_digest)
@@ -64,7 +62,8 @@ def load_checkpoint(
 
 
 def check_order(checkpoint: Path, record: Mapping[str, Any], order_digest: str) -> None:
-    """Raises CheckpointError unless the run takes the same examples in the same order."""
+    """Raises CheckpointError unless the checkpoint's run took the same examples in the same
+    order."""
     if record["order_digest"] != order_digest:
         raise CheckpointError(
             f"the training data changed since {checkpoint} was written",
@@ -74,15 +73,15 @@ def check_order(checkpoint: Path, record: Mapping[str, Any], order_digest: str) 
 
 
 def _tensors(checkpoint: Path, kind: str) -> SavedTensors:
-    """Returns the tensors of the files of a kind; files that the manifest does not list are not
-    read."""
+    """Returns the tensors in the files of a kind, "model" or "optimizer", that the manifest
+    lists."""
     names = [name for name in read_manifest(checkpoint)["files"] if name.startswith(f"{kind}-")]
     return SavedTensors(checkpoint / name for name in sorted(names))
 
 
 @contextmanager
 def _reading(checkpoint: Path) -> Generator[None]:
-    """Turns errors of reading inside into a CheckpointError."""
+    """Context manager: turns an error in reading into a CheckpointError."""
     try:
         yield
     except (OSError, SafetensorError) as error:

@@ -13,7 +13,7 @@ from trainer.recipe.schema import Recipe
 from trainer.wording import excerpt
 
 MAY_MOVE = ("data.source.", "model.name_or_path", "model.revision", "model.tokenizer")
-"""Keys that name places. What was read there is compared by its content instead."""
+"""Keys that name places; what is read from there is compared by its content instead."""
 
 
 def made_with(recipe: Recipe, splits: Mapping[str, PreparedSplit]) -> dict[str, Any]:
@@ -29,9 +29,10 @@ def check_made_with(
     splits: Mapping[str, PreparedSplit],
     used: Iterable[str],
 ) -> None:
-    """Raises CheckpointError if the recipe, or one of the `used` splits, has changed since.
+    """Raises CheckpointError if the recipe or one of the `used` splits has changed since the
+    checkpoint was written.
 
-    What an older version did not write into `record` is not compared.
+    What `record` lacks, because an older version wrote it, is not compared.
     """
     now = made_with(recipe, splits)
     may_differ = (*MAY_DIFFER, *MAY_MOVE, *LENGTH, PATIENCE)
@@ -39,7 +40,7 @@ def check_made_with(
         old = record["recipe"].get(key, value)
         if old != value and not key.startswith(may_differ):
             raise CheckpointError(
-                f"{checkpoint} was made with {key}={excerpt(repr(old), 60)}, and config.yaml of "
+                f"{checkpoint} was made with {key}={excerpt(repr(old), 60)}, but config.yaml of "
                 f"its run says {excerpt(repr(value), 60)}",
                 key=key,
                 value=value,
@@ -49,12 +50,12 @@ def check_made_with(
         old, new = record["digests"].get(split), now["digests"].get(split, {})
         if not isinstance(old, dict):
             continue
-        for what, cause in (("rows", "the data or its division"), ("tokens", "the tokenizer")):
-            if old.get(what, new.get(what)) != new.get(what):
+        for part, cause in (("rows", "the data or its splits"), ("tokens", "the tokenizer")):
+            if old.get(part, new.get(part)) != new.get(part):
                 raise CheckpointError(
-                    f"the {what} of the {split} split are not those that {checkpoint} was made "
+                    f"the {part} of the {split} split are not those that {checkpoint} was made "
                     f"with: {cause} changed",
                     key=split,
-                    value=what,
+                    value=part,
                     hint="give the run the same data and tokenizer, or choose another --run-dir",
                 )

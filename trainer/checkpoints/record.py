@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself: the manifest of its files, and the record of the run."""
+"""The manifest of a checkpoint, which lists its files, and its record, which describes the run."""
 
 import hashlib
 import json
@@ -17,14 +17,14 @@ from trainer.wording import excerpt, listed
 
 MANIFEST, RECORD = "manifest.json", "state.json"
 NAME = re.compile(r"(?:\.replaced-(?=.*-)|step-(?!.*-))([0-9]{8})(?:-.+)?")
-"""Folder names of checkpoints, and of those that a run was replacing when it died."""
+"""Folder names of checkpoints, including those that a run was replacing when it died."""
 
 Fingerprint = dict[str, int | str]
 """Size and checksum of a file: `bytes` and `sha256`."""
 
 
 def fingerprint(file: Path) -> Fingerprint:
-    """Returns size and checksum of a file; raises OSError for anything but a plain file."""
+    """Returns size and checksum of a file. Raises OSError if it is not a regular file."""
     with open_plain(file) as opened:
         return {
             "bytes": os.fstat(opened.fileno()).st_size,
@@ -35,7 +35,7 @@ def fingerprint(file: Path) -> Fingerprint:
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
     """Returns the manifest of a checkpoint: `files` with their fingerprints, and `resumable`.
 
-    Raises CheckpointError if there is none, or none that a run can have written.
+    Raises CheckpointError if there is no manifest, or if a run cannot have written it.
     """
     try:
         manifest = read_json(checkpoint / MANIFEST)
@@ -64,7 +64,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
 
 
 def write_manifest(folder: Path, files: Mapping[str, Fingerprint], *, resumable: bool) -> None:
-    """Writes the manifest of a checkpoint, and returns once it is on the disk."""
+    """Writes the manifest of a checkpoint; returns once it is on disk."""
     manifest = {"resumable": resumable, "files": dict(files)}
     write_text(folder / MANIFEST, json.dumps(sealed(manifest), indent=2))
     flush(folder / MANIFEST)
@@ -72,9 +72,9 @@ def write_manifest(folder: Path, files: Mapping[str, Fingerprint], *, resumable:
 
 def verify(checkpoint: Path, *, resumable: bool = False) -> None:
     """Raises CheckpointError unless every file has the size and checksum of the manifest, and the
-    record is of the step that names the folder.
+    record has the step that the folder's name says.
 
-    With `resumable`, also if the checkpoint holds weights only.
+    With `resumable`, also raises it if the checkpoint holds weights only.
     """
     manifest = read_manifest(checkpoint)
     try:
@@ -106,10 +106,10 @@ def write_record(
     metrics: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> None:
-    """Writes the record of a checkpoint, and returns once it is on the disk.
+    """Writes the record of a checkpoint; returns once it is on disk.
 
-    `metrics` is what metrics.jsonl held so far. `facts` describe the run and are compared when it
-    resumes; `order_digest` and `launch` are among them.
+    `metrics` summarises the lines of metrics.jsonl so far. `facts` describe the run and are
+    compared when it resumes; they include `order_digest` and `launch`.
     """
     record = {
         "state": state.as_dict(),
@@ -123,9 +123,9 @@ def write_record(
 
 
 def read_record(checkpoint: Path) -> dict[str, Any]:
-    """Returns the record of a checkpoint, with each key that `write_record` writes.
+    """Returns the record of a checkpoint, with every key that `write_record` writes.
 
-    Raises CheckpointError unless a run can have written it at the step that names the folder.
+    Raises CheckpointError if it is damaged, or of another step than the folder's name says.
     """
     file = checkpoint / RECORD
     try:
@@ -137,7 +137,7 @@ def read_record(checkpoint: Path) -> dict[str, Any]:
         state = TrainState.of(record.get("state"))
         named = NAME.fullmatch(checkpoint.name)
         if named is None or int(named[1]) != state.step:
-            raise ValueError(f"it is of step {state.step}, and the folder's name is of another")
+            raise ValueError(f"it is of step {state.step}, but the folder's name is of another")
         for key, kind in (("order_digest", str), ("launch", dict), ("ends_epoch", bool)):
             if not isinstance(record.get(key), kind):
                 raise ValueError(f"{key} is missing or has another format")

@@ -23,7 +23,7 @@ from trainer.recipe.training import Checkpoint
 from trainer.state import TrainState
 
 BYTES_PER_SECOND = 100e6
-"""Speed of a slow disk, for a guess at how long the first checkpoint takes."""
+"""Speed of a slow disk, for an estimate of how long the first checkpoint takes."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class _Pending:
 
 
 class Saver:
-    """Saves one checkpoint after the other, either while training waits or in the background."""
+    """Saves checkpoints, one at a time, either while training waits or in the background."""
 
     def __init__(
         self,
@@ -52,8 +52,8 @@ class Saver:
         facts: Mapping[str, Any],
         metrics: Callable[[], dict[str, Any]],
     ) -> None:
-        """`facts` describe the run in every record. `metrics` returns what a record remembers of
-        metrics.jsonl, and is called on the main process only."""
+        """`facts` describe the run in every record. `metrics` summarises metrics.jsonl for a
+        record; it is called on the main process only."""
         self._accelerator = accelerator
         self._store = store
         self._settings = settings
@@ -72,21 +72,22 @@ class Saver:
     def reserve(self) -> float:
         """Seconds to leave for saving before a time limit: one and a half times the longest save.
 
-        In the background one more, which may have just begun. Before the first save it is a guess.
+        In the background it is one save more, because one may have just begun. Before the first
+        save, its length is estimated.
         """
         save = self._expected if self._longest is None else self._longest
         return (2.5 if self._in_background else 1.5) * save
 
     @property
     def busy(self) -> bool:
-        """Whether this rank still writes."""
+        """Whether this rank is still writing."""
         return self._pending is not None and self._pending.writer.busy
 
     def save(self, state: TrainState, *, ends_epoch: bool) -> None:
         """Writes a checkpoint and publishes it; in the background, only begins to write it.
 
-        Every rank calls it. Raises CheckpointError on every rank if one cannot write. Earlier
-        checkpoints stay as they are.
+        Collective: every rank calls it. Raises CheckpointError on every rank if any cannot write;
+        earlier checkpoints are not affected.
         """
         self.finish()
         started = time.monotonic()
@@ -103,7 +104,8 @@ class Saver:
     def finish(self) -> None:
         """Publishes the checkpoint that is being written, if any, once all ranks have written it.
 
-        Every rank calls it. Raises CheckpointError on every rank if one could not write.
+        Collective: every rank calls it. Raises CheckpointError on every rank if any could not
+        write.
         """
         pending = self._pending
         if pending is None:
@@ -118,10 +120,10 @@ class Saver:
 
     @contextmanager
     def closing(self) -> Generator[None]:
-        """Ends what is being written if the body raises.
+        """Context manager: ends a pending checkpoint if the body raises.
 
-        DivergedError is raised on every rank, so the pending checkpoint can be published; after any
-        other error it is abandoned.
+        After a DivergedError, which every rank raises, it is published; after any other error it is
+        abandoned, because other ranks may still be training.
         """
         try:
             yield
@@ -134,7 +136,7 @@ class Saver:
             raise
 
     def _stage(self, state: TrainState, ends_epoch: bool) -> Path:
-        """Returns a staged checkpoint that holds its record."""
+        """Returns a staging folder that holds the record of the checkpoint."""
         with self._store.writing(state.step):
             folder = self._store.stage(state.step)
             write_record(
@@ -150,7 +152,8 @@ class Saver:
     def _publish(
         self, pending: _Pending, written: list[tuple[dict[str, Fingerprint], str | None]]
     ) -> None:
-        """Publishes what the ranks have `written`: fingerprints by file, and what failed."""
+        """Publishes a checkpoint. `written` holds, for each rank, the fingerprints of its files and
+        the reason if it failed."""
         step, folder = pending.state.step, pending.writer.folder
         with self._store.writing(step):
             for _, problem in written:

@@ -1,4 +1,4 @@
-"""Saved tensors: read by name, and compared with what a model and its optimizer need."""
+"""Saved tensors: read by name, and compared with those of a model and its optimizer."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from trainer.optim import OPTIMIZERS
 from trainer.recipe.training import Optimizer
 
 Kind = tuple[tuple[int, ...], str]
-"""Shape and type of a tensor, the type as safetensors names it, such as F32."""
+"""Shape and type of a tensor; the type has safetensors' name, such as F32."""
 TYPES = {
     torch.float32: "F32",
     torch.bfloat16: "BF16",
@@ -26,9 +26,9 @@ TYPES = {
 
 
 class SavedTensors(Mapping[str, Tensor]):
-    """The tensors of some safetensors files by name; each is read when it is asked for.
+    """The tensors of several safetensors files by name, each read on access.
 
-    Reading raises OSError or SafetensorError, also for a tensor with values that are not numbers.
+    Reading raises OSError or SafetensorError, the latter also for a tensor with NaN values.
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
@@ -45,7 +45,7 @@ class SavedTensors(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         path = self._places[name]
-        if path != self._path:  # what was read of a file takes memory until the file is closed
+        if path != self._path:  # an open file keeps everything read from it in memory
             self._path, self._file = path, safe_open(path, framework="pt")
         # A copy: without it the tensor would be a view into the file.
         tensor = self._file.get_tensor(name).clone()
@@ -54,7 +54,7 @@ class SavedTensors(Mapping[str, Tensor]):
         return tensor
 
     def kinds(self) -> dict[str, Kind]:
-        """Returns shape and type of each tensor without reading the tensors."""
+        """Returns the shape and type of each tensor without reading its values."""
         kinds: dict[str, Kind] = {}
         for path in dict.fromkeys(self._places.values()):
             with safe_open(path, framework="pt") as file:
@@ -76,7 +76,7 @@ def check_weights(checkpoint: Path, saved: SavedTensors, parameters: Parameters)
     if different := sorted(kinds.keys() ^ parameters.keys()):
         raise CheckpointError(
             f"{checkpoint} is of another model, or of an earlier version that trained other parts "
-            f"of it: {different[0]} is in only one of them",
+            f"of the model: {different[0]} is in only one of them",
             key=str(checkpoint),
             value=different[0],
             hint="start again in another --run-dir",
@@ -102,8 +102,8 @@ def check_moments(
 ) -> None:
     """Raises CheckpointError unless names, shapes and types are those that the optimizer keeps.
 
-    Only a parameter that has never learned may lack moments. Its saved weight must equal the
-    model's, so the weights must not be loaded yet.
+    Only a parameter that has never learned may lack moments: its saved weight must equal the
+    model's. So call this before loading the weights.
     """
     by_parameter: dict[str, dict[str, Kind]] = {name: {} for name in parameters}
     for key, kind in saved.kinds().items():

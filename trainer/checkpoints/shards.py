@@ -1,4 +1,4 @@
-"""Shards: the safetensors files of a checkpoint, of which each rank writes its part."""
+"""Shards: the safetensors files of a checkpoint; each rank writes some of them."""
 
 import math
 import time
@@ -17,23 +17,24 @@ from trainer.files.durable import flush
 from trainer.files.modes import follow_umask
 
 SHARD_BYTES = 512 * 2**20
-"""Maximum size of a file, unless a single tensor is larger. A rank that writes while training waits
+"""Maximum size of a file, unless a single tensor is larger. If training waits for the save, a rank
 holds at most two files in memory, or one such tensor."""
 
 
 @dataclass
 class ShardWriter:
-    """Writes this rank's shards of a checkpoint in a thread of its own.
+    """Writes this rank's shards of a checkpoint in a separate thread.
 
-    Errors wait for `result`: a rank that raised at once would leave the others waiting for it in
-    the next gather.
+    Errors are kept for `result`: a rank that raised at once would leave the others waiting in the
+    next gather.
     """
 
     folder: Path
     rank: int
     num_ranks: int
     snapshot: bool
-    """Whether to copy all that this rank writes first, so that training can continue meanwhile."""
+    """Whether to copy everything that this rank writes first, so that training can continue
+    meanwhile."""
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     _written: list["Future[tuple[str, Fingerprint]]"] = field(default_factory=list)
     _num_shards: int = 0
@@ -41,9 +42,9 @@ class ShardWriter:
     """When the last file was complete, on the clock of time.monotonic()."""
 
     def write(self, kind: str, tensors: Iterable[GatherableTensor]) -> None:
-        """Gathers tensors, and queues files such as model-00001.safetensors; all ranks call it.
+        """Gathers tensors, and queues files such as model-00001.safetensors.
 
-        Which rank writes which file depends on the sizes alone.
+        Collective: every rank calls it. Which rank writes which file depends only on the sizes.
         """
         size_before = math.inf
         for number, group in enumerate(_grouped(tensors), start=1):
@@ -56,7 +57,7 @@ class ShardWriter:
                 if mine:
                     shard[tensor.name] = tensor.gather().to("cpu", copy=self.snapshot)
                 else:
-                    tensor.gather()  # every rank takes part, for the one that writes it
+                    tensor.gather()  # collective: every rank takes part
             if mine:
                 file = self.folder / f"{kind}-{number:05d}.safetensors"
                 self._written.append(self._pool.submit(_write, file, shard))
@@ -66,14 +67,12 @@ class ShardWriter:
 
     @property
     def busy(self) -> bool:
-        """Whether this rank still writes."""
+        """Whether this rank is still writing."""
         return not all(written.done() for written in self._written)
 
     def result(self) -> tuple[dict[str, Fingerprint], OSError | SafetensorError | None]:
-        """Waits until this rank's files are on the disk, and ends the writer.
-
-        Returns their fingerprints by name, or what failed.
-        """
+        """Waits until this rank's files are on disk, ends the writer, and returns the fingerprints
+        of the files by name, or the error."""
         self._pool.shutdown(wait=True)
         try:
             return dict(written.result() for written in self._written), None
@@ -81,14 +80,14 @@ class ShardWriter:
             return {}, error
 
     def abandon(self) -> None:
-        """Ends the writer after the file that it is writing; the checkpoint will not be used."""
+        """Ends the writer after the file that it is writing; the checkpoint stays incomplete."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _note_time(self, _written: "Future[tuple[str, Fingerprint]]") -> None:
         self.last_written = time.monotonic()
 
     def _wait(self) -> None:
-        """Waits until all that was queued is written, and its memory free."""
+        """Waits until everything queued is written and its memory is freed."""
         for written in self._written:
             written.exception()
 
@@ -108,14 +107,14 @@ def _grouped(tensors: Iterable[GatherableTensor]) -> Iterator[list[GatherableTen
 
 
 def _write(file: Path, shard: dict[str, Tensor]) -> tuple[str, Fingerprint]:
-    """Writes a shard and returns once it is on the disk; empties `shard`."""
+    """Writes a shard, returns its name and fingerprint once it is on disk, and empties `shard`."""
     places: set[int] = set()
     for name, tensor in shard.items():
         if tensor.data_ptr() in places:  # 8-bit optimizers share tables; safetensors refuses that
             shard[name] = tensor.clone()
         places.add(tensor.data_ptr())
     save_file(shard, file)
-    shard.clear()  # its future lives on and would keep the memory
+    shard.clear()  # the future of this call stays alive and would keep the memory
     follow_umask(file)
     flush(file)
     return file.name, fingerprint(file)

@@ -32,13 +32,14 @@ class CheckpointStore:
     folder: Path
 
     def path(self, step: int) -> Path:
-        """Returns where the checkpoint of a step is, if there is one."""
+        """Returns the folder of the checkpoint of a step, whether or not it exists."""
         return self.folder / f"step-{step:08d}"
 
     def steps(self) -> list[int]:
         """Returns the steps that have a checkpoint, in ascending order.
 
-        Raises CheckpointError if the folder cannot be read: an empty list would start from scratch.
+        Raises CheckpointError if the folder cannot be read: with an empty list the run would start
+        from scratch.
         """
         names = (re.fullmatch(r"step-([0-9]{8})", path.name) for path in self._entries())
         return sorted(int(name[1]) for name in names if name is not None)
@@ -46,7 +47,7 @@ class CheckpointStore:
     def newest(self, *, resumable: bool = True) -> tuple[Path | None, list[str]]:
         """Returns the newest checkpoint that verifies, and why each newer one does not.
 
-        With `resumable`, checkpoints that hold weights only are passed over, too.
+        With `resumable`, checkpoints that hold weights only are also passed over.
         """
         passed_over: list[str] = []
         for step in reversed(self.steps()):
@@ -60,9 +61,9 @@ class CheckpointStore:
 
     @contextmanager
     def writing(self, step: int) -> Generator[None]:
-        """Turns errors of writing the checkpoint of `step` into a CheckpointError.
+        """Context manager: turns an error in writing the checkpoint of `step` into CheckpointError.
 
-        It says what a later command resumes from. What was half written is removed.
+        The message says from which step a later command resumes. Incomplete files are removed.
         """
         try:
             yield
@@ -80,14 +81,14 @@ class CheckpointStore:
             ) from error
 
     def stage(self, step: int) -> Path:
-        """Returns a new hidden folder for the files of a checkpoint, until `publish` renames it."""
+        """Returns a new hidden folder for the files of a checkpoint, which `publish` renames."""
         self.recover()
         staging = self._hidden("staging", step)
         staging.mkdir(parents=True)
         return staging
 
     def publish(self, staging: Path, step: int, files: Mapping[str, Fingerprint]) -> Path:
-        """Gives a staged checkpoint its manifest and its name, and returns it.
+        """Writes the manifest of a staged checkpoint, gives it its name, and returns its folder.
 
         Raises OSError if that fails, or if a file does not have the size that its rank wrote.
         """
@@ -106,9 +107,10 @@ class CheckpointStore:
         return target
 
     def recover(self) -> None:
-        """Puts back a checkpoint that a dead run was replacing, and removes what else it left.
+        """Restores a checkpoint that a dead run was replacing, and removes other remains of it.
 
-        Files that cannot be removed now, such as those read over a network, wait for the next time.
+        What cannot be removed now, such as a file that another machine has open, is removed by a
+        later call.
         """
         self.check_own()
         for path in self._entries():
@@ -124,29 +126,31 @@ class CheckpointStore:
                     remove(path)
 
     def prune(self, settings: Checkpoint, best_step: int | None) -> None:
-        """Removes all checkpoints but the last, the best and, if these are kept, ends of epochs.
+        """Removes all checkpoints but the last ones, the best and, if kept, those at ends of
+        epochs.
 
-        The best and ends of epochs lose their moments once they are not among the last: moments are
-        most of a checkpoint, and a run resumes from a newer one.
+        Kept checkpoints that are not among the last lose their moments: these are most of a
+        checkpoint, and a run resumes from a newer one.
         """
         self.check_own()
-        spared = {best_step} if settings.keep_best else set[int | None]()
+        kept = {best_step} if settings.keep_best else set[int | None]()
         if settings.every_epoch:
-            spared |= {step for step in self.steps() if self._may_end_epoch(step)}
+            kept |= {step for step in self.steps() if self._may_end_epoch(step)}
         for step in self.steps()[: -settings.keep_last]:
-            if step in spared:
-                with suppress(CheckpointError):  # a damaged one is reported when it is read
+            if step in kept:
+                with suppress(CheckpointError):  # a damaged checkpoint is reported on reading
                     _keep_weights_only(self.path(step))
             else:
-                # Renamed first: if the run dies here, no half of it looks like a checkpoint.
+                # Renamed first: if the run dies here, the rest does not look like a checkpoint.
                 pruned = self.path(step).rename(self._hidden("pruned", step))
                 with suppress(OSError):
                     remove(pruned)
 
     def set_aside_after(self, checkpoint: Path | None) -> None:
-        """Renames checkpoints newer than `checkpoint`, which did not verify, to damaged-step-….
+        """Renames the checkpoints newer than `checkpoint`, none of which verified, to
+        damaged-step-….
 
-        Otherwise `prune` would count them among the last, and remove sound ones.
+        Otherwise `prune` would count them among the last and remove sound ones.
         """
         self.check_own()
         for step in self.steps():
@@ -156,10 +160,11 @@ class CheckpointStore:
                 self.path(step).rename(target)
 
     def check_own(self) -> None:
-        """Raises CheckpointError if the folder is a link: its checkpoints may be another run's."""
+        """Raises CheckpointError if the folder is a link: the checkpoints may be another run's."""
         if self.folder.is_symlink():
             raise CheckpointError(
-                f"{self.folder} is a link to {self.folder.readlink()}, where nothing is changed",
+                f"{self.folder} is a link to {self.folder.readlink()}, and a run changes nothing "
+                f"outside its directory",
                 key=str(self.folder),
                 value=str(self.folder.readlink()),
                 hint="move the folder it points to here, or link the whole run directory",
@@ -178,21 +183,21 @@ class CheckpointStore:
             return []
         except OSError as error:
             raise CheckpointError(
-                f"{self.folder} cannot be read ({reason(error)}), and the checkpoints of the run "
-                f"should be in it",
+                f"{self.folder}, the folder of the run's checkpoints, cannot be read "
+                f"({reason(error)})",
                 key=str(self.folder),
                 hint="make the folder readable, or choose another --run-dir",
             ) from error
 
     def _hidden(self, kind: str, step: int) -> Path:
-        """Returns a name that was never used: other machines may still cache an old one."""
+        """Returns a new name each time: other machines may cache what an earlier one held."""
         return self.folder / f".{kind}-{step:08d}-{uuid4().hex[:8]}"
 
 
 def _keep_weights_only(checkpoint: Path) -> None:
-    """Removes the moments; at any moment in it, the manifest lists no file that is missing.
+    """Removes the moments, after the manifest: at any time all files that it lists exist.
 
-    A link stays as it is, because the moments belong to another run.
+    A link is left alone, because its moments belong to another run.
     """
     if checkpoint.is_symlink():
         return

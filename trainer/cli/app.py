@@ -1,6 +1,6 @@
-"""The command line: its commands, and how each ends.
+"""The command line: its commands, and how they end.
 
-A command returns an exit code or raises; only this file prints errors and ends the process.
+A command returns an exit code or raises. Only this file prints errors and ends the process.
 """
 
 import logging
@@ -29,7 +29,7 @@ from trainer.process.exit import end
 
 
 class _Messages(logging.Handler):
-    """Prints what the library logs, in the form of an error."""
+    """Prints the library's log messages in the same form as errors."""
 
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(f"trainer: {record.getMessage()}", err=True)
@@ -37,7 +37,7 @@ class _Messages(logging.Handler):
 
 @contextmanager
 def _printed_log() -> Generator[None]:
-    """Context manager: what the library logs inside is printed to stderr, and nowhere else."""
+    """Context manager: the library's log messages go to stderr, and nowhere else."""
     log, handler = logging.getLogger("trainer"), _Messages()
     propagates = log.propagate
     log.addHandler(handler)
@@ -95,7 +95,7 @@ for _command in (
 
 
 def _report(error: TrainerError, ctx: click.Context) -> int:
-    """Prints what is wrong, once on each machine, and returns the exit code."""
+    """Prints an error, once per machine, and returns the exit code."""
     if ctx.meta.get("debug"):
         traceback.print_exc()
     elif is_local_main():
@@ -104,15 +104,20 @@ def _report(error: TrainerError, ctx: click.Context) -> int:
 
 
 def _check_output(ctx: click.Context) -> None:
-    """Raises FileError if a full disk lost a command's output; a run's output does not matter."""
+    """Raises FileError if a full disk lost the output of a command, other than a run's log."""
     lost = outlets.lost_output()
     if lost is not None and ctx.invoked_subcommand != "train":
         from trainer.files.file_errors import remedy
 
-        raise FileError(f"standard output cannot be written: {lost.strerror}", hint=remedy(lost))
+        raise FileError(
+            f"standard output cannot be written: {lost.strerror}",
+            key="stdout",
+            value=lost.errno,
+            hint=remedy(lost),
+        )
 
 
 def _end(code: int) -> NoReturn:
-    """Ends the process; signals do not change `code` any more."""
+    """Ends the process with `code`, which signals can no longer change."""
     signals.begin_shutdown()
     end(code)

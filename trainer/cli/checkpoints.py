@@ -34,17 +34,17 @@ def list_(run_dir: Path, as_json: bool) -> int:
     metric = read_recipe(run_dir, Recipe).evaluation.metric
     checkpoints = list_checkpoints(run_dir)
     if as_json:
-        print(json.dumps([asdict(one) for one in checkpoints], ensure_ascii=False))
+        print(json.dumps([asdict(item) for item in checkpoints], ensure_ascii=False))
         return DONE
     rows = [
         [
-            one.name + " (best)" * one.best,
-            format_bytes(one.bytes),
-            f"{value:.4f}" if isinstance(value := one.metrics.get(metric), float) else "",
-            str(one.processes or ""),
-            one.problem or ("complete" if one.resumable else "complete, weights only"),
+            item.name + " (best)" * item.best,
+            format_bytes(item.bytes),
+            f"{value:.4f}" if isinstance(value := item.metrics.get(metric), float) else "",
+            str(item.processes or ""),
+            item.problem or ("complete" if item.resumable else "complete, weights only"),
         ]
-        for one in checkpoints
+        for item in checkpoints
     ]
     titles = ["checkpoint", "size", metric, "processes", ""]
     print("\n".join(table(titles, rows)) if rows else f"{run_dir} has no checkpoint yet")
@@ -68,7 +68,7 @@ def verify(run_dir: Path) -> int:
         else:
             print(f"sound    {store.path(step)}")
     newest, _ = store.newest()
-    print(f"the run resumes from {newest}" if newest else "the run has none to resume from")
+    print(f"the run resumes from {newest}" if newest else "the run cannot resume from any of them")
     return code
 
 
@@ -77,7 +77,7 @@ def verify(run_dir: Path) -> int:
 @click.option("--keep-last", type=click.IntRange(min=1), help="Default: that of the recipe.")
 @DEBUG
 def prune(run_dir: Path, keep_last: int | None) -> int:
-    """Remove what RUN_DIR no longer keeps, what is damaged, and what killed runs left behind."""
+    """Remove checkpoints that RUN_DIR no longer keeps, damaged ones, and files of killed runs."""
     from trainer.checkpoints.disk_space import bytes_in
     from trainer.checkpoints.record import read_record
     from trainer.files.plain import remove
@@ -94,7 +94,9 @@ def prune(run_dir: Path, keep_last: int | None) -> int:
         newest, _ = store.newest()
         if newest is None:
             raise CheckpointError(
-                f"{run_dir} has no sound checkpoint; nothing was removed", key=str(run_dir)
+                f"{run_dir} has no sound checkpoint",
+                key=str(run_dir),
+                hint="nothing was removed",
             )
         try:
             store.set_aside_after(newest)
@@ -106,12 +108,12 @@ def prune(run_dir: Path, keep_last: int | None) -> int:
                 f"{error.filename} cannot be removed: {error.strerror}", key=str(error.filename)
             ) from error
         kept = ", ".join(map(str, store.steps()))
-        print(f"kept are the steps {kept}; {format_bytes(before - bytes_in(store.folder))} freed")
+        print(f"kept: steps {kept}; {format_bytes(before - bytes_in(store.folder))} freed")
     return DONE
 
 
 def _store(run_dir: Path) -> "CheckpointStore":
-    """Returns the checkpoints of a run; raises RunDirectoryError if the directory holds none."""
+    """Returns the checkpoints of a run. Raises RunDirectoryError if the directory holds no run."""
     from trainer.checkpoints.store import CheckpointStore
     from trainer.process.run_directory import read_recipe
     from trainer.tasks.recipe import Recipe

@@ -1,4 +1,4 @@
-"""A run in a process of its own, to which signals that ask this one to stop are passed on."""
+"""A run in a child process, to which the signals that ask this process to stop are passed on."""
 
 import os
 import signal
@@ -17,25 +17,28 @@ from trainer.process.status import Status, read_status
 
 @contextmanager
 def heard_signals() -> Generator[list[int]]:
-    """Yields a list that collects the signals that ask to stop; under nohup, SIGHUP does not."""
+    """Context manager: yields a list that collects the signals that ask this process to stop.
+
+    Under nohup, SIGHUP is not among them.
+    """
     signals: list[int] = []
     with taken_over(signals.append):
         yield signals
 
 
 def run_child(command: list[str], directory: Path, signals: list[int]) -> int:
-    """Runs a command that trains in `directory`, waits for its end and returns its exit code.
+    """Runs a command that trains in `directory`, waits for it to end, and returns its exit code.
 
-    Nothing starts if there are `signals` already; those that arrive meanwhile are passed on. The
-    code is taken from status.json, because a launcher hides it. Raises ConfigError if the command
-    cannot be started.
+    Nothing starts if `signals` is not empty; signals that arrive meanwhile are passed on. The code
+    is read from status.json, because a launcher hides it. Raises ConfigError if the command cannot
+    be started.
     """
     if signals:
         return code_of(signals[0])
     before, num_passed = _last_written(directory), 0
     try:
-        # A group of its own: a launcher may die of a signal without passing it on to its rank,
-        # and a rank that heard the same Ctrl-C twice would end without saving.
+        # A separate process group: a launcher may die of a signal without passing it on to its
+        # ranks, and a rank that gets the same Ctrl-C twice ends without saving.
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
     except OSError as error:
         raise ConfigError(
@@ -48,7 +51,7 @@ def run_child(command: list[str], directory: Path, signals: list[int]) -> int:
         for number in signals[num_passed:]:
             num_passed += 1
             with suppress(ProcessLookupError):
-                # Launchers pass these two on, and die of others.
+                # Launchers pass these two signals on, and die of others.
                 kind = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
                 os.killpg(child.pid, kind)
         time.sleep(0.1)
@@ -56,7 +59,7 @@ def run_child(command: list[str], directory: Path, signals: list[int]) -> int:
         _wait_until_free(directory)
     if child.returncode == 0:
         return DONE
-    # An earlier command may have written the status: then it does not tell this one's code.
+    # A status that an earlier command wrote does not hold this one's code.
     status = read_status(directory) if _last_written(directory) != before else {}
     code = status.get("exit_code")
     if code is not None:
@@ -70,7 +73,7 @@ def run_child(command: list[str], directory: Path, signals: list[int]) -> int:
 
 
 def _note_kill(directory: Path, number: int) -> None:
-    """Writes that a run was killed: it could not do so itself."""
+    """Records in status.json that a run was killed, which it could not do itself."""
     if read_status(directory).get("state") != "running":
         return
     name = signal.Signals(number).name
@@ -85,13 +88,13 @@ def _note_kill(directory: Path, number: int) -> None:
 
 
 def _wait_until_free(directory: Path) -> None:
-    """Waits for a rank that outlives its launcher to save: it holds the run directory's lock."""
+    """Waits for a rank that outlives its launcher, is saving, and so holds the directory's lock."""
     with suppress(FileNotFoundError), (directory / ".lock").open("r+") as held:
         lock(held.fileno(), wait=True)
 
 
 def _last_written(directory: Path) -> int:
-    """Returns when status.json was written, in nanoseconds; 0 if there is none."""
+    """Returns when status.json was last written, in nanoseconds; 0 if it does not exist."""
     try:
         return (directory / "status.json").stat().st_mtime_ns
     except FileNotFoundError:

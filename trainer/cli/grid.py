@@ -1,4 +1,4 @@
-"""The cells of a sweep: every combination of the values that it varies, and a name for each."""
+"""The cells of a sweep: every combination of the values that it varies, each with a name."""
 
 import hashlib
 import re
@@ -8,16 +8,16 @@ from itertools import product
 from trainer.errors import ConfigError
 
 MAX_NAME = 200
-"""Characters of a directory's name; file systems take 255 bytes."""
+"""Maximum characters of a directory name; file systems take 255 bytes."""
 
 
 def grid(seeds: str | None, vary: tuple[str, ...]) -> list[dict[str, str]]:
     """Returns the cells of a sweep as overrides, dotted key to YAML text; seeds change fastest.
 
-    `seeds` is such as 1,2,3 and each of `vary` such as key.path=value,value; a comma in brackets or
-    braces belongs to its value. Raises ConfigError.
+    `seeds` is written as 1,2,3 and each of `vary` as key.path=value,value; a comma inside brackets
+    or braces belongs to its value. Raises ConfigError.
     """
-    axes = [_axis("--vary", one) for one in vary]
+    axes = [_axis("--vary", text) for text in vary]
     if seeds is not None:
         axes.append(("seed", _values("--seeds", seeds, seeds)))
     if not axes:
@@ -28,7 +28,7 @@ def grid(seeds: str | None, vary: tuple[str, ...]) -> list[dict[str, str]]:
     for key in keys:
         if keys.count(key) > 1:
             raise ConfigError(
-                f"{key} is varied in two places", key=key, hint="give all of its values in one"
+                f"{key} is varied twice", key=key, hint="give all of its values in one place"
             )
     choices = product(*(values for _, values in axes))
     return [dict(zip(keys, values, strict=True)) for values in choices]
@@ -68,7 +68,7 @@ def _axis(option: str, text: str) -> tuple[str, list[str]]:
 
 
 def _values(option: str, text: str, joined: str) -> list[str]:
-    """Returns the values between the commas of `joined`, the end of what `option` was given."""
+    """Returns the comma-separated values of `joined`; messages quote `option` and its `text`."""
     values, depth = [""], 0
     for character in joined:
         depth += (character in "[{") - (character in "]}")

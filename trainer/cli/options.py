@@ -10,7 +10,7 @@ from trainer.wording import excerpt
 
 
 class DirectoryName(click.Path):
-    """The path of a directory, or of one that could be created."""
+    """A command-line path of a directory that exists or can be created."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)

@@ -11,7 +11,7 @@ from trainer.errors import DONE
 @click.command("params")
 @RECIPE
 @SET
-@click.option("--full", is_flag=True, help="Show every layer, also those that are alike.")
+@click.option("--full", is_flag=True, help="Show every layer, including identical ones.")
 @JSON
 @DEBUG
 def command(recipe: str, overrides: tuple[str, ...], full: bool, as_json: bool) -> int:

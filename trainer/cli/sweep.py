@@ -1,4 +1,4 @@
-"""`trainer sweep`: trains a recipe once for each cell of a grid, or prints the commands for it."""
+"""`trainer sweep`: trains a recipe once per cell of a grid, or prints the commands."""
 
 import os
 import shlex
@@ -16,20 +16,20 @@ from trainer.wording import together
 
 @click.command("sweep")
 @RECIPE
-@click.option("--seeds", metavar="1,2,3", help="Seeds, with a comma between two.")
+@click.option("--seeds", metavar="1,2,3", help="Seeds, separated by commas.")
 @click.option(
     "--vary",
     multiple=True,
     metavar="KEY.PATH=VALUE,VALUE",
-    help="Values of a key; several multiply.",
+    help="Values of a key; several --vary give every combination.",
 )
 @SET
 @click.option("--run-dir", type=DirectoryName(), help="Default: runs/<recipe name>-sweep.")
 @click.option(
-    "--launcher", metavar="COMMAND", help="Such as 'accelerate launch --num_processes 2'."
+    "--launcher", metavar="COMMAND", help="For example 'accelerate launch --num_processes 2'."
 )
 @click.option(
-    "--print", "print_only", is_flag=True, help="Print the commands, one a line; run none."
+    "--print", "print_only", is_flag=True, help="Print the commands, one per line, and run nothing."
 )
 @SMOKE
 @DEBUG
@@ -70,12 +70,12 @@ def sweep(
     print_only: bool,
     smoke: bool,
 ) -> int:
-    """Trains every cell of the grid in its folder of `directory`, and returns the exit code.
+    """Trains every cell of the grid in a folder inside `directory`, and returns the exit code.
 
-    The same call resumes an earlier one; finished runs are not trained again. A run that ends with
-    another code than 0 ends the sweep with its code. `launcher`, such as "accelerate launch
-    --num_processes 2", starts each run. With `print_only` the commands are printed, one a line, and
-    nothing runs. Raises ConfigError with the problems of all cells, before the first one starts.
+    Calling it again resumes the sweep, without training finished runs again. If a run ends with
+    another code than 0, so does the sweep. `launcher`, such as "accelerate launch --num_processes
+    2", starts each run. With `print_only` the commands are printed, one per line, and nothing runs.
+    Before the first run starts, raises ConfigError with the problems of all cells.
     """
     from trainer.distributed.environment_variables import check_variables
 
@@ -94,7 +94,7 @@ def sweep(
                 f"--set {override}: the sweep varies {key}",
                 key=key,
                 value=override,
-                hint="leave out one of the two",
+                hint="leave out either --set or --vary",
             )
     settings = {
         name: (*overrides, *(f"{key}={value}" for key, value in cell.items()))
@@ -118,7 +118,7 @@ def sweep(
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"--run-dir {directory} cannot be made: {error.strerror}",
+            f"--run-dir {directory} cannot be created: {error.strerror}",
             key="--run-dir",
             value=str(directory),
         ) from error
@@ -145,9 +145,9 @@ def _check(
             problems.append(str(error))
             continue
         problems += [
-            f"{other} and {name} are the same recipe; leave out one of the two"
-            for other, known in recipes.items()
-            if known == recipe
+            f"{earlier} and {name} are the same recipe; leave out one of the two"
+            for earlier, earlier_recipe in recipes.items()
+            if earlier_recipe == recipe
         ]
         recipes[name] = recipe
     if problems:
@@ -166,17 +166,17 @@ def _begun(directory: Path) -> bool:
 
 
 def _start(launcher: str | None) -> list[str]:
-    """Returns the words of the launcher that precede `train`, none without a launcher."""
+    """Returns the words of the launcher that precede `train`; empty without a launcher."""
     if launcher is None:
         return []
     try:
         words = shlex.split(launcher)
     except ValueError as error:
         raise ConfigError(
-            f"--launcher {launcher}: a quotation is open",
+            f"--launcher {launcher}: a quote is not closed",
             key="--launcher",
             value=launcher,
-            hint="close the quotation in it",
+            hint="close it",
         ) from error
     if not words:
         raise ConfigError(

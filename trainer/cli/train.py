@@ -1,4 +1,4 @@
-"""`trainer train`: the run of a recipe, with signals, progress on the terminal and an exit code."""
+"""`trainer train`: trains a recipe, with signal handlers, progress on the terminal, exit code."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,12 +17,12 @@ from trainer.process import signals
     "--resume",
     default="auto",
     metavar="auto|never|PATH",
-    help="Continue the run directory, refuse to, or start from a checkpoint.",
+    help="Continue the run directory, refuse one with a run, or start from a checkpoint.",
 )
 @click.option(
     "--time-limit",
     metavar="DURATION",
-    help="Save and stop in time, with code 85: 45m, 2h, 1:30:00.",
+    help="Save and stop before this time is over, with exit code 85: 45m, 2h, 1:30:00.",
 )
 @SMOKE
 @DEBUG
@@ -53,7 +53,7 @@ def train(
 ) -> int:
     """Trains a recipe in its run directory and returns the exit code; status.json is written last.
 
-    Raises TrainerError for what the user can fix, and Stopped if there is nothing to save.
+    Raises TrainerError for errors that the user can fix, and Stopped if there is nothing to save.
     """
     from trainer.api import train_recipe
     from trainer.distributed.environment_variables import check_variables

@@ -1,14 +1,15 @@
-"""Reads answers and is_impossible of a question in the forms in which data sets write them."""
+"""Reads a question's answers, and whether it has any, in the forms in which data sets hold them."""
 
 import json
 import re
 from collections.abc import Mapping
 from typing import Any, cast
 
+from trainer.errors import DataError
 from trainer.wording import excerpt
 
 Answers = tuple[tuple[str, int], ...]
-"""Texts and the characters of the context at which they start."""
+"""Texts, each with the index of the character of the context at which it starts."""
 
 YES, NO = ("true", "1"), ("false", "0")
 
@@ -16,7 +17,7 @@ YES, NO = ("true", "1"), ("false", "0")
 def is_impossible(value: Any) -> bool | None:
     """Returns whether a question is marked as having no answer, or None if it is not marked.
 
-    Texts and numbers count: "false" and 0 are False. Raises ValueError for any other value.
+    Texts and numbers count: "false" and 0 are False. Raises DataError for any other value.
     """
     if value is None or value != value:
         return None
@@ -25,21 +26,26 @@ def is_impossible(value: Any) -> bool | None:
         return text in YES
     if not text:
         return None
-    raise ValueError(f"is_impossible is {excerpt(repr(value))}; write true or false")
+    raise DataError(
+        f"is_impossible is {excerpt(repr(value))}",
+        key="is_impossible",
+        value=value,
+        hint="write true or false",
+    )
 
 
 def answers_of(value: Any) -> Answers | None:
-    """Returns the answers of a row, none for an empty list; None where it says nothing of them.
+    """Returns the answers of a row: none of them for an empty list, None if they are not known.
 
-    They are an object of text and answer_start, with a list or one value each, a list of such
-    objects, or either as JSON text. Raises ValueError for anything else.
+    `value` is an object of text and answer_start, each a list or a single value; a list of such
+    objects; or either as JSON text. Raises DataError for anything else.
     """
     if isinstance(value, str):
         try:
             value = json.loads(value) if value.strip() else None
         except (ValueError, RecursionError):
             raise _wrong(value) from None
-    if value is None or (isinstance(value, dict) and _given(cast(Any, value)) == (None, None)):
+    if value is None or (isinstance(value, dict) and _fields(cast(Any, value)) == (None, None)):
         return None
     if isinstance(value, list):
         objects = cast(list[Any], value)
@@ -47,40 +53,40 @@ def answers_of(value: Any) -> Answers | None:
         objects = _objects(cast(dict[str, Any], value))
     else:
         raise _wrong(value)
-    found: list[tuple[str, int]] = []
-    for one in objects:
-        text, start = _given(one) if isinstance(one, dict) else (None, None)
-        number = _whole(start)
-        if not isinstance(text, str) or number is None:
+    answers: list[tuple[str, int]] = []
+    for item in objects:
+        text, start = _fields(item) if isinstance(item, dict) else (None, None)
+        index = _integer(start)
+        if not isinstance(text, str) or index is None:
             raise _wrong(value)
-        found.append((text, number))
-    return tuple(found)
+        answers.append((text, index))
+    return tuple(answers)
 
 
 def answer_texts(value: Any) -> list[str]:
-    """Returns the texts of the answers of a row that `answers_of` reads."""
+    """Returns the texts of the answers in a value that `answers_of` reads."""
     return [text for text, _ in answers_of(value) or ()]
 
 
-def _given(value: Mapping[str, Any]) -> tuple[Any, Any]:
-    return value.get("text"), value.get("answer_start")
+def _fields(answer: Mapping[str, Any]) -> tuple[Any, Any]:
+    return answer.get("text"), answer.get("answer_start")
 
 
 def _objects(value: Mapping[str, Any]) -> list[Any]:
-    """Returns an object for each answer of an object that holds all of them."""
-    texts, starts = _given(value)
+    """Returns one object per answer of an object that holds them in two lists."""
+    texts, starts = _fields(value)
     if not isinstance(texts, list) and not isinstance(starts, list):
         return [value]
     if not isinstance(texts, list) or not isinstance(starts, list):
         raise _wrong(value)
-    listed = cast(list[Any], texts), cast(list[Any], starts)
-    if len(listed[0]) != len(listed[1]):
+    lists = cast(list[Any], texts), cast(list[Any], starts)
+    if len(lists[0]) != len(lists[1]):
         raise _wrong(value)
-    return [{"text": text, "answer_start": start} for text, start in zip(*listed, strict=True)]
+    return [{"text": text, "answer_start": start} for text, start in zip(*lists, strict=True)]
 
 
-def _whole(value: Any) -> int | None:
-    """Returns a whole number, also one that a table holds as text or with a fraction of 0."""
+def _integer(value: Any) -> int | None:
+    """Returns an integer, also from text or from a float without a fraction, as tables hold it."""
     if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,18}\s*", value, re.ASCII):
         return int(value)
     if isinstance(value, float) and value.is_integer():
@@ -88,8 +94,11 @@ def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _wrong(value: Any) -> ValueError:
-    return ValueError(
-        f"the answers are no texts with an answer_start each, such as "
-        f'{{"text": ["Oslo"], "answer_start": [17]}}: {excerpt(value)}; fix the row'
+def _wrong(value: Any) -> DataError:
+    return DataError(
+        f"the answers are not texts with an answer_start each, such as "
+        f'{{"text": ["Oslo"], "answer_start": [17]}}: {excerpt(value)}',
+        key="data.columns.answers",
+        value=value,
+        hint="fix the row",
     )

@@ -1,4 +1,4 @@
-"""Columns as a recipe names them: plain, a field of a nested column, or several texts joined."""
+"""Columns as a recipe names them: plain ones, fields of nested ones, or several texts joined."""
 
 import difflib
 import json
@@ -12,14 +12,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 ROW = "row of the source"
-"""Name of the column that keeps the numbers of rows through exclusion and division."""
+"""Name of the column that holds the number of each row in its source."""
 
 FORMAT = 1
-"""Incremented when `resolve_columns` gives other values, so that older ones are not reused.
-
-Not `Dataset.flatten()`, which flattens all struct columns but no `datasets.Json` column: the paths
-of a recipe may lead into either.
-"""
+"""Incremented when `resolve_columns` gives other values, so that older ones are not reused."""
 
 Keys = tuple[str, ...]
 """A column and the fields inside it that lead to a value."""
@@ -37,8 +33,8 @@ def check_columns(
 ) -> None:
     """Raises DataError for a column that a split does not have, naming the nearest it has.
 
-    `columns` has the keys of the recipe's `section`; without one they are written in full. Columns
-    that are to be joined hold text.
+    The keys of `columns` are those in the recipe's `section`, or dotted keys if that is empty.
+    Columns that are joined must hold text.
     """
     for split, rows in splits.items():
         for key, column in columns.items():
@@ -46,24 +42,31 @@ def check_columns(
             if column is None or column_name(column) in rows.column_names:
                 continue
             for name in _names(column):
-                found = _find(rows.features, name)
-                if found is None or not _occurs(rows, *found):
+                path = _find(rows.features, name)
+                if path is None or not _occurs(rows, *path):
+                    available, nearest = _alternatives(rows, name)
                     raise DataError(
-                        f"{where}: the {split} split has no column {name}; "
-                        f"{_what_there_is(rows, name)}"
+                        f"{where}: the {split} split has no column {name}; {available}",
+                        key=where,
+                        value=name,
+                        hint=nearest and f"did you mean {nearest}?",
                     )
-                if len(_names(column)) > 1 and not _may_be_text(found[1]):
+                if len(_names(column)) > 1 and not _may_be_text(path[1]):
                     raise DataError(
-                        f"{where}: {name} of the {split} split holds no text, and only "
-                        f"texts can be joined; leave it out"
+                        f"{where}: {name} of the {split} split is not text, and only text can be "
+                        f"joined",
+                        key=where,
+                        value=name,
+                        hint="leave it out",
                     )
 
 
 def resolve_columns(rows: "Dataset", columns: Mapping[str, Column | None]) -> "Dataset":
     """Adds one flat column, named `column_name(c)`, for each nested or joined column `c`.
 
-    The columns must have passed `check_columns`. Rows stay on disk, and added columns go there.
-    A joined text is null if one of its parts is not a text.
+    The columns must have passed `check_columns`. Rows stay on disk, and added columns are written
+    there. A joined text is null if one of its parts is not text. `Dataset.flatten()` would not do:
+    it does not flatten `datasets.Json` columns, into which the path of a column may lead.
     """
     import datasets
 
@@ -73,14 +76,14 @@ def resolve_columns(rows: "Dataset", columns: Mapping[str, Column | None]) -> "D
         name = column_name(column or "")
         if column is None or name in rows.column_names:
             continue
-        found = [_find(rows.features, part) for part in _names(column)]
-        paths[name] = [keys for keys, _ in filter(None, found)]
-        assert len(paths[name]) == len(found), f"check_columns would have refused {name}"
+        parts = [_find(rows.features, part) for part in _names(column)]
+        paths[name] = [keys for keys, _ in filter(None, parts)]
+        assert len(paths[name]) == len(parts), f"check_columns would have refused {name}"
         text = datasets.Value("string")
-        features[name] = text if len(found) > 1 else _kind(rows, *cast(Any, found[0]))
+        features[name] = text if len(parts) > 1 else _kind(rows, *cast(Any, parts[0]))
     if not paths:
         return rows
-    read = sorted({keys[0] for several in paths.values() for keys in several})
+    read = sorted({keys[0] for joined in paths.values() for keys in joined})
     added = rows.select_columns(read).map(
         _plain_columns,
         batched=True,
@@ -96,9 +99,9 @@ def resolve_columns(rows: "Dataset", columns: Mapping[str, Column | None]) -> "D
 
 
 def holds_objects_as_text(feature: Any) -> bool:
-    """Returns whether a column keeps objects as they stood in the source, each with its own keys.
+    """Returns whether a column keeps the objects of the source unchanged, each with its own keys.
 
-    Other columns of objects give each of them a null for a key that only others have.
+    In other columns of objects, each has a null for every key that only others have.
     """
     import datasets
 
@@ -114,13 +117,13 @@ def _plain_columns(
     batch: Mapping[str, list[Any]],
     paths: Mapping[str, list[Keys]],
     mixed: Sequence[str],
-    format: int,  # noqa: ARG001  (part of the name under which the library keeps the result)
+    format: int,  # noqa: ARG001  (part of the key under which the library caches the result)
 ) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {}
-    for name, several in paths.items():
-        values = [_follow(batch[keys[0]], keys[1:]) for keys in several]
+    for name, joined in paths.items():
+        values = [_follow(batch[keys[0]], keys[1:]) for keys in joined]
         columns[name] = values[0] if len(values) == 1 else list(map(_joined, *values))
-        if name in mixed:  # as the library keeps them; it would take the text "1" for a number
+        if name in mixed:  # encoded as the library does, which would read the text "1" as a number
             columns[name] = [value if value is None else json.dumps(value) for value in values[0]]
     return columns
 
@@ -136,10 +139,10 @@ def _names(column: Column) -> tuple[str, ...]:
 
 
 def _find(fields: Mapping[str, Any], name: str) -> tuple[Keys, Any] | None:
-    """Returns the keys that lead to a name, and the kind of its values.
+    """Returns the keys that lead to a name and the feature there, or None if nothing does.
 
-    A field that has the name with its dots goes before a path through several. What is below a
-    column of mixed objects is not known before the values are read.
+    A field whose own name has dots takes precedence over a path through several fields. Any path
+    into a column of mixed objects is accepted, because only its values tell what is there.
     """
     import datasets
 
@@ -161,15 +164,15 @@ def _find(fields: Mapping[str, Any], name: str) -> tuple[Keys, Any] | None:
 
 
 def _follow(values: Sequence[Any], keys: Keys) -> list[Any]:
-    """Returns what the keys lead to in each value, None where a value lacks one."""
-    found = list(values)
+    """Returns what the keys lead to in each value; None for a value that lacks one of them."""
+    inner = list(values)
     for key in keys:
-        found = [value.get(key) if isinstance(value, dict) else None for value in found]
-    return found
+        inner = [value.get(key) if isinstance(value, dict) else None for value in inner]
+    return inner
 
 
 def _occurs(rows: "Dataset", keys: Keys, feature: Any) -> bool:
-    """Returns whether a path exists: in columns of mixed objects, in some row at least."""
+    """Returns whether a path exists: in a column of mixed objects, in at least one row."""
     import datasets
 
     if len(keys) == 1 or not isinstance(feature, datasets.Json):
@@ -179,18 +182,18 @@ def _occurs(rows: "Dataset", keys: Keys, feature: Any) -> bool:
 
 
 def _kind(rows: "Dataset", keys: Keys, feature: Any) -> Any:
-    """Returns the kind of the values at the end of a path; of mixed objects they have to be read.
+    """Returns the feature of the column that a path leads to.
 
-    One kind of plain values makes a plain column.
+    For mixed objects the values are read: if they have one plain type, so has the column.
     """
     import datasets
 
     if not isinstance(feature, datasets.Json):
         return feature
     values = (value for chunk in _chunks(rows, keys[0]) for value in _follow(chunk, keys[1:]))
-    found = {type(value) for value in values if value is not None}
-    for kinds, dtype in (({str}, "string"), ({int}, "int64"), ({int, float}, "float64")):
-        if found <= kinds:
+    present = {type(value) for value in values if value is not None}
+    for types, dtype in (({str}, "string"), ({int}, "int64"), ({int, float}, "float64")):
+        if present <= types:
             return datasets.Value(dtype)
     return feature
 
@@ -207,25 +210,24 @@ def _may_be_text(feature: Any) -> bool:
     return isinstance(feature, datasets.Json) or dtype in ("string", "large_string", "null")
 
 
-def _what_there_is(rows: "Dataset", name: str) -> str:
-    """Returns the names at the first level at which a path leaves what there is."""
+def _alternatives(rows: "Dataset", name: str) -> tuple[str, str | None]:
+    """Returns, as a clause, what exists at the first level where a path leads nowhere, and the
+    nearest name there."""
     parts = name.split(".")
     for cut in range(len(parts) - 1, 0, -1):
-        before = ".".join(parts[:cut])
-        found = _find(rows.features, before)
-        if found is not None and _occurs(rows, *found):
-            known = _fields(rows, *found)
-            if not known:
-                return f"{before} has no fields"
+        parent = ".".join(parts[:cut])
+        path = _find(rows.features, parent)
+        if path is not None and _occurs(rows, *path):
+            known = _fields(rows, *path)
             near = difflib.get_close_matches(parts[cut], known, n=1, cutoff=0.4)
-            hint = f"; did you mean {before}.{near[0]}?" if near else ""
-            return f"{before} has {', '.join(known)}{hint}"
+            available = f"has {', '.join(known)}" if known else "has no fields"
+            return f"{parent} {available}", f"{parent}.{near[0]}" if near else None
     known = [column for column in rows.column_names if column != ROW]
     near = [
         *difflib.get_close_matches(name, known, n=1, cutoff=0.4),
         *difflib.get_close_matches(parts[0], known, n=1, cutoff=0.4),
     ]
-    return f"it has {', '.join(known)}" + (f"; did you mean {near[0]}?" if near else "")
+    return f"it has {', '.join(known)}", next(iter(near), None)
 
 
 def _fields(rows: "Dataset", keys: Keys, feature: Any) -> list[str]:

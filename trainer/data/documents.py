@@ -1,4 +1,4 @@
-"""Documents out of rows that are lines: what stands between empty lines, or under a title."""
+"""Documents made of rows that are lines: separated by blank lines, or begun by titles."""
 
 import re
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 TITLE = re.compile(r"\s*= [^=]+ =\s*")
-"""A title of WikiText; those of sections have more signs: = = History = =."""
+"""A document's title in WikiText; titles of sections repeat the sign: = = History = =."""
 
 FORMAT = 1
-"""Raised when the documents of the same rows change, so that no older ones are reused."""
+"""Incremented when the documents of the same rows change, so that older ones are not reused."""
 
 SENTENCE_END = re.compile(r"(?<=[.!?…。！？])[\"'”’)\]]*\s+(?=\S)")
 
@@ -21,9 +21,9 @@ SENTENCE_END = re.compile(r"(?<=[.!?…。！？])[\"'”’)\]]*\s+(?=\S)")
 def group_documents(
     rows: "Dataset", column: str, begin: Literal["blank_lines", "headings"], number: str
 ) -> "Dataset":
-    """Returns a row for each document: its lines in `column`, and in `number` its first row.
+    """Returns one row per document: its lines in `column`, the number of its first row in `number`.
 
-    Raises DataError where the rows hold no document.
+    Raises DataError if no row has text.
     """
     import datasets
 
@@ -45,12 +45,17 @@ def group_documents(
     except ValueError as error:
         if "corresponds to no data" not in str(error):
             raise
-        raise DataError(f"data.documents: {begin}, but no row of {column} has text") from error
+        raise DataError(
+            f"data.documents: {begin}, but no row of the column {column} has text",
+            key="data.documents",
+            value=begin,
+            hint="check data.columns.text",
+        ) from error
     return grouped  # type: ignore[return-value]
 
 
 def sentences(text: str) -> list[str]:
-    """Returns the sentences of a text: its lines, cut after full stops that a space follows."""
+    """Returns the sentences of a text: its lines, cut after full stops followed by white space."""
     return [
         sentence
         for line in text.splitlines()
@@ -71,7 +76,7 @@ def _documents(
     column: str,
     begin: str,
     number: str,
-    format: int,  # noqa: ARG001  (part of the name under which the library keeps the result)
+    format: int,  # noqa: ARG001  (part of the key under which the library caches the result)
 ) -> Iterator[dict[str, Any]]:
     lines: list[str] = []
     first = 0

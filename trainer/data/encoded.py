@@ -37,12 +37,12 @@ class Summary:
         """Counts a row of which `what` is true; keeps the first `what` of each name."""
         self.remarks.setdefault(name, [0, what])[0] += 1
 
-    def reject(self, sentence: str) -> None:
-        """Raises DataError with the sentence or, with `on_bad_example` skip, counts the example."""
+    def reject(self, problem: str | DataError) -> None:
+        """Raises the problem as a DataError or, with `on_bad_example` skip, counts the example."""
         if self.on_bad_example == "error":
-            raise DataError(sentence)
+            raise DataError(problem) if isinstance(problem, str) else problem
         self.num_skipped += 1
-        self.first_skipped = self.first_skipped or sentence
+        self.first_skipped = self.first_skipped or str(problem)
 
     def measure(self, length: int, max_length: int) -> None:
         """Counts an example of `length` tokens that is truncated to `max_length`."""

@@ -32,14 +32,14 @@ def exclude(rows: "Dataset", excluded: Excluded, split: str) -> "tuple[Dataset, 
     kept = np.ones(len(rows), bool)
     counts: Counter[str] = Counter()
     for column, values in excluded.items():
-        shown = _texts_in(plain, column, values)
+        recipe_texts = _texts_in(plain, column, values)
         index = 0
         for chunk in plain.select_columns([column]).iter(batch_size=10_000):
             for value in cast(dict[str, list[Any]], chunk)[column]:
                 text = None if value is None else value_text(value)
-                if text in shown:
+                if text in recipe_texts:
                     kept[index] = False
-                    counts[f"{column} {shown[text]}"] += 1
+                    counts[f"{column} {recipe_texts[text]}"] += 1
                 index += 1
     if kept.all():
         return rows, None
@@ -55,13 +55,12 @@ def exclude(rows: "Dataset", excluded: Excluded, split: str) -> "tuple[Dataset, 
 
 
 def _texts_in(rows: "Dataset", column: str, values: Sequence[Any]) -> dict[str | None, str]:
-    """Returns the values as they stand in a column, each with the text of the recipe.
+    """Returns the values in the form that the column holds, each with the recipe's own text.
 
     A column with class names holds their indices.
     """
     names: Sequence[str] = getattr(rows.features[column], "names", None) or ()
-    shown = {value_text(value): value_text(value) for value in values}
     return {
         str(names.index(text)) if text in names and not text.isdigit() else text: text
-        for text in shown
+        for text in map(value_text, values)
     }

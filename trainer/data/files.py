@@ -95,14 +95,16 @@ def _squad(files: list[Path], squad: list[Path]) -> "Dataset":
     if others := [file for file in files if file not in squad]:
         raise DataError(
             f"{_names(squad)} in the format of SQuAD, and {_names(others)} not",
-            value=_names(files),
+            value=_names(others),
             hint="give files of one format",
         )
     try:
         return read_squad_json(files)
     except (pa.ArrowInvalid, OverflowError) as error:
         raise DataError(
-            f"{_names(files)}: an answer_start is beyond 32 bits", key=_names(files)
+            f"{_names(files)}: an answer_start is beyond 32 bits",
+            key=_names(files),
+            hint="give the index of a character of the context",
         ) from error
 
 
@@ -114,13 +116,13 @@ def _json(files: list[Path], scratch: Path) -> "tuple[Features, Tables]":
     def rows() -> Iterator[dict[str, Any]]:
         return json_rows_of(files)
 
-    if sum(map(len, rows())) == 0:  # reads every row: the library gets only valid files
+    if sum(map(len, rows())) == 0:  # this reads every row, so the library gets valid files only
         raise _no_rows(files)
     try:
         read = rows_of_library("json", files, scratch, parse_agent_traces=False)
         if reads_the_same(read, rows):
             return read.features, tables_of(read)
-    except Exception as error:  # the rows are valid JSON: what the library refuses we can read
+    except Exception as error:  # the rows are valid JSON, so we can read what the library refuses
         if isinstance(error.__cause__ or error, OSError | MemoryError):
             raise error.__cause__ or error from None
     return own_tables(rows)
@@ -136,6 +138,7 @@ def _by_library(files: list[Path], kind: str, scratch: Path) -> "tuple[Features,
             f"{_names(files)} cannot be read as {kind[1:]}: "
             f"{excerpt(first_line(error.__cause__ or error), 200)}",
             key=_names(files),
+            hint="write it again",
         ) from error
     return read.features, tables_of(read)
 
@@ -146,7 +149,7 @@ def _files_under(path: Path, notes: list[str]) -> list[Path]:
     size = file_size(path)
     if kind_of(path) not in READERS:
         raise DataError(
-            f"{shown(path)} is of no known kind",
+            f"{shown(path)} is not of a known kind",
             key=shown(path),
             hint=f"use {', '.join(READERS)}, plain or with .gz",
         )
@@ -175,27 +178,32 @@ def _files_in(folder: Path, notes: list[str]) -> list[Path]:
         for file in inside
         if kind_of(file) in READERS and file.name[0] != "." and not file.is_dir()
     ]
-    deeper = [
-        below
-        for below in inside
-        if below.is_dir()
-        and below.name[0] != "."
-        and any(kind_of(file) in READERS for file in islice(below.rglob("*"), 10_000))
+    subfolders = [
+        path
+        for path in inside
+        if path.is_dir()
+        and path.name[0] != "."
+        and any(kind_of(file) in READERS for file in islice(path.rglob("*"), 10_000))
     ]
-    if deeper and files:
+    if subfolders and files:
         notes.append(
-            f"{shown(folder)}: data files in its folders {listed(path.name for path in deeper)} "
-            f"are not read; name them to read them too"
+            f"{shown(folder)}: data files in its folders "
+            f"{listed(path.name for path in subfolders)} are not read; name these folders to read "
+            f"them too"
         )
-    if deeper and not files:
+    if subfolders and not files:
         raise DataError(
             f"no data files in the folder {shown(folder)} itself, only in its folders "
-            f"{listed(path.name for path in deeper)}",
+            f"{listed(path.name for path in subfolders)}",
             key=shown(folder),
             hint="name these",
         )
     if not files:
-        raise DataError(f"no data files in the folder {shown(folder)}", key=shown(folder))
+        raise DataError(
+            f"no data files in the folder {shown(folder)}",
+            key=shown(folder),
+            hint=f"read are {', '.join(READERS)}, plain or with .gz",
+        )
     for file in files:
         file_size(file)
     return files

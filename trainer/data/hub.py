@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[\w.-]+(/[\w.-]+){0,2}")
 COMPRESSED = (".bz2", ".xz", ".zst", ".lz4", ".zip", ".7z")
 PATTERN = re.compile(r"[*?\[\]]|::")
-"""What the library interprets as a pattern or a chain of protocols."""
+"""Characters that the library interprets as a pattern or a chain of protocols."""
 
 
 def load_hub(source: Source) -> "tuple[dict[str, Dataset], list[str]]":
@@ -53,11 +53,13 @@ def _splits_of_hub(name: str, source: Source) -> "tuple[dict[str, Dataset], list
         )
     if not NAME.fullmatch(name):
         raise DataError(
-            f"{shown(Path(name))} is neither a folder nor the name of a hub data set", value=name
+            f"{shown(Path(name))} is neither a folder nor the name of a hub data set",
+            value=name,
+            hint="write OWNER/NAME, or name files in data.source.files",
         )
     if is_folder(Path(packaged_modules.__file__).parent / name):
         raise DataError(
-            f"{name} is a kind of file, for which the library would read the working directory",
+            f"{name} is a format, for which the library would read files of the working directory",
             value=name,
             hint="name the files in data.source.files",
         )
@@ -81,11 +83,11 @@ def _loaded(name: str, source: Source) -> "dict[str, Dataset]":
         with quiet():
             loaded = datasets.load_dataset(name, source.config, revision=source.revision)
     except Exception as error:  # the library raises a dozen types for what a user can fix
-        named = f"{name}/{source.config}" if source.config else name
+        full_name = f"{name}/{source.config}" if source.config else name
         raise DataError(
-            f"{excerpt(named, 150)} cannot be loaded from a folder, the cache or the hub "
+            f"{excerpt(full_name, 150)} cannot be loaded from a folder, the cache or the hub "
             f"({excerpt(first_line(error), 150)})",
-            value=named,
+            value=full_name,
             hint="check the name and your access to it, or run `trainer prepare RECIPE` on a "
             "machine that reaches the hub",
         ) from error
@@ -108,13 +110,13 @@ def _splits_of_folder(folder: Path, source: Source) -> "dict[str, Dataset]":
         return {name: read_arrow(saved_files(part)) for name, part in saved.items()}
     if PATTERN.search(str(folder)):
         raise DataError(
-            f"{shown(folder)}: a folder with *, ?, [, ] or :: in its path is taken for a pattern",
+            f"{shown(folder)}: the library reads a path with *, ?, [, ] or :: as a pattern",
             value=str(folder),
             hint="rename it, or name its files in data.source.files",
         )
-    for below in folder.rglob("*"):
-        if below.exists() and not below.is_dir():
-            file_size(below)
+    for path in folder.rglob("*"):
+        if path.exists() and not path.is_dir():
+            file_size(path)
     return _checked(folder, source)
 
 
@@ -133,10 +135,15 @@ def _checked(folder: Path, source: Source) -> "dict[str, Dataset]":
     }
     for file in chain.from_iterable(files.values()):
         if not file.is_relative_to(os.path.normpath(folder.absolute())):
-            raise DataError(f"{shown(folder)}: its README.md names {shown(file)} outside of it")
+            raise DataError(
+                f"{shown(folder)}: its README.md names {shown(file)}, which is outside the folder",
+                key=shown(folder / "README.md"),
+                value=shown(file),
+                hint="name it in data.source.files",
+            )
         if PATTERN.search(str(file)):
             raise DataError(
-                f"{shown(file)}: a name with *, ?, [, ] or :: is taken for a pattern",
+                f"{shown(file)}: the library reads a name with *, ?, [, ] or :: as a pattern",
                 value=str(file),
                 hint="rename it, or name it in data.source.files",
             )
@@ -144,9 +151,9 @@ def _checked(folder: Path, source: Source) -> "dict[str, Dataset]":
     loaded = _loaded(str(folder), source)
     typed = builder.config.features is not None or builder.info.features is not None
     if builder.name == "json" and builder.config.field is None and not typed:
-        for split, several in files.items():
+        for split, names in files.items():
             if split in loaded:
-                loaded[split] = _as_they_stand(loaded[split], several)
+                loaded[split] = _unchanged(loaded[split], names)
     return loaded
 
 
@@ -166,18 +173,25 @@ def _check_file(file: Path, builder: Any) -> None:
         checked_once([file], vars(dialect), lambda: check_table(file, dialect))
 
 
-def _as_they_stand(rows: "Dataset", files: list[Path]) -> "Dataset":
-    """Returns the rows of JSON files unchanged; the library would change some, such as dates."""
+class _ChangedError(Exception):
+    """The library changes values of a file."""
+
+
+def _unchanged(rows: "Dataset", files: list[Path]) -> "Dataset":
+    """Returns the rows of JSON files with the values in the files.
+
+    These are `rows`, as the library reads them, unless it changed some, such as dates.
+    """
     if {plain_name(file) for file in files} != {file.name for file in files}:
         return rows
 
     def compare() -> None:
         if not reads_the_same(rows, lambda: json_rows_of(files)):
-            raise DataError("the library changes values of the files")
+            raise _ChangedError
 
     try:
         checked_once(files, {"library": True}, compare)
-    except DataError:
+    except _ChangedError:
         return read_files("train", [str(file) for file in files])[0]
     return rows
 

@@ -36,22 +36,23 @@ def row_hashes(rows: "Dataset", columns: Sequence[str]) -> np.ndarray:
     import datasets
 
     names = list(dict.fromkeys(columns))
-    given: Any = rows.select_columns(names)
-    order = given._indices  # where rows are a choice from a table, in the order of the disk
-    if order is not None and len(rows) * 8 > given.data.num_rows:  # many times faster so
-        whole = row_hashes(datasets.Dataset(given.data), names)
-        return whole[order.column(0).to_numpy()]
-    parts = [np.empty(0, np.uint64)]
-    for table in given.with_format("arrow").iter(batch_size=10_000):
-        found: Any = table
-        made = np.zeros(len(found), np.uint64)
-        blank = np.ones(len(found), bool)
+    selected: Any = rows.select_columns(names)
+    order = selected._indices  # set if the rows are a selection from a table on disk
+    if order is not None and len(rows) * 8 > selected.data.num_rows:
+        # Hashing the whole table in its order on disk is many times faster.
+        hashes = row_hashes(datasets.Dataset(selected.data), names)
+        return hashes[order.column(0).to_numpy()]
+    chunks = [np.empty(0, np.uint64)]
+    for chunk in selected.with_format("arrow").iter(batch_size=10_000):
+        table: Any = chunk
+        hashes = np.zeros(len(table), np.uint64)
+        blank = np.ones(len(table), bool)
         for name in names:
-            hashed, empty = _hashed(found[name])
-            made = made * _FACTOR + hashed
+            column_hashes, empty = _hashed(table[name])
+            hashes = hashes * _FACTOR + column_hashes
             blank &= empty
-        parts.append(np.where(blank, np.uint64(0), made | np.uint64(1)))
-    return np.concatenate(parts)
+        chunks.append(np.where(blank, np.uint64(0), hashes | np.uint64(1)))
+    return np.concatenate(chunks)
 
 
 def num_contradictory(hashes: np.ndarray, labels: np.ndarray) -> int:
@@ -62,12 +63,12 @@ def num_contradictory(hashes: np.ndarray, labels: np.ndarray) -> int:
     if len(first) == 0:
         return 0
     last = np.append(first[1:], len(texts)) - 1
-    several = (classes[first] != classes[last]) & (texts[first] != 0)
-    return int((last - first + 1)[several].sum())
+    contradictory = (classes[first] != classes[last]) & (texts[first] != 0)
+    return int((last - first + 1)[contradictory].sum())
 
 
 def _hashed(column: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a hash of each value, and which are empty."""
+    """Returns a hash of each value, uint64, and whether it is empty, bool."""
     import pyarrow as pa
     import pyarrow.compute as pc
     from pandas import util
@@ -77,7 +78,7 @@ def _hashed(column: Any) -> tuple[np.ndarray, np.ndarray]:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        values = [None if one is None else _as_text(one) for one in column.to_pylist()]
+        values = [None if value is None else _as_text(value) for value in column.to_pylist()]
         column = pa.chunked_array([pa.array(values, pa.large_string())])
     column = compute.fill_null(column, "")
     empty = compute.equal(compute.utf8_trim_whitespace(column), "").to_numpy(zero_copy_only=False)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 def pack(lengths: Sequence[int], size: int) -> list[list[int]]:
     """Returns groups of indices whose lengths sum to at most `size`, by best-fit decreasing.
 
-    Examples are placed from longest to shortest, each where the least room is left. No length may
-    exceed `size`.
+    Examples are placed from longest to shortest, each in the group with the least room for it. No
+    length may exceed `size`.
     """
     groups: list[list[int]] = []
     rooms: list[tuple[int, int]] = []  # (room left, index) of each group that is not full

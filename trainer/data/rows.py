@@ -1,4 +1,4 @@
-"""Rows of a split, some at a time, with their numbers in the source."""
+"""Rows of a split in chunks, with their numbers in the source."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -11,25 +11,25 @@ if TYPE_CHECKING:
 
 
 def texts_of(rows: "Dataset", column: str, summary: Summary) -> Iterator[list[tuple[int, str]]]:
-    """Returns the texts of a column with the number of their row, some at a time.
+    """Yields chunks of the texts of a column, each with the number of its row.
 
-    A row without text is rejected.
+    Rows without text are rejected.
     """
     for numbers, chunk in numbered(rows, [column]):
-        found: list[tuple[int, str]] = []
+        texts: list[tuple[int, str]] = []
         for number, text in zip(numbers, chunk[column], strict=True):
             if isinstance(text, str) and text.strip():
-                found.append((number, text))
+                texts.append((number, text))
             else:
                 summary.reject(
                     f"row {number}: the column {column} has no text; fix or remove the row, or "
-                    f"set data.documents where it separates documents"
+                    f"set data.documents if it separates documents"
                 )
-        yield found
+        yield texts
 
 
 def numbered(rows: "Dataset", columns: Sequence[str]) -> Iterator[tuple[list[int], EncodedColumns]]:
-    """Returns the rows some at a time: their numbers in the source, and columns of values."""
+    """Yields chunks of rows: their numbers in the source, and columns of values."""
     number = [ROW] if ROW in rows.column_names else []
     names = list(dict.fromkeys([*columns, *number]))
     first = 1

@@ -19,16 +19,14 @@ from trainer.wording import excerpt, listed
 if TYPE_CHECKING:
     from datasets import Dataset
 
-TARGETS = ("label", "answers")
-"""Column roles that the test split may lack; the task checks them in the other splits."""
-
 
 def load_splits(data: Data) -> "tuple[dict[str, Dataset], list[str]]":
     """Returns the rows of train and, if the recipe has them, validation and test, plus notes.
 
-    Nested and joined columns of `data.columns` become plain columns named by `column_name`. Rows
-    are excluded first, then `max_rows` applies, then part of train is split off. A note counts the
-    rows left out of each split. Raises DataError if the source cannot be read or a split is empty.
+    Nested and joined columns of `data.columns` that a split has become plain columns, named by
+    `column_name`. Rows are excluded first, then `max_rows` applies, then part of train is split
+    off. A note counts the rows left out of each split. Raises DataError if the source cannot be
+    read or a split is empty.
     """
     source, notes = _load_source(data.source)
     if "train" not in source:
@@ -69,6 +67,14 @@ def load_splits(data: Data) -> "tuple[dict[str, Dataset], list[str]]":
     return splits, [*notes, *left_out]
 
 
+def note_on_unused_test(num_rows: int, reason: object) -> str:
+    """Returns the note on a test split that is left out because it cannot be measured."""
+    return (
+        f"the test split of {num_rows:,} rows is set aside because it cannot be measured: "
+        f"{reason}; set data.split.test to another split, or to null for none"
+    )
+
+
 def row_number(rows: "Dataset", index: int) -> int:
     """Returns the number of a row in its source, starting at 1, before any split."""
     return int(rows[index].get(ROW, index + 1))
@@ -89,20 +95,20 @@ def _take(
 ) -> "tuple[dict[str, Dataset], list[str]]":
     """Returns at most max_rows rows or documents of each split after exclusion, and notes.
 
-    `spare` is the split that only serves as test: it is dropped if no row of it is left.
+    `spare` is the split that serves only as test: it is left out if no row of it is left.
     """
     columns = {name: getattr(data.columns, name) for name in type(data.columns).model_fields}
     # Resolved while the rows are in their order on disk, which is many times faster than later.
-    made = {
+    # Those that a split lacks are left to the task, which knows whether it needs them.
+    nested = {
         key: name
         for key, name in columns.items()
         if isinstance(name, tuple) or (name is not None and "." in name)
     }
-    needing = {name: rows for name, rows in source.items() if name != spare}
-    check_columns(needing, {column: column for column in data.exclude}, "data.exclude")
-    needed = {key: name for key, name in made.items() if key not in TARGETS}
-    needed |= {} if data.documents == "rows" else {"text": columns["text"]}
-    check_columns(source, needed)
+    measured = {name: rows for name, rows in source.items() if name != spare}
+    check_columns(measured, {column: column for column in data.exclude}, "data.exclude")
+    if data.documents != "rows":
+        check_columns(source, {"text": columns["text"]})
     taken: dict[str, Dataset] = {}
     notes: list[str] = []
     for name, rows in source.items():
@@ -115,7 +121,7 @@ def _take(
         rows = rows.add_column(ROW, cast(Any, np.arange(1, len(rows) + 1)))
         if not data.exclude and data.documents == "rows":
             rows = _first(rows, data.max_rows)
-        present = {key: column for key, column in made.items() if _is_in(rows, column)}
+        present = {key: column for key, column in nested.items() if _is_in(rows, column)}
         try:
             if name == spare and not all(_is_in(rows, column) for column in data.exclude):
                 kept, note = resolve_columns(rows, present), None  # checked when it is encoded
@@ -124,7 +130,7 @@ def _take(
         except DataError as error:
             if name != spare:
                 raise
-            notes.append(f"the test split is set aside: {error}; data.split.test names another")
+            notes.append(note_on_unused_test(len(rows), error))
             continue
         if data.documents != "rows":
             kept = group_documents(kept, column_name(data.columns.text), data.documents, ROW)
@@ -164,7 +170,7 @@ def _load_source(source: Source) -> "tuple[dict[str, Dataset], list[str]]":
         read = {
             split: read_files(split, paths, source.csv) for split, paths in source.files.items()
         }
-        notes = [note for _, several in read.values() for note in several]
+        notes = [note for _, file_notes in read.values() for note in file_notes]
         return {split: rows for split, (rows, _) in read.items()}, list(dict.fromkeys(notes))
     return load_hub(source)
 

@@ -46,13 +46,16 @@ _LIBRARIES = (
 """Prefixes of variables that libraries read."""
 
 
-def whole_number(name: str, otherwise: int) -> int:
-    """Returns the number that a variable holds, or a default; raises LaunchError for other text."""
+def whole_number(name: str, default: int) -> int:
+    """Returns the integer in a variable, or `default` if it is not set.
+
+    Raises LaunchError for other text, or an integer outside the range of the variable.
+    """
     value = os.environ.get(name)
     if value is None:
-        return otherwise
+        return default
     least, most = WHOLE_NUMBERS[name]
-    # Python would also take digits of other scripts, blanks and underscores, which C does not.
+    # Unlike C, Python also reads digits of other scripts, blanks and underscores.
     if not re.fullmatch(r"-?[0-9]{1,18}", value) or not least <= int(value) <= most:
         raise LaunchError(
             f"{name}={shown(value)} is not a whole number from {least} to {most}",
@@ -74,7 +77,7 @@ def check_variables() -> None:
         try:
             os.environ[name] = str(whole_number(name, 0))
         except LaunchError:
-            os.environ.pop(name)  # as a rank that does not exist, this process would print nothing
+            os.environ.pop(name)  # with an impossible rank, this process would print nothing
             raise
     for name in SECONDS:
         seconds(name)
@@ -128,9 +131,9 @@ def seconds(name: str) -> float | None:
 
 
 def shown(value: str) -> str:
-    """Returns a value for a message, quoted if it would be invisible otherwise."""
-    seen = value != "" and value.isprintable() and value == value.strip()
-    return excerpt(value if seen else repr(value))
+    """Returns a value for a message, quoted if part of it would be invisible."""
+    is_visible = value != "" and value.isprintable() and value == value.strip()
+    return excerpt(value if is_visible else repr(value))
 
 
 def num_ranks() -> int:
@@ -164,11 +167,11 @@ def value_error(error: BaseException) -> TrainerError | None:
     text = str(error).lower()
     parsing = re.search(r"invalid literal|could not convert|truth value|not a valid", text)
     for name, value in sorted(os.environ.items()):
-        low = value.lower()
-        named = bool(low.strip()) and (f"'{low}'" in text or text.endswith(f" {low}"))
-        if not parsing and re.fullmatch(r"[-+.0-9]*|.{1,2}", low):
+        lower = value.lower()
+        is_named = bool(lower.strip()) and (f"'{lower}'" in text or text.endswith(f" {lower}"))
+        if not parsing and re.fullmatch(r"[-+.0-9]*|.{1,2}", lower):
             continue  # many messages contain numbers
-        if name.startswith(_LIBRARIES) and named:
+        if name.startswith(_LIBRARIES) and is_named:
             return LaunchError(
                 f"{name}={shown(value)} is not understood ({excerpt(error)})",
                 key=name,

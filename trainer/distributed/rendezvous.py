@@ -1,4 +1,4 @@
-"""Rendezvous: ranks meet before any collective waits, so that an absent one is named in minutes."""
+"""Rendezvous: ranks meet before the first collective, so that absent ones are named in minutes."""
 
 import os
 import re
@@ -20,10 +20,10 @@ from trainer.errors import LaunchError
 from trainer.wording import excerpt, format_duration
 
 ALL_THERE = "all there"
-AGENT_SECONDS = timedelta(seconds=30)
-"""For the store of torchrun's agent, which exists before its ranks unless it was killed."""
+AGENT_TIME = timedelta(seconds=30)
+"""How long to wait for the store of torchrun's agent, which exists before its ranks do."""
 LINGER_SECONDS = 5
-"""How long rank 0, which may serve the store, lets the others read why it ends."""
+"""How long rank 0, which may serve the store, waits for the others to read why it ends."""
 
 
 @contextmanager
@@ -38,16 +38,16 @@ def meeting() -> Generator[PrefixStore | None]:
     if num_ranks == 1:
         yield None
         return
-    rank, host, port = _place()
+    rank, host, port = _address()
     wait = meeting_time()
     end = time.monotonic() + wait.total_seconds()
     with_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = _join(host, port, rank, with_agent=with_agent, end=end, wait=wait)
     run = os.environ.get("TORCHELASTIC_RUN_ID", "none")
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    place = PrefixStore(f"trainer/{run}/{attempt}", store)
+    shared = PrefixStore(f"trainer/{run}/{attempt}", store)
     try:
-        _meet(place, rank, num_ranks, end, wait)
+        _wait_for_all(shared, rank, num_ranks, end, wait)
     except DistError as error:
         raise LaunchError(
             f"rank {rank} lost the main process at {host}:{port} before all ranks had met",
@@ -55,15 +55,14 @@ def meeting() -> Generator[PrefixStore | None]:
             value=host,
             hint="its own message says why",
         ) from error
-    yield place
+    yield shared
 
 
-def _place() -> tuple[int, str, int]:
+def _address() -> tuple[int, str, int]:
     """Returns the rank, and the host and port where ranks meet."""
-    wanted = ("RANK", "MASTER_ADDR", "MASTER_PORT")
-    rank, host, port = (os.environ.get(name, "") for name in wanted)
-    numbers = (rank, port)
-    if not host or not all(re.fullmatch("[0-9]{1,9}", number) for number in numbers):
+    names = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+    rank, host, port = (os.environ.get(name, "") for name in names)
+    if not host or not all(re.fullmatch("[0-9]{1,9}", number) for number in (rank, port)):
         raise LaunchError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']} and RANK={excerpt(rank)} "
             f"MASTER_ADDR={excerpt(host)} MASTER_PORT={excerpt(port)}",
@@ -81,9 +80,9 @@ def _join(
     """Returns the store of the launch; rank 0 serves it unless an agent does."""
     hosts = rank == 0 and not with_agent
     if with_agent:  # which serves it before it starts ranks
-        wait = min(wait, AGENT_SECONDS)
+        wait = min(wait, AGENT_TIME)
         end = min(end, time.monotonic() + wait.total_seconds())
-    problem = None if hosts else _wait_for_an_answer(host, port, end)
+    problem = None if hosts else _wait_for_server(host, port, end)
     if problem is not None:
         raise _unreachable(rank, host, port, wait, problem)
     try:
@@ -103,8 +102,8 @@ def _join(
         ) from error
 
 
-def _wait_for_an_answer(host: str, port: int, end: float) -> str | None:
-    """Returns None as soon as a process listens, or what is wrong if none does until `end`.
+def _wait_for_server(host: str, port: int, end: float) -> str | None:
+    """Returns None as soon as a process listens, or the problem if none does until `end`.
 
     Torch's own attempts print a traceback each, and Ctrl-C does not interrupt them.
     """
@@ -130,17 +129,22 @@ def _unreachable(rank: int, host: str, port: int, wait: timedelta, problem: obje
     )
 
 
-def _meet(store: PrefixStore, rank: int, num_ranks: int, end: float, wait: timedelta) -> None:
-    """Returns once all ranks have met, or raises on all: the first to decide decides for all."""
+def _wait_for_all(
+    store: PrefixStore, rank: int, num_ranks: int, end: float, wait: timedelta
+) -> None:
+    """Returns when all ranks have met; raises LaunchError on all that are present if some do not.
+
+    The first rank to decide which of the two it is decides for all.
+    """
     store.set(f"rank-{rank}", socket.gethostname())
-    names = [f"rank-{other}" for other in range(num_ranks)]
+    keys = [f"rank-{number}" for number in range(num_ranks)]
     while not store.check(["decision"]):
-        if rank == 0 and store.check(names):
+        if rank == 0 and store.check(keys):
             store.compare_set("decision", "", ALL_THERE)
         elif time.monotonic() > end:
-            missing = [other for other, name in enumerate(names) if not store.check([name])]
-            found = _absence(missing, num_ranks, wait) if missing else ALL_THERE
-            store.compare_set("decision", "", found)
+            absent = [number for number, key in enumerate(keys) if not store.check([key])]
+            decision = _absence(absent, num_ranks, wait) if absent else ALL_THERE
+            store.compare_set("decision", "", decision)
         else:
             time.sleep(0.1)
     decision = store.get("decision").decode()
@@ -149,14 +153,19 @@ def _meet(store: PrefixStore, rank: int, num_ranks: int, end: float, wait: timed
         return
     if rank == 0:
         last = time.monotonic() + LINGER_SECONDS
-        num_there = sum(store.check([name]) for name in names)
-        while store.add("read", 0) < num_there and time.monotonic() < last:
+        num_present = sum(store.check([key]) for key in keys)
+        while store.add("read", 0) < num_present and time.monotonic() < last:
             time.sleep(0.05)
-    raise LaunchError(decision)
+    raise LaunchError(
+        decision,
+        key="WORLD_SIZE",
+        value=num_ranks,
+        hint="see what their machines say, and that each was started with its own rank",
+    )
 
 
 def _absence(ranks: list[int], num_ranks: int, wait: timedelta) -> str:
-    """Returns the sentence that names absent ranks, such as: ranks 1, 3 and 8 to 15 of 16 …"""
+    """Returns the clause that names absent ranks, such as: ranks 1, 3 and 8 to 15 of 16 …"""
     spans: list[list[int]] = []
     for rank in ranks:
         if spans and spans[-1][-1] == rank - 1:
@@ -169,6 +178,5 @@ def _absence(ranks: list[int], num_ranks: int, wait: timedelta) -> str:
     listed = f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
     return (
         f"rank{'s' * (len(ranks) > 1)} {listed} of {num_ranks} did not come within "
-        f"{format_duration(wait)}; see what their machines say, "
-        f"and that each was started with its own rank"
+        f"{format_duration(wait)}"
     )

@@ -1,10 +1,10 @@
-"""How long ranks wait for each other: to meet, while the main process works alone, and in a step.
+"""How long ranks wait for each other: to meet, while the main process works alone, in a step.
 
 The only file that uses private names of torch.distributed: `distributed_c10d._world.pg_map`, which
 lists all process groups, and `distributed_c10d._set_pg_timeout`.
 
-Two environment variables change them, in seconds: TRAINER_MEETING_SECONDS, and
-TRAINER_STEP_TIMEOUT_SECONDS for what is done while training.
+Two environment variables set these times, in seconds: TRAINER_MEETING_SECONDS for the meeting,
+TRAINER_STEP_TIMEOUT_SECONDS for training.
 """
 
 from collections.abc import Generator
@@ -17,11 +17,11 @@ from torch.distributed import distributed_c10d
 from trainer.distributed.environment_variables import seconds
 
 MEETING = timedelta(minutes=10)
-"""From the first rank that is present to the last."""
+"""From the arrival of the first rank to that of the last."""
 PREPARATION = timedelta(hours=4)
-"""Before the first step and after the last, where the main process tokenizes or exports alone."""
+"""Before the first step and after the last, when the main process tokenizes or exports alone."""
 TRAINING = timedelta(minutes=30)
-"""In steps, evaluations and checkpoints, where no rank has more to do than the others."""
+"""In steps, evaluations and checkpoints, in which all ranks have equally much to do."""
 
 
 def meeting_time() -> timedelta:
@@ -57,6 +57,6 @@ def wait_at_most(time: timedelta) -> None:
         distributed_c10d._set_pg_timeout(time, group)  # pyright: ignore[reportPrivateUsage]
 
 
-def _from_environment(name: str, otherwise: timedelta) -> timedelta:
-    found = seconds(name)
-    return otherwise if found is None else timedelta(seconds=found)
+def _from_environment(name: str, default: timedelta) -> timedelta:
+    number = seconds(name)
+    return default if number is None else timedelta(seconds=number)

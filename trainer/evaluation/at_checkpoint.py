@@ -1,4 +1,4 @@
-"""The metrics of a kept checkpoint: chosen by name, verified, loaded and evaluated."""
+"""Evaluation of a checkpoint: chosen by name, verified, loaded and measured."""
 
 import re
 from pathlib import Path
@@ -21,16 +21,16 @@ from trainer.wording import excerpt, listed
 def evaluate_checkpoint(
     run: Run, accelerator: Accelerator, split: str, checkpoint: str
 ) -> dict[str, Any]:
-    """Returns step, split and the metrics of a checkpoint on one split, the same on every rank.
+    """Returns the metrics of a checkpoint on one split, with `step` and `split`, on every rank.
 
-    `checkpoint` is "best", "last" or the number of a step. Raises ConfigError for a split that the
-    run does not have, and CheckpointError for a checkpoint that is not kept, is damaged or was made
-    with other data.
+    `checkpoint` is "best", "last" or the number of a step. Raises ConfigError if the run does not
+    have the split, and CheckpointError if the checkpoint was not kept, is damaged, or was made with
+    other data.
     """
     if split not in run.splits:
         raise ConfigError(
             f"--split {excerpt(split)}: the run has {', '.join(run.splits)}",
-            key="split",
+            key="--split",
             value=split,
         )
     step = _step_of(run, accelerator, checkpoint)
@@ -49,17 +49,20 @@ def evaluate_checkpoint(
 
 
 def _step_of(run: Run, accelerator: Accelerator, checkpoint: str) -> int:
-    """Returns the step that "best", "last" or a number names, if its checkpoint is kept."""
+    """Returns the step that "best", "last" or a number names.
+
+    Raises CheckpointError if there is no checkpoint of that step.
+    """
     newest, passed_over = on_main(accelerator, lambda: run.store.newest(resumable=False))
     if newest is None:
         problem = "; ".join(passed_over) or f"{run.directory} has no checkpoint yet"
-        raise CheckpointError(problem, key="checkpoint", value=checkpoint)
+        raise CheckpointError(problem, key="--checkpoint", value=checkpoint)
     steps, recorded = on_main(accelerator, lambda: (run.store.steps(), read_record(newest)))
     state = TrainState.of(recorded["state"])
     if passed_over and checkpoint in ("best", "last"):
         raise CheckpointError(
             excerpt(passed_over[0], 300),
-            key="checkpoint",
+            key="--checkpoint",
             value=checkpoint,
             hint=f"name another step with --checkpoint, of {listed(steps, 8)}",
         )
@@ -71,8 +74,8 @@ def _step_of(run: Run, accelerator: Accelerator, checkpoint: str) -> int:
         step = int(checkpoint) if re.fullmatch(r"[0-9]{1,8}", checkpoint) else -1
     if step not in steps:
         raise CheckpointError(
-            f"--checkpoint {excerpt(checkpoint)}: kept are the steps {listed(steps, 20)}",
-            key="checkpoint",
+            f"--checkpoint {excerpt(checkpoint)}: the run keeps the steps {listed(steps, 20)}",
+            key="--checkpoint",
             value=checkpoint,
         )
     return step
@@ -81,9 +84,9 @@ def _step_of(run: Run, accelerator: Accelerator, checkpoint: str) -> int:
 def _validation(
     run: Run, accelerator: Accelerator, step: int, record: dict[str, Any], *, needed: bool
 ) -> dict[str, Any] | None:
-    """Returns the validation metrics at a step, for a threshold that was tuned there.
+    """Returns the validation metrics at a step, which hold the threshold that was tuned there.
 
-    They are those that the run recorded or, if they are `needed` and not recorded, measured again.
+    They are the recorded ones. If they are `needed` and were not recorded, they are measured.
     """
     file: Path = run.directory / "metrics.jsonl"
     lines = on_main(accelerator, lambda: known_lines(file, record["metrics"]))

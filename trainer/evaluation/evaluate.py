@@ -1,4 +1,4 @@
-"""Evaluation over ranks: loss sums and statistics add up, so that every example counts once."""
+"""Evaluation over ranks: loss sums and statistics are added up, so each example counts once."""
 
 import json
 import time
@@ -22,9 +22,9 @@ from trainer.run import Run
 from trainer.tasks.base import Record
 
 STOP_CHECK_INTERVAL = 8
-"""Batches between two checks whether a rank was asked to stop; a check waits for the device."""
+"""Batches between checks whether a rank was asked to stop; each check waits for the device."""
 ANSWERS_PER_STOP_CHECK = 32
-"""Answers that a rank generates between two such checks."""
+"""Answers that a rank generates between such checks."""
 
 
 def evaluate(
@@ -36,12 +36,12 @@ def evaluate(
     validation: Mapping[str, Any] | None = None,
     until_stopped: bool = False,
 ) -> dict[str, Any]:
-    """Returns loss, loss by term, the task's metrics and the seconds of a whole split.
+    """Returns loss, loss by term, the task's metrics, and the seconds that a whole split took.
 
-    They are the same on every rank, whatever the number of ranks; the task's metrics are computed
-    on the main process. `predictions` is a file to which the main process writes a record for each
-    answer. `validation` holds the validation metrics at the same weights, for thresholds that are
-    found there. With `until_stopped`, raises Stopped on every rank once one was asked to stop.
+    The values do not depend on the number of ranks, and every rank gets them; the main process
+    computes the task's metrics. It also writes a record of each answer to the file `predictions`,
+    if given. `validation` holds the validation metrics at the same weights, from which the task
+    takes thresholds. With `until_stopped`, raises Stopped on every rank once any was asked to stop.
     """
     start, rows, task = time.monotonic(), run.splits[split], run.task
 
@@ -78,9 +78,9 @@ def leave_if_stopped(run: Run, accelerator: Accelerator) -> None:
 
 
 def rank_share(lengths: np.ndarray, batch_size: int, topology: Topology) -> list[np.ndarray]:
-    """Returns the example ids of each batch of this rank, examples of like lengths together.
+    """Returns the example ids of each batch of this rank; a batch has examples of similar length.
 
-    Every rank gets equally many batches; the last one of some has no examples.
+    Every rank gets the same number of batches; on some ranks the last one is empty.
     """
     ids = np.argsort(lengths, kind="stable")
     batches = [ids[start : start + batch_size] for start in range(0, len(ids), batch_size)]
@@ -89,7 +89,7 @@ def rank_share(lengths: np.ndarray, batch_size: int, topology: Topology) -> list
 
 
 def loss_by_term(run: Run, sums: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
-    """Returns the weighted loss, and each term's mean if the task has several terms.
+    """Returns the weighted loss and, if the task has several terms, the mean of each.
 
     `sums` and `counts` are loss sums and target counts over all examples, float64 [num_terms].
     """
@@ -103,10 +103,10 @@ def loss_by_term(run: Run, sums: np.ndarray, counts: np.ndarray) -> dict[str, An
 
 
 def write_records(records: list[Record], file: Path) -> None:
-    """Writes one JSON line for each record; makes the folder if it does not exist."""
+    """Writes one JSON line per record, and creates the file's folder if it does not exist."""
     with writing_to(file.parent.parent):
         file.parent.mkdir(exist_ok=True)
-        remove(file)  # opening a link would write to what it points to
+        remove(file)  # if it is a link, opening it would write to its target
         with file.open("x", encoding="utf-8") as opened:
             opened.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
@@ -118,8 +118,8 @@ def _losses_and_records(
     keeps_records: bool,
     check_stop: Callable[[], None],
 ) -> tuple[Tensor, list[Record]]:
-    """Returns this rank's loss sums, target counts and statistics, one after the other, and its
-    records if they are kept."""
+    """Returns this rank's loss sums, target counts and statistics as one tensor, and its records if
+    they are kept."""
     task, rows, device = run.task, run.splits[split], accelerator.device
     num_sums = 2 * len(task.loss_terms) + task.num_statistics
     sums = torch.zeros(num_sums, dtype=torch.float64, device=device)
@@ -128,7 +128,7 @@ def _losses_and_records(
     for position, ids in enumerate(batches):
         if position % STOP_CHECK_INTERVAL == 0:
             check_stop()
-        # A rank that has run out of examples still takes part: engines gather weights in forward.
+        # A rank without examples still runs the model: engines gather weights in forward.
         batch = task.collate(rows, ids if len(ids) else np.zeros(1, int), epoch=0)
         with run_memory(run, accelerator, "evaluation", f"evaluating {split}", batch):
             batch = batch.to(device)
@@ -145,7 +145,7 @@ def _losses_and_records(
 def _generated(
     run: Run, accelerator: Accelerator, split: str, check_stop: Callable[[], None]
 ) -> list[Record]:
-    """Returns this rank's records of the answers that the task generates for a split."""
+    """Returns this rank's records of the answers that the model generates for a split."""
     rows, topology = run.splits[split], run.topology
     ids = run.task.sample(rows)
     records: list[Record] = []

@@ -1,4 +1,4 @@
-"""Zero-shot over ranks: what the pretrained language model answers before anything is learned."""
+"""Zero-shot evaluation over ranks: the pretrained language model is prompted, and then freed."""
 
 import gc
 import time
@@ -19,15 +19,16 @@ from trainer.run import Run
 from trainer.tasks.base import Objective, Record, ZeroShot
 
 EXAMPLES_AT_ONCE = 512
-"""Examples whose prompts are in memory at a time."""
+"""Examples whose prompts are in memory at once."""
 
 
 def measure_zero_shot(run: Run, accelerator: Accelerator) -> dict[str, dict[str, Any]]:
     """Returns the zero-shot metrics of validation and test, the same on every rank.
 
-    The model is the recipe's with its own vocabulary head, quantised like the run's; it takes
-    memory next to the run's model until this returns. The main process writes a record for each
-    answer to predictions/. Raises ConfigError if the pretrained weights have no vocabulary head.
+    The model is the recipe's, with its own vocabulary head and quantised like the run's. It takes
+    memory in addition to the run's model until this returns. The main process writes a record of
+    each answer to predictions/. Raises ConfigError if the pretrained weights have no vocabulary
+    head. Empty if the task has no zero-shot.
     """
     zero_shot = run.task.zero_shot
     if zero_shot is None:
@@ -52,7 +53,8 @@ def _measure(
     gathered = gather_on_main(accelerator, records)
 
     def score() -> dict[str, Any]:
-        answers = sorted((r for part in gathered for r in part), key=itemgetter("id"))
+        answers = [record for part in gathered for record in part]
+        answers.sort(key=itemgetter("id"))
         write_records(answers, run.directory / "predictions" / f"zero_shot_{split}.jsonl")
         return zero_shot.metrics(answers)
 
@@ -67,9 +69,7 @@ def _language_model(run: Run, accelerator: Accelerator) -> Any:
             build_model_config(settings, run.tokenizer),
             auto_model="AutoModelForCausalLM",
             tokenizer_size=num_rows(run.tokenizer),
-            mode="head_only"
-            if mode == "full"
-            else mode,  # no weight learns, so none has to be fp32
+            mode="head_only" if mode == "full" else mode,  # nothing learns, so nothing needs fp32
             frozen_dtype=COMPUTE_DTYPES[run.precision],
             seed=run.recipe.seed,
         )

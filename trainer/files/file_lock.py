@@ -1,7 +1,8 @@
 """Locks on open files that end with their process.
 
-The library filelock is not used: it opens the file for writing, so it cannot wait for another
-user's, and empties it before it holds the lock, and with it the number of the process that does.
+The library filelock is not used. It opens the file for writing, so it could not wait for a lock of
+another user; and it empties the file before it holds the lock, which would erase the number of the
+process that does.
 """
 
 import os
@@ -13,10 +14,10 @@ BEYOND_TEXT = 2**30
 
 
 def lock(descriptor: int, *, wait: bool) -> None:
-    """Locks an open file, after other processes if it may `wait`.
+    """Locks an open file.
 
-    Raises BlockingIOError if another process holds the lock and it may not, and OSError if the file
-    system does not lock files.
+    If another process holds the lock, waits for it or, without `wait`, raises BlockingIOError.
+    Raises OSError if the file system does not lock files.
     """
     if sys.platform != "win32":
         import fcntl

@@ -26,7 +26,7 @@ from trainer.wording import excerpt
 LOG = logging.getLogger("trainer")
 MANIFEST = "manifest.json"
 UNLISTED = "it has no manifest"
-"""True of caches written by older versions."""
+"""Problem of a folder that an older version wrote."""
 
 
 def write_once(
@@ -82,15 +82,13 @@ def _writing() -> Generator[None]:
 
 def _make(folder: Path, write: Callable[[Path], None], problem: str) -> None:
     with _writing():
-        for left in folder.parent.glob(f".{folder.name}-*"):
-            remove(left)  # by a process that was killed: we hold its lock
+        for leftover in folder.parent.glob(f".{folder.name}-*"):
+            remove(leftover)  # of a process that was killed, because we hold its lock
         if os.path.lexists(folder):
             if problem != UNLISTED:
                 LOG.warning("%s is not as it was written (%s); writing it again", folder, problem)
-            # Renamed first: processes that have it open keep it, and no half-removed folder has
-            # its name.
-            leaving = folder.rename(_hidden(folder))
-            remove(leaving)
+            # Renamed first, so that a half-removed folder never has its name.
+            remove(folder.rename(_hidden(folder)))
         staging = _hidden(folder)
         staging.mkdir()
     try:

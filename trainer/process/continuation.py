@@ -1,4 +1,5 @@
-"""Whether a run can train longer than planned, and equal one that was planned longer at first."""
+"""Continuation: whether a run can train longer than planned, with the same steps as a run that was
+planned that long."""
 
 from pathlib import Path
 
@@ -12,7 +13,7 @@ PATIENCE = "evaluation.patience"
 
 
 def may_continue(key: str, earlier: Recipe, recipe: Recipe) -> bool:
-    """Returns whether a run may continue although this key, one of its length, differs."""
+    """Returns whether a run may continue with another value of `key`, which decides its length."""
     if key == PATIENCE:
         old, new = earlier.evaluation.patience, recipe.evaluation.patience
         return old is not None and (new is None or new > old)
@@ -20,7 +21,7 @@ def may_continue(key: str, earlier: Recipe, recipe: Recipe) -> bool:
 
 
 def instead(directory: Path) -> str:
-    """Returns a hint: how to continue from the weights alone."""
+    """Returns a hint on how to start a new run from the weights of this one."""
     return (
         f"to continue from its weights, with new moments, set model.name_or_path: "
         f"{directory / 'model'} (which exists once the run has ended) and another --run-dir"
@@ -36,7 +37,7 @@ def check_length(
     num_steps: int,
     steps_per_epoch: int,
 ) -> None:
-    """Raises RunDirectoryError if the steps taken are not those of a run of `num_steps`.
+    """Raises RunDirectoryError unless a run of `num_steps` would have taken the same steps so far.
 
     `earlier` is the recipe with which they were taken.
     """
@@ -44,9 +45,9 @@ def check_length(
     before = total_steps(earlier.schedule, steps_per_epoch)
     if num_steps < state.step:
         length = recipe.schedule.model_dump(include={"epochs", "steps"}, exclude_none=True)
-        given = ", ".join(f"schedule.{key}={value}" for key, value in length.items())
+        settings = ", ".join(f"schedule.{key}={value}" for key, value in length.items())
         raise RunDirectoryError(
-            f"{directory} has taken {state.step} steps, and {given} asks for {num_steps}",
+            f"{directory} has taken {state.step} steps, and {settings} asks for {num_steps}",
             key=f"schedule.{next(iter(length))}",
             value=next(iter(length.values())),
             hint="give as many or more, or choose another --run-dir",

@@ -1,4 +1,4 @@
-"""The environment of a run: what environment.json says of it, and libraries kept quiet in it."""
+"""The environment of a run: what environment.json records, and libraries imported quietly."""
 
 import logging
 import os

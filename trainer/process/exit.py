@@ -1,6 +1,6 @@
-"""What ends this process: the command line and the threads that hear signals for it.
+"""Ends this process: used by the command line and by the threads that handle signals for it.
 
-The library below the command line returns or raises; it never ends the process that uses it.
+Everything below the command line returns or raises and never ends the process that uses it.
 """
 
 import os
@@ -11,7 +11,7 @@ from trainer.distributed.environment_variables import num_ranks
 
 
 def end(code: int) -> NoReturn:
-    """Ends a command: in good order if it is alone, at once if it is one of several ranks.
+    """Ends a command: with Python's clean-up, or at once if it is one of several ranks.
 
     A rank that freed its model on the way out could hang: gloo's destructor waits, under Python's
     lock, for a thread that needs the lock.

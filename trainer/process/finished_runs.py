@@ -1,4 +1,4 @@
-"""Finished runs, found in directories and read."""
+"""Finished runs: found in directories, and read from results.json."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,22 +15,25 @@ from trainer.wording import excerpt, listed
 NEEDED = ("recipe", "baseline", "best", "seconds", "peak_memory_bytes", "scales")
 
 MAX_PATH = 40
-"""Characters of a path in a list of runs."""
+"""Maximum characters of a path in a list of runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun:
+    """The results of a finished run."""
+
     directory: Path
     results: dict[str, Any]
     recipe: dict[str, Any]
-    """Dotted keys to values."""
+    """Values by dotted key."""
 
 
 def find_runs(directories: tuple[Path, ...]) -> tuple[list[FinishedRun], list[str]]:
-    """Returns the finished runs, each once, and a sentence for each one that is left out.
+    """Returns the finished runs, each once, and a sentence for each unfinished one that is left
+    out.
 
-    A directory is that of a run, or one that holds several, such as a sweep's. Raises
-    RunDirectoryError if there is no finished run.
+    A directory is that of a run, or holds several runs, such as that of a sweep. Raises
+    RunDirectoryError if one of them has no finished run.
     """
     by_place: dict[Path, Path] = {}
     left_out: list[str] = []
@@ -45,9 +48,9 @@ def find_runs(directories: tuple[Path, ...]) -> tuple[list[FinishedRun], list[st
         ]
         if not finished:
             names = (f"{_end_of(run)} ({state})" for run, state in states)
-            others = f", only {listed(names, 3)}" if states else ""
+            unfinished = f", only {listed(names, 3)}" if states else ""
             raise RunDirectoryError(
-                f"{directory} holds no finished run{others}",
+                f"{directory} holds no finished run{unfinished}",
                 key=str(directory),
                 hint="name the directory of a run or a sweep",
             )
@@ -60,7 +63,7 @@ def find_runs(directories: tuple[Path, ...]) -> tuple[list[FinishedRun], list[st
 
 
 def _end_of(directory: Path) -> str:
-    """Returns the end of a path, which tells runs apart, in at most MAX_PATH characters."""
+    """Returns the last MAX_PATH characters of a path, which tell runs apart."""
     text = str(directory)
     return text if len(text) <= MAX_PATH else f"…{text[1 - MAX_PATH :]}"
 
@@ -81,12 +84,12 @@ def _children(directory: Path) -> list[Path]:
         return []
     except OSError as error:
         raise RunDirectoryError(
-            f"{directory} holds no run that can be read: {reason(error)}"
+            f"{directory} holds no run that can be read: {reason(error)}", key=str(directory)
         ) from error
 
 
 def _is_finished(directory: Path) -> bool:
-    """Returns whether a run has left results, and no later command continues it."""
+    """Returns whether a run has left results and no later command has continued it."""
     if read_status(directory).get("state") in ("running", "stopped", "failed"):
         return False
     return (directory / "results.json").is_file()
@@ -98,13 +101,18 @@ def _read(directory: Path) -> FinishedRun:
         results = read_json(file)
     except (OSError, ValueError) as error:
         raise RunDirectoryError(
-            f"{file} cannot be read ({excerpt(reason(error))}); leave this run out"
+            f"{file} cannot be read ({excerpt(reason(error))})",
+            key=str(file),
+            hint="leave this run out",
         ) from error
     missing = [key for key in NEEDED if not isinstance(results, dict) or key not in results]
-    if missing:
-        raise RunDirectoryError(f"{file} has no {missing[0]}; leave this run out or train it again")
-    if problem := _problem(results):
-        raise RunDirectoryError(f"{file} {problem}; leave this run out or train it again")
+    if problem := f"has no {missing[0]}" if missing else _problem(results):
+        raise RunDirectoryError(
+            f"{file} {problem}",
+            key=str(file),
+            value=missing[0] if missing else None,
+            hint="leave this run out, or train it again",
+        )
     results = with_macro_averages(results)  # earlier versions averaged over absent classes as well
     recipe: dict[str, Any] = results["recipe"]
     if "tuning" in recipe:
@@ -113,7 +121,7 @@ def _read(directory: Path) -> FinishedRun:
 
 
 def _problem(results: dict[str, Any]) -> str | None:
-    """Returns why results are not as a run wrote them, or None if they can be."""
+    """Returns why a run cannot have written these results; None if it can."""
     if is_changed(results):
         return "was changed after it was written"
     if not isinstance(results["recipe"], dict):
@@ -135,9 +143,9 @@ def _problem(results: dict[str, Any]) -> str | None:
         and isinstance(results["scales"], dict)
         and all(isinstance(scale, str) for scale in results["scales"].values())
     )
-    return None if sound else "is of another form"
+    return None if sound else "has another format"
 
 
 def _is_table(value: Any) -> bool:
-    """Returns whether a value is metrics by split."""
+    """Returns whether a value maps splits to their metrics."""
     return isinstance(value, dict) and all(isinstance(metrics, dict) for metrics in value.values())

@@ -36,7 +36,7 @@ def as_user_error(error: BaseException, place: Path | None = None) -> TrainerErr
         return LaunchError(
             f"a rank has not answered {time or 'in time'}: it hangs, or its machine or the network "
             f"does",
-            hint="end what is left of it; the same command resumes from the last checkpoint",
+            hint="end its remaining processes; the same command resumes from the last checkpoint",
         )
     if any(spelling in text for spelling in GONE):
         return LaunchError(

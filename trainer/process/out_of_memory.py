@@ -79,10 +79,10 @@ def memory_reported(
 def requested_bytes(error: BaseException) -> float | None:
     """Returns the bytes that could not be allocated, or None if the error does not say."""
     for cause in causes(error):
-        found = _REQUESTED.search(str(cause))
-        if found and not isinstance(cause, TrainerError):
-            unit = (found[2] or "bytes").lower()
-            return float(found[1]) * (1 if unit == "bytes" else _UNITS[unit[0]])
+        match = _REQUESTED.search(str(cause))
+        if match and not isinstance(cause, TrainerError):
+            unit = (match[2] or "bytes").lower()
+            return float(match[1]) * (1 if unit == "bytes" else _UNITS[unit[0]])
     return None
 
 

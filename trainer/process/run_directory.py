@@ -31,9 +31,9 @@ BEFORE: dict[str, Any] = {
     "task.check_labels": False,
     "task.pair_separator": None,
 }
-"""What runs did that began before a key existed, if the key's default is something else."""
+"""Values of runs that began before a key existed, if they differ from the key's default."""
 LAG_SECONDS = 60
-"""Within which a file of another machine becomes visible on a file system that both share."""
+"""Time after which a file that another machine wrote is visible on a shared file system."""
 
 
 _claimed: list[Path] = []
@@ -53,7 +53,9 @@ def claim(directory: Path) -> Generator[None]:
         file = os.fdopen(os.open(directory / ".lock", flags, 0o666), "r+")
     except (OSError, ValueError) as error:
         raise RunDirectoryError(
-            f"the run directory {directory} cannot be written: {reason(error)} (.lock)"
+            f"the run directory {directory} cannot be written: {reason(error)} (.lock)",
+            key=str(directory),
+            hint="choose another --run-dir",
         ) from error
     with file:
         try:
@@ -119,13 +121,17 @@ def read_recipe(directory: Path, kind: type[RecipeT]) -> RecipeT:
         text = read_text(file)
     except FileNotFoundError:
         raise RunDirectoryError(
-            f"{directory} holds no run: there is no config.yaml in it"
+            f"{directory} holds no run: there is no config.yaml in it", key=str(directory)
         ) from None
     except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"{file} cannot be read: {excerpt(reason(error))}") from error
+        raise RunDirectoryError(
+            f"{file} cannot be read: {excerpt(reason(error))}", key=str(file)
+        ) from error
     values = read_yaml(text, str(file))
     if not isinstance(values, dict):
-        raise RunDirectoryError(f"{file} is not the recipe of a run any more; restore it")
+        raise RunDirectoryError(
+            f"{file} is no longer the recipe of a run", key=str(file), hint="restore it"
+        )
     recipe = validated(kind, values, str(file))
     return with_values(recipe, {k: v for k, v in BEFORE.items() if k not in given_keys(recipe)})
 
@@ -155,13 +161,19 @@ def check_recipe(directory: Path, recipe: Recipe) -> list[str]:
             f"{key} is {excerpt(repr(old), 40)} there and {excerpt(repr(new), 40)} here"
             for key, (old, new) in refused.items()
         )
-        start = f"{directory} belongs to a run of another recipe: {different}"
+        hint = "choose another --run-dir"
         if refused.keys() <= set(LENGTH):
-            raise RunDirectoryError(
-                f"{start}; only under the constant schedule can a run train longer, for under "
-                f"{recipe.schedule.name} all learning rates would be others: {instead(directory)}"
+            hint = (
+                f"only under the constant schedule can a run train longer, because under "
+                f"{recipe.schedule.name} all its learning rates would change: {instead(directory)}"
             )
-        raise RunDirectoryError(f"{start}; choose another --run-dir")
+        key = next(iter(refused))
+        raise RunDirectoryError(
+            f"{directory} belongs to a run of another recipe: {different}",
+            key=key,
+            value=refused[key][1],
+            hint=hint,
+        )
     return [f"{key} was {old!r} and is now {new!r}" for key, (old, new) in changed.items()]
 
 

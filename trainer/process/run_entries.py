@@ -1,4 +1,4 @@
-"""What may lie in a run directory: its files and folders, and no links out of it."""
+"""The entries that a run directory may have: its files and folders, but no links out of it."""
 
 import os
 from collections.abc import Generator
@@ -37,8 +37,8 @@ def check_entries(directory: Path) -> None:
                 raise RunDirectoryError(
                     f"{path} is not a {kind}", key=str(path), hint="remove it, or move it away"
                 )
-            wanted = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
-            if not os.access(path, wanted, effective_ids=EFFECTIVE):
+            access = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
+            if not os.access(path, access, effective_ids=EFFECTIVE):
                 raise RunDirectoryError(
                     f"{path} cannot be read and written by this user",
                     key=str(path),
@@ -55,7 +55,9 @@ def writing_to(directory: Path) -> Generator[None]:
     except OSError as error:
         if error.errno in FULL:
             raise
+        path = str(error.filename or directory)
         raise RunDirectoryError(
-            f"{error.filename or directory} cannot be read or written ({reason(error)}); "
-            f"{remedy(error, directory)}"
+            f"{path} cannot be read or written ({reason(error)})",
+            key=path,
+            hint=remedy(error, directory),
         ) from error

@@ -1,7 +1,7 @@
-"""The signals that ask this process to stop, heard from its first line to its last.
+"""Signals that ask this process to stop, handled from its first line to its last.
 
-Only light modules are imported here: a signal that arrives while libraries are imported must find a
-listener. A thread listens, because Python runs signal handlers in the main thread, which may be
+Only light modules are imported here, so that signals are handled while libraries are imported. A
+thread listens, because Python runs signal handlers in the main thread, which may be
 busy inside a library.
 """
 
@@ -93,7 +93,7 @@ class Listener:
         self._expects_takeover = True
 
     def begin_shutdown(self) -> None:
-        """Ignores signals from now on: the work is done, and its exit code stands."""
+        """Ignores signals from now on: the work is done, and its exit code stays as it is."""
         self._shutting_down = True
 
     @contextmanager
@@ -156,7 +156,7 @@ def expect() -> None:
 
 
 def begin_shutdown() -> None:
-    """Ignores signals from now on: the exit code of what is done stands."""
+    """Ignores signals from now on: the work is done, and its exit code stays as it is."""
     if _listener is not None:
         _listener.begin_shutdown()
 

@@ -114,7 +114,7 @@ class Status:
                 return
             self._over = True
             if not self._main:
-                self._speak_for_the_main_process(state, code, message)
+                self._report_for_main(state, code, message)
                 return
             try:
                 if not claimed(self._directory):
@@ -133,11 +133,11 @@ class Status:
         if before not in (("failed", "stopped") if self._begun else ("done",)):
             self._write(state, code, self._newest_step(), message)
 
-    def _speak_for_the_main_process(self, state: str, code: int, message: str) -> None:
+    def _report_for_main(self, state: str, code: int, message: str) -> None:
         """Writes and prints the end of this rank if the main process writes none.
 
-        The main process reports what every rank finds wrong. Of an error on this rank alone it
-        would know only that a rank is gone.
+        The main process reports errors that every rank has. Of an error on this rank alone it knows
+        only that the rank is gone.
         """
         end = time.monotonic() + MAIN_FIRST_SECONDS
         while time.monotonic() < end:
@@ -147,8 +147,8 @@ class Status:
         sentence = f"rank {os.environ.get('RANK')}: {message}"
         status = {"state": state, "exit_code": code, "step": self._newest_step()}
         try:
-            with (self._directory / ".speaker").open("a") as speaker:
-                lock(speaker.fileno(), wait=True)  # the first of several ranks reports
+            with (self._directory / ".speaker").open("a") as lock_file:
+                lock(lock_file.fileno(), wait=True)  # the first of several ranks reports
                 if read_status(self._directory).get("state") != "running":
                     return
                 write_with_reserve(

@@ -1,4 +1,4 @@
-"""Switches of the whole process that a run sets, put back when it ends.
+"""Settings of the whole process that a run changes, restored when it ends.
 
 A run that is started from Python shares its process with other work, and with other runs.
 """

@@ -1,4 +1,4 @@
-"""The card of exported adapters: the lines that load them onto their base."""
+"""The card of exported adapters, with the code that loads them onto their base model."""
 
 import json
 from pathlib import Path
@@ -16,16 +16,16 @@ def adapter_card(name: str, recipe: Recipe, model: Any, auto_model: str, base: B
     settings, mode = recipe.model, recipe.tuning.mode
     path = settings.name_or_path
     if path is None or settings.initialization == "random":
-        what = "These adapters fit no base but the random weights of their own run."
         return (
-            f"---\nlibrary_name: peft\n---\n\n# {as_markdown(name)}\n\n{what} The whole model "
-            f"is in `model/`, next to this folder.\n"
+            f"---\nlibrary_name: peft\n---\n\n# {as_markdown(name)}\n\nThese adapters fit only the "
+            f"random weights of their own run. The whole model is in `model/`, next to this "
+            f"folder.\n"
         )
     known = "" if Path(path).is_dir() else f"base_model: {json.dumps(path, ensure_ascii=False)}\n"
     parts = [
         f"---\nlibrary_name: peft\n{known}---\n\n# {as_markdown(name)}",
-        f"Adapters of {as_markdown(path)}, trained with {mode}, and the other weights that the "
-        f"training changed. Load them in the folder that holds this file:",
+        f"Adapters of {as_markdown(path)}, trained with {mode}, and the other weights that "
+        f"training changed. To load them, run this in the folder of this file:",
         "\n".join(["```python", *_lines(recipe, model, auto_model, base), "```"]),
         "The whole model, with its tokenizer, is in `model/`, next to this folder.",
         how_to_load(model),
@@ -62,7 +62,7 @@ def _lines(recipe: Recipe, model: Any, auto_model: str, base: Base) -> list[str]
     lines.append('model = PeftModel.from_pretrained(base, ".")')
     output: Any = output_layer(model.get_base_model())
     if hasattr(output, "token_adapter") and output.original_module.bias is not None:
-        lines.append("model.get_output_embeddings().token_adapter.merge()  # else without its bias")
+        lines.append("model.get_output_embeddings().token_adapter.merge()  # or its bias is lost")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Runs side by side: mean and standard deviation over seeds, for groups with other settings."""
+"""Runs side by side: mean and standard deviation over seeds, for each group of settings."""
 
 import json
 import math
@@ -16,16 +16,16 @@ from trainer.report.markup import as_markdown
 Group = dict[str, Any]
 SPLITS = ("validation", "test")
 MAX_NAME = 60
-"""Longest label, in characters, that a table has room for."""
+"""Maximum characters of a label in a table."""
 
 
 def compare(directories: tuple[Path, ...], by: str | None = None) -> dict[str, Any]:
     """Returns groups of runs, with mean, sample standard deviation, n and values of each metric.
 
-    `group_runs` forms the groups; their metrics are those of the best validation step. `metric` is
-    the one that decides which step that is, `findings` says whether groups differ by more than the
-    spread, `warnings` why they may not compare, and `tensorboard` is the folder of all runs. Raises
-    the TrainerErrors of `find_runs` and `group_runs`.
+    `group_runs` forms the groups; metrics are those at the best validation step. `metric` is the
+    name of the deciding metric, `findings` says which groups differ by more than the spread,
+    `warnings` says why groups may not be comparable, and `tensorboard` is the folder of all runs.
+    Raises the errors of `find_runs` and `group_runs`.
     """
     runs, left_out = find_runs(directories)
     groups = group_runs(runs, by)
@@ -45,7 +45,7 @@ def compare(directories: tuple[Path, ...], by: str | None = None) -> dict[str, A
 
 
 def markdown(comparison: dict[str, Any]) -> str:
-    """Returns a comparison as Markdown tables that read well on a terminal, and its sentences."""
+    """Returns a comparison as Markdown, with tables that also align as plain text."""
     groups: list[Group] = comparison["groups"]
     splits = [split for split in SPLITS if any(group[split] for group in groups)]
     zero_shot = [split for split in SPLITS if any(split in group["zero_shot"] for group in groups)]
@@ -145,18 +145,19 @@ def _summary(values: Sequence[float]) -> dict[str, Any]:
 
 
 def _findings(groups: list[Group], by: str | None, metric: str, mode: str) -> list[str]:
-    """Returns whether the best group differs from each of the others by more than the spread."""
+    """Returns, for each other group, whether the best one differs from it by more than the
+    spread."""
     split = "test" if all(metric in group["test"] for group in groups) else "validation"
     measured = [group for group in groups if group[split].get(metric, {}).get("std") is not None]
     findings: list[str] = []
     if by != "seed" and any(len(group["runs"]) == 1 for group in groups):
-        findings.append("a spread needs several seeds; train with others, such as --seeds 1,2,3")
+        findings.append("a spread needs several seeds; train with --seeds 1,2,3, for example")
     measured.sort(key=lambda group: group[split][metric]["mean"], reverse=mode == "max")
     for group in measured[1:]:
         best = measured[0]
-        higher, lower = best[split][metric], group[split][metric]
-        difference = abs(higher["mean"] - lower["mean"])
-        spread = max(higher["std"], lower["std"])
+        first, second = best[split][metric], group[split][metric]
+        difference = abs(first["mean"] - second["mean"])
+        spread = max(first["std"], second["std"])
         findings.append(
             f"{split} {metric} of {best['name']} is {difference:.4f} better than that of "
             f"{group['name']}, {'more than' if difference > spread else 'within'} "
@@ -168,7 +169,7 @@ def _findings(groups: list[Group], by: str | None, metric: str, mode: str) -> li
 def _warnings(
     runs: list[FinishedRun], groups: list[list[FinishedRun]], by: str | None
 ) -> list[str]:
-    """Returns why the means of the groups may not compare, a sentence each."""
+    """Returns why the means of the groups may not be comparable, a sentence each."""
     return [
         *_about_seeds(groups, by),
         *_about_settings(groups),
@@ -186,13 +187,13 @@ def _about_seeds(groups: list[list[FinishedRun]], by: str | None) -> list[str]:
 
 
 def _about_settings(groups: list[list[FinishedRun]]) -> list[str]:
-    """Returns what makes the spread of a group another one than that of seeds."""
+    """Returns why the spread of a group is not that of seeds alone."""
     differences = [key for members in groups for key in differing([run.recipe for run in members])]
     keys = [key for key in dict.fromkeys(differences) if key != "seed"]
     if keys:
         more = f" and {len(keys) - 5} more keys" if len(keys) > 5 else ""
         return [
-            f"runs of one group also differ in {', '.join(keys[:5])}{more}, "
+            f"runs of the same group also differ in {', '.join(keys[:5])}{more}, "
             f"so its spread is not that of seeds alone"
         ]
     if any(len({run.recipe["seed"] for run in members}) < len(members) for members in groups):
@@ -203,7 +204,7 @@ def _about_settings(groups: list[list[FinishedRun]]) -> list[str]:
 def _about_deciding_metrics(runs: list[FinishedRun]) -> list[str]:
     warnings: list[str] = []
     if any(run.recipe.get("checkpoint.keep_best") is False for run in runs):
-        warnings.append("if checkpoint.keep_best is false, the last step stands for the best")
+        warnings.append("runs with checkpoint.keep_best: false show the last step as the best")
     deciding = list(dict.fromkeys(run.recipe["evaluation.metric"] for run in runs))
     if len(deciding) > 1:
         warnings.append(
@@ -219,7 +220,7 @@ def _about_scales(runs: list[FinishedRun]) -> list[str]:
         for name, scale in run.results["scales"].items():
             scales.setdefault(name, set()).add(scale)
     return [
-        f"{name} has the scales {' and '.join(sorted(found))}"
-        for name, found in scales.items()
-        if len(found) > 1
+        f"{name} has the scales {' and '.join(sorted(ranges))}"
+        for name, ranges in scales.items()
+        if len(ranges) > 1
     ]

@@ -9,7 +9,7 @@ from typing import Any
 from trainer.report.markup import as_markdown, plain
 
 NUM_EPOCH_METRICS = 4
-"""Metrics in the table of epochs; more would not fit a line."""
+"""Maximum metrics in the table of epochs; more would not fit into a line."""
 
 
 def write_report(directory: Path, results: dict[str, Any]) -> None:
@@ -21,7 +21,7 @@ def write_report(directory: Path, results: dict[str, Any]) -> None:
 
 
 def report(name: str, results: dict[str, Any], shown: Callable[[object], str] = as_markdown) -> str:
-    """Returns the report as Markdown; `shown` escapes text that comes from data and names."""
+    """Returns the report as Markdown; `shown` escapes text from data and names."""
     best, final, counts = results["best"], results["final"], results["parameters"]
     lines = [f"# {shown(name)}", ""]
     kind = results["baseline_is"]
@@ -33,7 +33,7 @@ def report(name: str, results: dict[str, Any], shown: Callable[[object], str] = 
     }
     for split in ("validation", "test"):
         measured = {title: metrics.get(split, {}) for title, metrics in columns.items()}
-        num_asked = measured.get("zero-shot", {}).get("total")  # a sample of the questions
+        num_asked = measured.get("zero-shot", {}).get("total")  # zero-shot asks only a sample
         names = [
             key
             for key, v in measured[f"final (step {final['step']})"].items()
@@ -63,8 +63,8 @@ def report(name: str, results: dict[str, Any], shown: Callable[[object], str] = 
 
 
 def model_card(name: str, results: dict[str, Any], how_to_load: str = "") -> str:
-    """Returns the README.md of an exported model; `how_to_load` is for one that `from_pretrained`
-    alone does not load."""
+    """Returns the README.md of an exported model. `how_to_load` is a section for models that
+    `from_pretrained` alone cannot load."""
     model, tuning = results["recipe"]["model"], results["recipe"]["tuning"]["mode"]
     base = model["name_or_path"] or model["architecture"]["model_type"]
     named = json.dumps(base, ensure_ascii=False)  # YAML reads JSON's quotes
@@ -87,7 +87,7 @@ def table(titles: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _epochs(results: dict[str, Any]) -> list[str]:
-    """Returns the table of all evaluations, with the most important metrics."""
+    """Returns the table of all evaluations, with NUM_EPOCH_METRICS metrics."""
     epochs = results["epochs"]
     if not epochs:
         return []

@@ -1,4 +1,4 @@
-"""Groups of finished runs whose recipes agree."""
+"""Groups of finished runs whose recipes agree in everything but the seed, or in one key."""
 
 import difflib
 import json
@@ -8,16 +8,15 @@ from trainer.errors import ConfigError
 from trainer.process.finished_runs import FinishedRun
 
 SAME_RECIPE = ("seed", "task.check_labels")
-"""Keys in which the runs of a group may differ: the second changes what is refused, and nothing
-that is learned."""
+"""Keys in which the runs of a group may differ; the second changes only which data is refused."""
 
 
 def group_runs(
     runs: list[FinishedRun], by: str | None
 ) -> list[tuple[dict[str, Any], list[FinishedRun]]]:
-    """Returns the settings that tell each group from the others, and its runs ordered by seed.
+    """Returns, for each group, the settings that distinguish it and its runs, ordered by seed.
 
-    The recipes of a group differ only in `seed`; with `by`, the dotted key of a value or a section,
+    Recipes in a group differ only in `seed`; with `by`, the dotted key of a value or a section,
     they agree in that key. Raises ConfigError if no recipe has the key.
     """
     groups: dict[str, list[FinishedRun]] = {}
@@ -32,13 +31,15 @@ def group_runs(
             )
     else:
         keys = differing(settings)
-        shared = [key for key in keys if all(key in one for one in settings)]
-        # What only some recipes have, such as the rank of adapters, follows from what tells.
-        if len({json.dumps([one[key] for key in shared]) for one in settings}) == len(settings):
+        shared = [key for key in keys if all(key in values for values in settings)]
+        # If keys that all recipes have distinguish the groups, others (such as the rank of
+        # adapters) only follow from them.
+        distinct = {json.dumps([values[key] for key in shared]) for values in settings}
+        if len(distinct) == len(settings):
             keys = shared
     return [
         (
-            # A group without any of the keys differs from the others by their absence.
+            # A group without any of these keys is the one that lacks them.
             {key: values[key] for key in keys if key in values} or dict.fromkeys(keys),
             sorted(members, key=lambda run: run.recipe["seed"]),
         )

@@ -7,12 +7,12 @@ _LONE_UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 def plain(text: object) -> str:
-    """Returns a text as one line, without the control characters that a terminal would obey."""
+    """Returns a text as one line, without control characters, which a terminal would execute."""
     return _CONTROL.sub(" ", str(text))
 
 
 def as_markdown(text: object) -> str:
-    """Returns Markdown that shows a text unchanged: it adds no tag, link, table cell or emphasis.
+    """Returns Markdown that shows a text unchanged, without tags, links, table cells or emphasis.
 
     An underscore between letters, as in the name of a metric, has no meaning in Markdown and stays.
     """

@@ -1,4 +1,4 @@
-"""Result: what a run directory holds, for notebooks and programs."""
+"""Result: the outcome of a run, read from its directory, for notebooks and programs."""
 
 import html
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Result:
     best_step: int | None
     """The step with the best validation metric so far; None before the first evaluation."""
     metrics: Metrics
-    """At the best step, as `best` in results.json; of the last step if none is the best one."""
+    """At the best step, as `best` in results.json; at the last step if no best step is kept."""
     final: Metrics
     """At the last step that was evaluated."""
     baseline: Metrics
@@ -68,7 +68,7 @@ class Result:
             with quiet_transformers():
                 settings: Any = transformers.AutoConfig.from_pretrained(self.model_dir)
                 kind = getattr(transformers, settings.architectures[0], None)
-                if kind is None:  # a head that transformers does not have
+                if kind is None:  # a class that transformers does not have: a span head
                     ensure_span_head(settings)
                     kind = transformers.AutoModelForQuestionAnswering
                 model = cast(Any, kind).from_pretrained(self.model_dir)
@@ -88,7 +88,7 @@ class Result:
             parts.append(f"<p>{html.escape(self.message)}</p>")
         parts += [_table(self, split) for split in self.final or self.baseline]
         if self.warnings:
-            items = "".join(f"<li>{html.escape(one)}</li>" for one in self.warnings)
+            items = "".join(f"<li>{html.escape(warning)}</li>" for warning in self.warnings)
             parts.append(f"<p>Warnings</p><ul>{items}</ul>")
         if self.model_dir is not None:
             parts.append(f"<p>model: <code>{html.escape(str(self.model_dir))}</code></p>")
@@ -109,7 +109,8 @@ def read_result(directory: Path) -> Result:
     if state == "done":
         return _finished(directory, _read(file), message)
     evaluated = [line for line in lines if line["split"] == "validation" and line["step"] > 0]
-    best, last = _best_step(evaluated, recipe), max((one["step"] for one in evaluated), default=0)
+    best = _best_step(evaluated, recipe)
+    last = max((line["step"] for line in evaluated), default=0)
     return Result(
         run_dir=directory,
         state=str(state),
@@ -170,7 +171,7 @@ def _best_step(evaluated: list[dict[str, Any]], recipe: Recipe) -> int | None:
 
 def _of_splits(metrics: Metrics) -> Metrics:
     """Returns the metrics without those of zero-shot answers."""
-    return {name: one for name, one in metrics.items() if not name.startswith("zero_shot_")}
+    return {name: split for name, split in metrics.items() if not name.startswith("zero_shot_")}
 
 
 def _table(result: Result, split: str) -> str:

@@ -27,10 +27,14 @@ from trainer.tracking.metric_lines import metrics_at, read_lines
 
 
 def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
-    """Evaluates the last and the best step, exports the better one, and writes the results."""
+    """Evaluates the best and the last step, exports the best (or the last, if the recipe does not
+    keep the best), and writes the results and the report.
+
+    Collective: every rank calls it.
+    """
     directory = run.directory
     lines = on_main(accelerator, lambda: read_lines(directory / "metrics.jsonl"))
-    lines = with_macro_averages(lines)  # an earlier version may have written the first ones
+    lines = with_macro_averages(lines)  # an earlier version may have written some of them
     final: dict[str, Any] = {"step": state.step, "epoch": run.order.epoch_of(state.step - 1) + 1}
     final["metrics"] = metrics_at(lines, state.step)
 
@@ -91,7 +95,7 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
 
 
 def _suspicious(run: Run, metrics: dict[str, dict[str, Any]], prefix: str = "") -> list[str]:
-    """Returns what the task finds suspicious in the metrics of each split, a sentence each."""
+    """Returns what the task finds suspicious about the metrics of each split, a sentence each."""
     return [
         f"{prefix}{split}: {finding}"
         for split, values in metrics.items()
@@ -141,14 +145,14 @@ def _lost(run: Run, lines: list[dict[str, Any]]) -> list[str]:
         return []
     first = lines[0]["step"] if lines else run.num_steps
     return [
-        f"metrics.jsonl begins with step {first}, because it was removed or the run began with a "
-        f"checkpoint of another one: this report lacks the baseline and the metrics before that "
-        f"step"
+        f"metrics.jsonl begins with step {first}, because the file was removed or the run began "
+        f"with a checkpoint of another run: this report lacks the baseline and the metrics before "
+        f"that step"
     ]
 
 
 def _epochs(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns a record of each evaluation after the baseline and of the training that led to it."""
+    """Returns a record of each evaluation after the baseline and of the training before it."""
     epochs: list[dict[str, Any]] = []
     seconds, tokens = 0.0, 0.0
     for line in lines:
@@ -172,7 +176,7 @@ def _epochs(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _seconds(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the seconds of training, in all and by epoch, and those of evaluation."""
+    """Returns seconds: in total, of training in each epoch, and of evaluation."""
     trained = [line for line in lines if line["split"] == "train"]
     evaluated = sum(line["seconds"] for line in lines if line["split"] != "train")
     per_epoch = [0.0] * max((line["epoch"] for line in trained), default=0)

@@ -1,8 +1,8 @@
-"""The tasks by name: those here, and those of other packages with an entry point.
+"""The tasks by name: the built-in ones, and those that other packages add by entry point.
 
-A task is a folder: its settings, which are light, and its class, which needs torch and is loaded
-when a run is built. Another package brings a task along by an entry point of the group
-`trainer.tasks`, whose name is that of the task and whose value is its class.
+A task is a folder: its settings, which import quickly, and its class, which needs torch and is
+loaded when a run is built. Another package adds a task through an entry point in the group
+`trainer.tasks`: the name is that of the task, the value is its class.
 """
 
 import difflib
@@ -21,65 +21,65 @@ if TYPE_CHECKING:
     from trainer.tasks.base import Task
 
 GROUP = "trainer.tasks"
-"""Entry points of other packages' tasks."""
+"""The entry points through which other packages add tasks."""
 
 
-class Known(NamedTuple):
+class BuiltinTask(NamedTuple):
     settings: type[TaskSettings]
     task: str
-    """Module and name of the class of the task."""
+    """Module and name of the task's class."""
 
 
 TASKS = {
-    "classification": Known(
+    "classification": BuiltinTask(
         ClassificationSettings, "trainer.tasks.classification.task:Classification"
     ),
-    "masked_lm": Known(MaskedLMSettings, "trainer.tasks.masked_lm.task:MaskedLM"),
-    "causal_lm": Known(CausalLMSettings, "trainer.tasks.causal_lm.task:CausalLM"),
-    "question_answering": Known(
+    "masked_lm": BuiltinTask(MaskedLMSettings, "trainer.tasks.masked_lm.task:MaskedLM"),
+    "causal_lm": BuiltinTask(CausalLMSettings, "trainer.tasks.causal_lm.task:CausalLM"),
+    "question_answering": BuiltinTask(
         QuestionAnsweringSettings, "trainer.tasks.question_answering.task:QuestionAnswering"
     ),
 }
 
 
 def settings_of(name: str) -> type[TaskSettings]:
-    """Returns the class of the settings of a task.
+    """Returns the settings class of a task.
 
-    Raises ConfigError, with the nearest name, if there is no such task, and for a task of another
-    package that cannot be used.
+    Raises ConfigError, with the nearest name, if there is no such task, and also if the task of
+    another package cannot be loaded.
     """
     if name in TASKS:
         return TASKS[name].settings
-    return _from_elsewhere(name).Settings
+    return _task_of_other_package(name).Settings
 
 
 def task_of(recipe: Recipe) -> "type[Task]":
-    """Returns the task of a recipe."""
+    """Returns the class of a recipe's task."""
     name = recipe.task.name
     if name in TASKS:
         return EntryPoint(name, TASKS[name].task, GROUP).load()
-    return _from_elsewhere(name)
+    return _task_of_other_package(name)
 
 
-def _from_elsewhere(name: str) -> "type[Task]":
-    """Returns the task of another package, found by its entry point."""
-    others = entry_points(group=GROUP)
-    if name not in others.names:
-        names = [*TASKS, *sorted(others.names)]
+def _task_of_other_package(name: str) -> "type[Task]":
+    """Returns the task class that an entry point of another package names."""
+    entries = entry_points(group=GROUP)
+    if name not in entries.names:
+        names = [*TASKS, *sorted(entries.names)]
         near = difflib.get_close_matches(name[:100], names, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"use {listed(names)}"
         raise _refusal(name, f"there is no {excerpt(name)}", hint)
-    places = {entry.value: entry for entry in others.select(name=name)}
-    if len(places) > 1:
+    by_class = {entry.value: entry for entry in entries.select(name=name)}
+    if len(by_class) > 1:
         raise _refusal(
             name,
-            f"{name} is the task of several packages: {listed(places)}",
+            f"several packages define the task {name}: {listed(by_class)}",
             "uninstall all but one",
         )
-    (entry,) = places.values()
+    (entry,) = by_class.values()
     try:
         task = entry.load()
-    except Exception as error:  # whatever the import of another package raises
+    except Exception as error:  # importing another package can raise anything
         reason = excerpt(f"{type(error).__name__}: {error}", 200)
         raise _refusal(name, f"{entry.value} cannot be loaded: {reason}") from error
     from trainer.tasks.base import Task

@@ -1,4 +1,4 @@
-"""What a task gives the loop: loss sums and target counts, and what to measure."""
+"""The interface of a task: it gives the loop loss sums and target counts, and measures metrics."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 Record = dict[str, Any]
-"""What is kept of an example: plain values, as JSON has them."""
+"""What an evaluation keeps of an example: plain JSON values."""
 
 
 @dataclass(frozen=True)
 class LossTerm:
-    """A part of the loss with a denominator of its own."""
+    """A part of the loss that has its own denominator."""
 
     name: str
     weight: float = 1.0
@@ -34,11 +34,11 @@ class ZeroShot(ABC):
 
     @abstractmethod
     def sample(self, split: PreparedSplit) -> np.ndarray:
-        """Returns the ids of what is asked of a split."""
+        """Returns the ids, of examples or of questions, for which the model is prompted."""
 
     @abstractmethod
     def answer(self, model: Any, split: PreparedSplit, ids: np.ndarray) -> list[Record]:
-        """Returns, for each of some ids, a record of the model's answer, with its `id`."""
+        """Returns a record of the model's answer for each id, with its `id`."""
 
     @abstractmethod
     def metrics(self, records: list[Record]) -> dict[str, Any]:
@@ -48,12 +48,11 @@ class ZeroShot(ABC):
 class Task(ABC):
     """Turns rows into loss and metrics; knows nothing of ranks or engines.
 
-    A task is built once for each run, from its settings, the train rows and the model's
-    configuration.
+    A task is built once per run, from its settings, the train rows and the model's configuration.
     """
 
     Settings: ClassVar[type[TaskSettings]]
-    """The section `task` of its recipes."""
+    """Class of the section `task` in its recipes."""
 
     auto_model: str
     """Name of the transformers class that builds its models."""
@@ -64,82 +63,86 @@ class Task(ABC):
     metrics_offered: tuple[str, ...]
     """Names of numbers in `metrics` that can decide which step is best."""
     scales: dict[str, str]
-    """Range of each metric that has one, such as 0-1."""
+    """Range of each metric that has one, such as "0-1"."""
     trains_head: bool = True
-    """Whether the layers besides the backbone belong to the task, and so are always trained."""
+    """Whether the layers on top of the backbone belong to the task; then every tuning mode trains
+    them."""
     needs_only_logits: bool = False
-    """Whether it reads no other hidden states, so that a model may skip those it can."""
+    """Whether the loss reads only the logits; then a model may skip hidden states that they do not
+    depend on."""
     reads_records: bool = False
     """Whether `metrics` needs the records of all examples."""
     tunes_threshold: bool = False
     """Whether `metrics` chooses a threshold on the validation split, for use on other splits."""
     target: str | None = None
-    """Key, among those of `columns`, of the column that holds what is learned; None if there is no
-    such column. The rows of a test split may lack it, or have nothing in it."""
+    """The key in `columns` of the column that holds the targets; None if there is no such column.
+    In a test split the column may be missing or empty."""
     optional_columns: tuple[str, ...] = ()
-    """EncodedColumns that `encode` also reads if the rows have them."""
+    """Columns that `encode` also reads if the rows have them."""
     zero_shot: ZeroShot | None = None
-    """How the pretrained model is asked; None if the recipe does not want it, or nothing is
-    pretrained."""
+    """How the pretrained model is prompted; None if the recipe does not ask for it, or the weights
+    are random."""
 
     @classmethod
     def columns(cls, recipe: Recipe) -> dict[str, Column | None]:
-        """Returns the columns that it reads, by the dotted key under which a recipe names them."""
+        """Returns the columns that it reads, by the dotted recipe key that names them."""
         given = recipe.data.columns
         return {f"data.columns.{role}": getattr(given, role) for role in cls.Settings.roles}
 
     @classmethod
     def columns_in(cls, recipe: Recipe, present: Sequence[str]) -> dict[str, Column | None]:
-        """Returns the columns that it reads of rows that have those `present`, without optional
+        """Returns the columns that it reads from rows with the columns `present`, without optional
         ones that are missing."""
         return cls.columns(recipe)
 
     @classmethod
     def pair(cls, recipe: Recipe) -> str | None:
-        """Returns, in words, the two texts that it tokenizes as a pair; None if it reads no
+        """Returns, in words, the two texts that it tokenizes as a pair; None if it does not read
         pairs."""
         return None
 
     @classmethod
     @abstractmethod
     def texts(cls, recipe: Recipe, rows: "Dataset") -> Iterator[str]:
-        """Yields the texts of the train rows on which a tokenizer can be trained."""
+        """Yields the texts of the train rows that a tokenizer can be trained on."""
 
     @classmethod
     def shape(cls, recipe: Recipe, model_config: Any) -> str:
-        """Returns the transformers class of its models, and writes into `model_config` what the
-        recipe says of their head, without any data.
+        """Returns the transformers class of its models, and sets in `model_config` what the recipe
+        says about their head; reads no data.
 
-        Raises ConfigError if the recipe leaves the head to the data.
+        Raises ConfigError if the shape of the head depends on the data.
         """
         return cls.auto_model
 
     @classmethod
     @abstractmethod
     def build(cls, recipe: Recipe, train: "Dataset", tokenizer: Any, model_config: Any) -> Self:
-        """Returns the task of a recipe, with what the train rows and the model decide.
+        """Returns the task of a recipe, completed from the train rows and the model's
+        configuration.
 
-        Raises ConfigError and DataError for what cannot go together.
+        Raises ConfigError or DataError if recipe, rows and model do not fit together.
         """
 
     def config_values(self) -> dict[str, Any]:
-        """Returns what the model's configuration must hold, such as num_labels."""
+        """Returns the values that the model's configuration must have, such as num_labels."""
         return {}
 
     @abstractmethod
     def encoding_settings(self) -> dict[str, Any]:
-        """Returns what changes the encoded rows, besides the rows and the tokenizer."""
+        """Returns what the encoded rows depend on, besides the rows and the tokenizer: it is part
+        of their name in the cache."""
 
     def without_targets(self, rows: "Dataset", *, named: bool) -> str | None:
-        """Returns, as a clause, what all rows have in place of targets; None if a row has one.
+        """Returns, as a clause, what all rows have in place of targets; None if any row has one.
 
-        If the recipe has `named` the split, what may be meant is accepted, such as questions none
-        of which has an answer.
+        If the recipe has `named` the split, rows that can be meant so are accepted, such as
+        questions that all have no answer.
         """
         return None
 
     def lacks_metric(self, metric: str, rows: "Dataset") -> str | None:
-        """Returns, as a clause, why a metric cannot be measured on some rows; None if it can."""
+        """Returns, as a clause, why a metric cannot be measured on the rows; None if it can."""
         return None
 
     def notes(self, split: str, prepared: PreparedSplit) -> list[str]:
@@ -168,19 +171,19 @@ class Task(ABC):
     def loss_sums(
         self, model: nn.Module, inputs: dict[str, Tensor], targets: dict[str, Tensor]
     ) -> tuple[Tensor, Any]:
-        """Returns the sum of each loss term, fp32 [num_terms], and what `statistics` reads.
+        """Returns the sum of each loss term, fp32 [num_terms], and the outputs for `statistics`.
 
-        The second is needed in evaluation only.
+        The outputs are read in evaluation only.
         """
 
     @abstractmethod
     def statistics(self, outputs: Any, targets: dict[str, Tensor]) -> Tensor:
-        """Returns float64 [num_statistics], whose sum over batches and ranks `metrics` reads."""
+        """Returns float64 [num_statistics]; `metrics` reads the sum over batches and ranks."""
 
     def records(
         self, outputs: Any, targets: dict[str, Tensor], split: PreparedSplit, ids: np.ndarray
     ) -> list[Record]:
-        """Returns a short record of each example of a batch, with its `id`."""
+        """Returns a short record of each example of a batch, with its `id`; none by default."""
         return []
 
     def sample(self, split: PreparedSplit) -> np.ndarray:
@@ -188,15 +191,16 @@ class Task(ABC):
         return np.empty(0, np.int64)
 
     def generate(self, model: nn.Module, split: PreparedSplit, ids: np.ndarray) -> list[Record]:
-        """Returns a record with the generated text for each of some ids of `sample`."""
+        """Returns a record with the generated text for each id, which `sample` returned."""
         return []
 
     def generation_ends(self, model: nn.Module) -> list[int]:
-        """Returns the tokens that end generated text; none if the task does not generate."""
+        """Returns the ids of the tokens that end generated text; none if the task generates
+        none."""
         return []
 
     def answers(self, records: list[Record], split: PreparedSplit) -> list[Record]:
-        """Returns what is kept of the records of all ranks: one per question."""
+        """Returns one record per question or example, in order, from the records of all ranks."""
         return sorted(records, key=lambda record: record["id"])
 
     @abstractmethod
@@ -208,13 +212,13 @@ class Task(ABC):
     ) -> dict[str, Any]:
         """Returns the metrics of a whole split from its summed statistics and its answers.
 
-        `validation` holds the metrics of the validation split at the same weights if they are
-        known: thresholds are taken from there.
+        `validation` holds the metrics of the validation split at the same weights, if they are
+        known; thresholds are taken from them.
         """
 
 
 class Objective(nn.Module):
-    """A model with its task's loss inside forward, so that an engine sees every weight it reads."""
+    """A model with its task's loss inside `forward`: an engine sees every weight the loss reads."""
 
     def __init__(self, model: nn.Module, task: Task) -> None:
         super().__init__()
@@ -223,10 +227,10 @@ class Objective(nn.Module):
 
     @property
     def config(self) -> Any:
-        """Returns the model's configuration, from which engines read its width."""
+        """The model's configuration; engines read the hidden size from it."""
         model: Any = self.model
         return model.config
 
     def forward(self, inputs: dict[str, Tensor], targets: dict[str, Tensor]) -> tuple[Tensor, Any]:
-        """Returns the sum of each loss term, fp32 [num_terms], and what `statistics` reads."""
+        """Returns the sum of each loss term, fp32 [num_terms], and the outputs for `statistics`."""
         return self.task.loss_sums(self.model, inputs, targets)

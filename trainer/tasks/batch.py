@@ -16,12 +16,15 @@ class Batch:
     """One micro-batch of one process."""
 
     inputs: dict[str, Tensor]
-    """Arguments of the model, [batch, seq]; no attention_mask where nothing is padded."""
+    """Arguments of the model, [batch, seq]; without attention_mask if nothing is padded."""
     targets: dict[str, Tensor]
     counts: Tensor
-    """What each loss sum is divided by once all of a step are added up, float64 [num_terms]."""
+    """Target count of each loss term, float64 [num_terms]; their sum over the whole step is the
+    denominator."""
 
     def to(self, device: torch.device) -> Self:
+        """Returns the batch on a device."""
+
         def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
 
@@ -38,7 +41,8 @@ class Batch:
 
 
 def pad(column: Ragged, ids: np.ndarray, value: int) -> Tensor:
-    """Returns entries `ids` of a column as int64 [batch, seq], filled up with `value`."""
+    """Returns the entries `ids` of a column as int64 [batch, seq], padded on the right with
+    `value`."""
     starts = column.offsets[ids]
     lengths = column.offsets[ids + 1] - starts
     positions = np.arange(lengths.max())
@@ -48,7 +52,8 @@ def pad(column: Ragged, ids: np.ndarray, value: int) -> Tensor:
 
 
 def stack(entries: Sequence[np.ndarray], value: int) -> Tensor:
-    """Returns sequences of different lengths as int64 [batch, seq], filled up with `value`."""
+    """Returns sequences of different lengths as int64 [batch, seq], padded on the right with
+    `value`."""
     width = max(len(entry) for entry in entries)
     stacked = np.full((len(entries), width), value, np.int64)
     for row, entry in enumerate(entries):
@@ -57,7 +62,7 @@ def stack(entries: Sequence[np.ndarray], value: int) -> Tensor:
 
 
 def attention_mask(lengths: np.ndarray) -> dict[str, Tensor]:
-    """Returns the mask of a padded batch as a model's argument; none where nothing is padded."""
+    """Returns the mask of a padded batch as a model's argument; empty if nothing is padded."""
     if lengths.min() == lengths.max():
         return {}
     positions = torch.arange(int(lengths.max()))

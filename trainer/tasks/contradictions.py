@@ -1,18 +1,18 @@
-"""What other sections of a recipe must not say, for more than one task."""
+"""Contradictions between a task and other sections of its recipe that several tasks share."""
 
 from trainer.errors import ConfigError
 from trainer.recipe.schema import Recipe
 
 
 def joins_rows(recipe: Recipe) -> list[ConfigError]:
-    """Returns that data.documents joins rows, which a task that reads each by itself rules out."""
+    """Returns the problem if data.documents joins rows and the task reads each row by itself."""
     documents = recipe.data.documents
     if documents == "rows":
         return []
     return [
         ConfigError(
             f"data.documents: {documents} joins lines to running text, and {recipe.task.name} "
-            f"reads each row by itself here",
+            f"reads each row by itself",
             key="data.documents",
             value=documents,
             hint="set it to rows",
@@ -21,13 +21,13 @@ def joins_rows(recipe: Recipe) -> list[ConfigError]:
 
 
 def has_no_head(recipe: Recipe) -> list[ConfigError]:
-    """Returns that model.fresh_head draws a head, which a language model does not have."""
+    """Returns the problem if model.fresh_head asks for a new head: a language model has none."""
     if not recipe.model.fresh_head:
         return []
     return [
         ConfigError(
-            f"model.fresh_head: the head of {recipe.task.name} is the vocabulary of the model, "
-            f"which is kept",
+            f"model.fresh_head: the head of {recipe.task.name} is the model's output vocabulary, "
+            f"which is always kept",
             key="model.fresh_head",
             value=True,
             hint="leave it out",

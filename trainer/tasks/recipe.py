@@ -1,6 +1,6 @@
-"""The recipe whose section `task` is validated by the settings of its task.
+"""`trainer.Recipe`: the recipe whose section `task` is validated by the settings of its task.
 
-It stands above the room recipe/, which knows no task. This is `trainer.Recipe`.
+It is defined here because the package trainer.recipe does not know the tasks.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from trainer.tasks import TASKS, settings_of
 
 
 class Recipe(schema.Recipe):
-    """Everything that decides what is learned: one keyword argument for each section.
+    """Everything that decides what is learned, with one keyword argument per section.
 
     Sections are mappings, as in YAML, or objects of their classes. Relative paths become absolute
     and defaults are filled in, so that a recipe built in Python equals the one read from a file.
@@ -43,9 +43,9 @@ def explain_key(key: str) -> str:
 
     Raises ConfigError, with the nearest key, for an unknown one.
     """
-    return reference.explain(key, Recipe, {name: known.settings for name, known in TASKS.items()})
+    return reference.explain(key, Recipe, {name: task.settings for name, task in TASKS.items()})
 
 
 def key_reference() -> str:
-    """Returns the Markdown page of every key, with the settings of our own tasks."""
-    return reference.reference(Recipe, {name: known.settings for name, known in TASKS.items()})
+    """Returns the Markdown page of every key, with the settings of the built-in tasks."""
+    return reference.reference(Recipe, {name: task.settings for name, task in TASKS.items()})

@@ -15,10 +15,10 @@ POSITION = ("step", "epoch", "split", "train_loss", "peak_memory_bytes")
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """Returns the records of metrics.jsonl, none if there is no such file.
+    """Returns the records of metrics.jsonl; empty if the file does not exist.
 
-    A last line that a crash cut off is left out. Raises RunDirectoryError for any other line that
-    is not a record.
+    A last line that a crash cut off is left out. Raises RunDirectoryError if any other line is not
+    a record.
     """
     return [record for _, record in _read(file)]
 
@@ -33,19 +33,19 @@ def metrics_at(lines: list[dict[str, Any]], step: int) -> dict[str, Any]:
 
 
 def remembered(file: Path) -> dict[str, Any]:
-    """Returns what a checkpoint keeps of metrics.jsonl: the number of its lines and a checksum."""
+    """Returns what a checkpoint remembers of metrics.jsonl: the number of lines and a checksum."""
     return _summary([text for text, _ in _read(file)])
 
 
 def lines_at(file: Path, state: TrainState, memory: Mapping[str, Any]) -> list[str]:
     """Returns the lines that a run had written when it was in `state`.
 
-    They are those that its checkpoint remembers or, because older versions remembered none, those
-    up to its step. Raises RunDirectoryError if they changed since.
+    `memory` is what its checkpoint remembers of them. A checkpoint of an older version remembers
+    nothing; then these are the lines up to its step. Raises RunDirectoryError if they have changed.
     """
     records = _read(file)
     if not state.step:
-        return []  # the baseline is measured again
+        return []  # step 0 measures the baseline again
     if memory:
         kept = [text for text, _ in records[: _number(memory)]]
         if _summary(kept) != memory:
@@ -64,9 +64,9 @@ def lines_at(file: Path, state: TrainState, memory: Mapping[str, Any]) -> list[s
 
 
 def known_lines(file: Path, memory: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the records that a checkpoint remembers, none if they changed since.
+    """Returns the records that a checkpoint remembers; empty if they have changed.
 
-    A checkpoint of an older version remembers none; then all records are returned.
+    A checkpoint of an older version remembers nothing; then all records are returned.
     """
     if not memory:
         return read_lines(file)
@@ -125,7 +125,7 @@ def _wrong(file: Path, number: int, what: str) -> RunDirectoryError:
 
 
 def _is_record(value: Any) -> bool:
-    """Returns whether a line has the values that are read from it."""
+    """Returns whether a line has all values that are read from it, in the right types."""
     if not isinstance(value, dict) or not isinstance(value.get("split"), str):
         return False
     counts = [value.get("step"), value.get("epoch")]

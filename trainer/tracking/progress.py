@@ -1,7 +1,7 @@
-"""How a run shows its progress: a callable receives updates, and two are provided here.
+"""Progress: a callable receives the updates of a run.
 
-A callable of your own may do anything with an update; `TerminalProgress` prints it, with a bar if
-somebody watches, and `NotebookProgress` shows it below the cell.
+Any callable will do. Two are provided: `TerminalProgress` prints updates, with a bar on a terminal,
+and `NotebookProgress` shows them below the cell.
 """
 
 import math
@@ -16,18 +16,18 @@ from tqdm import tqdm
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """What a run has to tell: a message, or that it has taken a step."""
+    """An update from a run: a message, or a step that it has taken."""
 
     message: str | None = None
     """One or several lines to show; None if the update is about a step."""
     step: int = 0
     """Optimizer steps taken so far."""
     num_steps: int = 0
-    """Optimizer steps that the run takes."""
+    """Optimizer steps of the whole run."""
     record: dict[str, Any] | None = None
-    """The line of metrics.jsonl that was written for this step, if one was due."""
+    """The line of metrics.jsonl of this step, if one was written."""
     ended: bool = False
-    """Whether no more steps follow."""
+    """Whether this is the last update about steps."""
 
 
 Progress = Callable[[Update], None]
@@ -85,12 +85,12 @@ class NotebookProgress:
 
 
 def default_progress() -> Progress:
-    """Returns what suits the place: widgets in a notebook that has them, otherwise text."""
+    """Returns progress for where it runs: widgets in a notebook that has them, otherwise text."""
     return NotebookProgress() if _in_notebook() else TerminalProgress()
 
 
 def _in_notebook() -> bool:
-    """Returns whether this process is the kernel of a notebook that can show widgets."""
+    """Returns whether this process is a notebook's kernel that can show widgets."""
     from importlib.util import find_spec
 
     shell: Any = sys.modules.get("IPython")

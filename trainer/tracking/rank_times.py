@@ -1,8 +1,8 @@
-"""The work of each rank between two lines of metrics.jsonl, and the rank that slows down others.
+"""The work of each rank between two lines of metrics.jsonl, and which rank slows down the others.
 
 Only forward passes are timed, because no rank waits for another in them. ZeRO-3 and FSDP2 are the
-exception: they gather weights from all ranks there, so a slow rank also slows the others, and the
-times differ less than the ranks do.
+exception: they gather weights from all ranks there, so a slow rank delays the others, and the times
+differ less than the speeds of the ranks.
 """
 
 import socket
@@ -19,21 +19,21 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 SLOW = 1.5
-"""The slowest rank is named if it takes this many times as long as the median rank."""
+"""The slowest rank is reported if it takes this many times as long as the median rank."""
 NUM_LINES = 2
-"""Lines in a row for which it must."""
+"""Number of consecutive lines in which it must."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankSummary:
-    """What the ranks computed since the last line. The median of two is the lower one."""
+    """What the ranks computed since the last line. Of an even number, the lower median counts."""
 
     tokens: list[int]
     """Tokens of examples, without padding, by rank."""
     seconds: list[float]
     """Time in forward passes by rank."""
     note: str | None = None
-    """A sentence about the slowest rank, if it is to be named."""
+    """A sentence about the slowest rank, if it should be reported."""
 
     @property
     def slowest(self) -> int:
@@ -63,7 +63,8 @@ class RankSummary:
 
 
 def slow_rank(lines: Sequence[RankSummary]) -> int | None:
-    """Returns the rank that was much the slowest in each of the last lines, if there is one."""
+    """Returns the rank that was much slower than the median in each of the last lines; None if
+    there is no such rank."""
     last = lines[-NUM_LINES:]
     ranks = {line.slowest if line.ratio > SLOW else None for line in last}
     return ranks.pop() if len(last) == NUM_LINES and len(ranks) == 1 else None
@@ -101,7 +102,7 @@ class RankTimes:
     def summary(self) -> RankSummary | None:
         """Returns what all ranks computed since the last call; None if there is one process.
 
-        Collective: every rank calls it at the same step. A rank that becomes slow is named once.
+        Collective: every rank calls it at the same step. A rank that becomes slow is reported once.
         """
         if self._events:
             self._events[-1][1].synchronize()
@@ -119,5 +120,5 @@ class RankTimes:
         self._named = slow
         if slow is None or slow == before:
             return summary
-        hosts = gather_object([socket.gethostname()])  # all ranks come here: they compared alike
+        hosts = gather_object([socket.gethostname()])  # collective: all ranks compared alike
         return replace(summary, note=summary.sentence(hosts[slow]))

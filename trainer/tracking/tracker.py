@@ -1,4 +1,4 @@
-"""What a run records while it trains: metrics.jsonl, trackers, and progress for a callable."""
+"""What a run records while it trains: lines of metrics.jsonl, values for trackers, and progress."""
 
 import json
 import math
@@ -42,7 +42,7 @@ class Tracker:
         """Continues from `state`: removes later lines, which the run will write again.
 
         `memory` is what the checkpoint remembers of the lines. Raises RunDirectoryError, on the
-        main process, if they are no longer there.
+        main process, if they have changed.
         """
         self._logged_tokens, self._step = state.tokens, state.step
         if self._active and os.path.lexists(self._file):
@@ -64,9 +64,10 @@ class Tracker:
         seconds: float,
         ranks: RankSummary | None,
     ) -> dict[str, Any]:
-        """Writes and returns the line of a training step; `seconds` are those since the last line.
+        """Writes and returns the line of a training step, and shows the note of `ranks` if it has
+        one.
 
-        A note in `ranks` is shown.
+        `seconds` is the time since the last line.
         """
         tokens = state.tokens - self._logged_tokens
         self._logged_tokens = state.tokens
@@ -74,7 +75,7 @@ class Tracker:
             "step": state.step,
             "epoch": epoch,
             "split": "train",
-            **{key: v if math.isfinite(v) else None for key, v in values.items()},
+            **{name: value if math.isfinite(value) else None for name, value in values.items()},
             "learning_rate": rate,
             "samples": state.samples,
             "tokens": state.tokens,
@@ -90,7 +91,8 @@ class Tracker:
     def evaluation(
         self, state: TrainState, epoch: int, metrics: dict[str, Any], *, split: str = "validation"
     ) -> None:
-        """Writes and shows the line of an evaluation, with the mean training loss before it."""
+        """Writes and shows the line of an evaluation, with the mean training loss since the last
+        one."""
         train_loss = state.loss_sum / state.loss_steps if state.loss_steps else None
         position = {"step": state.step, "epoch": epoch, "split": split}
         peak = _peak_memory_since_last_call()
@@ -104,7 +106,7 @@ class Tracker:
         self.say(f"{split} after step {state.step}: {numbers}")
 
     def log(self, record: dict[str, Any]) -> None:
-        """Writes a line of metrics.jsonl; its numbers go to the trackers as split/name."""
+        """Writes a line of metrics.jsonl, and sends its numbers to the trackers as split/name."""
         if not self._active:
             return
         with self._file.open("a") as file:
@@ -117,7 +119,7 @@ class Tracker:
         self._accelerator.log(numbers, step=record["step"])
 
     def progress(self, step: int, record: dict[str, Any] | None) -> None:
-        """Reports a step that was taken, with its line of metrics.jsonl if one was due."""
+        """Reports a step that was taken, with its line of metrics.jsonl if one was written."""
         self._step = step
         self._tell(record=record)
 
@@ -130,7 +132,7 @@ class Tracker:
         self._tell(ended=True)
 
     def peak_memory(self) -> int:
-        """Returns the most bytes that this process has held, on its GPU if it has one."""
+        """Returns the peak memory of this process in bytes: of its GPU if it has one."""
         self._peak = max(self._peak, _peak_memory_since_last_call())
         return self._peak
 
@@ -154,14 +156,14 @@ class Tracker:
 
 
 def _peak_memory_since_last_call() -> int:
-    """Returns the most bytes held since the last call; on a CPU, since the process started."""
+    """Returns the peak memory since the last call, in bytes; on a CPU, since the process began."""
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         return peak
     try:
         import resource
-    except ImportError:  # Windows has no such counter
+    except ImportError:  # on Windows
         return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

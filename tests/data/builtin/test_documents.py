@@ -83,6 +83,6 @@ def test_held_out_openings_are_only_in_test(splits: dict[str, Rows]) -> None:
     held_out, others = _pattern(True), _pattern(False)
     for split in SPLITS:
         sentences = [x for row in splits[split] for part in _paragraphs(row) for x in part]
-        found, strays = (held_out, others) if split == "test" else (others, held_out)
+        own, strays = (held_out, others) if split == "test" else (others, held_out)
         assert not [x for x in sentences if strays.fullmatch(x)][:3], split
-        assert not [x for x in sentences if not found.fullmatch(x)][:3], split
+        assert not [x for x in sentences if not own.fullmatch(x)][:3], split

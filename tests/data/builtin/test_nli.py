@@ -120,11 +120,11 @@ def test_labels_of_quantities_are_right(splits: dict[str, Rows]) -> None:
         if len(words) != 2 or not {"fewer", "more", "between"} & set(words[1].split()):
             continue
         name = words[0].split()[-1]
-        said = row["premise"].partition(f"{name} has ")[2]
+        statement = row["premise"].partition(f"{name} has ")[2]
         for mark in (*JOIN_MARKS, "."):
             # "between six and nine" has an "and", but none after a comma
-            said = said.partition(mark)[0]
-        mine, held = _amounts(said), _amounts(words[1])
+            statement = statement.partition(mark)[0]
+        mine, held = _amounts(statement), _amounts(words[1])
         expected = "entailment" if mine <= held else "neutral" if mine & held else "contradiction"
         assert row["label"] == expected, row
         checked += 1

@@ -29,7 +29,7 @@ def splits() -> dict[str, Rows]:
 
 def _patterns(held_out: bool, kind: str) -> re.Pattern[str]:
     """Returns what all sentences, or all questions, of these templates match."""
-    found = [
+    sentences = [
         capitalized(template)
         for _, attributes in DOMAINS
         for place, attribute in enumerate(attributes)
@@ -40,7 +40,7 @@ def _patterns(held_out: bool, kind: str) -> re.Pattern[str]:
         )
     ]
     end = r"\." if kind == "sentences" else ""
-    escaped = ["".join(_slot(x) for x in re.split(r"(\{\w\})", template)) for template in found]
+    escaped = ["".join(_slot(x) for x in re.split(r"(\{\w\})", template)) for template in sentences]
     return re.compile(f"(?:{'|'.join(escaped)}){end}")
 
 
@@ -81,8 +81,8 @@ def test_ids_are_unique_and_passages_stay_in_one_split(splits: dict[str, Rows]) 
     assert len({row["id"] for row in rows}) == len(rows)
     contexts = [{row["context"] for row in splits[split]} for split in SPLITS]
     assert sum(map(len, contexts)) == len(set.union(*contexts))
-    asked = Counter(row["context"] for row in splits["train"])
-    assert set(asked.values()) == {3}
+    questions = Counter(row["context"] for row in splits["train"])
+    assert set(questions.values()) == {3}
 
 
 def test_lengths_are_uneven(splits: dict[str, Rows]) -> None:
@@ -129,7 +129,7 @@ def test_the_same_question_is_answered_in_one_passage_and_not_in_another(
         kinds.setdefault(row["question"].replace(_name(row), ""), set()).add(
             bool(row["answers"]["text"])
         )
-    assert all(found == {True, False} for found in kinds.values())
+    assert all(flags == {True, False} for flags in kinds.values())
 
 
 @pytest.mark.parametrize("kind", ["sentences", "questions"])
@@ -143,6 +143,6 @@ def test_held_out_templates_are_only_in_test(splits: dict[str, Rows], kind: str)
                 re.split(r"(?<=\.) ", row["context"]) if kind == "sentences" else [row["question"]]
             )
         }
-        found, strays = (held_out, others) if split == "test" else (others, held_out)
-        assert sum(bool(found.fullmatch(text)) for text in texts) > 0.5 * len(texts)
+        own, strays = (held_out, others) if split == "test" else (others, held_out)
+        assert sum(bool(own.fullmatch(text)) for text in texts) > 0.5 * len(texts)
         assert not [text for text in texts if strays.fullmatch(text)][:3], split

@@ -12,8 +12,8 @@ from trainer.data.builtin.draws import (
     sample,
 )
 
-# What a document is about, and the words that come with it, one list a slot of the sentences.
-# Workers, goods, tools and troubles are plural, so that "the {goods} are ..." holds.
+# Subject of a document to the words that fill each slot of the sentences.
+# Workers, goods, tools and troubles are plural, so that "the {goods} are ..." is correct.
 SUBJECTS: dict[str, dict[str, tuple[str, ...]]] = {
     "orchard": {
         "workers": ("gardeners", "pickers", "pruners"),
@@ -74,15 +74,15 @@ SUBJECTS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 SEASONS = ("spring", "summer", "autumn", "winter")
 
-# What a sentence is put after; which of them goes with which sentence is held out.
+# Openings of sentences; a quarter of the pairs of opening and sentence is held out for test.
 OPENERS = (
     "",
     "according to a local history, ",
     "as the older people tell it, ",
     "so far as we know, ",
 )
-# {place}, {town}, {founder}, {keeper} and {custom} are invented names.
-# Paragraphs by aspect: a document has some of them, in this order, with some of their sentences.
+# Sentences by aspect: a document has a paragraph on some of the aspects, in this order, each made
+# of some of its sentences. {place}, {town}, {founder}, {keeper} and {custom} are invented names.
 ASPECTS: tuple[tuple[str, ...], ...] = (
     (
         "{place} is an old {subject} near {town}",
@@ -143,11 +143,14 @@ NAMES = tuple(
 ENDINGS = ("beth", "dell", "mar", "ston", "vik", "wick")
 
 
-def frames(place: int, held_out: bool) -> list[list[str]]:
-    """Returns the sentences of an aspect, each as a list of the ways in which it may open."""
+def frames(aspect: int, held_out: bool) -> list[list[str]]:
+    """Returns, for each sentence of an aspect, its templates: one for each possible opening.
+
+    `held_out` selects the openings of the test split, otherwise those of the other splits.
+    """
     return [
         [opener + body for j, opener in enumerate(OPENERS) if is_held_out(i, j) == held_out]
-        for i, body in enumerate(ASPECTS[place])
+        for i, body in enumerate(ASPECTS[aspect])
     ]
 
 
@@ -155,9 +158,9 @@ FRAMES = {flag: [frames(i, flag) for i in range(len(ASPECTS))] for flag in (Fals
 
 
 def _draw(rng: Random, held_out: bool) -> Rows:
-    """Returns one document: two to six aspects of its subject, a paragraph each."""
+    """Returns one document: a paragraph on each of two to six aspects of its subject."""
     subject = choose(rng, tuple(SUBJECTS))
-    # Two of the words for a thing, so that a document is told from others of its subject.
+    # Two words a slot, so that documents on the same subject differ.
     words = {slot: sample(rng, options, 2) for slot, options in SUBJECTS[subject].items()}
     custom, place, town, *people = sample(rng, NAMES, 7)
     year = 1700 + int(rng.random() * 200)
@@ -174,10 +177,10 @@ def _draw(rng: Random, held_out: bool) -> Rows:
     paragraphs: list[str] = []
     for aspect in sorted(sample(rng, range(len(ASPECTS)), 2 + int(rng.random() * 5))):
         sentences: list[str] = []
-        for ways in sample(rng, FRAMES[held_out][aspect], 3 + int(rng.random() * 3)):
-            way = ways[0] if rng.random() < 0.5 else choose(rng, ways)
-            chosen = {slot: choose(rng, two) for slot, two in words.items()}
-            sentence = way.format(**names, **chosen, season=choose(rng, SEASONS))
+        for templates in sample(rng, FRAMES[held_out][aspect], 3 + int(rng.random() * 3)):
+            template = templates[0] if rng.random() < 0.5 else choose(rng, templates)
+            fillers = {slot: choose(rng, options) for slot, options in words.items()}
+            sentence = template.format(**names, **fillers, season=choose(rng, SEASONS))
             sentences.append(f"{capitalized(sentence)}.")
         paragraphs.append(" ".join(sentences))
     return [{"text": "\n\n".join(paragraphs)}]
@@ -187,11 +190,11 @@ def documents(num_rows: int, seed: int) -> dict[str, Rows]:
     """Returns documents, each about one invented place with names and words of its own.
 
     The splits are "train" (`num_rows` rows), "validation" and "test" (`max(200, num_rows // 8)`
-    rows each); a row is {"text": ...}, two to six paragraphs with a blank line between them, of
-    three to five sentences. The names of a place, its town, its people and its feast come back
-    throughout a document and hardly ever in another, as do the two words it has for its workers,
-    goods, tools and troubles. No document has a sentence template twice. The test split opens
-    its sentences in ways that the others do not.
+    rows each); a row is {"text": ...}, two to six paragraphs of three to five sentences, separated
+    by blank lines. The names of a place, its town, its people and its feast recur throughout a
+    document and rarely occur in another; each document has two words of its own for its workers,
+    goods, tools and troubles. No sentence template occurs twice in a document. The test split
+    combines openings and sentences in ways that the other splits do not.
 
     Raises ValueError if `num_rows` is less than 1.
     """

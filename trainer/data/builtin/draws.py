@@ -1,4 +1,4 @@
-"""How the generators draw their rows: by `random()` alone, no row twice, a quarter held out."""
+"""Draws rows reproducibly: none occurs twice, and test has templates that other splits lack."""
 
 from collections.abc import Callable, Sequence
 from random import Random
@@ -15,29 +15,29 @@ def words_of(text: str) -> tuple[str, ...]:
 
 def choose(rng: Random, options: Sequence[T]) -> T:
     """Returns one of the options."""
-    # random() is the one method whose sequence Python promises to keep over its versions.
+    # random() is the only method whose sequence is guaranteed across versions of Python.
     return options[int(rng.random() * len(options))]
 
 
 def sample(rng: Random, options: Sequence[T], count: int) -> list[T]:
-    """Returns that many of the options, each at most once, in random order."""
-    places: dict[int, None] = {}
-    while len(places) < count:
-        places[int(rng.random() * len(options))] = None
-    return [options[place] for place in places]
+    """Returns `count` different options in random order."""
+    indices: dict[int, None] = {}
+    while len(indices) < count:
+        indices[int(rng.random() * len(options))] = None
+    return [options[index] for index in indices]
 
 
-def is_held_out(*places: int) -> bool:
-    """Returns whether a template joined from the parts at these places is kept for test.
+def is_held_out(*indices: int) -> bool:
+    """Returns whether a template made of the parts with these indices is reserved for test.
 
-    Of any four neighbours in one part, with the others fixed, one is: so each part is met in train
-    and a quarter of the combinations is not.
+    Of any four consecutive indices of one part, with the others fixed, exactly one is. So every
+    part occurs in train, and a quarter of the combinations does not.
     """
-    return sum(places) % 4 == 3
+    return sum(indices) % 4 == 3
 
 
 def capitalized(sentence: str) -> str:
-    """Returns the sentence with a capital first letter and the rest as it is."""
+    """Returns the sentence with its first letter capitalized and the rest unchanged."""
     return sentence[0].upper() + sentence[1:]
 
 
@@ -46,9 +46,10 @@ def draw_splits(
 ) -> dict[str, Rows]:
     """Returns train (`num_rows` rows), validation and test (`max(200, num_rows // 8)` rows each).
 
-    `draw(rng, held_out)` gives a group of rows that belong in one split, written with the
-    templates of test or with those of the others; a group with a row that was there before is
-    drawn again. Raises ValueError if `num_rows` is less than 1.
+    `draw(rng, held_out)` returns rows that have to be in the same split, written with the templates
+    of test if `held_out`. Groups with a row that has occurred before are dropped.
+
+    Raises ValueError if `num_rows` is less than 1.
     """
     if num_rows < 1:
         raise ValueError(f"num_rows={num_rows} gives no train rows; use 1 or more")

@@ -1,4 +1,4 @@
-"""Instructions with one right answer each: on the words of an input, or without any input."""
+"""Instructions with exactly one correct answer, most of them on the words of an input."""
 
 from collections.abc import Callable
 from random import Random
@@ -24,7 +24,7 @@ WORDS = words_of(
 NAMES = words_of("Ana Ben Carla David Elif Farid Greta Hugo Ines Jonas Kemal Lena Marco Nadia Omar")
 ORDINALS = words_of("first second third fourth fifth sixth seventh eighth")
 NUMBERS = words_of("two three four five six")
-# What somebody does, as it is said and as it is asked for, and with what.
+# Facts about a person: the statement, what is asked about it, and the possible values.
 FACTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("{} lives in {}.", "where {} lives", words_of("Lyon Oslo Turin Quito Kyoto Porto Lima Riga")),
     ("{} plays the {}.", "what {} plays", words_of("violin guitar flute harp drum trumpet cello")),
@@ -35,64 +35,67 @@ DEEDS = words_of("painted found bought sold opened closed carried cleaned washed
 OBJECTS = words_of("boat lamp door kettle letter guitar mirror table jacket window bridge hammer")
 
 
-class Drawn(NamedTuple):
-    """What a task came to: the slots of its phrases, the input and the answer."""
+class Example(NamedTuple):
+    """An example of a task: the slots of its phrases, the input and the answer."""
 
     slots: dict[str, str]
     input: str
     output: str
 
 
-def _on_words(answer: Callable[[list[str]], str]) -> Callable[[Random], Drawn]:
-    """Returns a task that asks for the same thing of any three to eight words."""
+def _on_words(answer: Callable[[list[str]], str]) -> Callable[[Random], Example]:
+    """Returns a function that draws three to eight words and answers with `answer(words)`."""
 
-    def draw(rng: Random) -> Drawn:
+    def draw(rng: Random) -> Example:
         words = sample(rng, WORDS, 3 + int(rng.random() * 6))
-        return Drawn({}, " ".join(words), answer(words))
+        return Example({}, " ".join(words), answer(words))
 
     return draw
 
 
-def _nth(rng: Random) -> Drawn:
+def _nth(rng: Random) -> Example:
     words = sample(rng, WORDS, 3 + int(rng.random() * 6))
-    place = int(rng.random() * len(words))
-    return Drawn({"nth": ORDINALS[place]}, " ".join(words), words[place])
+    index = int(rng.random() * len(words))
+    return Example({"nth": ORDINALS[index]}, " ".join(words), words[index])
 
 
-def _look_up(rng: Random) -> Drawn:
+def _look_up(rng: Random) -> Example:
     names = sample(rng, NAMES, 2 + int(rng.random() * 3))
     facts = [(name, *choose(rng, FACTS)) for name in names]
     values = [choose(rng, options) for _, _, _, options in facts]
-    said = [fact[1].format(fact[0], value) for fact, value in zip(facts, values, strict=True)]
-    place = int(rng.random() * len(facts))
-    name, _, asked, _ = facts[place]
-    return Drawn({"fact": asked.format(name)}, " ".join(said), values[place])
+    statements = [
+        statement.format(name, value)
+        for (name, statement, _, _), value in zip(facts, values, strict=True)
+    ]
+    index = int(rng.random() * len(facts))
+    name, _, question, _ = facts[index]
+    return Example({"fact": question.format(name)}, " ".join(statements), values[index])
 
 
-def _passive(rng: Random) -> Drawn:
+def _passive(rng: Random) -> Example:
     name, deed, thing = choose(rng, NAMES), choose(rng, DEEDS), choose(rng, OBJECTS)
     quality = choose(rng, ("", "old ", "new ", "small ", "green ", "red "))
-    return Drawn(
+    return Example(
         {"thing": thing},
         f"{name} {deed} the {quality}{thing}.",
         f"The {quality}{thing} was {deed} by {name}.",
     )
 
 
-def _many_times(rng: Random) -> Drawn:
+def _many_times(rng: Random) -> Example:
     word, times = choose(rng, WORDS), int(rng.random() * len(NUMBERS))
     slots = {"word": word, "times": NUMBERS[times]}
-    return Drawn(slots, "", " ".join([word] * (times + 2)))
+    return Example(slots, "", " ".join([word] * (times + 2)))
 
 
-def _count_up(rng: Random) -> Drawn:
+def _count_up(rng: Random) -> Example:
     start = 1 + int(rng.random() * 90)
     numbers = [str(start + step) for step in range(3 + int(rng.random() * 5))]
-    return Drawn({"start": numbers[0], "end": numbers[-1]}, "", " ".join(numbers))
+    return Example({"start": numbers[0], "end": numbers[-1]}, "", " ".join(numbers))
 
 
-# A task: the phrases that ask for it, and what draws its input and answer.
-TASKS: dict[str, tuple[tuple[str, ...], Callable[[Random], Drawn]]] = {
+# Name of a task to the phrases that ask for it and the function that draws an example.
+TASKS: dict[str, tuple[tuple[str, ...], Callable[[Random], Example]]] = {
     "repeat": (
         (
             "repeat the input word for word",
@@ -188,7 +191,7 @@ REQUESTS = ("{}.", "please {}.", "your task is to {}.", "could you {}?")
 
 
 def phrasings(task: str, held_out: bool) -> list[str]:
-    """Returns the requests for a task, joined with its phrases, of test or of the other splits."""
+    """Returns the instructions of a task, those of the test split if `held_out`."""
     return [
         capitalized(request.format(phrase))
         for i, request in enumerate(REQUESTS)
@@ -203,19 +206,18 @@ PHRASINGS = {flag: {task: phrasings(task, flag) for task in TASKS} for flag in (
 def _draw(rng: Random, held_out: bool) -> Rows:
     """Returns one instruction with its answer."""
     task = choose(rng, tuple(TASKS))
-    drawn = TASKS[task][1](rng)
-    instruction = choose(rng, PHRASINGS[held_out][task]).format(**drawn.slots)
-    return [{"instruction": instruction, "input": drawn.input, "output": drawn.output}]
+    example = TASKS[task][1](rng)
+    instruction = choose(rng, PHRASINGS[held_out][task]).format(**example.slots)
+    return [{"instruction": instruction, "input": example.input, "output": example.output}]
 
 
 def instructions(num_rows: int, seed: int) -> dict[str, Rows]:
-    """Returns instructions of ten simple tasks, with the one right answer to each.
+    """Returns instructions of ten simple tasks, each with its only correct answer.
 
     The splits are "train" (`num_rows` rows), "validation" and "test" (`max(200, num_rows // 8)`
     rows each); a row is {"instruction": ..., "input": ..., "output": ...}, and the input is empty
-    where the instruction says all. No instruction comes twice with the same input, in one split
-    or in two. The test split asks in phrasings that the others do not have, joined of parts that
-    they do have.
+    if the instruction needs none. No pair of instruction and input occurs twice, within a split or
+    across splits. The test split has phrasings that the others lack, made of parts that they have.
 
     Raises ValueError if `num_rows` is less than 1.
     """

@@ -1,4 +1,4 @@
-"""Pairs of a premise and a hypothesis, told apart only by reading both."""
+"""Pairs of a premise and a hypothesis whose label takes both to tell."""
 
 from random import Random
 from typing import NamedTuple
@@ -21,7 +21,7 @@ NUMBERS = tuple(
     "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
     "sixteen seventeen eighteen".split()
 )
-# What is true of a person for one value only: said, denied, and the values.
+# What is true of a person for one value only: affirmed, denied, and the values.
 FACTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("was born in {}", "was not born in {}", tuple("Lyon Oslo Turin Quito Kyoto Porto".split())),
     ("arrived on {}", "did not arrive on {}", tuple("Monday Tuesday Friday Sunday".split())),
@@ -29,7 +29,7 @@ FACTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("has {} eyes", "does not have {} eyes", ("brown", "green", "blue", "grey")),
     ("drives a {} car", "does not drive a {} car", ("red", "black", "white", "yellow")),
 )
-# From the special to the general.
+# Each from the specific to the general.
 CHAINS: tuple[tuple[str, str, str], ...] = (
     ("a poodle", "a dog", "an animal"),
     ("a parrot", "a bird", "an animal"),
@@ -64,7 +64,10 @@ TAILS = (" It was raining.", " Nobody else had anything to add.", " That was lon
 
 
 def frames(held_out: bool) -> list[tuple[str, str]]:
-    """Returns the pairs of a join for the premise and a lead for the hypothesis."""
+    """Returns pairs of a join for the premise and a lead for the hypothesis.
+
+    `held_out` selects the pairs of the test split, otherwise those of the other splits.
+    """
     return [
         (join, lead)
         for i, join in enumerate(JOINS)
@@ -75,12 +78,11 @@ def frames(held_out: bool) -> list[tuple[str, str]]:
 
 TRAIN_FRAMES, HELD_OUT_FRAMES = frames(held_out=False), frames(held_out=True)
 
-
 Statements = tuple[str, str]
 
 
 class _Case(NamedTuple):
-    """One hypothesis, and what a premise states for each of the labels."""
+    """A hypothesis and, for each label, the statements of a premise with that label."""
 
     hypothesis: str
     entailment: Statements
@@ -91,23 +93,23 @@ class _Case(NamedTuple):
 def _case(
     denied: bool, hypothesis: str, yes: Statements, neutral: Statements, no: Statements
 ) -> _Case:
-    """Returns a case whose hypothesis may deny what the premises say yes or no to."""
+    """Returns a case; `denied` says that the hypothesis denies what `yes` affirms."""
     return _Case(hypothesis, *((no, neutral, yes) if denied else (yes, neutral, no)))
 
 
 def _facts(rng: Random) -> _Case:
-    """Returns a case of who has which value: yes and no are said in the same words."""
+    """Returns a case of who has which value, with the same words in all premises but the names."""
     a, b, c = sample(rng, NAMES, 3)
-    said, denies, values = choose(rng, FACTS)
-    value, other = sample(rng, values, 2)
-    this, that = said.format(value), said.format(other)
+    affirmed, negated, values = choose(rng, FACTS)
+    value, other_value = sample(rng, values, 2)
+    fact, other_fact = affirmed.format(value), affirmed.format(other_value)
     denied = rng.random() < 0.3
     return _case(
         denied,
-        f"{a} {denies.format(value) if denied else this}",
-        yes=(f"{a} {this}", f"{b} {that}"),
-        neutral=(f"{b} {this}", f"{c} {that}"),
-        no=(f"{c} {this}", f"{a} {that}"),
+        f"{a} {negated.format(value) if denied else fact}",
+        yes=(f"{a} {fact}", f"{b} {other_fact}"),
+        neutral=(f"{b} {fact}", f"{c} {other_fact}"),
+        no=(f"{c} {fact}", f"{a} {other_fact}"),
     )
 
 
@@ -127,7 +129,7 @@ def _claims(rng: Random) -> _Case:
 
 
 def _relation(premise: tuple[bool, int], hypothesis: tuple[bool, int]) -> str:
-    """Returns what having, or not having, one thing says about another of its chain."""
+    """Returns the label of a pair of claims, each to have or not to have a thing of one chain."""
     has, level = premise
     if level != hypothesis[1] and has == (level > hypothesis[1]):
         return "neutral"
@@ -135,7 +137,7 @@ def _relation(premise: tuple[bool, int], hypothesis: tuple[bool, int]) -> str:
 
 
 def _things(rng: Random) -> _Case:
-    """Returns a case of special and general things, had by one person and not by another."""
+    """Returns a case of specific and general things that people have or do not have."""
     a, b, c = sample(rng, NAMES, 3)
     chain, verbs = choose(rng, CHAINS), choose(rng, VERBS)
     forms = [(has, level) for has in (True, False) for level in range(3)]
@@ -149,24 +151,25 @@ def _things(rng: Random) -> _Case:
 
     premises: list[Statements] = []
     for label in LABELS:
-        # Somebody else does what would mean another label, so that the name decides.
-        one, other = label, choose(rng, [x for x in LABELS if x != label])
-        who = a
+        # Another person does what would give another label, so that the name decides.
+        person, own_label = a, label
+        other_label = choose(rng, [x for x in LABELS if x != label])
         if label == "neutral" and rng.random() < 0.5:
-            (one, other), who = sample(rng, ("entailment", "contradiction"), 2), c
-        premises.append((state(who, form(one)), state(b, form(other))))
+            person = c
+            own_label, other_label = sample(rng, ("entailment", "contradiction"), 2)
+        premises.append((state(person, form(own_label)), state(b, form(other_label))))
     return _Case(state(a, hypothesis), *premises)
 
 
 def _quantities(rng: Random) -> _Case:
-    """Returns a case of ranges; each range stands for each label as often."""
+    """Returns a case of ranges; each range has each label equally often."""
     a, b = sample(rng, NAMES, 2)
     things = choose(rng, THINGS)
     # Steps of two or more, so that it does not matter whether "between" includes its ends.
     steps = sorted(sample(rng, range(len(NUMBERS) - 4), 5))
     n = [NUMBERS[step + i] for i, step in enumerate(steps)]
     low, middle, high = f"fewer than {n[1]}", f"between {n[1]} and {n[3]}", f"more than {n[3]}"
-    held, (yes, neutral, no) = choose(
+    claimed, (yes, neutral, no) = choose(
         rng,
         (
             (f"fewer than {n[2]}", (low, middle, high)),
@@ -179,12 +182,12 @@ def _quantities(rng: Random) -> _Case:
         return f"{a} has {mine} {things}", f"{b} has {theirs} {things}"
 
     return _Case(
-        f"{a} has {held} {things}", state(yes, neutral), state(neutral, no), state(no, yes)
+        f"{a} has {claimed} {things}", state(yes, neutral), state(neutral, no), state(no, yes)
     )
 
 
 def _orders(rng: Random) -> _Case:
-    """Returns a case of who is more than whom, directly or through a third person."""
+    """Returns a case of comparisons between people, direct or through a third person."""
     a, b, c, d = sample(rng, NAMES, 4)
     degrees = choose(rng, DEGREES)
 
@@ -193,7 +196,7 @@ def _orders(rng: Random) -> _Case:
             return f"{high} is {degrees[0]} than {low}"
         return f"{low} is {degrees[1]} than {high}"
 
-    if rng.random() < 0.6:  # through b: a chain says, a fork does not
+    if rng.random() < 0.6:  # through b: a chain decides, a fork does not
         yes, no = (above(a, b), above(b, c)), (above(c, b), above(b, a))
         fork = (above(a, b), above(c, b)), (above(b, a), above(b, c))
         return _Case(above(a, c), yes, choose(rng, fork), no)
@@ -202,7 +205,7 @@ def _orders(rng: Random) -> _Case:
 
 
 def _outcomes(rng: Random) -> _Case:
-    """Returns a case of who of three did something: only one, or all but one."""
+    """Returns a case of three people of whom only one, or all but one, did something."""
     a, b, c, d, e = sample(rng, NAMES, 5)
     (did, did_not), (aside, _) = sample(rng, DEEDS, 2)
     denied = rng.random() < 0.5
@@ -221,13 +224,13 @@ def _outcomes(rng: Random) -> _Case:
     )
 
 
-# Claims are the easy ones: without them, whose premises give something away, a small model that
-# starts from scratch finds no gradient to follow.
+# Claims are easy, because their premises alone hint at the label. Without them a small model that
+# is trained from scratch does not begin to learn.
 KINDS = (_claims, _claims, _facts, _things, _quantities, _orders, _outcomes)
 
 
 def _draw(rng: Random, held_out: bool) -> Rows:
-    """Returns three rows of one hypothesis, one row for each label."""
+    """Returns three rows with the same hypothesis, one for each label."""
     case = choose(rng, KINDS)(rng)
     join, lead = choose(rng, HELD_OUT_FRAMES if held_out else TRAIN_FRAMES)
     rows: Rows = []
@@ -240,16 +243,16 @@ def _draw(rng: Random, held_out: bool) -> Rows:
 
 
 def nli(num_rows: int, seed: int) -> dict[str, Rows]:
-    """Returns pairs of sentences of which the second follows, may follow or cannot.
+    """Returns pairs of sentences: the second follows from the first, may be true, or cannot be.
 
     The splits are "train" (`num_rows` rows), "validation" and "test" (`max(200, num_rows // 8)`
     rows each); a row is {"premise": ..., "hypothesis": ..., "label": one of LABELS}. Labels are
-    balanced, and no pair occurs twice, in one split or in two. Each hypothesis comes with one
-    premise for each label (but for the last rows of a number that three does not divide), so
-    that a bag of its words scores 33 %. On the validation and test splits of 6,000 train rows a
-    bag of the words of the premise, or of both sentences, scores 38 % to 42 %. The test split is
-    written with `HELD_OUT_FRAMES`, the others with `TRAIN_FRAMES`; its words all occur in train
-    once that has some thousand rows.
+    balanced, and no pair occurs twice, within a split or across splits. Each hypothesis comes with
+    one premise for each label (except at the end of a split whose size is not a multiple of three),
+    so that a bag-of-words classifier of hypotheses scores 33 %. With 6,000 train rows, one of
+    premises or of both sentences scores 38 % to 42 % on validation and test. The test split is
+    written with `HELD_OUT_FRAMES`, the others with `TRAIN_FRAMES`; all its words occur in a train
+    split of several thousand rows.
 
     Raises ValueError if `num_rows` is less than 1.
     """

@@ -1,4 +1,4 @@
-"""Passages of several facts, and questions that they answer or only seem to."""
+"""Passages of several facts, with questions they answer and questions they only seem to answer."""
 
 from random import Random
 from typing import NamedTuple
@@ -46,8 +46,8 @@ VALUES = {
     "goods": words_of("wool cheese tiles honey rope lace cider copper timber barley soap candles"),
 }
 
-# What can be said and asked of an entity {e}: which values {v} may have, two ways to say it and,
-# below, two ways to ask for it.
+# Attributes of an entity {e}: the kind of the value {v}, two statements and, on the next line, two
+# questions.
 PERSON = """
 town    {e} was born in the town of {v} | {v} is the place where {e} was born
         where was {e} born | in which town was {e} born
@@ -89,7 +89,7 @@ town    {e} sank off the coast near {v} | a storm near {v} was the end of {e}
 
 
 class Attribute(NamedTuple):
-    """What an entity may be said to have, and the words for it."""
+    """An attribute of an entity: its possible values, statements of it and questions about it."""
 
     values: tuple[str, ...]
     statements: tuple[str, ...]
@@ -99,16 +99,16 @@ class Attribute(NamedTuple):
 def _attributes(table: str) -> list[Attribute]:
     lines = [line.strip() for line in table.strip().splitlines()]
     attributes: list[Attribute] = []
-    for said, asked in zip(lines[::2], lines[1::2], strict=True):
-        kind, said = said.split(maxsplit=1)
-        ways = (tuple(text.split(" | ")) for text in (said, asked))
-        attributes.append(Attribute(VALUES[kind], *ways))
+    for stating, asking in zip(lines[::2], lines[1::2], strict=True):
+        kind, statements = stating.split(maxsplit=1)
+        templates = (tuple(text.split(" | ")) for text in (statements, asking))
+        attributes.append(Attribute(VALUES[kind], *templates))
     return attributes
 
 
 DOMAINS = ((PEOPLE, _attributes(PERSON)), (TOWNS, _attributes(TOWN)), (SHIPS, _attributes(SHIP)))
 
-# What a statement or a question is put after; which of them goes with which is held out.
+# Openings of statements and frames of questions; a quarter of the combinations is held out.
 OPENERS = ("", "as the records show, ", "by all accounts, ", "without any doubt, ")
 LEADS = (
     "{}?",
@@ -116,7 +116,7 @@ LEADS = (
     "{}, if the text is right?",
     "from what is written here, {}?",
 )
-# Sentences that answer nothing.
+# Sentences that answer no question.
 ASIDES = (
     "The archive in which this was found is open on weekdays, and visitors need no ticket.",
     "A fire destroyed many papers of that time, but a few drawings survived it.",
@@ -131,31 +131,34 @@ ASIDES = (
 
 
 def templates(
-    openings: tuple[str, ...], bodies: tuple[str, ...], place: int, held_out: bool
+    openings: tuple[str, ...], bodies: tuple[str, ...], attribute_index: int, held_out: bool
 ) -> list[str]:
-    """Returns the openings joined with what an attribute, the one at that place, can say."""
+    """Returns the openings combined with the statements or questions of an attribute.
+
+    `held_out` selects the combinations of the test split, otherwise those of the other splits.
+    """
     return [
         opening.format(body) if "{}" in opening else opening + body
         for i, opening in enumerate(openings)
         for j, body in enumerate(bodies)
-        if is_held_out(i, j, place) == held_out
+        if is_held_out(i, j, attribute_index) == held_out
     ]
 
 
 class _Fact(NamedTuple):
     entity: str
     attribute: Attribute
-    place: int
+    attribute_index: int
 
 
 class _Passage(NamedTuple):
     context: str
     answers: dict[_Fact, tuple[str, int]]
-    """What the passage says, and where: the value and its first character."""
+    """Value of each stated fact, and the index of its first character in the context."""
 
 
 def _fresh(rng: Random, options: tuple[str, ...], used: set[str]) -> str:
-    """Returns an option of which no word is used yet, and uses its words up."""
+    """Returns an option none of whose words is in `used`, and adds its words there."""
     while True:
         option = choose(rng, options)
         words = set(option.split()) - {"the"}
@@ -165,38 +168,38 @@ def _fresh(rng: Random, options: tuple[str, ...], used: set[str]) -> str:
 
 
 def _choose_facts(rng: Random, facts: list[_Fact]) -> tuple[list[_Fact], list[_Fact]]:
-    """Returns facts to state, and some to ask for in vain: others have what an entity lacks."""
+    """Returns facts to state, and unstated facts like those that are stated of another entity."""
     while True:
         stated = sample(rng, facts, 4 + int(rng.random() * 5))
         entities = {fact.entity for fact in stated}
-        places = {fact.place for fact in stated}
-        lacking = [
+        attributes = {fact.attribute_index for fact in stated}
+        unstated = [
             fact
             for fact in facts
-            if fact not in stated and fact.entity in entities and fact.place in places
+            if fact not in stated and fact.entity in entities and fact.attribute_index in attributes
         ]
-        if lacking:
-            return stated, lacking
+        if unstated:
+            return stated, unstated
 
 
 def _write(rng: Random, stated: list[_Fact], used: set[str], held_out: bool) -> _Passage:
-    """Returns the facts as sentences, with some between them that say nothing of the kind."""
+    """Returns a passage that states the facts, with unrelated sentences among them."""
     asides = sample(rng, ASIDES, len(ASIDES))
-    todo: list[_Fact | str] = list(stated)
+    sentences: list[_Fact | str] = list(stated)
     for _ in range(int(rng.random() * 3)):
-        todo.insert(int(rng.random() * (len(todo) + 1)), asides.pop())
-    context, answers, met = "", dict[_Fact, tuple[str, int]](), set[str]()
-    while todo or len(context.split()) < 30:
+        sentences.insert(int(rng.random() * (len(sentences) + 1)), asides.pop())
+    context, answers, named = "", dict[_Fact, tuple[str, int]](), set[str]()
+    while sentences or len(context.split()) < 30:
         context += " " if context else ""
-        item = todo.pop(0) if todo else asides.pop()
+        item = sentences.pop(0) if sentences else asides.pop()
         if isinstance(item, str):
             context += item.format(year=_fresh(rng, YEARS, used), town=_fresh(rng, TOWNS, used))
             continue
         name = item.entity
-        if name in PEOPLE and name in met and rng.random() < 0.6:
+        if name in PEOPLE and name in named and rng.random() < 0.6:
             name = name.split()[-1]
-        met.add(item.entity)
-        statements = templates(OPENERS, item.attribute.statements, item.place, held_out)
+        named.add(item.entity)
+        statements = templates(OPENERS, item.attribute.statements, item.attribute_index, held_out)
         before, after = choose(rng, statements).replace("{e}", name).split("{v}")
         value = _fresh(rng, item.attribute.values, used)
         answers[item] = value, len(context) + len(before)
@@ -210,13 +213,13 @@ def _draw(rng: Random, held_out: bool) -> Rows:
     used: set[str] = set()
     entities = [_fresh(rng, names, used) for _ in range(2 + int(rng.random() * 2))]
     facts = [_Fact(name, attributes[i], i) for name in entities for i in range(len(attributes))]
-    stated, lacking = _choose_facts(rng, facts)
+    stated, unstated = _choose_facts(rng, facts)
     if rng.random() < 0.5:  # one entity after the other, or mixed
         stated.sort(key=lambda fact: entities.index(fact.entity))
     passage = _write(rng, stated, used, held_out)
     rows: Rows = []
-    for fact in (*sample(rng, stated, 2), choose(rng, lacking)):
-        questions = templates(LEADS, fact.attribute.questions, fact.place, held_out)
+    for fact in (*sample(rng, stated, 2), choose(rng, unstated)):
+        questions = templates(LEADS, fact.attribute.questions, fact.attribute_index, held_out)
         answers = [passage.answers[fact]] if fact in passage.answers else []
         rows.append(
             {
@@ -233,16 +236,16 @@ def _draw(rng: Random, held_out: bool) -> Rows:
 
 
 def passages(num_rows: int, seed: int) -> dict[str, Rows]:
-    """Returns questions on passages, a third of which the passage does not answer.
+    """Returns passages with questions, a third of which the passage does not answer.
 
     The splits are "train" (`num_rows` rows), "validation" and "test" (`max(200, num_rows // 8)`
     rows each); a row has the columns of SQuAD 2.0: {"id", "title", "context", "question",
     "answers": {"text": [...], "answer_start": [...]}}, where starts count characters and both
-    lists are empty if there is no answer. A passage states four to eight facts of two or three
-    people, towns or ships and is asked about three times (but for the last of a split), in one
-    split only. A question without an answer asks an entity of the passage for what the passage
-    says of another one. The test split joins sentences and questions of parts that the others
-    join in other ways.
+    lists are empty if there is no answer. A passage states four to eight facts about two or three
+    people, towns or ships. It has three questions (the last of a split may have fewer), all in one
+    split. A question without an answer asks about an entity of the passage for an attribute that
+    the passage states only of another. The test split combines the parts of sentences and questions
+    in ways that the others do not.
 
     Raises ValueError if `num_rows` is less than 1.
     """

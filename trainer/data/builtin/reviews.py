@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from trainer.data.builtin.draws import Rows, choose, draw_splits, is_held_out, words_of
 
-# What a sentence may be about. Every aspect is singular, so that "the {a} was ..." holds.
+# Things reviewed, and their aspects. These are singular, so that "the {a} was ..." is correct.
 ASPECTS: dict[str, tuple[str, ...]] = {
     "film": ("acting", "plot", "soundtrack", "ending", "dialogue", "camera work"),
     "restaurant": ("soup", "service", "menu", "dessert", "wine list", "dining room"),
@@ -14,7 +14,6 @@ ASPECTS: dict[str, tuple[str, ...]] = {
     "phone": ("screen", "battery", "camera", "keyboard", "speaker", "packaging"),
     "book": ("story", "prose", "cover", "opening chapter", "translation", "last chapter"),
 }
-
 
 # Only mild adjectives are negated: "not bad" praises, whereas "not superb" hardly blames.
 MILD = {
@@ -25,7 +24,7 @@ STRONG = {
     "positive": words_of("superb excellent wonderful brilliant outstanding"),
     "negative": words_of("awful dreadful terrible horrible appalling"),
 }
-# Words of faint praise, where the degree alone decides.
+# Words of faint praise, of which the degree decides the label.
 FAINT = ("tolerable", "acceptable", "adequate", "passable")
 FAINT_DEGREES = {"positive": "more than {}", "negative": "barely {}"}
 MILD_DEGREES = ("{}", "{}", "very {}", "really {}")
@@ -89,7 +88,7 @@ _PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
 
 
 def _frames(held_out: bool) -> dict[str, tuple[str, ...]]:
-    """Return the frames of each kind: a quarter is held out, but each of its parts is not."""
+    """Returns the frames of each kind; the held-out quarter consists of parts that others have."""
     frames: dict[str, tuple[str, ...]] = {}
     for kind, parts in _PARTS.items():
         choices = product(*(range(len(options)) for options in parts))
@@ -104,11 +103,11 @@ def _frames(held_out: bool) -> dict[str, tuple[str, ...]]:
 TRAIN_FRAMES = _frames(held_out=False)
 HELD_OUT_FRAMES = _frames(held_out=True)
 
-# How often each kind of frame is drawn. Without the simple ones, which a bag of words can tell
-# apart in part, a small model that starts from scratch finds no gradient to follow.
+# How often each kind of frame is drawn. The simple ones are easy: words alone decide some of them.
+# Without them a small model that is trained from scratch does not begin to learn.
 KINDS = 2 * ("simple",) + 3 * ("contrast",) + 2 * ("correction",) + ("scope",)
 
-# Neutral company, the same for both labels, so that lengths are uneven.
+# Neutral sentences around the frame, the same for both labels, so that lengths differ.
 LEADS = (
     "last June, ",
     "as far as I can tell, ",
@@ -126,7 +125,7 @@ TAILS = (
 
 
 class _Pair(NamedTuple):
-    """Two texts of the same frame, aspects and company, and of opposite labels."""
+    """Two texts with the same frame, aspects and neutral sentences, and with opposite labels."""
 
     positive: str
     negative: str
@@ -137,14 +136,17 @@ def _opposite(label: str) -> str:
 
 
 def _plain(rng: Random, label: str) -> str:
-    """Return an adjective of this polarity, perhaps with a degree: "good", "truly awful"."""
+    """Returns an adjective of this polarity, perhaps with a degree: "good", "truly awful"."""
     if rng.random() < 0.6:
         return choose(rng, MILD_DEGREES).format(choose(rng, MILD[label]))
     return choose(rng, STRONG_DEGREES).format(choose(rng, STRONG[label]))
 
 
 def _predicate(rng: Random, label: str, plain: float) -> str:
-    """Return a predicate of this polarity, plain with that probability: "not bad at all"."""
+    """Returns a predicate of this polarity, such as "not bad at all".
+
+    `plain` is the probability that it is not negated.
+    """
     draw = rng.random()
     if draw < plain:
         return _plain(rng, label)
@@ -156,7 +158,7 @@ def _predicate(rng: Random, label: str, plain: float) -> str:
 
 
 def _pair(rng: Random, frames: dict[str, tuple[str, ...]]) -> _Pair:
-    """Return a sentence and its counterpart, of the same words but for the "simple" kind."""
+    """Returns a sentence and its counterpart, of the same words unless the kind is "simple"."""
     kind = choose(rng, KINDS)
     frame = choose(rng, frames[kind])
     if kind == "scope":
@@ -176,7 +178,7 @@ def _pair(rng: Random, frames: dict[str, tuple[str, ...]]) -> _Pair:
         }
     thing = choose(rng, tuple(ASPECTS))
     aspect = choose(rng, ASPECTS[thing])
-    other = choose(rng, [name for name in ASPECTS[thing] if name != aspect])
+    other_aspect = choose(rng, [name for name in ASPECTS[thing] if name != aspect])
     lead = choose(rng, LEADS) if rng.random() < 0.25 else ""
     tail = choose(rng, TAILS) if rng.random() < 0.4 else ""
     if lead.endswith(". "):
@@ -184,13 +186,13 @@ def _pair(rng: Random, frames: dict[str, tuple[str, ...]]) -> _Pair:
     text = f"{lead}{frame}.{tail}"
     text = text[0].upper() + text[1:]
     return _Pair(
-        text.format(t=thing, a=aspect, b=other, **fills["positive"]),
-        text.format(t=thing, a=aspect, b=other, **fills["negative"]),
+        text.format(t=thing, a=aspect, b=other_aspect, **fills["positive"]),
+        text.format(t=thing, a=aspect, b=other_aspect, **fills["negative"]),
     )
 
 
 def _draw(rng: Random, held_out: bool) -> Rows:
-    """Returns the rows of one pair."""
+    """Returns the two rows of a pair."""
     pair = _pair(rng, HELD_OUT_FRAMES if held_out else TRAIN_FRAMES)
     return [
         {"text": pair.positive, "label": "positive"},
@@ -199,15 +201,15 @@ def _draw(rng: Random, held_out: bool) -> Rows:
 
 
 def reviews(num_rows: int, seed: int) -> dict[str, Rows]:
-    """Return review sentences whose sentiment is decided by negation, contrast and degree.
+    """Returns review sentences whose sentiment is decided by negation, contrast and degree.
 
     The splits are "train" (`num_rows` rows), "validation" and "test" (`max(200, num_rows // 8)`
     rows each); a row is {"text": ..., "label": "negative" or "positive"}. Labels are balanced, and
-    no text occurs twice, in one split or in two. A bag of words scores about 55 %: outside the
-    "simple" kind of frame (a quarter of the rows) every text has a counterpart in its split that
-    is made of the same words and has the opposite label (but for the last row of an odd number).
-    The test split is written with `HELD_OUT_FRAMES`, the others with `TRAIN_FRAMES`; its words all
-    occur in train once that has some thousand rows.
+    no text occurs twice, within a split or across splits. A bag-of-words classifier scores about
+    55 %: except for "simple" frames (a quarter of the rows), every text has a counterpart in its
+    split that is made of the same words and has the opposite label (the last row of an odd number
+    lacks it). The test split is written with `HELD_OUT_FRAMES`, the others with `TRAIN_FRAMES`; all
+    its words occur in a train split of several thousand rows.
 
     Raises ValueError if `num_rows` is less than 1.
     """

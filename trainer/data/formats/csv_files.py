@@ -1,4 +1,4 @@
-"""Strict CSV and TSV: cells are read as the text in the file; errors name the line."""
+"""Strict CSV and TSV: each cell is the text in the file, and errors name the line."""
 
 import csv
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -27,7 +27,7 @@ class Dialect:
     encoding: str = "utf-8"
     header: bool = True
     guessed: bool = False
-    """Whether the delimiter was derived from the name of the file."""
+    """Whether the delimiter follows from the file's name rather than from the recipe."""
 
     def cells(self, lines: Iterable[str], delimiter: str | None = None) -> Iterator[list[str]]:
         return csv.reader(
@@ -39,18 +39,18 @@ class Dialect:
         )
 
 
-def dialect_of(kind: str, given: Csv | None) -> Dialect:
-    """Returns the dialect of a kind of file; in .tsv, quotes are literal unless the recipe says."""
-    given = given or Csv()
-    quotechar = given.quotechar
+def dialect_of(kind: str, settings: Csv | None) -> Dialect:
+    """Returns the dialect of a kind of file; in .tsv, quotes are literal by default."""
+    settings = settings or Csv()
+    quotechar = settings.quotechar
     if quotechar == "auto":
         quotechar = None if kind == ".tsv" else '"'
     return Dialect(
-        given.delimiter or ("\t" if kind == ".tsv" else ","),
+        settings.delimiter or ("\t" if kind == ".tsv" else ","),
         quotechar,
-        given.encoding,
-        given.header,
-        guessed=given.delimiter is None,
+        settings.encoding,
+        settings.header,
+        guessed=settings.delimiter is None,
     )
 
 
@@ -82,18 +82,18 @@ class Table:
         if head is None:
             raise DataError(f"no rows in {shown(self.file)}", key=shown(self.file))
         if not self.dialect.header:
-            self.columns = [str(place) for place in range(len(head.cells))]
+            self.columns = [str(index) for index in range(len(head.cells))]
             return
-        self.columns = [name or f"Unnamed: {place}" for place, name in enumerate(head.cells)]
+        self.columns = [name or f"Unnamed: {index}" for index, name in enumerate(head.cells)]
         row = next(records, None)
         if self.dialect.guessed and row is not None:
             self._check_delimiter([*head.lines, *row.lines])
-        twice = dict.fromkeys(name for name in self.columns if self.columns.count(name) > 1)
-        if twice:
+        repeated = dict.fromkeys(name for name in self.columns if self.columns.count(name) > 1)
+        if repeated:
             raise DataError(
-                f"{self._place(head)} has several columns called {listed(twice)}",
+                f"{self._place(head)} has several columns called {listed(repeated)}",
                 key=shown(self.file),
-                value=[*twice],
+                value=[*repeated],
                 hint="give each column a name of its own",
             )
 
@@ -102,31 +102,30 @@ class Table:
         records = self._records()
         if self.dialect.header:
             next(records)
-        swallowed: list[int] = []
-        doubled, literal = list[int](), False
+        spanning, doubled = list[int](), list[int]()  # numbers of lines
+        has_literal_quotes = False
         for record in records:
             if len(record.cells) != len(self.columns):
                 raise self._wrong_size(record)
             if len(record.lines) > 1 and len(self.columns) > 1 and self._are_rows(record.lines):
-                swallowed.append(record.number)
+                spanning.append(record.number)
             elif self.dialect.quotechar is None and '"' in record.lines[0]:
                 cells = [cell for cell in record.cells if '"' in cell]
-                literal = literal or not all(map(_is_enclosed, cells))
+                has_literal_quotes = has_literal_quotes or not all(map(_is_enclosed, cells))
                 if any('""' in cell[1:-1] for cell in cells):
                     doubled.append(record.number)
             yield record.cells
-        if swallowed:
+        if spanning:
             self.notes.append(
-                f"{shown(self.file)}: {len(swallowed)} quoted cells span lines that look like "
-                f"separate rows, the first in line {swallowed[0]}; if quotes are literal "
+                f"{shown(self.file)}: {len(spanning)} quoted cells span lines that look like "
+                f"separate rows, the first in line {spanning[0]}; if quotes are literal "
                 f"characters, set data.source.csv: {{quotechar: null}}"
             )
-        if doubled and not literal:
+        if doubled and not has_literal_quotes:
             self.notes.append(
                 f"{shown(self.file)}: {len(doubled)} rows have cells in double quotes, which are "
                 f"read as literal characters, the first in line {doubled[0]}; if they enclose "
-                f"cells, set "
-                f"data.source.csv: {{quotechar: '\"'}}"
+                f"cells, set data.source.csv: {{quotechar: '\"'}}"
             )
 
     def _records(self) -> Iterator[Record]:
@@ -134,12 +133,12 @@ class Table:
         lines: list[str] = []
         number = 1
 
-        def seen() -> Iterator[str]:
+        def recorded() -> Iterator[str]:
             for line in lines_of(self.file, self.dialect.encoding):
                 lines.append(line)
                 yield line
 
-        cells = self.dialect.cells(seen())
+        cells = self.dialect.cells(recorded())
         ends: set[bool] = set()
         while True:
             try:
@@ -187,17 +186,17 @@ class Table:
             except csv.Error:
                 continue
             if len(sizes) == 1 and sizes.pop() > len(self.columns):
-                written = "\\t" if delimiter == "\t" else delimiter
+                escaped = "\\t" if delimiter == "\t" else delimiter
                 raise DataError(
                     f"{shown(self.file)}, line 1 is divided by {name}, not by "
                     f"{DELIMITERS.get(self.dialect.delimiter)}",
                     key=shown(self.file),
                     value=delimiter,
-                    hint=f'set data.source.csv: {{delimiter: "{written}"}}',
+                    hint=f'set data.source.csv: {{delimiter: "{escaped}"}}',
                 )
 
     def _wrong_size(self, record: Record) -> DataError:
-        named = "header" if self.dialect.header else "first row"
+        reference = "header" if self.dialect.header else "first row"
         name = DELIMITERS.get(self.dialect.delimiter, f"the delimiter {self.dialect.delimiter!r}")
         hint = f"quote cells that contain {name} or line breaks, or fix that line"
         if self.dialect.quotechar is None:
@@ -205,7 +204,7 @@ class Table:
                 "fix that line, or set data.source.csv: {quotechar: '\"'} if quotes enclose cells"
             )
         return DataError(
-            f"{self._place(record)} has {len(record.cells)} cells, and the {named} "
+            f"{self._place(record)} has {len(record.cells)} cells, and the {reference} "
             f"{len(self.columns)}",
             key=shown(self.file),
             value=record.number,
@@ -217,7 +216,7 @@ class Table:
 
 
 def table_features(columns: Sequence[str]) -> "Features":
-    """Returns features that are all text: guessed types would read 01 as 1 and null as a gap."""
+    """Returns features that are all text; inferred types would read 01 as 1 and null as None."""
     import datasets
 
     return datasets.Features({name: datasets.Value("string") for name in columns})
@@ -236,6 +235,7 @@ def read_tables(
                 f"{listed(table.columns)}, and the other {listed(tables[0].columns)}",
                 key=shown(table.file),
                 value=table.columns,
+                hint="give both the same columns",
             )
     return table_features(tables[0].columns), _chunks(tables, tables[0].columns, notes)
 
@@ -246,10 +246,10 @@ def _chunks(tables: list[Table], columns: list[str], notes: list[str]) -> Tables
     schema = table_features(columns).arrow_schema
     with _long_cells():
         for table in tables:
-            places = [table.columns.index(name) for name in columns]
+            indices = [table.columns.index(name) for name in columns]
             for chunk in chunks_of(table.rows(), _length):
                 cells = list(zip(*chunk, strict=True))
-                arrays = [pa.array(cells[place], pa.string()) for place in places]
+                arrays = [pa.array(cells[index], pa.string()) for index in indices]
                 yield pa.Table.from_arrays(arrays, schema=schema)
             notes += table.notes
 

@@ -11,7 +11,7 @@ from trainer.errors import DataError
 from trainer.wording import excerpt, listed
 
 DEEPEST = 50
-"""Maximum nesting: from some hundred levels on, libraries crash the process."""
+"""Maximum nesting; with several hundred levels, libraries crash the process."""
 
 BOM = b"\xef\xbb\xbf"
 ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -21,51 +21,52 @@ READ = "a list of objects, an object a line, or an object with the list under da
 def json_rows_of(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
     """Yields the rows of files, with their values unchanged.
 
-    Raises DataError, naming the line, for invalid JSON and for what readers interpret differently:
-    duplicate keys, integers beyond 64 bits, halves of surrogate pairs. Also raises it if a later
-    file has columns that the first one lacks.
+    Raises DataError, naming the line, for invalid JSON and for values that readers interpret
+    differently: duplicate keys, integers beyond 64 bits, halves of surrogate pairs. Also raises it
+    if a later file has columns that the first one lacks.
     """
     known: dict[str, None] = {}
-    for place, file in enumerate(files):
-        found: dict[str, None] = {}
+    for index, file in enumerate(files):
+        columns: dict[str, None] = {}
         for row in _rows_of_lines(file) if _is_lines(file) else _rows_of_whole(file):
-            found |= dict.fromkeys(row)
+            columns |= dict.fromkeys(row)
             yield row
-        if place == 0:
-            known = found
-        elif new := [name for name in found if name not in known]:
+        if index == 0:
+            known = columns
+        elif new := [name for name in columns if name not in known]:
             raise DataError(
                 f"{shown(file)} cannot be read with {shown(files[0])}: it has {listed(new)}, and "
                 f"the other {listed(known) or 'nothing'}",
                 key=shown(file),
                 value=new,
+                hint="give both the same columns",
             )
 
 
 def _is_lines(file: Path) -> bool:
     """Returns whether a file holds one value per line rather than a single value.
 
-    In .json, that is so if the first line is a complete object and another line follows. In
-    .jsonl, it is so unless the first line is the beginning of an object or a list.
+    A .json file does if its first line is a complete object and another line follows; a .jsonl file
+    does unless its first line is the beginning of an object or a list.
     """
     jsonl = ".jsonl" in (file.suffix.lower(), file.with_suffix("").suffix.lower())
-    first = False
+    after_first = False
     with faults_named(file), opened(file) as stream:
         while line := stream.readline(LONGEST_LINE):
             text = line.removeprefix(BOM).strip()
-            if first and text:
+            if after_first and text:
                 return True
             if not text:
                 continue
             if not text.startswith(b"{"):
                 return jsonl and not text.startswith(b"[")
             if len(line) == LONGEST_LINE or _parsed(text)[1] is not None:
-                return jsonl and b"}" in text[1:] and not _is_begun(text)
-            first = True
+                return jsonl and b"}" in text[1:] and not _is_beginning(text)
+            after_first = True
     return jsonl
 
 
-def _is_begun(text: bytes) -> bool:
+def _is_beginning(text: bytes) -> bool:
     """Returns whether a line looks like the beginning of an object that spans several lines."""
     return text in (b"{", b"[") or text.endswith((b",", b"{", b"["))
 
@@ -110,9 +111,9 @@ def rows_of_value(value: Any, file: Path) -> list[dict[str, Any]]:
     DataError for anything else.
     """
     if isinstance(value, dict) and isinstance(value.get("data"), list):
-        where, rows = f"{shown(file)}: the list under data", value["data"]
+        place, rows = f"{shown(file)}: the list under data", value["data"]
     elif isinstance(value, list):
-        where, rows = f"{shown(file)}: the list", value
+        place, rows = f"{shown(file)}: the list", value
     elif isinstance(value, dict) and not any(map(_has_rows, value.values())):
         return _rows_of_columns(value) if _is_columns(value) else [value]
     else:
@@ -124,7 +125,7 @@ def rows_of_value(value: Any, file: Path) -> list[dict[str, Any]]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise DataError(
-                f"{where} has {_kind(row)} as entry {number}",
+                f"{place} has {_kind(row)} as entry {number}",
                 key=shown(file),
                 value=number,
                 hint=f"what is read is {READ}",
@@ -178,7 +179,7 @@ class _AmbiguousError(ValueError):
 
 
 def _parsed(content: bytes) -> tuple[list[Any], str | None, int]:
-    """Returns the values of a text, or else what it is not (such as valid JSON) and the line."""
+    """Returns the values of a text; or no values, what it is not ("valid JSON") and the line."""
     try:
         text = content.decode()
         values = list(_decoded(text))
@@ -201,38 +202,38 @@ def _parsed(content: bytes) -> tuple[list[Any], str | None, int]:
 
 def _decoded(text: str) -> Iterator[Any]:
     """Yields the values of a text: one, or several objects with only white space between them."""
-    value, place = DECODER.raw_decode(text, _skipped(text, 0))
+    value, end = DECODER.raw_decode(text, _skip_spaces(text, 0))
     yield value
-    while (place := _skipped(text, place)) < len(text):
-        if not isinstance(value, dict) or text[place] != "{":
-            raise json.JSONDecodeError("Extra data", text, place)
-        value, place = DECODER.raw_decode(text, place)
+    while (start := _skip_spaces(text, end)) < len(text):
+        if not isinstance(value, dict) or text[start] != "{":
+            raise json.JSONDecodeError("Extra data", text, start)
+        value, end = DECODER.raw_decode(text, start)
         yield value
 
 
-def _skipped(text: str, place: int) -> int:
+def _skip_spaces(text: str, start: int) -> int:
     """Returns the position of the next character that is not white space."""
-    match = SPACES.match(text, place)
-    return match.end() if match else place
+    match = SPACES.match(text, start)
+    return match.end() if match else start
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
         keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise _AmbiguousError(f"the key {excerpt(twice, 40)!r} occurs twice in one object")
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise _AmbiguousError(f"the key {excerpt(repeated, 40)!r} occurs twice in one object")
     return mapping
 
 
-def _whole_number(digits: str) -> int:
+def _integer(digits: str) -> int:
     number = int(digits) if len(digits) <= 20 else 2**64
-    if not -(2**63) <= number < 2**63:
+    if not -(2**63) <= number < 2**64:
         raise _AmbiguousError(f"the number {excerpt(digits, 40)} is beyond 64 bits; quote it")
     return number
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole_number)
+DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
 SPACES = re.compile(r"[ \t\n\r]*")
 
 

@@ -25,62 +25,74 @@ def reads_the_same(read: "Dataset", rows: Rows) -> bool:
     """
     columns = read.column_names
     known = set(columns)
-    stands = rows()
+    in_file = rows()
     for chunk in read.iter(batch_size=1000):
         values = cast(dict[str, list[Any]], chunk)
         size = len(next(iter(values.values())))
-        expected = list(islice(stands, size))
+        expected = list(islice(in_file, size))
         if len(expected) != size or any(row.keys() - known for row in expected):
             return False
         for column in columns:
-            stand = [row.get(column) for row in expected]
-            if stand != values[column] and not _same(stand, values[column]):
+            cells = [row.get(column) for row in expected]
+            if cells != values[column] and not _same(cells, values[column]):
                 return False
-    return next(stands, None) is None
+    return next(in_file, None) is None
 
 
-def _same(stands: Any, read: Any) -> bool:
-    if isinstance(stands, dict):
+def _same(expected: Any, read: Any) -> bool:
+    if isinstance(expected, dict):
         return isinstance(read, dict) and all(
-            _same(stands.get(key), read.get(key)) for key in {**stands, **read}
+            _same(expected.get(key), read.get(key)) for key in {**expected, **read}
         )
-    if isinstance(stands, list):
-        return isinstance(read, list) and len(stands) == len(read) and all(map(_same, stands, read))
-    if isinstance(stands, float) and isinstance(read, float):
-        return math.isclose(stands, read, rel_tol=1e-9) or (math.isnan(stands) and math.isnan(read))
-    if type(stands) is int and isinstance(read, float):
-        return float(stands) == read and abs(stands) <= EXACT
-    return type(stands) is type(read) and stands == read
+    if isinstance(expected, list):
+        same_size = isinstance(read, list) and len(expected) == len(read)
+        return same_size and all(map(_same, expected, read))
+    if isinstance(expected, float) and isinstance(read, float):
+        both_nan = math.isnan(expected) and math.isnan(read)
+        return math.isclose(expected, read, rel_tol=1e-9) or both_nan
+    if type(expected) is int and isinstance(read, float):
+        return float(expected) == read and abs(expected) <= EXACT
+    return type(expected) is type(read) and expected == read
 
 
 def own_tables(rows: Rows) -> "tuple[Features, Tables]":
     """Returns the features and tables of the rows.
 
-    A column whose values have one plain type has that type; in others each value is kept as JSON.
+    A column whose values have one plain type gets that type; in others each value is kept as JSON,
+    and so are integers that exceed int64.
     """
     import datasets
 
-    kinds: dict[str, set[type]] = {}
+    types: dict[str, set[type]] = {}
+    beyond_int64: set[str] = set()
     large = False
     for row in rows():
         for name, value in row.items():
-            kinds.setdefault(name, set()).add(type(value))
-            large = large or (isinstance(value, int) and abs(value) > EXACT)
+            types.setdefault(name, set()).add(type(value))
+            if isinstance(value, int):
+                large = large or abs(value) > EXACT
+                if value >= 2**63:
+                    beyond_int64.add(name)
     features = datasets.Features(
-        {name: _feature(found - {type(None)}, large) for name, found in kinds.items()}
+        {
+            name: datasets.Json()
+            if name in beyond_int64
+            else _feature(present - {type(None)}, large)
+            for name, present in types.items()
+        }
     )
     return features, _tables(rows, features)
 
 
-def _feature(kinds: set[type], large: bool) -> Any:
+def _feature(types: set[type], large: bool) -> Any:
     import datasets
 
-    if not kinds:
+    if not types:
         return datasets.Value("null")
     plain = {str: "string", bool: "bool", int: "int64", float: "float64"}
-    if len(kinds) == 1 and (kind := next(iter(kinds))) in plain:
+    if len(types) == 1 and (kind := next(iter(types))) in plain:
         return datasets.Value(plain[kind])
-    return datasets.Value("float64") if kinds == {int, float} and not large else datasets.Json()
+    return datasets.Value("float64") if types == {int, float} and not large else datasets.Json()
 
 
 def _tables(rows: Rows, features: "Features") -> Tables:
@@ -88,8 +100,8 @@ def _tables(rows: Rows, features: "Features") -> Tables:
     import pyarrow as pa
 
     schema = features.arrow_schema
-    stands = rows()
-    while chunk := list(islice(stands, 1000)):
+    remaining = rows()
+    while chunk := list(islice(remaining, 1000)):
         columns: list[Any] = []
         for field in schema:
             values: list[Any] = [row.get(field.name) for row in chunk]

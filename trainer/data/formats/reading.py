@@ -1,4 +1,4 @@
-"""Opens and decodes files, plain or gzipped, line by line; every fault is a DataError."""
+"""Opens and decodes files, plain or gzipped, line by line; any fault of a file is a DataError."""
 
 import gzip
 import stat
@@ -20,7 +20,7 @@ LONGEST_LINE = 256 * 2**20
 """Maximum characters or bytes of a line."""
 
 CHUNK_ROWS, CHUNK_CHARACTERS = 10_000, 16 * 2**20
-"""Bounds of the chunks in which rows of text are written."""
+"""Maximum size of the chunks in which rows of text are written."""
 
 Row = TypeVar("Row")
 GZIP = b"\x1f\x8b"
@@ -96,7 +96,7 @@ def is_zipped(file: Path) -> bool:
 
 
 def opened(file: Path) -> IO[bytes]:
-    """Opens a file for reading, decompressed if it is gzipped, whatever its name."""
+    """Opens a file for reading, decompressed if its content is gzipped, whatever its name."""
     return cast(IO[bytes], gzip.open(file)) if is_zipped(file) else file.open("rb")
 
 
@@ -133,9 +133,9 @@ def lines_of(file: Path, encoding: str = "utf-8") -> Iterator[str]:
                     )
                 yield line
         except UnicodeError as error:
-            place = f", line {_undecodable_line(file)}" if unicode else f", after line {number}"
+            line = f"line {_undecodable_line(file)}" if unicode else f"after line {number}"
             raise DataError(
-                f"{shown(file)}{place} is not {excerpt(encoding, 40)} text",
+                f"{shown(file)}, {line} is not {excerpt(encoding, 40)} text",
                 key=shown(file),
                 hint=SAVE,
             ) from error

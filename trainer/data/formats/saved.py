@@ -1,4 +1,4 @@
-"""Folders that `save_to_disk` wrote: of one Dataset, or of a DatasetDict."""
+"""Folders written by `save_to_disk`: of one Dataset, or of a DatasetDict."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,9 @@ SYNONYMS = {
     "validation": ("valid", "dev", "val"),
     "test": ("testing", "eval", "evaluation"),
 }
-"""Names of splits that the library takes for the usual ones in a folder of plain files."""
+"""Name of a split to others that the datasets library reads as that split in a folder of files."""
+
+SAVE_AGAIN = "save the data set again"
 
 
 def is_saved(folder: Path) -> bool:
@@ -27,50 +29,68 @@ def is_saved_dict(folder: Path) -> bool:
 
 def saved_files(folder: Path) -> list[Path]:
     """Returns the files with the rows of one Dataset, in order."""
-    listed_files = _content(folder / "state.json", "_data_files", list)
-    files = [folder / _name(one, folder) for one in listed_files]
+    entries = _list_in(folder / "state.json", "_data_files")
+    files = [folder / _name(entry, folder) for entry in entries]
     if not files:
-        raise DataError(f"no rows in {shown(folder)}")
+        raise DataError(f"no rows in {shown(folder)}", key=shown(folder))
     for file in files:
         file_size(file)
     return files
 
 
 def saved_splits(folder: Path) -> dict[str, Path]:
-    """Returns the folders of the splits of a DatasetDict by their names, usual ones included."""
-    names = _content(folder / "dataset_dict.json", "splits", list)
+    """Returns the folders of the splits of a DatasetDict, by their names and by usual synonyms."""
+    index = folder / "dataset_dict.json"
     splits: dict[str, Path] = {}
-    for name in names:
+    for name in _list_in(index, "splits"):
         if not isinstance(name, str) or Path(name).name != name or name == "..":
-            raise DataError(f"{shown(folder)}: {excerpt(name)} cannot be the name of a split")
+            raise DataError(
+                f"{shown(folder)}: {excerpt(name)} cannot be the name of a split",
+                key=shown(index),
+                value=name,
+                hint=SAVE_AGAIN,
+            )
         if not is_saved(folder / name):
             raise DataError(
-                f"{shown(folder)} has no split {excerpt(name)}, which its dataset_dict.json names; "
-                f"save it again"
+                f"{shown(folder)} has no split {excerpt(name)}, which its {index.name} names",
+                key=shown(index),
+                value=name,
+                hint=SAVE_AGAIN,
             )
         splits[name] = folder / name
-    for usual, others in SYNONYMS.items():
-        known = [name for name in others if name in splits]
-        if usual not in splits and known:
-            splits[usual] = splits[known[0]]
+    for usual, synonyms in SYNONYMS.items():
+        present = [name for name in synonyms if name in splits]
+        if usual not in splits and present:
+            splits[usual] = splits[present[0]]
     return splits
 
 
 def _name(entry: Any, folder: Path) -> str:
     name = entry.get("filename") if isinstance(entry, dict) else None
     if not isinstance(name, str) or Path(name).name != name or not name.endswith(".arrow"):
+        file = folder / "state.json"
         raise DataError(
-            f"{shown(folder / 'state.json')}: {excerpt(entry)} names no .arrow file of the folder"
+            f"{shown(file)}: {excerpt(entry)} is not an .arrow file in the folder",
+            key=shown(file),
+            value=entry,
+            hint=SAVE_AGAIN,
         )
     return name
 
 
-def _content(file: Path, key: str, kind: type) -> Any:
+def _list_in(file: Path, key: str) -> list[Any]:
     try:
         content = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{shown(file)} cannot be read ({excerpt(error)})") from error
-    if not isinstance(content, dict) or not isinstance(content.get(key), kind):
-        has = listed(content) if isinstance(content, dict) else "another value"
-        raise DataError(f"{shown(file)} has no list {key}, but {has}; save the data set again")
+        raise DataError(
+            f"{shown(file)} cannot be read ({excerpt(error)})", key=shown(file), hint=SAVE_AGAIN
+        ) from error
+    if not isinstance(content, dict) or not isinstance(content.get(key), list):
+        value = listed(content) if isinstance(content, dict) else "another value"
+        raise DataError(
+            f"{shown(file)} has no list {key}, but {value}",
+            key=shown(file),
+            value=key,
+            hint=SAVE_AGAIN,
+        )
     return content[key]

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 HEAD = 64 * 1024
 """Bytes at the beginning of a file that are checked for SQuAD's format."""
 
-# Numbers and texts may stand before the list of articles, and nothing else.
+# Only numbers and texts may precede the list of articles.
 ARTICLES = re.compile(r'\s*\{[^\[{]*"data"\s*:\s*\[\s*\{.*?"(?:paragraphs|qas)"\s*:', re.DOTALL)
 
-# Lists of articles or of paragraphs, as simpletransformers and tools for annotation write them.
+# Lists of articles or of paragraphs, as simpletransformers and annotation tools write them.
 BARE = re.compile(
     r'\s*\[\s*\{\s*"(?:context|title|qas|paragraphs)"\s*:.*?(?<!\\)"(?:paragraphs|qas)"\s*:\s*\[',
     re.DOTALL,
@@ -60,24 +60,24 @@ def read_squad_json(files: Sequence[Path]) -> "Dataset":
             },
         }
     )
-    judged = datasets.Features({**features, "is_impossible": datasets.Value("bool")})
-    tables = [judged.arrow_schema.empty_table()]
+    with_mark = datasets.Features({**features, "is_impossible": datasets.Value("bool")})
+    tables = [with_mark.arrow_schema.empty_table()]
     contradicted = False
     for file in files:
         for number, article in enumerate(_articles(file), 1):
             rows = list(_rows(article, f"{shown(file)}, article {number}"))
             contradicted = contradicted or any(map(_contradicts, rows))
-            tables.append(pa.Table.from_pylist(rows, schema=judged.arrow_schema))
+            tables.append(pa.Table.from_pylist(rows, schema=with_mark.arrow_schema))
     table = pa.concat_tables(tables)
     if contradicted:  # the task reports which rows
-        return datasets.Dataset(table, info=datasets.DatasetInfo(features=judged))
+        return datasets.Dataset(table, info=datasets.DatasetInfo(features=with_mark))
     table = table.drop_columns(["is_impossible"]).cast(features.arrow_schema)
     return datasets.Dataset(table, info=datasets.DatasetInfo(features=features))
 
 
 def _contradicts(row: dict[str, Any]) -> bool:
-    said, answers = row["is_impossible"], row["answers"]
-    return said is not None and answers is not None and said == bool(answers["text"])
+    mark, answers = row["is_impossible"], row["answers"]
+    return mark is not None and answers is not None and mark == bool(answers["text"])
 
 
 def _articles(file: Path) -> list[Any]:
@@ -90,26 +90,26 @@ def _articles(file: Path) -> list[Any]:
 
 def _rows(article: Any, place: str) -> Iterator[dict[str, Any]]:
     for number, paragraph in enumerate(_part(article, "paragraphs", list, place), 1):
-        here = f"{place}, paragraph {number}"
-        context = _part(paragraph, "context", str, here)
-        for count, question in enumerate(_part(paragraph, "qas", list, here), 1):
-            name = str(_part(question, "id", str | int, f"{here}, question {count}"))
-            there = f"{here}, question {name}"
+        paragraph_place = f"{place}, paragraph {number}"
+        context = _part(paragraph, "context", str, paragraph_place)
+        for index, question in enumerate(_part(paragraph, "qas", list, paragraph_place), 1):
+            name = str(_part(question, "id", str | int, f"{paragraph_place}, question {index}"))
+            question_place = f"{paragraph_place}, question {name}"
             try:
                 impossible = is_impossible(question.get("is_impossible"))
-            except ValueError as error:
-                raise DataError(f"{there}: {error}") from error
-            given = question.get("answers") is not None
-            answers = _part(question, "answers", list, there) if given else []
-            texts = [_part(answer, "text", str, there) for answer in answers]
-            starts = [_part(answer, "answer_start", int, there) for answer in answers]
-            said = given or impossible
+            except DataError as error:
+                raise error.after(f"{question_place}: ") from error
+            has_answers = question.get("answers") is not None
+            answers = _part(question, "answers", list, question_place) if has_answers else []
+            texts = [_part(answer, "text", str, question_place) for answer in answers]
+            starts = [_part(answer, "answer_start", int, question_place) for answer in answers]
+            is_known = has_answers or impossible
             yield {
                 "id": name,
                 "title": str(article.get("title", "")),
                 "context": context,
-                "question": _part(question, "question", str, there),
-                "answers": {"text": texts, "answer_start": starts} if said else None,
+                "question": _part(question, "question", str, question_place),
+                "answers": {"text": texts, "answer_start": starts} if is_known else None,
                 "is_impossible": impossible,
             }
 

@@ -30,13 +30,13 @@ def _chunks(files: Sequence[Path], features: "Features", notes: list[str]) -> Ta
 
 def _lines(files: Sequence[Path], notes: list[str]) -> Iterator[str]:
     for file in files:
-        lone, others = list[int](), False
+        lone, has_line_feeds = list[int](), False
         for number, line in enumerate(lines_of(file), 1):
             if line.endswith("\r"):
                 lone.append(number)
-            others = others or line.endswith("\n")
+            has_line_feeds = has_line_feeds or line.endswith("\n")
             yield line.rstrip("\r\n")
-        if lone and others:
+        if lone and has_line_feeds:
             notes.append(
                 f"{shown(file)}: {len(lone)} lone carriage returns are read as the ends of lines, "
                 f"as line feeds are, the first at the end of line {lone[0]}"

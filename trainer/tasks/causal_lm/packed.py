@@ -1,4 +1,4 @@
-"""Packed sequences: examples side by side in one, each as if it were alone."""
+"""Packed sequences: several examples in one sequence, each computed as if it were alone."""
 
 import inspect
 from typing import Any
@@ -10,10 +10,7 @@ from trainer.errors import ConfigError
 
 
 def check_packing(model_config: Any, max_seq_length: int) -> None:
-    """Raises ConfigError for a model in which packed examples would see each other.
-
-    `model_config` is that of a causal language model.
-    """
+    """Raises ConfigError if packed examples would see each other in this causal language model."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(model_config)]
@@ -21,19 +18,19 @@ def check_packing(model_config: Any, max_seq_length: int) -> None:
     window: int | None = getattr(model_config, "sliding_window", None)
     if kinds and "sliding_attention" not in kinds:
         window = None
-    why = None
+    reason = None
     if "position_ids" not in inspect.signature(model.forward).parameters:
-        why = "takes no position_ids"
+        reason = "takes no position_ids"
     elif getattr(model_config, "alibi", False):
-        why = "knows positions by their distance in the sequence"
+        reason = "knows positions by their distance in the sequence"
     elif getattr(model, "_is_stateful", False) or kinds - {"full_attention", "sliding_attention"}:
-        why = "has layers that take no mask"
-    elif window is not None and window < max_seq_length:  # the mask would do away with the window
-        why = f"looks back {window} tokens only and batch.max_seq_length is {max_seq_length}"
-    if why is not None:
+        reason = "has layers that take no mask"
+    elif window is not None and window < max_seq_length:  # the mask would replace the window
+        reason = f"looks back {window} tokens only and batch.max_seq_length is {max_seq_length}"
+    if reason is not None:
         raise ConfigError(
-            f"task.packing: a {model_config.model_type} {why}, so that packed examples would see "
-            f"each other or more than alone",
+            f"task.packing: a {model_config.model_type} {reason}, so packed examples would see "
+            f"each other, or more than they do alone",
             key="task.packing",
             value=True,
             hint="set it to false",
@@ -41,10 +38,10 @@ def check_packing(model_config: Any, max_seq_length: int) -> None:
 
 
 def apart(position_ids: Tensor, dtype: torch.dtype) -> Tensor:
-    """Returns an additive mask [batch, 1, seq, seq] that keeps packed examples apart, and causal.
+    """Returns a causal additive mask [batch, 1, seq, seq] that keeps packed examples apart.
 
-    Each begins where the position is 0. Added to the scores, it is right for every attention; one
-    of booleans is not for the eager one, and positions alone are not for most models.
+    An example begins at each position 0. An additive mask is right for every implementation of
+    attention: eager attention misreads a boolean one, and most models ignore positions here.
     """
     example = (position_ids == 0).cumsum(-1)
     seen = (example[:, :, None] == example[:, None, :]).tril()
@@ -53,6 +50,6 @@ def apart(position_ids: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def attention_dtype(model: Any) -> torch.dtype:
-    """Returns the precision of attention scores here and now, which a mask has to have."""
+    """Returns the current type of attention scores, which the mask must have, too."""
     kind = next(model.parameters()).device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype

@@ -14,20 +14,20 @@ from trainer.tasks.generation.templates import template_fields
 
 
 class CausalLMSettings(TaskSettings):
-    """Causal language modelling: of running text, or of the answers to prompts or chat messages."""
+    """Causal language modelling of running text, or of answers to prompts or chat messages."""
 
     roles: ClassVar[tuple[str, ...]] = ("text", "messages", "tools", "system")
 
     prompt: str | None = None
-    """Template over columns, such as "{instruction}\\n", whose tokens are not learned; null learns
+    """Template over columns, such as "{instruction}\\n"; its tokens are not learned. null: learn
     running text."""
     completion: str | None = None
-    """Template of what is learned after the prompt, such as "{output}"."""
+    """Template of the text that is learned after the prompt, such as "{output}"."""
     chat: bool = False
-    """Learn the assistant's messages in data.columns.messages, rendered by the tokenizer's chat
+    """Learn the assistant's messages in data.columns.messages, rendered with the tokenizer's chat
     template."""
     packing: bool = False
-    """Put several examples into one sequence; none sees another."""
+    """Put several examples into one sequence; no example sees another."""
     generation: GenerationSettings = GenerationSettings()
     """Generated answers to instructions, scored by BLEU, ROUGE and METEOR."""
 
@@ -43,7 +43,7 @@ class CausalLMSettings(TaskSettings):
         return self
 
     def template_columns(self) -> list[tuple[str, str]]:
-        """Returns the columns that prompt and completion name, with the key that does."""
+        """Returns each column that a template names, after the key of that template."""
         templates = (("prompt", self.prompt), ("completion", self.completion))
         return [
             (key, name)
@@ -62,7 +62,7 @@ class CausalLMSettings(TaskSettings):
         if self.chat and isinstance(recipe.model.tokenizer, TrainedTokenizer):
             untrained.append(
                 ConfigError(
-                    "task.chat: a tokenizer that is trained here has no chat template",
+                    "task.chat: a tokenizer that the run trains has no chat template",
                     key="task.chat",
                     value=True,
                     hint="set task.prompt and task.completion, or name a tokenizer",

@@ -1,4 +1,4 @@
-"""Causal language modelling: of running text, or of answers to prompts."""
+"""The task of causal language modelling: running text, or answers to prompts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class CausalLM(Task):
-    """Predicts the next token; of instructions, those of the answers only."""
+    """Cross-entropy of the next token; with instructions, of the tokens of the answers only."""
 
     Settings = CausalLMSettings
     auto_model = "AutoModelForCausalLM"
@@ -83,13 +83,13 @@ class CausalLM(Task):
         assert isinstance(recipe.task, CausalLMSettings)
         if not recipe.task.chat:
             return cls.columns(recipe)
-        found = chat_columns(recipe.data.columns, present)
-        return {f"data.columns.{key}": name for key, name in found.items()}
+        columns = chat_columns(recipe.data.columns, present)
+        return {f"data.columns.{key}": name for key, name in columns.items()}
 
     @classmethod
     def texts(cls, recipe: Recipe, rows: "Dataset") -> Iterator[str]:
         assert isinstance(recipe.task, CausalLMSettings)
-        assert not recipe.task.chat, "a trained tokenizer has no chat template"
+        assert not recipe.task.chat, "the settings refuse to train a tokenizer for chat"
         names = [column_name(column) for column in cls.columns(recipe).values() if column]
         for _, chunk in numbered(rows, names):
             yield from (str(text) for name in names for text in chunk[name] if text is not None)
@@ -107,8 +107,8 @@ class CausalLM(Task):
             )
         if not is_decoder(model_config):
             raise ConfigError(
-                f"task.name: a {model_config.model_type} is not a causal language model, which "
-                f"predicts a token only from those before it",
+                f"task.name: a {model_config.model_type} is not a causal language model: it does "
+                f"not predict a token from the earlier ones alone",
                 key="task.name",
                 value="causal_lm",
                 hint="use masked_lm, or a decoder such as gpt2 or llama",
@@ -136,10 +136,10 @@ class CausalLM(Task):
         return ["every generated answer is empty"] if metrics.get("generated_words") == 0 else []
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
-        """Returns blocks of joined documents or, of instructions, also which tokens are `learned`.
+        """Yields blocks of joined documents or, for instructions, examples with `learned` flags.
 
-        Neighbouring blocks share a token: the last one of the first predicts nothing there. Packed
-        sequences have `position_ids` that begin at 0 with each example.
+        Consecutive blocks share one token, so that each token but the first is predicted once.
+        Packed sequences have `position_ids`, which begin at 0 with each example.
         """
         return (
             self._blocks(rows, summary) if self.prompts is None else self._examples(rows, summary)
@@ -166,18 +166,22 @@ class CausalLM(Task):
                 try:
                     texts[number] = self.prompts.texts(row, summary, filled=filled)
                 except DataError as error:
-                    summary.reject(f"row {number}: {error}")
-            for number, made in zip(texts, self.prompts.encode(list(texts.values())), strict=True):
-                if isinstance(made, DataError):
-                    summary.reject(f"row {number}: {made}")
+                    summary.reject(error.after(f"row {number}: "))
+            encoded = self.prompts.encode(list(texts.values()))
+            for number, tokenized in zip(texts, encoded, strict=True):
+                if isinstance(tokenized, DataError):
+                    summary.reject(tokenized.after(f"row {number}: "))
                     continue
-                ids, flags = made
+                ids, flags = tokenized
                 kept = flags[: self.max_seq_length]
                 if not any(kept):
-                    summary.reject(
-                        f"row {number}: the prompt of {flags.index(1)} tokens leaves no room for "
-                        f"the answer; raise batch.max_seq_length or shorten the prompt"
+                    error = DataError(
+                        f"the prompt of {flags.index(1)} tokens leaves no room for the answer",
+                        key="batch.max_seq_length",
+                        value=self.max_seq_length,
+                        hint="raise batch.max_seq_length or shorten the prompt",
                     )
+                    summary.reject(error.after(f"row {number}: "))
                     continue
                 summary.measure(len(ids), self.max_seq_length)
                 tokens.append(ids[: self.max_seq_length])
@@ -185,7 +189,7 @@ class CausalLM(Task):
             if not self.settings.packing:
                 yield {"input_ids": tokens, "learned": learned}
                 continue
-            groups = pack([len(one) for one in tokens], self.max_seq_length)
+            groups = pack([len(ids) for ids in tokens], self.max_seq_length)
             yield {
                 "input_ids": [[token for i in group for token in tokens[i]] for group in groups],
                 "learned": [[flag for i in group for flag in learned[i]] for group in groups],
@@ -206,11 +210,11 @@ class CausalLM(Task):
             inputs["position_ids"] = pad(split.ragged("position_ids"), ids, 0)
         else:
             inputs |= attention_mask(split.lengths[ids])
-        wanted = stack(labels, IGNORED)
+        targets = stack(labels, IGNORED)
         return Batch(
             inputs=inputs,
-            targets={"labels": wanted},
-            counts=(wanted != IGNORED).sum().double()[None],
+            targets={"labels": targets},
+            counts=(targets != IGNORED).sum().double()[None],
         )
 
     def loss_sums(
@@ -228,18 +232,19 @@ class CausalLM(Task):
         return torch.cat([outputs, count[None]])
 
     def sample(self, split: PreparedSplit) -> np.ndarray:
-        wanted = self.settings.generation.num_examples if self.prompts is not None else 0
-        return np.random.default_rng(self.seed).permutation(len(examples(split)) - 1)[:wanted]
+        num_examples = self.settings.generation.num_examples if self.prompts is not None else 0
+        num_starts = len(examples(split)) - 1
+        return np.random.default_rng(self.seed).permutation(num_starts)[:num_examples]
 
     def generate(self, model: nn.Module, split: PreparedSplit, ids: np.ndarray) -> list[Record]:
-        if self.prompts is None:  # running text asks nothing
+        if self.prompts is None:  # running text has no prompts
             return []
-        given = list(first_answers(split, ids))
-        texts = self.generator.generate(model, [prompt for _, prompt, _ in given])
+        references = list(first_answers(split, ids))
+        texts = self.generator.generate(model, [prompt for _, prompt, _ in references])
         decode = self.generator.decode
         return [
             {"id": index, "prompt": decode(prompt), "prediction": text, "reference": decode(answer)}
-            for (index, prompt, answer), text in zip(given, texts, strict=True)
+            for (index, prompt, answer), text in zip(references, texts, strict=True)
         ]
 
     def generation_ends(self, model: nn.Module) -> list[int]:

@@ -1,4 +1,4 @@
-"""When the metrics of a classifier mean less than they seem to."""
+"""Warnings about a classifier's metrics that mean less than they seem to."""
 
 import math
 from collections.abc import Mapping
@@ -16,9 +16,7 @@ def diagnose(metrics: Mapping[str, Any]) -> list[str]:
     findings: list[str] = []
     predicted = [label for label, counts in classes.items() if counts["predicted"]]
     if len(predicted) == 1 and len(classes) > 1:
-        findings.append(
-            f"every example is answered {predicted[0]!r}, and no other class is predicted"
-        )
+        findings.append(f"every example is predicted as {predicted[0]!r}")
     absent = [label for label, counts in classes.items() if not counts["support"]]
     if absent:
         never = sum(not classes[label]["predicted"] for label in absent)
@@ -28,7 +26,7 @@ def diagnose(metrics: Mapping[str, Any]) -> list[str]:
         )
     majority = max(classes, key=lambda label: classes[label]["support"])
     share = classes[majority]["support"] / num_examples
-    # Less than two standard errors above the share of the majority could be luck.
+    # A difference of less than two standard errors from the majority's share could be luck.
     error = math.sqrt(share * (1 - share) / num_examples)
     if metrics["accuracy"] <= share + 2 * error:
         findings.append(

@@ -1,4 +1,4 @@
-"""The labels of a column: their names, and how they stand in its rows."""
+"""The labels of a column: their names, and how its rows refer to them."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 def label_names(
     rows: "Dataset", column: str, *, skip_bad: bool = False, checked: bool = True
 ) -> tuple[str, ...]:
-    """Returns the labels of a column: its class names, or its values, numbers by size.
+    """Returns the labels of a column: its class names or else its values, sorted; numbers by value.
 
-    Raises DataError for a row without a label, with `skip_bad` only where no row has one, and with
-    `checked` for values that look like something else than classes.
+    Raises DataError if a row has no label (with `skip_bad`, only if no row has one) and, if
+    `checked`, for values that do not look like classes.
     """
     feature = rows.features[column]
     if getattr(feature, "names", None):
@@ -44,12 +44,18 @@ def label_names(
     if bad is not None and not (skip_bad and first):
         raise DataError(
             f"the train split, row {row_number(rows, bad[0])}: the column {column} "
-            f"{what_stands(bad[1])}"
+            f"{in_place_of_label(bad[1])}",
+            key="data.columns.label",
+            value=bad[1],
         )
     if checked:
-        problem = problem_of_labels(first, len(rows), lambda one: row_number(rows, first[one]))
+        problem = problem_of_labels(first, len(rows), lambda label: row_number(rows, first[label]))
         if problem is not None:
-            raise DataError(f"data.columns.label: the column {column} of the train split {problem}")
+            raise DataError(
+                f"data.columns.label: the column {column} of the train split {problem}",
+                key="data.columns.label",
+                value=column,
+            )
     if all(re.fullmatch(r"-?\d{1,300}", name) for name in first):
         return tuple(sorted(first, key=int))
     numbers = {name: number_of(name) for name in first}
@@ -61,9 +67,10 @@ def label_names(
 def label_indices(
     rows: "Dataset", column: str, labels: Sequence[str], *, checked: bool = True
 ) -> dict[str, int]:
-    """Returns the index of each label as it stands in the rows: by name, or as an index.
+    """Returns the index of each label by how the rows write it: its name, or its position.
 
-    Numbers of a column with class names are indices of these, whose order may be another.
+    The numbers in a column with class names are positions among these names, whose order may differ
+    from that of `labels`.
     """
     indices = {label: index for index, label in enumerate(labels)}
     names = class_names(rows, column)
@@ -73,12 +80,12 @@ def label_indices(
     if checked:
         for index, label in enumerate(labels):
             indices.setdefault(plain_text(label.strip()), index)
-        same = {folded(label): index for index, label in enumerate(labels)}
-        if names is not None and any(folded(name) in same for name in names):
+        by_folded = {folded(label): index for index, label in enumerate(labels)}
+        if names is not None and any(folded(name) in by_folded for name in names):
             return {
-                str(number): same[folded(name)]
+                str(number): by_folded[folded(name)]
                 for number, name in enumerate(names)
-                if folded(name) in same
+                if folded(name) in by_folded
             }
         if names is None and all(number_of(label) is not None for label in labels):
             return indices
@@ -90,48 +97,50 @@ def label_indices(
 
 
 def index_of(value: Any, indices: Mapping[str, int], *, checked: bool = True) -> int:
-    """Returns the index of what stands in a row, -1 where it is no label."""
+    """Returns the index of the label that a row holds, -1 if its value is not a label."""
     if not is_label(value):
         return -1
     text = value_text(value)
-    found = indices.get(text, -1)
-    return indices.get(plain_text(text), -1) if found < 0 and checked else found
+    index = indices.get(text, -1)
+    return indices.get(plain_text(text), -1) if index < 0 and checked else index
 
 
 def class_names(rows: "Dataset", column: str) -> Sequence[str] | None:
-    """Returns the names of a column of classes, None for other columns."""
+    """Returns the class names of a ClassLabel column; None for other columns."""
     return getattr(rows.features[column], "names", None)
 
 
 def is_label(value: Any) -> bool:
-    """Returns whether a value names one class, and is neither empty nor several."""
+    """Returns whether a value can name one class: it is not empty, a list or bytes."""
     if value is None or isinstance(value, list | dict | bytes):
         return False
     return value == value and bool(str(value).strip())  # NaN differs from itself
 
 
-def what_stands(value: Any) -> str:
+def in_place_of_label(value: Any) -> str:
     """Returns what a row has in place of a label, and what to do about it."""
     if isinstance(value, list | dict | bytes):
         return (
             f"has {excerpt(repr(value))}, not one label; classification takes one label a row, and "
             f"several are not supported yet: name a column with one, or fix the row"
         )
-    found = "has no label" if not is_label(value) else f"has {value}, which stands for no label"
-    return f"{found}; fix or remove the row"
+    problem = "has no label" if not is_label(value) else f"has {value}, which stands for no label"
+    return f"{problem}; fix or remove the row"
 
 
-def what_stands_for_none(rows: "Dataset", column: str, indices: Mapping[str, int]) -> str | None:
-    """Returns what the rows of a split have in place of labels, such as -1 or nothing; None where
-    a row has a label, or what they have differs."""
-    found: set[str] = set()
+def in_place_of_labels(rows: "Dataset", column: str, indices: Mapping[str, int]) -> str | None:
+    """Returns what all rows of a split have in place of labels, such as -1 or nothing.
+
+    None if a row has a label, or if the values differ by more than being empty.
+    """
+    texts: set[str] = set()
     for value in _values(rows, column):
         if index_of(value, indices) >= 0 or isinstance(value, list | dict):
             return None
-        found.add(value_text(value) if is_label(value) else "")
-        if len(found) > 2 or (len(found) == 2 and "" not in found):
+        texts.add(value_text(value) if is_label(value) else "")
+        if len(texts) > 2 or (len(texts) == 2 and "" not in texts):
             return None
-    return " or ".join(repr(text) if text else "nothing" for text in sorted(found, reverse=True))
+    return " or ".join(repr(text) if text else "nothing" for text in sorted(texts, reverse=True))
 
 
 def _values(rows: "Dataset", column: str) -> Iterator[Any]:

@@ -13,12 +13,12 @@ from trainer.tasks.generation.templates import template_fields
 
 
 class LabelWords(Section):
-    """How the pretrained causal model is asked for a label before anything is learned."""
+    """How the pretrained causal model is prompted for a label, before training."""
 
     prompt: str
     """Template over the roles text and text_pair, such as "Review: {text}\\nSentiment:"."""
     answers: Annotated[ListOf[str], Field(min_length=2)]
-    """What follows the prompt for each label, in the order of the labels, such as " negative"."""
+    """Text after the prompt for each label, in the order of the labels, such as " negative"."""
 
     @model_validator(mode="after")
     def _can_be_told_apart(self) -> Self:
@@ -31,7 +31,7 @@ class LabelWords(Section):
 
 
 def _label_text(value: Any) -> Any:
-    """Returns a label as text: without quotes, YAML reads 1 and true as other types."""
+    """Returns a label as text: YAML reads an unquoted 1 or true as another type."""
     if isinstance(value, float) and not value.is_integer():
         raise ValueError("a label is a name, a whole number, or true or false; quote other numbers")
     if isinstance(value, float):
@@ -49,22 +49,22 @@ class ClassificationSettings(TaskSettings):
     deciding_metric: ClassVar[str] = "accuracy"
 
     labels: Annotated[ListOf[Label], Field(min_length=2)] | None = None
-    """Names of the classes in the order of their indices; null takes the labels of the train
-    split."""
+    """Names of the classes in the order of their indices; null: the labels of the train split."""
     check_labels: bool = True
-    """Without task.labels: refuse a label column that holds scores, several labels a row, more
-    labels than half the rows or than 1,000, or labels that differ only in case, spaces or form.
-    false takes each value as a class."""
+    """Refuse a label column that does not look like classes, if task.labels is null: scores,
+    several labels a row, a label for nearly every row, more than 1,000 labels, or labels that
+    differ only in case, spaces or form. false: take each value as a class."""
     class_weights: Literal["balanced"] | ListOf[Annotated[float, Field(gt=0)]] | None = None
-    """Weight of each class in the loss; `balanced` is rows / (classes * rows of the class)."""
+    """Weight of each class in the loss; `balanced`: rows / (classes * rows of the class); null:
+    1."""
     label_smoothing: Fraction = 0.0
-    """Share of the target that is spread evenly over all classes."""
+    """Share of the target probability that is spread evenly over all classes."""
     pair_separator: PairSeparator = "auto"
-    """Text between the two texts of a pair if the tokenizer puts nothing there, as GPT-2's does:
-    `auto` is the end token, or a line break if there is none; a text such as "\\n"; null is
-    nothing."""
+    """Text between the two texts of a pair, used if the tokenizer puts nothing there, such as
+    GPT-2's. `auto`: the end token, or a line break if there is none; null: nothing."""
     zero_shot: LabelWords | None = None
-    """Also measure what the pretrained causal model answers to a prompt before training."""
+    """Prompt with which the pretrained causal model is also measured before training; null:
+    none."""
 
     @model_validator(mode="after")
     def _one_of_each_for_each_label(self) -> Self:

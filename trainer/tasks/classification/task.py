@@ -1,4 +1,4 @@
-"""Classification of a text or a pair of texts into any number of labels."""
+"""The task of classification: a label for a text or a pair of texts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from trainer.data.columns import column_name
 from trainer.data.encoded import EncodedColumns, PreparedSplit, Summary
-from trainer.data.overlap import num_contradictory, row_hashes
 from trainer.data.rows import numbered
 from trainer.errors import ConfigError, DataError
 from trainer.metrics.classification import from_counts
@@ -19,15 +18,16 @@ from trainer.recipe.data import Columns
 from trainer.recipe.schema import Recipe
 from trainer.tasks.base import LossTerm, Record, Task
 from trainer.tasks.batch import Batch, attention_mask, pad
+from trainer.tasks.classification.class_weights import class_weights
 from trainer.tasks.classification.diagnosis import diagnose
+from trainer.tasks.classification.label_notes import label_notes
 from trainer.tasks.classification.labels import (
-    class_names,
+    in_place_of_label,
+    in_place_of_labels,
     index_of,
     is_label,
     label_indices,
     label_names,
-    what_stands,
-    what_stands_for_none,
 )
 from trainer.tasks.classification.settings import ClassificationSettings
 from trainer.tasks.generation.zero_shot import LabelLikelihood
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Classification(Task):
-    """Cross-entropy over labels; its denominator is the sum of the class weights of the targets."""
+    """Cross-entropy over labels, divided by the sum of the class weights of the targets."""
 
     Settings = ClassificationSettings
     auto_model = "AutoModelForSequenceClassification"
@@ -62,6 +62,7 @@ class Classification(Task):
         self.check_labels = check_labels
         self.text, self.label = column_name(columns.text), column_name(columns.label)
         self.text_pair = column_name(columns.text_pair) if columns.text_pair else None
+        self.text_columns = [self.text] if self.text_pair is None else [self.text, self.text_pair]
         self.tokenizer = tokenizer
         self.text_tokenizer = TextTokenizer(tokenizer, special_tokens)
         self.max_seq_length = max_seq_length
@@ -79,8 +80,8 @@ class Classification(Task):
 
     @classmethod
     def texts(cls, recipe: Recipe, rows: "Dataset") -> Iterator[str]:
-        given = recipe.data.columns
-        names = [column_name(column) for column in (given.text, given.text_pair) if column]
+        columns = recipe.data.columns
+        names = [column_name(column) for column in (columns.text, columns.text_pair) if column]
         for _, chunk in numbered(rows, names):
             yield from (text for name in names for text in chunk[name] if isinstance(text, str))
 
@@ -89,16 +90,20 @@ class Classification(Task):
         assert isinstance(recipe.task, ClassificationSettings)
         if recipe.task.labels is None:
             raise ConfigError(
-                "task.labels: without data nobody can tell how many there are",
+                "task.labels: without data, the number of labels is unknown",
                 key="task.labels",
-                hint="name them",
+                hint="list them",
             )
         model_config.num_labels = len(recipe.task.labels)
         return cls.auto_model
 
     @classmethod
     def build(cls, recipe: Recipe, train: "Dataset", tokenizer: Any, model_config: Any) -> Self:
-        """Returns the task with the labels, and balanced weights, that the train rows give."""
+        """Returns the task with the labels, and the balanced weights, of the train rows.
+
+        Raises DataError if a column of labels does not hold classes, and ConfigError for weights or
+        a zero-shot prompt that do not fit the labels or the model.
+        """
         settings, column = recipe.task, column_name(recipe.data.columns.label)
         assert isinstance(settings, ClassificationSettings)
         skip_bad = recipe.data.on_bad_example == "skip"
@@ -106,126 +111,87 @@ class Classification(Task):
         labels = settings.labels or label_names(train, column, skip_bad=skip_bad, checked=checked)
         if len(labels) < 2:
             raise DataError(
-                f"the train split has one label only, {listed(labels)}; at least 2 differ"
+                f"the train split has one label only, {listed(labels)}",
+                key="data.columns.label",
+                value=column,
+                hint="train on at least 2",
             )
-        weights = None if settings.class_weights == "balanced" else settings.class_weights
-        if weights is not None and len(weights) != len(labels):
-            raise ConfigError(
-                f"task.class_weights has {len(weights)} numbers for the {len(labels)} labels "
-                f"{listed(labels)}",
-                key="task.class_weights",
-                value=weights,
-            )
-        made = cls(
+        task = cls(
             labels=labels,
             columns=recipe.data.columns,
             tokenizer=tokenizer,
             max_seq_length=recipe.batch.max_seq_length,
-            class_weights=weights,
+            class_weights=class_weights(settings, train, column, labels),
             label_smoothing=settings.label_smoothing,
             check_labels=checked,
             special_tokens=recipe.data.special_tokens,
         )
-        if settings.class_weights == "balanced":
-            known = label_indices(train, column, labels, checked=checked)
-            found = [index_of(value, known, checked=checked) for value in train[column]]
-            counts = np.bincount([index for index in found if index >= 0], minlength=len(labels))
-            if not counts.all():
-                absent = labels[int(np.argmin(counts))]
-                raise ConfigError(
-                    f"task.class_weights: balanced, but no train row is {excerpt(absent)}",
-                    key="task.class_weights",
-                    value="balanced",
-                )
-            made.class_weights = torch.tensor(
-                counts.sum() / (len(labels) * counts), dtype=torch.float32
-            )
         if settings.zero_shot is not None and recipe.model.initialization == "pretrained":
-            fields = {"text": made.text, "text_pair": made.text_pair}
-            made.zero_shot = LabelLikelihood(
+            fields = {"text": task.text, "text_pair": task.text_pair}
+            task.zero_shot = LabelLikelihood(
                 settings.zero_shot,
-                labels=made.labels,
+                labels=task.labels,
                 columns={field: name for field, name in fields.items() if name is not None},
-                tokenizer=made.text_tokenizer,
+                tokenizer=task.text_tokenizer,
                 model_config=model_config,
             )
-        return made
+        return task
 
     def config_values(self) -> dict[str, Any]:
         return {
             "num_labels": len(self.labels),
             "id2label": dict(enumerate(self.labels)),
             "label2id": {label: index for index, label in enumerate(self.labels)},
-            "problem_type": None,  # whatever the model was trained for before: here one label
+            "problem_type": None,  # an earlier training may have set multi-label or regression
         }
 
     def encoding_settings(self) -> dict[str, Any]:
-        """Returns what changes the encoded rows, beside the rows and the tokenizer."""
         return {
             "task": "classification",
             "labels": self.labels,
             "length": self.max_seq_length,
-            "numbered": True,  # examples say which row they were; older ones on disk do not
-            **({"check_labels": True} if self.check_labels else {}),  # it finds more of them
+            "numbered": True,  # tells the cache from one without the column `row`
+            **({"check_labels": True} if self.check_labels else {}),  # matches more spellings
         }
 
     def without_targets(self, rows: "Dataset", *, named: bool) -> str | None:
-        known = label_indices(rows, self.label, self.labels, checked=self.check_labels)
-        found = what_stands_for_none(rows, self.label, known)
-        return found and f"the column {self.label} has {found} in every row"
+        indices = label_indices(rows, self.label, self.labels, checked=self.check_labels)
+        values = in_place_of_labels(rows, self.label, indices)
+        return values and f"the column {self.label} has {values} in every row"
 
     def notes(self, split: str, prepared: PreparedSplit) -> list[str]:
-        counts = np.bincount(prepared.array("label"), minlength=len(self.labels))
-        present = [label for label, count in zip(self.labels, counts, strict=True) if count]
-        absent = [label for label, count in zip(self.labels, counts, strict=True) if not count]
-        notes: list[str] = []
-        if len(present) == 1:
-            notes.append(f"every {split} row has the label {excerpt(present[0])!r}")
-        elif absent and split == "train":
-            notes.append(f"no train row has the label {listed(absent)}")
-        if split == "train":
-            read = [name for name in (self.text, self.text_pair) if name is not None]
-            texts = row_hashes(prepared.rows, read)[prepared.array("row")]
-            twice = num_contradictory(texts, prepared.array("label"))
-            if twice:
-                notes.append(f"{twice:,} train rows have the text of another one and not its label")
-        names = class_names(prepared.rows, self.label)
-        if names is not None and not set(names) & set(self.labels):
-            notes.append(
-                f"the classes {listed(names)} of the {split} split are taken by position for "
-                f"{listed(self.labels)}"
-            )
-        if split == "train" and "-1" in self.labels and len(self.labels) > 2:
-            notes.append(
-                f"-1 is a label of {counts[self.labels.index('-1')]:,} train rows; where it means "
-                f"that there is none, set data.exclude: {{{self.label}: [-1]}}"
-            )
-        return notes
+        return label_notes(split, prepared, self.labels, column=self.label, texts=self.text_columns)
 
     def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
         return diagnose(metrics)
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
-        """Returns columns input_ids, label, the index of the row and, for pairs, token_type_ids."""
-        names = [name for name in (self.text, self.text_pair) if name is not None]
-        known = label_indices(rows, self.label, self.labels, checked=self.check_labels)
+        """Yields input_ids, label, the index of the row and, if the model has them,
+        token_type_ids."""
+        names = self.text_columns
+        indices = label_indices(rows, self.label, self.labels, checked=self.check_labels)
         first = 0
         for numbers, chunk in numbered(rows, [*names, self.label]):
             kept: list[int] = []
             labels = [
-                index_of(value, known, checked=self.check_labels) for value in chunk[self.label]
+                index_of(value, indices, checked=self.check_labels) for value in chunk[self.label]
             ]
             for index, number in enumerate(numbers):
                 wrong = [name for name in names if not _is_text(chunk[name][index])]
                 if wrong:
                     value = chunk[wrong[0]][index]
                     shown = "empty" if value is None or isinstance(value, str) else excerpt(value)
-                    summary.reject(
-                        f"row {number}: the column {wrong[0]} is {shown}, not text; fix or remove "
-                        f"the row"
+                    error = DataError(
+                        f"row {number}: the column {wrong[0]} is {shown}, not text",
+                        key=wrong[0],
+                        value=value,
+                        hint="fix or remove the row",
                     )
+                    summary.reject(error)
                 elif labels[index] == -1:
-                    summary.reject(f"row {number}: {self._wrong(chunk[self.label][index])}")
+                    value = chunk[self.label][index]
+                    problem = f"row {number}: {self._problem(value)}"
+                    summary.reject(DataError(problem, key=self.label, value=value))
                 else:
                     kept.append(index)
             if kept:
@@ -237,26 +203,27 @@ class Classification(Task):
                 }
             first += len(numbers)
 
-    def _wrong(self, value: Any) -> str:
+    def _problem(self, value: Any) -> str:
+        """Returns why a value of the label column cannot be learned, and what to do about it."""
         if not is_label(value):
-            return f"the column {self.label} {what_stands(value)}"
+            return f"the column {self.label} {in_place_of_label(value)}"
         return (
             f"the label {excerpt(repr(value))} is none of {listed(self.labels)}; set task.labels "
             f"or fix the row"
         )
 
     def _tokens(self, *texts: list[str], summary: Summary) -> dict[str, list[Any]]:
-        made = self.text_tokenizer.encode(*texts)
-        for token in made.special.values():
+        encoded = self.text_tokenizer.encode(*texts)
+        for token in encoded.special.values():
             self.text_tokenizer.remark(token, summary)
-        lengths = [len(ids) for ids in made.columns["input_ids"]]
+        lengths = [len(ids) for ids in encoded.columns["input_ids"]]
         for length in lengths:
             summary.measure(length, self.max_seq_length)
         if max(lengths) > self.max_seq_length:
-            made = self.text_tokenizer.encode(
+            encoded = self.text_tokenizer.encode(
                 *texts, truncation=True, max_length=self.max_seq_length
             )
-        return made.columns
+        return encoded.columns
 
     def collate(self, split: PreparedSplit, ids: np.ndarray, epoch: int) -> Batch:
         inputs = {"input_ids": pad(split.ragged("input_ids"), ids, self.tokenizer.pad_token_id)}
@@ -284,11 +251,12 @@ class Classification(Task):
         return loss[None], logits.detach()
 
     def statistics(self, outputs: Any, targets: dict[str, Tensor]) -> Tensor:
-        """Returns, for each class, how many were answered rightly, answered so, and are of it."""
+        """Returns the examples of each class that are correct, then those predicted as it, then
+        those that belong to it."""
         labels, predicted = targets["labels"], outputs.argmax(-1)
-        of_each = (labels[predicted == labels], predicted, labels)
+        counted = (labels[predicted == labels], predicted, labels)
         size = len(self.labels)
-        return torch.cat([torch.bincount(one, minlength=size) for one in of_each]).double()
+        return torch.cat([torch.bincount(classes, minlength=size) for classes in counted]).double()
 
     def metrics(
         self,

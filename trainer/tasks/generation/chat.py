@@ -1,4 +1,4 @@
-"""Chat templates: what stands before each answer of a conversation, and the answers."""
+"""Chat templates: a conversation as text, split into its answers and what precedes each."""
 
 import json
 from collections.abc import Mapping
@@ -33,13 +33,16 @@ class Chat:
         self.tokenizer = tokenizer
         self.template: Any = tokenizer.tokenizer.chat_template
 
-    def segments(self, given: Conversation, summary: Summary) -> tuple[list[Segment], bool]:
-        """Returns the texts of a conversation in turn, and whether they are guarded.
+    def segments(self, conversation: Conversation, summary: Summary) -> tuple[list[Segment], bool]:
+        """Returns the segments of a conversation in order, and whether their texts are guarded.
 
-        Raises DataError for one that the template cannot show, or that has no answer.
+        Raises DataError if the template cannot render the conversation, or if it has no answer.
         """
-        messages = [self._shown(one, place) for place, one in enumerate(given.messages, 1)]
-        tools = given.tools
+        messages = [
+            self._for_template(message, position)
+            for position, message in enumerate(conversation.messages, start=1)
+        ]
+        tools = conversation.tools
         if tools and not self._shows_tools:
             summary.remark("tools", "have tools, which the chat template does not show")
         special = self.tokenizer.special_in([messages, tools])
@@ -50,49 +53,64 @@ class Chat:
             messages, tools = self.tokenizer.guard(messages), self.tokenizer.guard(tools)
         segments, done = list[Segment](), ""
         for index, message in enumerate(messages):
-            if message["role"] != "assistant" or index == 0 or index < given.num_given:
-                continue  # an opening answers nothing
+            if message["role"] != "assistant" or index == 0 or index < conversation.num_given:
+                continue  # a first message answers nothing
             before = self.rendered(messages[:index], answer_follows=True, tools=tools)
             after = self.rendered(messages[: index + 1], answer_follows=False, tools=tools)
             if not (before.startswith(done) and after.startswith(before)):
                 raise DataError(
-                    "the chat template changes earlier messages when later ones follow; set "
-                    "task.prompt and task.completion instead"
+                    "the chat template changes earlier messages when later ones follow",
+                    key="task.chat",
+                    value=True,
+                    hint="set task.prompt and task.completion instead",
                 )
             segments += [(before[len(done) :], False), (after[len(before) :], True)]
             done = after
         if not segments:
-            raise DataError("no message is an answer of the role assistant; fix or remove the row")
+            raise DataError(
+                "no message is an answer of the role assistant",
+                key="data.columns.messages",
+                hint="fix or remove the row",
+            )
         return segments, guarded
 
     def rendered(self, messages: Any, *, answer_follows: bool, tools: Any = None) -> str:
+        """Returns messages as text, up to where the next answer begins if `answer_follows`.
+
+        Raises DataError if the template refuses them.
+        """
         try:
-            made: Any = self.tokenizer.tokenizer.apply_chat_template(
+            text: Any = self.tokenizer.tokenizer.apply_chat_template(
                 messages,
                 tools=tools or None,
                 tokenize=False,
                 add_generation_prompt=answer_follows,
             )
-            return str(made)
-        except Exception as error:  # a template is a program, which fails in its own ways
+            return str(text)
+        except Exception as error:  # a template is a program and can raise anything
             raise DataError(
-                f"the chat template refuses its messages: {excerpt(error, 200)}"
+                f"the chat template refuses its messages: {excerpt(error, 200)}",
+                key="data.columns.messages",
             ) from error
 
-    def _shown(self, message: Message, place: int) -> Message:
-        """Returns a message as the template takes it."""
+    def _for_template(self, message: Message, position: int) -> Message:
+        """Returns a message in the form that the template expects."""
         role = message["role"]
         if role not in KNOWN_ROLES and role not in str(self.template):
             raise DataError(
-                f"message {place} has the role {excerpt(role, 40)}; read are user, assistant, "
-                f"system and tool, human and gpt, and roles that the chat template names"
+                f"message {position} has the role {excerpt(role, 40)}",
+                key="data.columns.messages",
+                value=role,
+                hint="use user, assistant, system or tool, human or gpt, or a role that the chat "
+                "template names",
             )
         if not message.get("tool_calls"):
             return message
         if self._style is None:
             raise DataError(
-                f"message {place} has tool_calls, which the chat template does not show; use a "
-                f"tokenizer whose template does, or remove the row"
+                f"message {position} has tool_calls, which the chat template does not show",
+                key="data.columns.messages",
+                hint="use a tokenizer whose template shows them, or remove the row",
             )
         content, as_text = self._style
         calls = [_with_arguments(call, as_text) for call in message["tool_calls"]]
@@ -100,39 +118,39 @@ class Chat:
 
     @cached_property
     def _style(self) -> tuple[str | None, bool] | None:
-        """Returns which empty content a template expects beside tool calls, and whether it expects
-        their arguments as JSON text; None where it shows no calls.
+        """Which empty content the template expects next to tool calls, and whether it expects their
+        arguments as JSON text; None if it does not show calls.
 
-        Some print a null as None, others look for it; some write objects as JSON, others add them
-        to text.
+        Found by rendering a call in each style: some templates print a null content as None and
+        others require it, some write arguments as JSON and others append them to text.
         """
-        tried = [(content, as_text) for as_text in (False, True) for content in (None, "")]
+        styles = [(content, as_text) for as_text in (False, True) for content in (None, "")]
         shown: list[tuple[tuple[str | None, bool], str]] = []
-        for content, as_text in tried:
+        for content, as_text in styles:
             call = {"type": "function", "id": "call00001", "function": CALL}
-            asked = {"role": "user", "content": "probe"}
+            question = {"role": "user", "content": "probe"}
             calls = [_with_arguments(call, as_text)]
             answer = {"role": "assistant", "content": content, "tool_calls": calls}
             try:
-                text = self.rendered([asked, answer], answer_follows=False)
+                text = self.rendered([question, answer], answer_follows=False)
             except DataError:
                 continue
             if CALL["name"] in text and "probed" in text:
                 shown.append(((content, as_text), text))
-        good = [style for style, text in shown if "None" not in text and '\\"' not in text]
-        return next(iter([*good, *(style for style, _ in shown)]), None)
+        clean = [style for style, text in shown if "None" not in text and '\\"' not in text]
+        return next(iter([*clean, *(style for style, _ in shown)]), None)
 
     @cached_property
     def _shows_tools(self) -> bool:
-        asked: list[Message] = [{"role": "user", "content": "probe"}]
+        question: list[Message] = [{"role": "user", "content": "probe"}]
         try:
-            return "probe_the_tool" in self.rendered(asked, answer_follows=True, tools=[TOOL])
+            return "probe_the_tool" in self.rendered(question, answer_follows=True, tools=[TOOL])
         except DataError:
-            return True  # rows will tell
+            return True  # the rows will show whether it can
 
 
 def _with_arguments(call: Mapping[str, Any], as_text: bool) -> Message:
-    """Returns a call with its arguments as an object, or as JSON text."""
+    """Returns a call whose arguments are JSON text if `as_text`, otherwise as they are."""
     function = cast(Message, call["function"])
     arguments = function.get("arguments")
     if as_text and not isinstance(arguments, str | None):

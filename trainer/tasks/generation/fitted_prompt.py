@@ -1,4 +1,4 @@
-"""A prompt that fits into a model: of its texts as much as there are positions for."""
+"""A prompt that fits into a model: its texts are cut to the positions that the model has."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from trainer.tasks.generation.prompts import boundaries
 from trainer.tasks.generation.templates import template_fields
 
 CUT_FIRST = ("context", "text", "text_pair", "question")
-"""Fields, in the order in which they are given up."""
+"""Fields in the order in which they are cut."""
 
 
 class ScoredPrompt(NamedTuple):
-    """The tokens of a prompt with an answer after it."""
+    """The tokens of a prompt and an answer after it."""
 
     tokens: np.ndarray
     start: int
@@ -26,7 +26,7 @@ class ScoredPrompt(NamedTuple):
 
 
 class FittedPrompt:
-    """A template; what follows it is one of some answers, or a number of generated tokens."""
+    """A template with room for what follows it: one of the `answers`, or generated tokens."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class FittedPrompt:
         answers: Sequence[str] = ("",),
         max_new_tokens: int = 0,
     ) -> None:
-        """Raises ConfigError for a model that continues no prompt, or has no position for it."""
+        """Raises ConfigError if the model cannot continue a prompt, or has too few positions."""
         if not is_decoder(model_config):
             raise ConfigError(
                 f"task.zero_shot: a {model_config.model_type} is not a causal language model and "
@@ -46,9 +46,9 @@ class FittedPrompt:
                 value=model_config.model_type,
                 hint="set task.zero_shot: null",
             )
-        named = template_fields("prompt", template)
+        fields = template_fields("prompt", template)
         self.template = template
-        self.fields = [field for field in CUT_FIRST if field in named]
+        self.fields = [field for field in CUT_FIRST if field in fields]
         self.tokenizer = tokenizer
         self.answers = answers
         self.max_new_tokens = max_new_tokens
@@ -56,15 +56,15 @@ class FittedPrompt:
         empty = dict.fromkeys(self.fields, "")
         if not self._fits(empty):
             raise ConfigError(
-                f"task.zero_shot.prompt: with its answer it has {self._length(empty)} tokens "
-                f"before any text, and the model {self.num_positions} positions",
+                f"task.zero_shot.prompt: without any text, prompt and answer have "
+                f"{self._length(empty)} tokens, and the model has {self.num_positions} positions",
                 key="task.zero_shot.prompt",
                 value=template,
                 hint="shorten it",
             )
 
     def cut(self, texts: dict[str, str]) -> tuple[dict[str, str], bool]:
-        """Returns the texts by field, cut at their end until all fits, and whether any was."""
+        """Returns the texts by field, cut at their ends until they fit, and whether any was cut."""
         if self._fits(texts):
             return texts, False
         for field in self.fields:
@@ -77,24 +77,23 @@ class FittedPrompt:
         """Returns the tokens of the prompt, int32."""
         return np.array(self._encode(texts, [""])[0], np.int32)
 
-    def asked(self, texts: dict[str, str]) -> list[ScoredPrompt]:
-        """Returns the prompt with each of the answers.
+    def with_answers(self, texts: dict[str, str]) -> list[ScoredPrompt]:
+        """Returns the prompt followed by each of the answers.
 
-        A tokenizer may join the end of a prompt with an answer, or begin each text with a space:
-        those tokens are the answer's from which on both together differ from the prompt.
+        A tokenizer may merge the end of the prompt with the answer. An answer therefore starts at
+        the first token in which prompt and answer differ from the prompt alone.
         """
-        alone, *together = self._encode(texts, ["", *self.answers])
-        made: list[ScoredPrompt] = []
-        for tokens in together:
+        alone, *continued = self._encode(texts, ["", *self.answers])
+        prompts: list[ScoredPrompt] = []
+        for tokens in continued:
             pairs = enumerate(zip(alone, tokens, strict=False))
-            start = next((place for place, (one, other) in pairs if one != other), len(alone))
-            made.append(
-                ScoredPrompt(np.array(tokens, np.int32), max(start, 1))
-            )  # nothing predicts the 0th
-        return made
+            differing = (position for position, (left, right) in pairs if left != right)
+            start = max(next(differing, len(alone)), 1)  # nothing predicts the first token
+            prompts.append(ScoredPrompt(np.array(tokens, np.int32), start))
+        return prompts
 
     def _room(self, texts: dict[str, str], field: str) -> int:
-        """Returns how many characters of a field fit beside the other texts, 0 where none does."""
+        """Returns how many characters of a field fit next to the other texts."""
         text = texts[field]
         too_long = bisect_left(
             range(len(text)), True, key=lambda size: not self._fits({**texts, field: text[:size]})
@@ -108,7 +107,10 @@ class FittedPrompt:
         return max(map(len, self._encode(texts, self.answers))) + self.max_new_tokens
 
     def _encode(self, texts: dict[str, str], answers: Sequence[str]) -> list[list[int]]:
-        """Returns the tokens of the prompt with each of the answers, which are the recipe's."""
+        """Returns the tokens of the prompt followed by each answer.
+
+        Only the texts are guarded: the template and the answers are the recipe's.
+        """
         guarded = self.tokenizer.literal and self.tokenizer.special_in(texts) is not None
         prompt = self.template.format_map(self.tokenizer.guard(texts) if guarded else texts)
         begin, _ = boundaries(self.tokenizer.tokenizer)

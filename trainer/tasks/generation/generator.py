@@ -1,4 +1,4 @@
-"""Answers that a model generates, greedily."""
+"""Greedy generation of answers."""
 
 from collections import abc
 from collections.abc import Iterator, Sequence
@@ -14,10 +14,11 @@ from trainer.tasks.generation.prompts import boundaries
 from trainer.tasks.generation.settings import GenerationSettings
 
 BATCH = 16
+"""Prompts that a model reads at a time."""
 
 
 class Generator:
-    """Generates the continuation of prompts, likeliest token by token."""
+    """Generates continuations of prompts, greedily: the most likely token at each step."""
 
     def __init__(
         self,
@@ -28,9 +29,8 @@ class Generator:
         *,
         own_tokenizer: bool = False,
     ) -> None:
-        """`turn_end` ends an answer as well as the tokenizer's end of a text does.
-
-        So do the model's ends, all of them where it has its `own_tokenizer`.
+        """Answers end at the tokenizer's end of a text, at `turn_end`, or at the model's own end
+        tokens; with a tokenizer that is not the model's `own_tokenizer`, only at special ones.
         """
         self.max_new_tokens = settings.max_new_tokens
         self.tokenizer = tokenizer
@@ -41,27 +41,28 @@ class Generator:
         self.silent = {token for token in turn_end if token in known and not known[token].special}
 
     def generate(self, model: Any, prompts: list[np.ndarray]) -> list[str]:
-        """Returns a text for each prompt; empty where the model has no position left for it.
+        """Returns a text for each prompt, empty if the prompt fills all positions of the model.
 
-        A text is what its prompt alone would give: prompts with less room have their own batches.
+        A text does not depend on the other prompts: a batch holds only prompts with equal room.
         """
         texts = [""] * len(prompts)
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         for room, group in groupby(order, key=lambda index: self._room(prompts[index])):
-            alike = list(group) if room > 0 else []
-            for start in range(0, len(alike), BATCH):
-                batch = alike[start : start + BATCH]
-                tokens = self._continued(model, [prompts[index] for index in batch], room)
-                for index, one in zip(batch, tokens, strict=True):
-                    texts[index] = self.decode(one)
+            indices = list(group) if room > 0 else []
+            for start in range(0, len(indices), BATCH):
+                batch = indices[start : start + BATCH]
+                answers = self._continued(model, [prompts[index] for index in batch], room)
+                for index, tokens in zip(batch, answers, strict=True):
+                    texts[index] = self.decode(tokens)
         return texts
 
     def decode(self, tokens: Any) -> str:
-        """Returns a text without special tokens and ends of turns."""
+        """Returns tokens as text, without special tokens and ends of turns."""
         kept = [int(token) for token in tokens if int(token) not in self.silent]
         return self.tokenizer.decode(kept, skip_special_tokens=True).strip()
 
     def _room(self, prompt: np.ndarray) -> int:
+        """Returns how many tokens can be generated after a prompt."""
         if self.num_positions is None:
             return self.max_new_tokens
         return min(self.max_new_tokens, self.num_positions - len(prompt))
@@ -71,13 +72,13 @@ class Generator:
         width = max(len(prompt) for prompt in prompts)
         ids = np.full((len(prompts), width), self.tokenizer.pad_token_id, np.int64)
         mask = np.zeros_like(ids)
-        for row, prompt in enumerate(prompts):  # at the right: the continuation follows it
+        for row, prompt in enumerate(prompts):  # padded on the left, so the answers line up
             ids[row, width - len(prompt) :] = prompt
             mask[row, width - len(prompt) :] = 1
         device = next(model.parameters()).device
         ends = self.ends_of(model)
         with _plain_generation(model):
-            made = model.generate(
+            output = model.generate(
                 input_ids=torch.from_numpy(ids).to(device),
                 attention_mask=torch.from_numpy(mask).to(device),
                 max_new_tokens=room,
@@ -86,44 +87,46 @@ class Generator:
                 eos_token_id=ends or None,
                 pad_token_id=self.tokenizer.pad_token_id,
             )
-        return made[:, width:].tolist()
+        return output[:, width:].tolist()
 
     def ends_of(self, model: Any) -> list[int]:
-        """Returns the tokens at which a model's answers end: its own, and those of the texts.
+        """Returns the ids of the tokens at which answers end: the model's EOS ids, then the ends of
+        the texts it is trained on.
 
-        Its own may be words of another tokenizer; then only special ones count.
+        With another tokenizer than the model's own, an EOS id may be an ordinary word; then only
+        those that the tokenizer knows as added tokens count.
         """
-        own = _whole(model).generation_config.eos_token_id
-        given = [own] if isinstance(own, int) else own or []
+        configured = _base_model(model).generation_config.eos_token_id
+        eos_ids = [configured] if isinstance(configured, int) else configured or []
         if not self.own_tokenizer:
-            given = [index for index in given if index in self.tokenizer.added_tokens_decoder]
-        return list(dict.fromkeys([*given, *self.ends]))
+            eos_ids = [index for index in eos_ids if index in self.tokenizer.added_tokens_decoder]
+        return list(dict.fromkeys([*eos_ids, *self.ends]))
 
 
 @contextmanager
 def _plain_generation(model: Any) -> abc.Generator[None]:
-    """Leaves out the settings with which a model was published.
+    """Context manager: replaces the generation settings that a model was published with.
 
-    A penalty or several beams would make other texts than the likeliest token by token.
+    Its penalties or beams would change the greedy answers.
     """
     from transformers import GenerationConfig
 
-    whole = _whole(model)
-    own, whole.generation_config = whole.generation_config, GenerationConfig()
+    base = _base_model(model)
+    own, base.generation_config = base.generation_config, GenerationConfig()
     try:
         yield
     finally:
-        whole.generation_config = own
+        base.generation_config = own
 
 
-def _whole(model: Any) -> Any:
+def _base_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def examples(split: PreparedSplit) -> np.ndarray:
-    """Returns where each example begins in the tokens of a split, and where the last one ends.
+    """Returns the offset of each example in the tokens of a split, and the end of the last one.
 
-    A packed sequence holds several, the longest of them first.
+    A packed sequence holds several examples.
     """
     offsets = split.ragged("input_ids").offsets
     if "position_ids" not in split.columns:
@@ -134,9 +137,13 @@ def examples(split: PreparedSplit) -> np.ndarray:
 def first_answers(
     split: PreparedSplit, ids: np.ndarray
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Returns id, tokens before the first answer and tokens of the answer, of some `examples`."""
+    """Yields id, tokens before the first answer, and tokens of that answer, for each example.
+
+    `ids` count the `examples` of the split.
+    """
     bounds = examples(split)
-    tokens, learned = (Ragged(split.ragged(n).values, bounds) for n in ("input_ids", "learned"))
+    tokens = Ragged(split.ragged("input_ids").values, bounds)
+    learned = Ragged(split.ragged("learned").values, bounds)
     for index in ids.tolist():
         begin = int(np.argmax(learned[index]))
         ends = learned[index][begin:] == 0

@@ -1,4 +1,4 @@
-"""Prompts and answers as tokens: of templates over columns, or of chat messages."""
+"""Prompts and answers as tokens, from templates over columns or from chat messages."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,17 +23,17 @@ PAIR: tuple[str, ...] = ("prompt", "completion")
 
 @dataclass(frozen=True)
 class Texts:
-    """A row as texts in turn."""
+    """A row as a sequence of texts."""
 
     segments: list[Segment]
     guarded: bool
-    """Whether values of data in them are guarded against being special tokens."""
+    """Whether text from data is guarded, so that it is not read as special tokens."""
 
 
 class Prompts:
-    """Turns a row into tokens of which those of the answers are learned.
+    """Turns a row into tokens, and flags those of the answers as learned.
 
-    Each text is tokenised by itself: a prompt has the tokens that it has when a model is asked.
+    Each text is tokenised by itself, so a prompt has the same tokens as in generation.
     """
 
     def __init__(
@@ -51,41 +51,41 @@ class Prompts:
         self.begin, self.end = boundaries(tokenizer)
 
     def columns(self, present: Sequence[str]) -> list[str]:
-        """Returns the columns that are read, of those that are present."""
+        """Returns which of the columns that are present are read."""
         if self.chat is None:
             return self.named
         return list(chat_columns(self.names, present).values())
 
     def settings(self) -> dict[str, Any]:
-        """Returns what decides the tokens of a row, beside row and tokenizer."""
+        """Returns what the tokens of a row depend on, besides the row and the tokenizer."""
         if self.chat is None:
             return {"templates": self.templates, "messages": None, "chat_template": None}
-        others = {key: getattr(self.names, key) for key in ("tools", "system")}
+        optional = {key: getattr(self.names, key) for key in ("tools", "system")}
         return {
             "templates": self.templates,
             "messages": self.names.messages,
             "chat_template": self.chat.template,
-            **{key: name for key, name in others.items() if name is not None},
+            **{key: name for key, name in optional.items() if name is not None},
         }
 
     def texts(self, row: Mapping[str, Any], summary: Summary, *, filled: bool = False) -> Texts:
-        """Returns the texts of a row; raises DataError for one without an answer.
+        """Returns the texts of a row. Raises DataError if it has no answer.
 
-        `filled` says that objects in the row have a null for each key that only others have.
+        `filled` says that each object in the row has every key of the column, some with null.
         """
         if self.chat is None:
             return self._filled(row, summary)
         names = chat_columns(self.names, list(row))
         messages = [row[name] for key, name in names.items() if key in ("messages", *PAIR)]
-        others = {key: row[name] for key, name in names.items() if key in ("tools", "system")}
-        conversation = read_conversation(messages, **others, filled=filled)
+        optional = {key: row[name] for key, name in names.items() if key in ("tools", "system")}
+        conversation = read_conversation(messages, **optional, filled=filled)
         return Texts(*self.chat.segments(conversation, summary))
 
     def encode(self, rows: Sequence[Texts]) -> list[tuple[list[int], list[int]] | DataError]:
-        """Returns the tokens of each row, and 1 for each that is learned.
+        """Returns the tokens of each row, with a flag for each token: 1 if it is learned.
 
-        The first is never learned, for nothing predicts it. A row whose answer gives no token has a
-        DataError in its place.
+        The first token is never learned, because nothing predicts it. If the answers of a row have
+        no tokens, a DataError takes its place.
         """
         texts = [text for row in rows for text, _ in row.segments]
         guarded = [row.guarded for row in rows for _ in row.segments]
@@ -104,17 +104,17 @@ class Prompts:
             flags += [int(learned)] * len(ids)
         flags[:1] = [0]
         if not any(flags):
-            return DataError("the answer has no tokens; fix or remove the row")
+            return DataError("the answer has no tokens", hint="fix or remove the row")
         return joined, flags
 
     def turn_end(self) -> list[int]:
-        """Returns the token with which the chat template ends an answer; none without.
+        """Returns the id of the token with which the chat template ends an answer, if there is one.
 
-        A special one, or another that was added to the tokenizer and follows at once.
+        It is the added token that follows an answer at once, or else the next special token.
         """
         if self.chat is None:
             return []
-        content = "0123456789"  # that no template has
+        content = "0123456789"  # a text that no template contains
         turns = [{"role": "user", "content": content}, {"role": "assistant", "content": content}]
         try:
             _, _, end = self.chat.rendered(turns, answer_follows=False).rpartition(content)
@@ -132,7 +132,9 @@ class Prompts:
         guarded = special is not None and self.tokenizer.literal
         prompt, answer = (_fill(template or "", values) for template in self.templates)
         if not answer.strip():
-            raise DataError("the completion is empty; fix or remove the row")
+            raise DataError(
+                "the completion is empty", key="task.completion", hint="fix or remove the row"
+            )
         if special is not None:
             self.tokenizer.remark(special, summary)
         if guarded:
@@ -142,25 +144,25 @@ class Prompts:
 
 
 def chat_columns(names: Columns, present: Sequence[str]) -> dict[str, str]:
-    """Returns the columns of conversations by what they hold: messages, or prompt and completion
-    where there are only those; and tools and system prompts where there are some."""
-    found = {"messages": names.messages}
+    """Returns the columns of conversations by what they hold: `messages`, or `prompt` and
+    `completion` if there are only those; and `tools` and `system` if the rows have them."""
+    columns = {"messages": names.messages}
     if names.messages not in present and all(name in present for name in PAIR):
-        found = dict(zip(PAIR, PAIR, strict=True))
+        columns = dict(zip(PAIR, PAIR, strict=True))
     for key in ("tools", "system"):
         name = getattr(names, key)
         if name is not None and (name in present or name != key):
-            found[key] = name
-    return found
+            columns[key] = name
+    return columns
 
 
 def are_filled(rows: "Dataset", names: Sequence[str]) -> bool:
-    """Returns whether objects in these columns have a null for each key that only others have."""
+    """Returns whether each object in these columns has every key of its column, some with null."""
     return not any(holds_objects_as_text(rows.features[name]) for name in names)
 
 
 def _fill(template: str, values: Mapping[str, str]) -> str:
-    """Returns a template with the values of its columns, whose names may have dots."""
+    """Returns a template filled with values; unlike in str.format, names may have dots."""
     return "".join(
         literal + ("" if name is None else values[name])
         for literal, name, _, _ in Formatter().parse(template)
@@ -170,19 +172,24 @@ def _fill(template: str, values: Mapping[str, str]) -> str:
 def whole_texts(
     tokenizer: TextTokenizer, texts: list[str], summary: Summary | None = None
 ) -> list[list[int]]:
-    """Returns the tokens of texts, each with its beginning and its end."""
+    """Returns the tokens of each text, between the tokens of its `boundaries`."""
     begin, end = boundaries(tokenizer.tokenizer)
-    made = tokenizer.tokens(texts)
-    for token in made.special.values():
+    encoded = tokenizer.tokens(texts)
+    for token in encoded.special.values():
         if summary is not None:
             tokenizer.remark(token, summary)
-    return [[*begin, *ids, *end] for ids in made.columns["input_ids"]]
+    return [[*begin, *ids, *end] for ids in encoded.columns["input_ids"]]
 
 
 def boundaries(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Returns the tokens before and after a text: what the tokenizer puts first, and the end."""
-    around = tokenizer("")["input_ids"]
-    firsts, lasts = ("bos_token_id", "cls_token_id"), ("eos_token_id", "sep_token_id")
-    begin = [index for index in around[:1] if index in [getattr(tokenizer, one) for one in firsts]]
-    ends = [index for one in lasts if (index := getattr(tokenizer, one)) is not None]
+    """Returns the token ids before and after a text: at most one each.
+
+    Before it is the BOS or CLS token, if the tokenizer adds it; after it the EOS or else the SEP
+    token.
+    """
+    added = tokenizer("")["input_ids"]
+    first_ids = (tokenizer.bos_token_id, tokenizer.cls_token_id)
+    begin = [index for index in added[:1] if index in first_ids]
+    last_ids = (tokenizer.eos_token_id, tokenizer.sep_token_id)
+    ends = [index for index in last_ids if index is not None]
     return begin, ends[:1]

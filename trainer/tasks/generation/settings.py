@@ -1,10 +1,12 @@
-"""How a model is asked to generate text."""
+"""The settings of generated answers."""
 
 from trainer.recipe.section import CountInt, PositiveInt, Section
 
 
 class GenerationSettings(Section):
+    """Greedy generation of answers to some examples of each evaluated split."""
+
     num_examples: CountInt = 64
-    """Number of examples of each split that are answered by greedy generation; 0 turns it off."""
+    """Number of examples per split for which answers are generated; 0 turns generation off."""
     max_new_tokens: PositiveInt = 64
-    """Tokens of the longest answer."""
+    """Maximum length of a generated answer in tokens."""

@@ -7,8 +7,8 @@ from string import Formatter
 def template_fields(key: str, template: str, known: Sequence[str] | None = None) -> list[str]:
     """Returns the names between the braces of a template, in order.
 
-    Raises ValueError, naming `key`, if the template cannot be parsed, has no names, or has one that
-    is not among the `known` ones; without those every name is a column.
+    Raises ValueError, which names `key`, if the template cannot be parsed, has no names, or has a
+    name that is not among the `known` ones. Without `known`, every name is a column.
     """
     try:
         parts = [

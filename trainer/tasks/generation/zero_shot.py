@@ -1,4 +1,4 @@
-"""Zero-shot: what a pretrained causal language model answers to a prompt, before it is tuned."""
+"""Zero-shot: the answers of a pretrained causal language model to prompts, before tuning."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -22,14 +22,14 @@ from trainer.tasks.generation.generator import BATCH, Generator
 from trainer.tasks.question_answering.settings import GeneratedAnswers
 
 THRESHOLDS = ("best_exact", "best_exact_thresh", "best_f1", "best_f1_thresh", "null_threshold")
-"""Scores that need a probability of "no answer" between 0 and 1, which a text does not have."""
+"""Scores that need a probability of "no answer", which generated text does not have."""
 
 
 class LabelLikelihood(ZeroShot):
-    """Answers with the label whose words have the highest mean log-likelihood a token.
+    """Answers with the label whose words have the highest mean log-likelihood per token.
 
-    Length-normalised as in Brown et al. 2020, section 2.4, so that labels of many tokens stand a
-    chance.
+    Normalised by length, as in Brown et al. 2020, section 2.4: otherwise labels of many tokens
+    would hardly ever win.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class LabelLikelihood(ZeroShot):
         tokenizer: TextTokenizer,
         model_config: Any,
     ) -> None:
-        """`columns` holds the name of the column of each field that the prompt may have."""
+        """`columns` maps each field that the prompt may have to the name of its column."""
         if len(settings.answers) != len(labels):
             raise ConfigError(
                 f"task.zero_shot.answers has {len(settings.answers)} answers for the {len(labels)} "
@@ -63,14 +63,14 @@ class LabelLikelihood(ZeroShot):
                     value=settings.prompt,
                     hint="name that column, or leave it out of the prompt",
                 )
-        known: dict[tuple[int, ...], str] = {}
-        asked = self.prompt.asked(dict.fromkeys(self.prompt.fields, "text"))
-        for answer, (tokens, start) in zip(answers, asked, strict=True):
-            other = known.setdefault(tuple(tokens[start:].tolist()), answer)
-            if other != answer or len(tokens) == start:
-                what = f"the tokens of {other!r}" if other != answer else "no token"
+        by_tokens: dict[tuple[int, ...], str] = {}
+        prompts = self.prompt.with_answers(dict.fromkeys(self.prompt.fields, "text"))
+        for answer, (tokens, start) in zip(answers, prompts, strict=True):
+            first = by_tokens.setdefault(tuple(tokens[start:].tolist()), answer)
+            if first != answer or len(tokens) == start:
+                problem = f"the tokens of {first!r}" if first != answer else "no token"
                 raise ConfigError(
-                    f"task.zero_shot.answers: {answer!r} has {what} after the prompt",
+                    f"task.zero_shot.answers: {answer!r} has {problem} after the prompt",
                     key="task.zero_shot.answers",
                     value=answer,
                     hint="use another word",
@@ -82,13 +82,13 @@ class LabelLikelihood(ZeroShot):
     def answer(self, model: Any, split: PreparedSplit, ids: np.ndarray) -> list[Record]:
         names = {field: self.columns[field] for field in self.prompt.fields}
         rows = split.rows.select(split.array("row")[ids]).select_columns(list(names.values()))
-        asked: list[ScoredPrompt] = []
+        prompts: list[ScoredPrompt] = []
         were_cut: list[bool] = []
         for row in rows:
             texts, was_cut = self.prompt.cut({field: row[name] for field, name in names.items()})
-            asked += self.prompt.asked(texts)
+            prompts += self.prompt.with_answers(texts)
             were_cut.append(was_cut)
-        scores = mean_log_likelihoods(model, asked, self.tokenizer.pad_token_id)
+        scores = mean_log_likelihoods(model, prompts, self.tokenizer.pad_token_id)
         by_label = scores.reshape(len(ids), len(self.labels))
         return [
             {
@@ -104,20 +104,21 @@ class LabelLikelihood(ZeroShot):
         ]
 
     def metrics(self, records: list[Record]) -> dict[str, Any]:
-        right = [one["label"] for one in records if one["label"] == one["prediction"]]
-        predicted = [one["prediction"] for one in records]
-        labels = [one["label"] for one in records]
-        counts = [self._counted(names) for names in (right, predicted, labels)]
+        pairs = [(record["label"], record["prediction"]) for record in records]
+        correct = [label for label, prediction in pairs if label == prediction]
+        predicted = [prediction for _, prediction in pairs]
+        labels = [label for label, _ in pairs]
+        counts = [self._counted(names) for names in (correct, predicted, labels)]
         truncated = sum(record["truncated"] for record in records)
         return {**from_counts(*counts, labels=self.labels), "num_truncated": truncated}
 
     def _counted(self, names: Sequence[str]) -> np.ndarray:
-        found = Counter(names)
-        return np.array([found[label] for label in self.labels])
+        counter = Counter(names)
+        return np.array([counter[label] for label in self.labels])
 
 
 class GeneratedAnswer(ZeroShot):
-    """Answers with the first line that the model generates, greedily."""
+    """Answers with the first line of what the model generates greedily."""
 
     def __init__(
         self,
@@ -127,7 +128,7 @@ class GeneratedAnswer(ZeroShot):
         tokenizer: TextTokenizer,
         model_config: Any,
     ) -> None:
-        """`columns` holds the name of the column of each of id, question, context and answers."""
+        """`columns` maps id, question, context and answers to the names of their columns."""
         self.settings, self.columns = settings, columns
         self.prompt = FittedPrompt(
             settings.prompt,
@@ -138,57 +139,58 @@ class GeneratedAnswer(ZeroShot):
         self.generator = Generator(settings, tokenizer.tokenizer, self.prompt.num_positions)
 
     def sample(self, split: PreparedSplit) -> np.ndarray:
-        """Returns the rows of questions, evenly spaced over all."""
+        """Returns the row indices of `num_examples` questions, evenly spaced over the split."""
         rows = np.unique(split.array("question"))
-        number = min(self.settings.num_examples, len(rows))
-        return rows[np.arange(number) * len(rows) // number]
+        num_asked = min(self.settings.num_examples, len(rows))
+        return rows[np.arange(num_asked) * len(rows) // num_asked]
 
     def answer(self, model: Any, split: PreparedSplit, ids: np.ndarray) -> list[Record]:
         rows = split.rows.select(ids).select_columns(list(self.columns.values()))
         questions = [{key: row[name] for key, name in self.columns.items()} for row in rows]
-        filled = [
-            self.prompt.cut({field: one[field] for field in self.prompt.fields})
-            for one in questions
+        texts_and_cuts = [
+            self.prompt.cut({field: question[field] for field in self.prompt.fields})
+            for question in questions
         ]
-        prompts = [self.prompt.tokens(texts) for texts, _ in filled]
+        prompts = [self.prompt.tokens(texts) for texts, _ in texts_and_cuts]
         generated = self.generator.generate(model, prompts)
-        made: list[Record] = []
-        for index, one, text, (_, was_cut) in zip(
-            ids.tolist(), questions, generated, filled, strict=True
+        records: list[Record] = []
+        for index, question, text, (_, was_cut) in zip(
+            ids.tolist(), questions, generated, texts_and_cuts, strict=True
         ):
             answer = text.partition("\n")[0].strip()
             refused = not answer or _plain(answer) == _plain(self.settings.no_answer)
-            made.append(
+            records.append(
                 {
                     "id": index,
-                    "question": one["question"],
+                    "question": question["question"],
                     "prediction": "" if refused else answer,
                     "no_answer_probability": float(refused),
-                    "answers": answer_texts(one["answers"]),
+                    "answers": answer_texts(question["answers"]),
                     "truncated": was_cut,
                 }
             )
-        return made
+        return records
 
     def metrics(self, records: list[Record]) -> dict[str, Any]:
-        scores = answer_metrics([{**one, "id": str(one["id"])} for one in records], 0.5)
-        found = {name: value for name, value in scores.items() if name not in THRESHOLDS}
-        return {**found, "num_truncated": sum(record["truncated"] for record in records)}
+        answers = [{**record, "id": str(record["id"])} for record in records]
+        scores = answer_metrics(answers, 0.5)
+        kept = {name: value for name, value in scores.items() if name not in THRESHOLDS}
+        return {**kept, "num_truncated": sum(record["truncated"] for record in records)}
 
 
 @torch.no_grad()
 def mean_log_likelihoods(
-    model: Any, asked: Sequence[ScoredPrompt], pad_token_id: int
+    model: Any, prompts: Sequence[ScoredPrompt], pad_token_id: int
 ) -> np.ndarray:
-    """Returns log p(answer | prompt) / tokens of the answer for each prompt with an answer.
+    """Returns log p(answer | prompt) divided by the answer's tokens, float64 [num_prompts].
 
-    Batches hold prompts of like length; padded at the right, none changes another.
+    Batches hold prompts of similar length, padded on the right, where padding changes nothing.
     """
     device = next(model.parameters()).device
-    order = sorted(range(len(asked)), key=lambda index: len(asked[index].tokens))
-    means = np.zeros(len(asked))
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].tokens))
+    means = np.zeros(len(prompts))
     for start in range(0, len(order), BATCH):
-        batch = [asked[index] for index in order[start : start + BATCH]]
+        batch = [prompts[index] for index in order[start : start + BATCH]]
         labels: list[np.ndarray] = []
         for tokens, first in batch:
             after = np.append(tokens[1:], IGNORED)
@@ -198,7 +200,7 @@ def mean_log_likelihoods(
         inputs = {"input_ids": stack([tokens for tokens, _ in batch], pad_token_id)}
         inputs = {k: v.to(device) for k, v in (inputs | attention_mask(lengths)).items()}
         losses = score_tokens(model, inputs, stack(labels, IGNORED).to(device)).losses
-        assert losses is not None, "the model is in evaluation"
+        assert losses is not None, "the model is in evaluation mode"
         counts = [len(tokens) - first for tokens, first in batch]
         parts = torch.split(losses.double().cpu(), counts)
         means[order[start : start + BATCH]] = [-float(part.mean()) for part in parts]

@@ -1,4 +1,4 @@
-"""Which tokens of an example are masked."""
+"""Masking: which tokens of an example are predicted, and what replaces them in the input."""
 
 from typing import Any
 
@@ -7,7 +7,8 @@ import numpy as np
 from trainer.models.output_loss import IGNORED
 from trainer.tasks.masked_lm.settings import MaskedLMSettings
 
-GOES_ON = "##"
+CONTINUATION = "##"
+"""Prefix with which WordPiece marks the later pieces of a word."""
 SPACES = ("\u0120", "\u2581")
 """A space, as byte-level BPE and SentencePiece write it."""
 LINE_ENDS = ("\u0109", "\u010a", "\u010d")
@@ -15,7 +16,8 @@ LINE_ENDS = ("\u0109", "\u010a", "\u010d")
 
 
 class Masking:
-    """Chooses tokens to predict: of these 80 % are masked, 10 % another token, 10 % kept."""
+    """Chooses the tokens to predict: 80 % of them are masked, 10 % replaced by another token, and
+    10 % kept."""
 
     def __init__(self, settings: MaskedLMSettings, tokenizer: Any) -> None:
         self.share = settings.mask_share
@@ -29,37 +31,39 @@ class Masking:
     def mask(
         self, tokens: np.ndarray, random: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the masked tokens [seq], and labels [seq]: the token where it is to be predicted.
+        """Returns the masked tokens [seq], and the labels [seq]: the token to predict, or IGNORED.
 
-        As many as the share gives, and one at least; whole words may be some more.
+        It chooses the share of the tokens that the settings give, but at least one; with whole
+        words, the first number of words that reaches it.
         """
         places = np.flatnonzero(~np.isin(tokens, self.ends))
-        wanted = max(1, round(self.share * len(places)))
+        num_chosen = max(1, round(self.share * len(places)))
         if self.begins is None:
-            chosen = random.permutation(places)[:wanted]
+            chosen = random.permutation(places)[:num_chosen]
         else:
             begins = self.begins[tokens[places]] | np.isin(tokens[places - 1], self.ends)
             words = np.cumsum(begins) - 1
             order = random.permutation(int(words[-1]) + 1)
             sizes = np.bincount(words)[order].cumsum()
-            chosen = places[np.isin(words, order[: int(np.searchsorted(sizes, wanted)) + 1])]
+            chosen = places[np.isin(words, order[: int(np.searchsorted(sizes, num_chosen)) + 1])]
         labels = np.full(len(tokens), IGNORED)
         labels[chosen] = tokens[chosen]
         draw, masked = random.random(len(chosen)), tokens.astype(np.int64)
         masked[chosen[draw < 0.8]] = self.mask_id
-        other = chosen[(draw >= 0.8) & (draw < 0.9)]
-        masked[other] = random.choice(self.replacements, len(other))
+        replaced = chosen[(draw >= 0.8) & (draw < 0.9)]
+        masked[replaced] = random.choice(self.replacements, len(replaced))
         return masked, labels
 
 
 def beginning(tokenizer: Any) -> np.ndarray:
-    """Returns for each token, bool [vocab_size], whether it begins a word.
+    """Returns whether each token of the vocabulary begins a word, bool [vocab_size].
 
-    The most frequent mark decides: WordPiece marks the later pieces of a word with ##, byte-level
-    BPE and SentencePiece mark the first one.
+    The most frequent mark in the vocabulary decides how words are marked: WordPiece marks their
+    later pieces with ##, byte-level BPE and SentencePiece the first one with a space.
     """
     pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    counts = {mark: sum(piece.startswith(mark) for piece in pieces) for mark in (GOES_ON, *SPACES)}
-    if max(counts, key=lambda mark: counts[mark]) == GOES_ON:
-        return np.array([not piece.startswith(GOES_ON) for piece in pieces])
+    marks = (CONTINUATION, *SPACES)
+    counts = {mark: sum(piece.startswith(mark) for piece in pieces) for mark in marks}
+    if max(counts, key=lambda mark: counts[mark]) == CONTINUATION:
+        return np.array([not piece.startswith(CONTINUATION) for piece in pieces])
     return np.array([piece.startswith(SPACES + LINE_ENDS) for piece in pieces])

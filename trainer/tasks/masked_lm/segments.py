@@ -1,4 +1,4 @@
-"""Pairs of segments for next-sentence prediction: chunks of documents, and what may follow."""
+"""Pairs of segments for next-sentence prediction, drawn from chunks of documents."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,16 +8,17 @@ import numpy as np
 from trainer.data.encoded import EncodedColumns, PreparedSplit
 
 Document = list[list[int]]
-"""The tokens of each of its sentences, of which there are two at least."""
+"""The tokens of each sentence; a document has at least two sentences."""
 
 NUM_DRAWS = 100
-"""Places in other documents among which one is sought that fits."""
+"""Places in other documents that are drawn; the one that fits best becomes the segment."""
 
 
 def cut_documents(documents: Iterable[tuple[int, Document]], size: int) -> EncodedColumns:
-    """Returns chunks of `size` tokens, fewer at the end of a document, from numbered documents.
+    """Returns chunks of `size` tokens from numbered documents; the last of each may be shorter.
 
-    `starts` says where in a chunk a sentence begins, in a chunk of one sentence its middle.
+    `starts` holds the positions in a chunk at which a sentence begins; for a chunk of a single
+    sentence, its middle.
     """
     columns: dict[str, list[Any]] = {"input_ids": [], "starts": [], "document": []}
     for number, sentences in documents:
@@ -37,9 +38,10 @@ def pair(
 ) -> tuple[np.ndarray, np.ndarray, bool]:
     """Returns two segments of tokens, and whether the second follows the first in its document.
 
-    The first begins chunk `index`, and either the rest of it follows, or as much of another
-    document. Neither length nor end tells them apart: a full chunk (`size` tokens) is filled from
-    within a document, the last chunk of a document with an end of another that is about as long.
+    The first segment begins chunk `index`. The second is the rest of that chunk or, with
+    probability 1/2, as many tokens of another document. Neither length nor position gives the
+    answer away: a full chunk (of `size` tokens) is completed from inside another document, and the
+    last chunk of a document with the end of another one of similar length.
     """
     tokens, starts = split.ragged("input_ids"), split.ragged("starts")
     documents, chunk = split.array("document"), tokens[index]
@@ -63,5 +65,5 @@ def pair(
     if fits.any():
         best = np.argmin(np.where(fits, np.abs(ends - begins - len(second)), size))
         return first, tokens.values[begins[best] : ends[best]], False
-    elsewhere = np.flatnonzero(documents != documents[index])  # few documents, or short ones
+    elsewhere = np.flatnonzero(documents != documents[index])  # if documents are few or short
     return first, tokens[int(random.choice(elsewhere))][: len(second)], False

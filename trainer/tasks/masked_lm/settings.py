@@ -14,13 +14,13 @@ class MaskedLMSettings(TaskSettings):
     """Masked language modelling, as BERT and RoBERTa are pretrained."""
 
     mask_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    """Share of the tokens to predict: of these 80 % are masked, 10 % replaced by another token and
+    """Share of the tokens to predict; of these, 80 % are masked, 10 % replaced by another token and
     10 % kept."""
     whole_words: bool = False
     """Mask all pieces of a word together."""
     next_sentence_prediction: bool = False
-    """Also tell whether a segment follows the one before it or comes from another document; BERT
-    only."""
+    """Also predict whether a segment follows the one before it or comes from another document;
+    BERT only."""
 
     def contradictions(self, recipe: Recipe) -> list[ConfigError]:
         return has_no_head(recipe)

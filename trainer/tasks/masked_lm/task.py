@@ -1,4 +1,4 @@
-"""Masked language modelling, with BERT's next-sentence prediction where a recipe wants it."""
+"""The task of masked language modelling, optionally with BERT's next-sentence prediction."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 PAIR_MODELS = ("bert", "megatron-bert", "mobilebert")
-"""Model types with a head for the pair of segments."""
+"""Model types with a head for next-sentence prediction."""
 
 
 class MaskedLM(Task):
-    """Predicts masked tokens (Devlin et al. 2019); masks differ in each epoch of training.
+    """Cross-entropy of masked tokens (Devlin et al. 2019), which are drawn again in each epoch.
 
-    Which tokens are masked, and which segment follows, depends on seed, epoch and example alone;
-    evaluations are always epoch 0, so that perplexities compare.
+    Masks and segments depend only on seed, epoch and example. Evaluations always use epoch 0, so
+    that their perplexities can be compared.
     """
 
     Settings = MaskedLMSettings
@@ -93,7 +93,7 @@ class MaskedLM(Task):
                 f"task.name: masked_lm needs a tokenizer with a {missing[0]} token",
                 key="task.name",
                 value="masked_lm",
-                hint="name a BERT's or train one",
+                hint="name one of a BERT model, or train one",
             )
         _check_pairs(settings, model_config)
         return cls(
@@ -122,10 +122,10 @@ class MaskedLM(Task):
         ]
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
-        """Returns full blocks of joined documents or, for pairs, chunks of single ones.
+        """Yields full blocks of joined documents or, for pairs of segments, chunks of documents.
 
-        A block is [CLS] … [SEP], with a [SEP] between documents. Chunks lie within a document,
-        without special tokens; `starts` says where in them a sentence begins.
+        A block is [CLS] … [SEP], with a [SEP] between documents. A chunk lies within one document
+        and has no special tokens; `starts` holds the positions at which its sentences begin.
         """
         documents = texts_of(rows, self.column, summary)
         if self.settings.next_sentence_prediction:
@@ -138,10 +138,10 @@ class MaskedLM(Task):
         cls_id, sep_id = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         size, rest = self.max_seq_length - 2, list[int]()
         for chunk in documents:
-            made = self.text_tokenizer.tokens([text for _, text in chunk])
-            for token in made.special.values():
+            encoded = self.text_tokenizer.tokens([text for _, text in chunk])
+            for token in encoded.special.values():
                 self.text_tokenizer.remark(token, summary)
-            for ids in filter(None, made.columns["input_ids"]):
+            for ids in filter(None, encoded.columns["input_ids"]):
                 rest += [sep_id, *ids] if rest else ids
             full = len(rest) // size * size
             blocks = [rest[start : start + size] for start in range(0, full, size)]
@@ -156,23 +156,28 @@ class MaskedLM(Task):
         for chunk in documents:
             kept = list[tuple[int, Document]]()
             for number, text in chunk:
-                made = self.text_tokenizer.tokens(sentences(text) or [text])
-                document = made.columns["input_ids"]
-                if made.special:
-                    self.text_tokenizer.remark(next(iter(made.special.values())), summary)
+                encoded = self.text_tokenizer.tokens(sentences(text) or [text])
+                document = encoded.columns["input_ids"]
+                if encoded.special:
+                    self.text_tokenizer.remark(next(iter(encoded.special.values())), summary)
                 if len(document) > 1:
                     kept.append((count, document))
                     count += 1
                 else:
-                    summary.reject(
-                        f"row {number}: a document of one sentence has no next one; join rows with "
-                        f"data.documents, or set next_sentence_prediction: false"
+                    error = DataError(
+                        f"row {number}: a document of one sentence has no next one",
+                        key=self.column,
+                        value=text,
+                        hint="set data.documents, or next_sentence_prediction: false",
                     )
+                    summary.reject(error)
             yield cut_documents(kept, self.max_seq_length - 3)
         if count == 1:
             raise DataError(
-                "next sentences are drawn from other documents, and there is one document only; "
-                "set data.documents or next_sentence_prediction: false"
+                "next sentences are drawn from other documents, and there is one document only",
+                key="task.next_sentence_prediction",
+                value=True,
+                hint="set data.documents or next_sentence_prediction: false",
             )
 
     def collate(self, split: PreparedSplit, ids: np.ndarray, epoch: int) -> Batch:
@@ -184,13 +189,13 @@ class MaskedLM(Task):
                 ends = [self.tokenizer.cls_token_id], [self.tokenizer.sep_token_id]
                 original = np.concatenate([ends[0], first, ends[1], second, ends[1]])
                 types.append(np.arange(len(original)) > len(first) + 1)
-                follows.append(0 if real else 1)  # BERT's: 0 is the next, 1 is another
+                follows.append(0 if real else 1)  # as in BERT: 0 is the next, 1 a random segment
             else:
                 original = np.asarray(split.ragged("input_ids")[index])
-            masked, wanted = self.masking.mask(original, random)
+            masked, predicted = self.masking.mask(original, random)
             tokens.append(masked)
-            labels.append(wanted)
-        lengths = np.array([len(one) for one in tokens])
+            labels.append(predicted)
+        lengths = np.array([len(ids) for ids in tokens])
         inputs = {"input_ids": stack(tokens, self.tokenizer.pad_token_id)}
         inputs |= attention_mask(lengths)
         targets = {"labels": stack(labels, IGNORED)}
@@ -212,9 +217,9 @@ class MaskedLM(Task):
         hits = torch.zeros_like(scored.correct)
         if self.settings.next_sentence_prediction:
             logits = scored.output.seq_relationship_logits.float()
-            wanted = targets["next_sentence"]
-            sums.append(functional.cross_entropy(logits, wanted, reduction="sum"))
-            hits = (logits.argmax(-1) == wanted).sum().double()
+            follows = targets["next_sentence"]
+            sums.append(functional.cross_entropy(logits, follows, reduction="sum"))
+            hits = (logits.argmax(-1) == follows).sum().double()
         nll = scored.loss_sum.detach().double()
         return torch.stack(sums), torch.stack([nll, scored.correct, hits])
 

@@ -1,10 +1,10 @@
-"""When the scores of answers mean less than they seem to."""
+"""Warnings about the scores of answers that mean less than they seem to."""
 
 from collections.abc import Mapping
 from typing import Any
 
 DIFFERENCE = 0.005
-"""Smaller differences do not show in the two decimals of a report."""
+"""Smallest difference that counts: smaller ones do not show in the two decimals of a report."""
 
 
 def diagnose(metrics: Mapping[str, Any]) -> list[str]:

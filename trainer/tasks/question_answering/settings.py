@@ -14,16 +14,16 @@ from trainer.tasks.generation.templates import template_fields
 
 
 class GeneratedAnswers(GenerationSettings):
-    """How the pretrained causal model is asked a question before anything is learned."""
+    """How the pretrained causal model is prompted with a question, before training."""
 
     prompt: str
     """Template over the roles, such as "{context}\\nQuestion: {question}\\nAnswer:"."""
     no_answer: str = "unanswerable"
-    """The generated answer that means that there is none; an empty one means the same."""
+    """Generated text that counts as "no answer"; empty text does, too."""
     num_examples: PositiveInt = 64
-    """Number of questions of each split that are asked."""
+    """Number of questions per split for which answers are generated."""
     max_new_tokens: PositiveInt = 16
-    """Tokens of the longest answer."""
+    """Maximum length of a generated answer in tokens."""
 
     @model_validator(mode="after")
     def _asks(self) -> Self:
@@ -38,19 +38,19 @@ class QuestionAnsweringSettings(TaskSettings):
     deciding_metric: ClassVar[str] = "best_f1"
 
     stride: Literal["auto"] | PositiveInt = "auto"
-    """Tokens that neighbouring windows of a long context share; `auto` is a third of
-    batch.max_seq_length, 128 at most."""
+    """Number of tokens that neighbouring windows of a long context share; `auto`: a third of
+    batch.max_seq_length, but at most 128."""
     num_best: PositiveInt = 20
-    """Number of starts in each window from which an answer may begin, and number of answers that
-    are weighed against "no answer"."""
+    """Number of likeliest starts considered in each window, and of likeliest answers of a question
+    that are weighed against "no answer"."""
     max_answer_length: PositiveInt = 30
-    """Tokens of the longest answer."""
+    """Maximum length of an answer in tokens."""
     pair_separator: PairSeparator = "auto"
-    """Text between question and context if the tokenizer puts nothing there, as GPT-2's does:
-    `auto` is the end token, or a line break if there is none; a text such as "\\n"; null is
-    nothing."""
+    """Text between question and context, used if the tokenizer puts nothing there, such as
+    GPT-2's. `auto`: the end token, or a line break if there is none; null: nothing."""
     zero_shot: GeneratedAnswers | None = None
-    """Also measure what the pretrained causal model answers to a prompt before training."""
+    """Prompt with which the pretrained causal model is also measured before training; null:
+    none."""
 
     def resolved_stride(self, max_seq_length: int) -> int:
         """Returns the number of tokens that neighbouring windows share."""
@@ -58,9 +58,9 @@ class QuestionAnsweringSettings(TaskSettings):
 
     def contradictions(self, recipe: Recipe) -> list[ConfigError]:
         length = recipe.batch.max_seq_length
-        found: list[ConfigError] = []
+        problems: list[ConfigError] = []
         if self.stride != "auto" and self.stride >= length:
-            found.append(
+            problems.append(
                 ConfigError(
                     f"task.stride: {self.stride} leaves nothing of batch.max_seq_length={length} "
                     f"for new context",
@@ -69,7 +69,7 @@ class QuestionAnsweringSettings(TaskSettings):
                     hint=f"use auto, which is {automatic_stride(length)}",
                 )
             )
-        return [*found, *joins_rows(recipe)]
+        return [*problems, *joins_rows(recipe)]
 
     def miniature(self, columns: Columns) -> Miniature:
         settings: dict[str, Any] = {**self.model_dump(mode="json"), "stride": 16, "num_best": 5}
@@ -79,4 +79,5 @@ class QuestionAnsweringSettings(TaskSettings):
 
 
 def automatic_stride(max_seq_length: int) -> int:
+    """Returns the stride that `auto` stands for, in tokens."""
     return min(128, max_seq_length // 3)

@@ -1,4 +1,4 @@
-"""Spans: the likeliest answers of a window, and those of a question over all its windows."""
+"""Spans: the likeliest answers in a window, and those to a question over all its windows."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 Span = tuple[int, int]
-"""First character of a context and the one after the last."""
+"""Characters of a context: the first, and the one after the last."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class BestSpans:
 
     starts: Tensor
     ends: Tensor
-    """Positions in the window; the end belongs to the span."""
+    """Positions in the window; the end is the last position of the span."""
     scores: Tensor
-    """Sums of both logits; -inf where a window has fewer spans."""
+    """Sum of both logits; -inf for the places of a window that has fewer spans."""
 
 
 def best_spans(
@@ -31,11 +31,11 @@ def best_spans(
     num_best: int,
     max_answer_length: int,
 ) -> BestSpans:
-    """Returns the best spans within positions `first` to `last` of each window, the context.
+    """Returns the best spans in the context of each window, its positions `first` to `last`.
 
-    Logits are [batch, seq], positions [batch]. Considered are the `num_best` best starts with each
-    end that they reach within `max_answer_length` tokens, so a window with a context has a span.
-    Of equal scores the earlier start goes first, however the batch is padded.
+    Logits are [batch, seq], positions [batch]. Only the `num_best` best starts are considered, each
+    with every end at most `max_answer_length` tokens away, so each window has at least one span.
+    If scores are equal the earlier start goes first, however the batch is padded.
     """
     length = start_logits.shape[1]
     positions = torch.arange(length, device=start_logits.device)
@@ -60,18 +60,19 @@ def best_spans(
 def merge(windows: Iterable[Sequence[tuple[Span, float]]], num_best: int) -> dict[Span, float]:
     """Returns the best spans of all windows of a question with their scores, best first.
 
-    A span that several windows hold has its highest score. Of equal scores the earlier goes first.
+    A span in several windows keeps its highest score. If scores are equal the earlier span goes
+    first.
     """
     scores: dict[Span, float] = {}
     for window in windows:
         for span, score in window:
             scores[span] = max(score, scores.get(span, -math.inf))
-    return dict(sorted(scores.items(), key=lambda one: (-one[1], one[0]))[:num_best])
+    return dict(sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:num_best])
 
 
 def null_probability(null_score: float, scores: Iterable[float]) -> float:
-    """Returns the softmax of the null score beside the scores of spans: that there is no answer."""
-    others = list(scores)
-    top = max([null_score, *others])
-    weights = [math.exp(score - top) for score in (null_score, *others)]
+    """Returns the probability of "no answer": the softmax of its score among those of spans."""
+    all_scores = [null_score, *scores]
+    top = max(all_scores)
+    weights = [math.exp(score - top) for score in all_scores]
     return weights[0] / sum(weights)

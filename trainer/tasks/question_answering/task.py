@@ -1,4 +1,4 @@
-"""Extractive question answering: an answer is a span of its context, or there is none."""
+"""The task of extractive question answering: an answer is a span of its context, or none exists."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.data.answers import answer_texts, answers_of
+from trainer.data.answers import answers_of
 from trainer.data.columns import column_name
 from trainer.data.encoded import EncodedColumns, PreparedSplit, Summary
 from trainer.data.rows import numbered
+from trainer.errors import DataError
 from trainer.metrics.answers import BESIDE_SQUAD, METRICS, SCALES, answer_metrics
 from trainer.models.decoder import is_decoder
 from trainer.models.span_head import ensure_span_head
@@ -22,26 +23,24 @@ from trainer.tasks.base import LossTerm, Record, Task
 from trainer.tasks.batch import Batch, attention_mask, pad
 from trainer.tasks.generation.zero_shot import GeneratedAnswer
 from trainer.tasks.question_answering.diagnosis import diagnose
+from trainer.tasks.question_answering.predictions import question_answers, window_records
 from trainer.tasks.question_answering.questions import Question, question_of
 from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
-from trainer.tasks.question_answering.spans import best_spans, merge, null_probability
 from trainer.tasks.question_answering.windows import PairTemplate, tokenize, windows_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 TEXT_KEYS = ("id", "question", "context", "answers")
-
-
 NUM_OUTPUTS = 2
-"""Of the head: whether a token starts the answer, and whether it ends it."""
+"""Outputs of the head per token: the logits of being the first and the last of the answer."""
 
 
 class QuestionAnswering(Task):
-    """Cross-entropy of the first and of the last token of the answer; an example is a window.
+    """Cross-entropy of the first and the last token of the answer; an example is a window.
 
-    Windows that do not hold the whole answer, and those of questions without one, are to point at
-    the null position (Devlin et al. 2019, section 4.3).
+    The target of a window without the whole answer, and of a question without an answer, is the
+    null position (Devlin et al. 2019, section 4.3).
     """
 
     Settings = QuestionAnsweringSettings
@@ -74,7 +73,7 @@ class QuestionAnswering(Task):
         self.template = PairTemplate.of(tokenizer, is_decoder=is_decoder)
 
     def config_values(self) -> dict[str, Any]:
-        # A model that had a classifier counts its classes there, and span heads read it.
+        # Span heads read num_labels, which a model that was a classifier has set to its classes.
         return {"num_labels": NUM_OUTPUTS}
 
     @classmethod
@@ -83,9 +82,9 @@ class QuestionAnswering(Task):
 
     @classmethod
     def texts(cls, recipe: Recipe, rows: "Dataset") -> Iterator[str]:
-        """Returns the questions, and each context once."""
-        given, seen = recipe.data.columns, set[str]()
-        question, context = column_name(given.question), column_name(given.context)
+        """Yields all questions, and each context once."""
+        columns, seen = recipe.data.columns, set[str]()
+        question, context = column_name(columns.question), column_name(columns.context)
         for _, chunk in numbered(rows, [question, context]):
             yield from (text for text in chunk[question] if isinstance(text, str))
             contexts = (text for text in chunk[context] if isinstance(text, str))
@@ -103,7 +102,7 @@ class QuestionAnswering(Task):
     def build(cls, recipe: Recipe, train: "Dataset", tokenizer: Any, model_config: Any) -> Self:
         assert isinstance(recipe.task, QuestionAnsweringSettings)
         ensure_span_head(model_config)
-        made = cls(
+        task = cls(
             recipe.task,
             columns=recipe.data.columns,
             tokenizer=tokenizer,
@@ -112,13 +111,13 @@ class QuestionAnswering(Task):
             special_tokens=recipe.data.special_tokens,
         )
         if recipe.task.zero_shot is not None and recipe.model.initialization == "pretrained":
-            made.zero_shot = GeneratedAnswer(
+            task.zero_shot = GeneratedAnswer(
                 recipe.task.zero_shot,
-                columns=made.names,
-                tokenizer=made.text_tokenizer,
+                columns=task.names,
+                tokenizer=task.text_tokenizer,
                 model_config=model_config,
             )
-        return made
+        return task
 
     def encoding_settings(self) -> dict[str, Any]:
         return {
@@ -132,8 +131,8 @@ class QuestionAnswering(Task):
         states = self._answered(rows)
         if True in states or (named and False in states):
             return None
-        found = "no answer" if False in states else "nothing"
-        return f"the column {self.names['answers']} has {found} in every row"
+        value = "no answer" if False in states else "nothing"
+        return f"the column {self.names['answers']} has {value} in every row"
 
     def lacks_metric(self, metric: str, rows: "Dataset") -> str | None:
         if metric.startswith("HasAns_") or metric in BESIDE_SQUAD:
@@ -149,56 +148,52 @@ class QuestionAnswering(Task):
         return diagnose(metrics)
 
     def _answered(self, rows: "Dataset") -> set[bool | None]:
-        """Returns whether rows have an answer, with None for those that say nothing; looks no
-        further than the first that has one."""
-        name, found = self.names["answers"], set[bool | None]()
+        """Returns whether there are rows with an answer (True), without one (False), and with an
+        empty column (None); only True if a row has an answer."""
+        name, states = self.names["answers"], set[bool | None]()
         for _, chunk in numbered(rows, [name]):
             for value in chunk[name]:
                 try:
                     answers = answers_of(value)
-                except ValueError:  # which encoding refuses, with its row
+                except DataError:  # reported, with its row, when it is encoded
                     return {True}
                 if answers:
                     return {True}
-                found.add(None if answers is None else False)
-        return found
+                states.add(None if answers is None else False)
+        return states
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
-        """Returns columns of windows: their tokens and what belongs to them.
-
-        `question` is the index of the row; `start`, `end` and `null` are positions in the window,
-        and `context_start` that of the first token of the context, of whose tokens `token_starts`
-        and `token_ends` are the characters.
-        """
-        known: dict[str, int] = {}
+        """Yields the columns of `windows_of`, with the index of the row in `question`."""
+        known_ids: dict[str, int] = {}
         first = 0
-        also = {key: key for key in self.optional_columns if key in rows.column_names}
-        names = {**also, **self.names}
+        optional = {key: key for key in self.optional_columns if key in rows.column_names}
+        names = {**optional, **self.names}
         for numbers, chunk in numbered(rows, list(names.values())):
             questions: dict[int, Question] = {}
             for index, number in enumerate(numbers):
                 row = {key: chunk[name][index] for key, name in names.items()}
-                made = question_of(row, number, known)
-                if isinstance(made, str):
-                    summary.reject(made)
+                question = question_of(row, number, known_ids)
+                if isinstance(question, DataError):
+                    summary.reject(question)
                 else:
-                    questions[index] = made
-            asked = tokenize(self.text_tokenizer, [one.question for one in questions.values()])
-            read = tokenize(self.text_tokenizer, [one.context for one in questions.values()])
+                    questions[index] = question
+            texts = tokenize(self.text_tokenizer, [item.question for item in questions.values()])
+            contexts = tokenize(self.text_tokenizer, [item.context for item in questions.values()])
             columns: dict[str, list[Any]] = {}
-            for index, one in questions.items():
-                special = asked[one.question].special or read[one.context].special
+            for index, question in questions.items():
+                text, context = texts[question.question], contexts[question.context]
+                special = text.special or context.special
                 if special:
                     self.text_tokenizer.remark(special, summary)
                 windows = windows_of(
-                    one,
-                    asked[one.question],
-                    read[one.context],
+                    question,
+                    text,
+                    context,
                     template=self.template,
                     max_seq_length=self.max_seq_length,
                     stride=self.stride,
                 )
-                if isinstance(windows, str):
+                if isinstance(windows, DataError):
                     summary.reject(windows)
                     continue
                 for window in windows:
@@ -219,13 +214,13 @@ class QuestionAnswering(Task):
     def loss_sums(
         self, model: nn.Module, inputs: dict[str, Tensor], targets: dict[str, Tensor]
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        made = model(**inputs)
-        logits = {"start": made.start_logits.float(), "end": made.end_logits.float()}
+        output = model(**inputs)
+        logits = {"start": output.start_logits.float(), "end": output.end_logits.float()}
         mask = inputs.get("attention_mask")
         if mask is not None:
-            # Of all positions only padding is left out, which is no part of a window: with it the
-            # loss would depend on what else is in the batch, and so on how a step was cut up.
-            logits = {name: one.masked_fill(mask == 0, -torch.inf) for name, one in logits.items()}
+            # Padding must not take part: the loss would depend on the rest of the batch, and so on
+            # how a step is cut into micro-batches.
+            logits = {name: x.masked_fill(mask == 0, -torch.inf) for name, x in logits.items()}
         losses = [
             functional.cross_entropy(logits[term.name], targets[term.name], reduction="sum")
             for term in self.loss_terms
@@ -233,7 +228,7 @@ class QuestionAnswering(Task):
         return torch.stack(losses), (logits["start"].detach(), logits["end"].detach())
 
     def statistics(self, outputs: Any, targets: dict[str, Tensor]) -> Tensor:
-        """Returns how many starts and ends are those of the targets, and the number of windows."""
+        """Returns the number of correct starts, of correct ends, and of windows."""
         start, end = (
             (logits.argmax(-1) == targets[name]).sum()
             for name, logits in zip(("start", "end"), outputs, strict=True)
@@ -243,76 +238,11 @@ class QuestionAnswering(Task):
     def records(
         self, outputs: Any, targets: dict[str, Tensor], split: PreparedSplit, ids: np.ndarray
     ) -> list[Record]:
-        """Returns the best spans of each window, as characters, and the score of "no answer"."""
         start_logits, end_logits = cast(tuple[Tensor, Tensor], outputs)
-        starts, ends = split.ragged("token_starts"), split.ragged("token_ends")
-        offsets, first = starts.offsets[ids], split.array("context_start")[ids]
-        last = first + starts.offsets[ids + 1] - offsets - 1
-        found = best_spans(
-            start_logits,
-            end_logits,
-            torch.from_numpy(first).to(start_logits.device),
-            torch.from_numpy(last).to(start_logits.device),
-            num_best=self.settings.num_best,
-            max_answer_length=self.settings.max_answer_length,
-        )
-        exists = found.scores.isfinite()
-        shift = torch.from_numpy(offsets - first)[:, None]
-        anywhere = torch.from_numpy(offsets)[:, None]
-        places = [
-            column.values[torch.where(exists, tokens + shift, anywhere).numpy()]
-            for column, tokens in ((starts, found.starts), (ends, found.ends))
-        ]
-        null = torch.from_numpy(split.array("null")[ids]).to(start_logits.device)[:, None]
-        null_scores = (start_logits.gather(1, null) + end_logits.gather(1, null))[:, 0]
-        return [
-            {
-                "id": int(index),
-                "question": int(split.array("question")[index]),
-                "null_score": null_score,
-                "spans": [
-                    ((begin, end), score)
-                    for begin, end, score, real in zip(*values, strict=True)
-                    if real
-                ],
-            }
-            for index, null_score, *values in zip(
-                ids,
-                null_scores.tolist(),
-                *(place.tolist() for place in places),
-                found.scores.tolist(),
-                exists.tolist(),
-                strict=True,
-            )
-        ]
+        return window_records(start_logits, end_logits, split, ids, self.settings)
 
     def answers(self, records: list[Record], split: PreparedSplit) -> list[Record]:
-        """Returns one record for each question, in the order of the rows, from all its windows.
-
-        `prediction` is the best text, whether or not "no answer" is likelier.
-        """
-        windows: dict[int, list[Record]] = {}
-        for record in sorted(records, key=lambda record: record["id"]):
-            windows.setdefault(record["question"], []).append(record)
-        asked = sorted(windows)
-        rows = split.rows.select(asked).select_columns(list(self.names.values()))
-        made: list[Record] = []
-        for index, values in zip(asked, rows, strict=True):
-            row = {key: values[name] for key, name in self.names.items()}
-            spans = merge((one["spans"] for one in windows[index]), self.settings.num_best)
-            texts = [row["context"][begin:end].strip() for begin, end in spans]
-            # As in BERT's official script, the window that is least sure of "no answer" counts.
-            null_score = min(one["null_score"] for one in windows[index])
-            made.append(
-                {
-                    "id": str(row["id"]),
-                    "question": row["question"],
-                    "prediction": next((text for text in texts if text), ""),
-                    "no_answer_probability": null_probability(null_score, spans.values()),
-                    "answers": answer_texts(row["answers"]),
-                }
-            )
-        return made
+        return question_answers(records, split.rows, self.names, self.settings.num_best)
 
     def metrics(
         self,
@@ -320,10 +250,10 @@ class QuestionAnswering(Task):
         answers: list[Record],
         validation: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Returns the scores of the answers, and how often a window's positions are right.
+        """Returns the scores of the answers, and the accuracy of a window's start and end.
 
-        `null_threshold` is that of the best F1 on the validation split: it is found there and used
-        elsewhere. `null_threshold_from` says where no metrics of it were given.
+        `null_threshold` gives the best F1 on the validation split. Without the metrics of that
+        split it is tuned on these answers, and `null_threshold_from` says which was the case.
         """
         start, end, total = statistics.tolist()
         if not total:

@@ -1,9 +1,10 @@
-"""Windows: a question with a part of its context that fits into the model.
+"""Windows: a question with as much of its context as fits into the model.
 
-Tokenizers cut such windows too (truncation="only_second", stride). Here question and context are
-tokenized once each and joined here because a decoder needs an end token after the context, a pair
-separator may be ours, a special token in the text may be literal, and a stride that leaves too
-little new context is a sentence about the row instead of a failed assertion of the tokenizer.
+Tokenizers cut such windows, too (truncation="only_second", stride). Here question and context are
+tokenized once each and joined by hand for four reasons: a decoder needs an end token after the
+context, the pair separator may come from the recipe, a special token in the text may be literal,
+and a stride that leaves too little new context must give a message about the row, not a failed
+assertion.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, DataError
 from trainer.models.tokenizers.special_tokens import TextTokenizer
 from trainer.tasks.question_answering.questions import Question
 
@@ -22,22 +23,22 @@ MIN_NEW_CONTEXT = 8
 
 @dataclass(frozen=True)
 class PairTemplate:
-    """What a tokenizer puts before a question, between it and its context, and after both."""
+    """The tokens that a tokenizer puts before a question, before its context, and after both."""
 
     before: tuple[int, ...]
     between: tuple[int, ...]
     after: tuple[int, ...]
     types: tuple[int, ...] | None
-    """Token types of these five parts in their order; None for models without them."""
+    """Token types of the five parts of a window, in order; None for models without token types."""
     null_is_last: bool
-    """Whether "no answer" is the last position of a window; else it is that of the CLS token."""
+    """Whether the last position of a window means "no answer"; otherwise the CLS token's does."""
     cls_token_id: int | None
 
     @classmethod
     def of(cls, tokenizer: Any, *, is_decoder: bool) -> Self:
-        """Returns the template of a tokenizer, with an end token for a decoder.
+        """Returns the template of a tokenizer; a decoder's ends with a token after the context.
 
-        Raises ConfigError for a tokenizer that does not say where in a text its tokens are.
+        Raises ConfigError if the tokenizer does not say where in a text its tokens are.
         """
         if not tokenizer.is_fast:
             raise ConfigError(
@@ -54,21 +55,21 @@ class PairTemplate:
         after = list(ids[ends[1] :])
         types: list[int] | None = None
         if "token_type_ids" in encoded:
-            given = encoded["token_type_ids"]
-            question, context = given[first], given[second]
+            type_ids = encoded["token_type_ids"]
+            question, context = type_ids[first], type_ids[second]
             types = [
-                given[0] if first else question,
+                type_ids[0] if first else question,
                 question,
-                given[ends[0]] if ends[0] < second else question,
+                type_ids[ends[0]] if ends[0] < second else question,
                 context,
-                given[-1] if after else context,
+                type_ids[-1] if after else context,
             ]
         cls_token_id = tokenizer.cls_token_id
-        # A decoder's first position has seen nothing and cannot know that there is no answer: the
-        # last one has seen question and context, so a window has to end with a token of its own.
+        # "No answer" needs a position that has seen question and context: in a decoder only the
+        # last one has, so a window must end with a token after the context.
         if is_decoder and not after:
-            last = (tokenizer.eos_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
-            after.append(next(one for one in last if one is not None))
+            candidates = (tokenizer.eos_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
+            after.append(next(index for index in candidates if index is not None))
         return cls(
             before=tuple(ids[:first]),
             between=tuple(ids[ends[0] : second]),
@@ -86,14 +87,14 @@ class PairTemplate:
         return [*self.before, *question, *self.between, *context, *self.after]
 
     def token_types(self, question: int, context: int) -> list[int]:
-        """Returns the token types of a window with so many tokens of question and context."""
+        """Returns the token types of a window from the number of tokens of question and context."""
         assert self.types is not None
         lengths = (len(self.before), question, len(self.between), context, len(self.after))
         parts = zip(self.types, lengths, strict=True)
-        return [one for kind, length in parts for one in [kind] * length]
+        return [type_id for kind, length in parts for type_id in [kind] * length]
 
     def null_position(self, tokens: list[int]) -> int:
-        """Returns where in a window "no answer" stands."""
+        """Returns the position in a window that means "no answer"."""
         if self.null_is_last:
             return len(tokens) - 1
         return tokens.index(self.cls_token_id) if self.cls_token_id in tokens else 0
@@ -101,18 +102,19 @@ class PairTemplate:
 
 @dataclass(frozen=True)
 class TokenizedText:
-    """Tokens of a text and the characters they stand for, without those around a text."""
+    """The tokens of a text, without special ones around it, and the characters they stand for."""
 
     tokens: list[int]
     starts: np.ndarray
     ends: np.ndarray
     special: str | None = None
-    """A special token that it holds."""
+    """A special token that the text contains, if any."""
 
     def span(self, start: int, end: int) -> tuple[int, int] | None:
-        """Returns the first and the last token of the fewest that cover characters [start, end).
+        """Returns the first and the last of the fewest tokens that cover characters [start, end).
 
-        Characters that give no token, such as spaces, need not be covered. None if none gives one.
+        Characters without a token, such as spaces, need not be covered. None if no character has a
+        token.
         """
         first = int(np.searchsorted(self.ends, start, side="right"))
         last = int(np.searchsorted(self.starts, end, side="left")) - 1
@@ -120,7 +122,7 @@ class TokenizedText:
 
 
 def tokenize(tokenizer: TextTokenizer, texts: Sequence[str]) -> dict[str, TokenizedText]:
-    """Returns the tokens of each text, those that come several times once."""
+    """Returns the tokens of each distinct text."""
     unique = list(dict.fromkeys(texts))
     if not unique:
         return {}
@@ -129,21 +131,22 @@ def tokenize(tokenizer: TextTokenizer, texts: Sequence[str]) -> dict[str, Tokeni
         add_special_tokens=False,
         return_token_type_ids=False,
         return_offsets_mapping=True,
-        verbose=False,  # that a text is longer than the model is what windows are for
+        verbose=False,  # no warning about long texts: they are cut into windows
     )
-    made: dict[str, TokenizedText] = {}
+    tokenized: dict[str, TokenizedText] = {}
     columns = encoded.columns
     for index, (text, ids, places) in enumerate(
         zip(unique, columns["input_ids"], columns["offset_mapping"], strict=True)
     ):
         offsets = np.array(places, np.int64).reshape(-1, 2)
         special = encoded.special.get(index)
-        made[text] = TokenizedText(list(ids), offsets[:, 0], offsets[:, 1], special)
-    return made
+        tokenized[text] = TokenizedText(list(ids), offsets[:, 0], offsets[:, 1], special)
+    return tokenized
 
 
 def cut(length: int, room: int, stride: int) -> Iterator[tuple[int, int]]:
-    """Returns first and end of windows of `room` tokens that share `stride` with the one before."""
+    """Yields start and end of windows of `room` tokens, each of which shares `stride` tokens with
+    the one before."""
     assert length <= room or room > stride
     start = 0
     while True:
@@ -156,39 +159,52 @@ def cut(length: int, room: int, stride: int) -> Iterator[tuple[int, int]]:
 
 def windows_of(
     question: Question,
-    asked: TokenizedText,
+    question_tokens: TokenizedText,
     context: TokenizedText,
     *,
     template: PairTemplate,
     max_seq_length: int,
     stride: int,
-) -> list[dict[str, Any]] | str:
-    """Returns the windows of a question, or a sentence that says why it has none.
+) -> list[dict[str, Any]] | DataError:
+    """Returns the windows of a question, or an error that says why it has none.
 
-    Of each: `input_ids`, `token_type_ids` for models with them, `token_starts` and `token_ends`,
-    which are characters, of the context's tokens, `context_start`, the position of the first of
-    them, and the positions `start`, `end` and `null`.
+    A window has `input_ids`; `token_type_ids` for models with them; `context_start`, the position
+    of the context's first token; `token_starts` and `token_ends`, the characters of the context's
+    tokens; and the positions `start`, `end` and `null`.
     """
-    length, room = len(context.tokens), max_seq_length - len(template) - len(asked.tokens)
+    num_asked = len(question_tokens.tokens)
+    length, room = len(context.tokens), max_seq_length - len(template) - num_asked
     if length == 0:
-        return f"{question.place}: the context gives no token; fix or remove the row"
+        return DataError(
+            f"{question.place}: the context gives no token",
+            key="data.columns.context",
+            value=question.context,
+            hint="fix or remove the row",
+        )
     if length > room < stride + MIN_NEW_CONTEXT:
-        return (
-            f"{question.place}: the question has {len(asked.tokens)} tokens, which with "
+        return DataError(
+            f"{question.place}: the question has {num_asked} tokens, which with "
             f"task.stride={stride} leaves {max(room - stride, 0)} of batch.max_seq_length="
-            f"{max_seq_length} for new context, and {MIN_NEW_CONTEXT} are needed; use a longer "
-            f"sequence or a smaller stride"
+            f"{max_seq_length} for new context, and {MIN_NEW_CONTEXT} are needed",
+            key="task.stride",
+            value=stride,
+            hint="use a longer sequence or a smaller stride",
         )
     target = None
     if question.answers:
         text, start = question.answers[0]
         target = context.span(start, start + len(text))
         if target is None:
-            return f"{question.place}: the answer {text!r} gives no token; fix or remove the row"
-    context_start = len(template.before) + len(asked.tokens) + len(template.between)
+            return DataError(
+                f"{question.place}: the answer {text!r} gives no token",
+                key="data.columns.answers",
+                value=text,
+                hint="fix or remove the row",
+            )
+    context_start = len(template.before) + num_asked + len(template.between)
     windows: list[dict[str, Any]] = []
     for begin, end in cut(length, room, stride):
-        tokens = template.join(asked.tokens, context.tokens[begin:end])
+        tokens = template.join(question_tokens.tokens, context.tokens[begin:end])
         null = template.null_position(tokens)
         positions = (null, null)
         if target is not None and begin <= target[0] and target[1] < end:
@@ -203,6 +219,6 @@ def windows_of(
             "end": positions[1],
         }
         if template.types is not None:
-            window["token_type_ids"] = template.token_types(len(asked.tokens), end - begin)
+            window["token_type_ids"] = template.token_types(num_asked, end - begin)
         windows.append(window)
     return windows

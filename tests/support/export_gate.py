@@ -2,15 +2,15 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from export_families import TEXTS
-from tiny_models import tuning_of
+from support.export_families import TEXTS
+from support.paths import program
+from support.tiny_models import tuning_of
 from torch import Tensor, nn
 
 from trainer.errors import TrainerError
@@ -143,8 +143,7 @@ def load_afresh(cells: Sequence[Cell], folder: Path) -> dict[str, dict[str, Any]
         for cell in cells
     ]
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    script = Path(__file__).with_name("load_exports.py")
-    command = [sys.executable, str(script), str(folder / "jobs.json"), str(folder / "out.json")]
+    command = program("load_exports", folder / "jobs.json", folder / "out.json")
     subprocess.run(command, check=True, cwd=folder)
     return json.loads((folder / "out.json").read_text())
 

@@ -1,4 +1,4 @@
-"""Runs the command under FSDP2 on CPU ranks, which Accelerate wraps on GPUs only."""
+"""The command under FSDP2 on CPU ranks, which Accelerate by itself supports on GPUs only."""
 
 from accelerate import PartialState
 from accelerate.utils import DistributedType

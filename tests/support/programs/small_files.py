@@ -1,4 +1,4 @@
-"""The trainer with files of 20 kB in its checkpoints, so that a small model has many."""
+"""The command with checkpoint files of 20 kB, so that a small model has many."""
 
 from trainer.checkpoints import shards
 from trainer.cli import app

@@ -1,4 +1,4 @@
-"""What cells of a notebook do: a run in this process, and then one on two forked ranks.
+"""Two cells of a notebook: a run in this process, then one on two forked ranks.
 
 Arguments: a recipe, the folder of the run directories, and a free port.
 """

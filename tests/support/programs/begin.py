@@ -1,4 +1,4 @@
-"""Runs the command after creating a file, which is the moment that tests count from.
+"""Creates a file, the moment from which tests measure time, and runs the command.
 
 python begin.py FILE ARGUMENT…
 """

@@ -1,7 +1,7 @@
-"""The trainer with files of 8 MB in its checkpoints, which writes down how much a save needs.
+"""The command with checkpoint files of 8 MB, which measures the memory that a save needs.
 
-MEASURED is a folder: rank-N.json holds the most bytes that the process had more in a save, or while
-it read one, than before.
+MEASURED is a folder: rank-N.json gets the bytes by which the memory of the process grew at most
+during a save and while it loaded a checkpoint.
 """
 
 import json
@@ -21,7 +21,7 @@ grown: dict[str, int] = {}
 
 
 def memory(name: str) -> int:
-    """Returns VmRSS, which is now, or VmHWM, which is the most since it was reset, in bytes."""
+    """Returns VmRSS (memory now) or VmHWM (the most since the last reset), in bytes."""
     text = Path("/proc/self/status").read_text()
     found = re.search(rf"{name}:\s+(\d+) kB", text)
     assert found is not None
@@ -33,7 +33,7 @@ def measured(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
         before = memory("VmRSS")
         result = real(*arguments, **options)
-        grown.setdefault(name, 0)  # the first one also fills what libraries keep
+        grown.setdefault(name, 0)  # the first save also fills the caches of libraries
         calls[name] = calls.get(name, 0) + 1
         if calls[name] > 1 or name == "load":
             grown[name] = max(grown[name], memory("VmHWM") - before)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import transformers
-from tiny_models import SIZES
+from support.tiny_models import SIZES
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast

@@ -1,4 +1,4 @@
-"""A rank that writes down what it sees when it starts, into PLACES/RANK.json."""
+"""A rank that writes what it sees when it starts into PLACES/RANK.json."""
 
 import json
 import os

@@ -1,7 +1,7 @@
-"""The trainer, which writes down the examples of each step and kills itself where KILL says so.
+"""The command, which records the examples of each step and kills itself where KILL says so.
 
-KILL is POINT:NUMBER:RANK, such as rename:2:0: before the second rename in rank 0. ATTEMPT counts
-the commands of a chain, and RECORDS is the folder for what was written down.
+KILL is POINT:NUMBER:RANK; rename:2:0 is before the second rename in rank 0. ATTEMPT counts the
+commands of a chain, and RECORDS is the folder for the records.
 """
 
 import json
@@ -30,7 +30,7 @@ def die() -> None:
 
 
 def killing(point: str, real: Callable[..., Any], *, after: bool = False) -> Callable[..., Any]:
-    """Returns a function that dies in its call number NUMBER."""
+    """Returns `real`, but its call number NUMBER kills this process."""
 
     def call(*arguments: Any, **options: Any) -> Any:
         calls[point] = calls.get(point, 0) + 1
@@ -54,7 +54,7 @@ def half_written(tensors: Any, file: Path, **options: Any) -> None:
 
 
 def recorded(self: DataOrder, step: int, **place: int) -> Any:
-    """Returns the micro-batches of a step, after writing down whose examples they are."""
+    """Returns the micro-batches of a step after recording their examples."""
     batches = list(really_cut(self, step, **place))
     line = {
         "attempt": int(os.environ["ATTEMPT"]),
@@ -63,7 +63,7 @@ def recorded(self: DataOrder, step: int, **place: int) -> Any:
     }
     with (RECORDS / f"rank-{RANK}.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
-    time.sleep(0.02)  # so that a random moment is as likely in a step as in a save
+    time.sleep(0.02)  # so that a random moment falls into a step as often as into a save
     return batches
 
 

@@ -1,4 +1,4 @@
-"""Rows that a recipe's `data` gives, for tests of where they come from."""
+"""The rows that a recipe's section `data` gives, for tests of sources."""
 
 import json
 from pathlib import Path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
-from task_cases import BERT, Case
+from support.task_cases import BERT, Case
 from torch import Tensor, nn
 
 from trainer.data.encoded import EncodedColumns, PreparedSplit, Summary
@@ -30,7 +30,7 @@ def installed(site_packages: Path, *entries: str) -> None:
     metadata = site_packages / "toy_tasks-1.0.dist-info"
     metadata.mkdir(parents=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-tasks\nVersion: 1.0\n")
-    lines = ["[trainer.tasks]", *(entries or ("length = toy_task:Length",))]
+    lines = ["[trainer.tasks]", *(entries or ("length = support.toy_task:Length",))]
     (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
 
 

@@ -1,6 +1,6 @@
-"""What stands in a file, read by hand: the reference for tests of hostile files.
+"""The content of a file, read by simple code: the reference for tests of hostile files.
 
-Each function returns rows, or None for a file that has no single meaning and is to be refused.
+Functions return rows, or None for a file that has no single meaning and must be refused.
 """
 
 import gzip
@@ -33,19 +33,20 @@ def strictly(name: str, content: bytes) -> Rows | None:
     return _table(_cells(text, *{"csv": (",", '"'), "tsv": ("\t", None)}[kind]))
 
 
-def same_values(one: Any, other: Any) -> bool:
-    """Returns whether two values are of one type and equal, floats up to their last digits.
+def same_values(left: Any, right: Any) -> bool:
+    """Returns whether two values have the same type and are equal, floats up to their last digits.
 
-    A whole number is equal to the float of the same value, and what an object lacks is null.
+    An integer equals the float of the same value, and a missing key equals null.
     """
-    if isinstance(one, dict) and isinstance(other, dict):
-        return all(same_values(one.get(key), other.get(key)) for key in {**one, **other})
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same_values, one, other))
-    if type(one) in (int, float) and type(other) in (int, float):
-        close = math.isclose(one, other, rel_tol=1e-9)
-        return one == other or (float in (type(one), type(other)) and close) or one != one != other
-    return type(one) is type(other) and one == other
+    if isinstance(left, dict) and isinstance(right, dict):
+        return all(same_values(left.get(key), right.get(key)) for key in {**left, **right})
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same_values, left, right))
+    if type(left) in (int, float) and type(right) in (int, float):
+        if int in (type(left), type(right)):
+            return left == right
+        return math.isclose(left, right, rel_tol=1e-9) or (left != left and right != right)
+    return type(left) is type(right) and left == right
 
 
 def _lines(text: str) -> list[str]:

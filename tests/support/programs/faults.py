@@ -1,8 +1,8 @@
-"""The command with something wrong in it, for ranks of tests.
+"""The command with faults in it, for launched ranks.
 
 FAULT names functions of this file, separated by commas; each changes this process before the
-command starts. A fault that is about a moment creates the file READY when it has come, with the
-process number of the rank that is to be asked or killed. To add a fault, write a function.
+command starts. A fault that waits for a moment creates the file READY when that moment has come,
+with the process id of the rank that the test signals or kills. To add a fault, write a function.
 
     FAULT=one_rank_fails RANK=… python faults.py train RECIPE
 """
@@ -27,7 +27,7 @@ def ready(text: str | None = None) -> None:
 
 
 def before(owner: Any, name: str, act: Callable[..., None]) -> None:
-    """Lets `act` run, with the same arguments, before a method or function does."""
+    """Makes `act` run before each call of a method or function, with the same arguments."""
     real = getattr(owner, name)
 
     def call(*arguments: Any, **options: Any) -> Any:
@@ -39,7 +39,7 @@ def before(owner: Any, name: str, act: Callable[..., None]) -> None:
 
 
 def collate(act: Callable[[int], None]) -> None:
-    """Lets `act` run before batches are put together, with their epoch; 0 is evaluation."""
+    """Makes `act` run before each batch is collated, with its epoch; 0 is an evaluation."""
     from trainer.tasks.classification.task import Classification
 
     before(Classification, "collate", lambda _self, _split, _ids, epoch: act(epoch))
@@ -50,7 +50,7 @@ def one_rank_fails() -> None:
 
     def fail(epoch: int) -> None:
         if RANK == "1" and epoch == 1:
-            raise DataError("a row cannot be read; mend it")
+            raise DataError("a row cannot be read", hint="remove it")
 
     collate(fail)
 
@@ -65,7 +65,7 @@ def one_rank_waits() -> None:
 
 
 def the_other_computes() -> None:
-    """For four seconds, once the rank 1 waits."""
+    """Rank 0 computes for four seconds once rank 1 waits."""
 
     def compute(_epoch: int) -> None:
         if RANK == "0" and Path(os.environ["READY"]).exists():
@@ -75,7 +75,7 @@ def the_other_computes() -> None:
 
 
 def the_main_process_prepares() -> None:
-    """For PREPARATION_SECONDS."""
+    """The main process prepares for PREPARATION_SECONDS."""
     from trainer.tasks.classification.task import Classification
 
     def prepare(*_: Any) -> None:
@@ -86,7 +86,7 @@ def the_main_process_prepares() -> None:
 
 
 def preparation_is_slow() -> None:
-    """Rank SLOW_RANK is ready when the main process begins to prepare for a minute."""
+    """The main process prepares for a minute; rank SLOW_RANK is ready when that begins."""
     from trainer.tasks.classification.task import Classification
 
     def prepare(*_: Any) -> None:
@@ -98,7 +98,7 @@ def preparation_is_slow() -> None:
 
 
 def evaluation_is_slow() -> None:
-    """Rank SLOW_RANK is ready at its first batch."""
+    """Rank SLOW_RANK is ready at its first batch of an evaluation."""
 
     def slowly(epoch: int) -> None:
         if epoch == 0:
@@ -110,7 +110,7 @@ def evaluation_is_slow() -> None:
 
 
 def saving_is_slow() -> None:
-    """Rank SLOW_RANK is ready at its first file."""
+    """Rank SLOW_RANK is ready at the first file that it saves."""
     from trainer.checkpoints import shards
 
     def slowly(*_: Any) -> None:
@@ -122,7 +122,7 @@ def saving_is_slow() -> None:
 
 
 def one_rank_is_elsewhere() -> None:
-    """Rank 1 works in another folder, and so has another run directory."""
+    """Rank 1 works in another folder and therefore has another run directory."""
     from trainer.process import run_directory
 
     run_directory.LAG_SECONDS = 1
@@ -149,7 +149,7 @@ def one_rank_is_slow() -> None:
 
 
 def all_logits_fail() -> None:
-    """A loss that holds all logits at once ends the run."""
+    """Fails where a loss would hold all logits at once."""
     from trainer.models import output_loss
 
     def fail(*_: Any) -> None:

@@ -1,4 +1,4 @@
-"""Data files of each kind with damage of each kind, by a seed."""
+"""Draws data files of each kind, with damage of each kind, from a seed."""
 
 import gzip
 import json
@@ -146,6 +146,7 @@ TABLE: list[Damage] = [
     lambda text, _: "\n".join("," + line for line in text.split("\n")),
     lambda text, _: "\n".join(line + "," for line in text.split("\n")),
 ]
+LARGE = (12345678901234567890, 2**64)
 JSON: list[Damage] = [
     _replace('"0"', "0", "false", "NaN", "-Infinity", "1e400", "[0]", '{"a": 0}', "null", "0x1"),
     _replace('"1"', "1", "1.0", "true", str(2**63), str(2**63 - 1), "1" * 5000, '"\\ud800"', "{}"),
@@ -154,7 +155,15 @@ JSON: list[Damage] = [
     ),
     _replace('"label"', '"text"', '"extra"', '""', '"row of the source"', "label"),
     _replace('"score": ', '"score": ' + "[" * 40, '"score": ' + '{"a":' * 3000, '"label": '),
-    _replace("10000000000", "1e10", "12345678901234567890", "9007199254740993", "1e-12", "[[[1]]]"),
+    _replace(
+        "10000000000",
+        "1e10",
+        *map(str, LARGE),
+        "18446744073709551616",
+        "9007199254740993",
+        "1e-12",
+        "[[[1]]]",
+    ),
     _replace("{", "[", "{,", "{{", '{"text": "z", '),
     _replace("}", "", "},", "}}", "}\n{", "} {", "]"),
     lambda text, _: "[" * 100_000 + text,

@@ -1,0 +1,1 @@
+"""A rank that ends at once and never meets the others."""
