@@ -188,35 +188,41 @@ def test_a_wrong_type_or_value_is_named_and_never_converted(reviews_recipe, key,
 
 
 @pytest.mark.parametrize(
-    ("task", "sections", "sentence"),
+    ("task", "sections", "key", "value", "hint"),
     [
         (
             {"name": "question_answering", "stride": 32},
             {},
-            "task.stride: 32 leaves nothing of batch.max_seq_length=32 for new context; use auto, "
-            "which is 10",
+            "task.stride",
+            32,
+            "use auto, which is 10",
         ),
-        (
-            {"name": "causal_lm", "chat": True},
-            {},
-            "task.chat: a tokenizer that is trained here has",
-        ),
+        ({"name": "causal_lm", "chat": True}, {}, "task.chat", True, "set task.prompt"),
         (
             {"name": "classification"},
             {"documents": "headings"},
-            "data.documents: headings joins lines to running text, and classification reads each",
+            "data.documents",
+            "headings",
+            "",
         ),
         (
             {"name": "causal_lm", "prompt": "{text}", "completion": "{label}"},
             {"documents": "blank_lines"},
-            "data.documents: blank_lines joins lines",
+            "data.documents",
+            "blank_lines",
+            "",
         ),
     ],
 )
-def test_sections_that_contradict_each_other_are_named(reviews_recipe, task, sections, sentence):
+def test_sections_that_contradict_each_other_are_named(
+    reviews_recipe, task, sections, key, value, hint
+):
     reviews_recipe["evaluation"] = {}
     reviews_recipe["data"] |= sections
-    assert problems(at(reviews_recipe, "task", task)).startswith(f"test.yaml: {sentence}")
+    error = refusal(at(reviews_recipe, "task", task))
+    assert (error.key, error.value) == (key, value)
+    assert str(error).startswith(f"test.yaml: {key}: ")
+    assert hint in str(error.hint)
 
 
 @pytest.mark.parametrize("name", ["masked_lm", "causal_lm"])
