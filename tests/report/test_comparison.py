@@ -332,24 +332,34 @@ def test_runs_are_found_once_and_unfinished_ones_are_named(parent):
 
 
 def test_without_a_finished_run_there_is_one_sentence(tmp_path):
-    with pytest.raises(RunDirectoryError, match=r"holds no finished run; name the directory"):
+    with pytest.raises(RunDirectoryError) as caught:
         compare((tmp_path / "nowhere",))
+    assert caught.value.key == str(tmp_path / "nowhere")
+    assert caught.value.hint == "name the directory of a run or a sweep"
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "config.yaml").touch()
     with pytest.raises(RunDirectoryError, match=r"no finished run, only .*/a \(not begun\); name"):
         compare((tmp_path,))
-    with pytest.raises(RunDirectoryError, match=r"no finished run, only .*/a \(not begun\); name"):
+    with pytest.raises(RunDirectoryError) as caught:
         compare((tmp_path / "a",))
+    assert caught.value.key == str(tmp_path / "a")
 
 
 @pytest.mark.parametrize(
-    ("text", "part"),
-    [("{", "cannot be read"), ("[]", "has no recipe"), ('{"recipe": {}}', "has no baseline")],
+    ("text", "missing", "words"),
+    [
+        ("{", None, "cannot be read"),
+        ("[]", "recipe", "has no recipe"),
+        ('{"recipe": {}}', "baseline", "has no baseline"),
+    ],
 )
-def test_broken_results_are_one_sentence(text, part, tmp_path):
-    (tmp_path / "results.json").write_text(text)
-    with pytest.raises(RunDirectoryError, match=part):
+def test_broken_results_are_one_sentence(text, missing, words, tmp_path):
+    file = tmp_path / "results.json"
+    file.write_text(text)
+    with pytest.raises(RunDirectoryError, match=words) as caught:
         compare((tmp_path,))
+    assert (caught.value.key, caught.value.value) == (str(file), missing)
+    assert (caught.value.hint or "").startswith("leave this run out")
 
 
 def test_runs_of_earlier_versions_stand_in_one_group_with_the_macro_averages_of_today(tmp_path):

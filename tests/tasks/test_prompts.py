@@ -245,6 +245,9 @@ def test_the_tokens_before_an_answer_are_those_of_the_template_when_a_model_is_a
     assert tokens[: flags.index(1)] == asked
 
 
+NO_ANSWER = ("data.columns.messages", "fix or remove the row")
+
+
 def test_an_assistant_that_opens_answers_nothing(llama):
     opening = message("assistant", "hello")
     turns = [opening, message("user", "what"), message("assistant", "Paris")]
@@ -252,8 +255,9 @@ def test_an_assistant_that_opens_answers_nothing(llama):
         ("<s><assistant>hello</s><user>what</s><assistant>", False),
         ("Paris</s>", True),
     ]
-    with pytest.raises(DataError, match="no message is an answer"):
+    with pytest.raises(DataError) as caught:
         chat(llama).row({"messages": [opening, message("user", "what")]})
+    assert (caught.value.key, caught.value.hint) == NO_ANSWER
 
 
 @pytest.mark.parametrize(
@@ -262,8 +266,10 @@ def test_an_assistant_that_opens_answers_nothing(llama):
 def test_a_template_that_rewrites_earlier_messages_is_refused(llama, template, num_messages):
     turns = [message(role, "text") for role in ("user", "assistant") * 2]
     made = chat(llama, template)
-    with pytest.raises(DataError, match="the chat template changes earlier messages"):
+    with pytest.raises(DataError, match="the chat template changes earlier messages") as caught:
         made.row({"messages": turns[:num_messages]})
+    assert caught.value.key == "task.chat"
+    assert caught.value.hint == "set task.prompt and task.completion instead"
     if num_messages == 4:
         assert len(parts(llama, made.row({"messages": turns[:2]}))) == 2
 
@@ -479,8 +485,9 @@ def test_a_prompt_that_leaves_no_room_is_named_or_counted(llama, packing):
 def test_room_for_one_token_of_an_answer_is_enough(llama):
     row = {"q": "what is", "a": "the capital of France"}
     size = len(llama(row["q"] + "\n")["input_ids"])
-    with pytest.raises(DataError, match=f"row 1: the prompt of {size} tokens leaves no room"):
+    with pytest.raises(DataError) as caught:
         encode(task(llama, size), [row])
+    assert (caught.value.key, caught.value.value) == ("batch.max_seq_length", size)
     columns, summary = encode(task(llama, size + 1), [row])
     assert columns["learned"] == [[0] * size + [1]]
     assert summary.num_truncated == 1
@@ -501,8 +508,9 @@ def test_what_is_cut_is_counted_and_loses_its_end(llama):
 @pytest.mark.parametrize("answer", [" ", None])
 def test_a_row_without_an_answer_is_named_or_counted(llama, answer):
     rows = [{"q": "what", "a": "Paris"}, {"q": "what", "a": answer}]
-    with pytest.raises(DataError, match="row 2: the completion is empty"):
+    with pytest.raises(DataError) as caught:
         encode(task(llama, 24), rows)
+    assert caught.value.key == "task.completion"
     columns, summary = encode(task(llama, 24), rows, on_bad_example="skip")
     assert len(columns["input_ids"]) == summary.num_skipped == 1
     assert summary.first_skipped.startswith("row 2: the completion is empty")
@@ -513,8 +521,9 @@ def test_bad_messages_of_a_split_are_named(llama):
     good = [message("user", "what"), message("assistant", "Paris")]
     rows = [{"messages": good}, {"messages": good[:1]}, {"messages": None}]
     made = task(llama, 64, chat=True)
-    with pytest.raises(DataError, match="row 2: no message is an answer of the role assistant"):
+    with pytest.raises(DataError, match=r"^row 2: ") as caught:
         encode(made, rows)
+    assert caught.value.key == NO_ANSWER[0]
     columns, summary = encode(made, rows, on_bad_example="skip")
     assert (len(columns["input_ids"]), summary.num_skipped) == (1, 2)
     with pytest.raises(DataError, match="row 1: its messages are None, not a list"):
@@ -538,8 +547,9 @@ def test_the_token_after_an_answer_ends_it(llama, special):
 
 
 def test_chat_needs_a_template(gpt2):
-    with pytest.raises(ConfigError, match=r"task.chat: the tokenizer has no chat template"):
+    with pytest.raises(ConfigError, match="the tokenizer has no chat template") as caught:
         task(gpt2, 64, chat=True)
+    assert (caught.value.key, caught.value.value) == ("task.chat", True)
 
 
 def test_what_decides_the_tokens_is_in_the_settings(llama):

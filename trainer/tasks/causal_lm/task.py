@@ -175,10 +175,13 @@ class CausalLM(Task):
                 ids, flags = tokenized
                 kept = flags[: self.max_seq_length]
                 if not any(kept):
-                    summary.reject(
-                        f"row {number}: the prompt of {flags.index(1)} tokens leaves no room for "
-                        f"the answer; raise batch.max_seq_length or shorten the prompt"
+                    error = DataError(
+                        f"the prompt of {flags.index(1)} tokens leaves no room for the answer",
+                        key="batch.max_seq_length",
+                        value=self.max_seq_length,
+                        hint="raise batch.max_seq_length or shorten the prompt",
                     )
+                    summary.reject(error.after(f"row {number}: "))
                     continue
                 summary.measure(len(ids), self.max_seq_length)
                 tokens.append(ids[: self.max_seq_length])

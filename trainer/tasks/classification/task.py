@@ -181,12 +181,17 @@ class Classification(Task):
                 if wrong:
                     value = chunk[wrong[0]][index]
                     shown = "empty" if value is None or isinstance(value, str) else excerpt(value)
-                    summary.reject(
-                        f"row {number}: the column {wrong[0]} is {shown}, not text; fix or remove "
-                        f"the row"
+                    error = DataError(
+                        f"row {number}: the column {wrong[0]} is {shown}, not text",
+                        key=wrong[0],
+                        value=value,
+                        hint="fix or remove the row",
                     )
+                    summary.reject(error)
                 elif labels[index] == -1:
-                    summary.reject(f"row {number}: {self._problem(chunk[self.label][index])}")
+                    value = chunk[self.label][index]
+                    problem = f"row {number}: {self._problem(value)}"
+                    summary.reject(DataError(problem, key=self.label, value=value))
                 else:
                     kept.append(index)
             if kept:

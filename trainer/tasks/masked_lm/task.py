@@ -164,10 +164,13 @@ class MaskedLM(Task):
                     kept.append((count, document))
                     count += 1
                 else:
-                    summary.reject(
-                        f"row {number}: a document of one sentence has no next one; join rows with "
-                        f"data.documents, or set next_sentence_prediction: false"
+                    error = DataError(
+                        f"row {number}: a document of one sentence has no next one",
+                        key=self.column,
+                        value=text,
+                        hint="set data.documents, or next_sentence_prediction: false",
                     )
+                    summary.reject(error)
             yield cut_documents(kept, self.max_seq_length - 3)
         if count == 1:
             raise DataError(

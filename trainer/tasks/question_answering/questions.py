@@ -21,23 +21,39 @@ class Question:
 
 
 def question_of(
-    row: dict[str, Any], number: int, known: dict[str, int]
-) -> Question | str | DataError:
-    """Returns the question of a row, or an error or a sentence about what is wrong with the row.
+    row: dict[str, Any], number: int, known_ids: dict[str, int]
+) -> Question | DataError:
+    """Returns the question of a row, or an error that says what is wrong with the row.
 
-    `known` maps each id so far to the number of its row, and gets this row's. If the row has
+    `known_ids` maps each id so far to the number of its row, and gets this row's. If the row has
     `is_impossible`, it must agree with the answers.
     """
     if row["id"] is None or not str(row["id"]).strip():
-        return f"row {number} has no id; give each question its own"
+        return DataError(
+            f"row {number} has no id",
+            key="data.columns.id",
+            value=row["id"],
+            hint="give each question its own",
+        )
     name = str(row["id"])
     place = f"row {number} (id {excerpt(name)})"
-    if name in known:
-        return f"{place}: row {known[name]} has the same id; give each question its own"
-    known[name] = number
+    if name in known_ids:
+        return DataError(
+            f"{place}: row {known_ids[name]} has the same id",
+            key="data.columns.id",
+            value=row["id"],
+            hint="give each question its own",
+        )
+    known_ids[name] = number
     for key in ("question", "context"):
         if not isinstance(row[key], str) or not row[key].strip():
-            return f"{place}: the {key} is empty; fix or remove the row"
+            return DataError(
+                f"{place}: the {key} is empty",
+                key=f"data.columns.{key}",
+                value=row[key],
+                hint="fix or remove the row",
+            )
+    question, context = cast(str, row["question"]), cast(str, row["context"])
     try:
         answers = answers_of(row["answers"])
         impossible = is_impossible(row.get("is_impossible"))
@@ -46,20 +62,45 @@ def question_of(
     if impossible and not any(text.strip() for text, _ in answers or ()):
         answers = ()
     if answers is None:
-        return f"{place}: it has no answers; give them, or an empty list where there is none"
+        return DataError(
+            f"{place}: it has no answers",
+            key="data.columns.answers",
+            value=row["answers"],
+            hint="give them, or an empty list if there is none",
+        )
     if impossible is not None and impossible == bool(answers):
         given = f"an answer, {excerpt(answers[0][0])!r}" if answers else "no answer"
-        return f"{place}: is_impossible is {str(impossible).lower()}, and there is {given}; fix it"
-    context = cast(str, row["context"])
+        return DataError(
+            f"{place}: is_impossible is {str(impossible).lower()}, and there is {given}",
+            key="is_impossible",
+            value=row["is_impossible"],
+            hint="fix it",
+        )
+    problem = _problem_of_answers(answers, context)
+    if problem is not None:
+        return problem.after(f"{place}: ")
+    return Question(place, question.strip(), context, answers)
+
+
+def _problem_of_answers(answers: Answers, context: str) -> DataError | None:
+    """Returns why an answer is not a span of its context; None if all are."""
     for text, start in answers:
         if not text.strip():
-            return f"{place}: an answer is empty; give a text, or no answer at all"
+            return DataError(
+                "an answer is empty",
+                key="data.columns.answers",
+                value=text,
+                hint="give a text, or no answer at all",
+            )
         if not 0 <= start <= start + len(text) <= len(context) or (
             context[start : start + len(text)] != text
         ):
             near = context[max(start, 0) : max(start, 0) + len(text)]
-            return (
-                f"{place}: the answer {excerpt(text)!r} is not at character {start} of the "
-                f"context, where {excerpt(near)!r} stands; fix its answer_start"
+            return DataError(
+                f"the answer {excerpt(text)!r} is not at character {start} of the context, where "
+                f"{excerpt(near)!r} stands",
+                key="data.columns.answers",
+                value=text,
+                hint="fix its answer_start",
             )
-    return Question(place, row["question"].strip(), context, answers)
+    return None

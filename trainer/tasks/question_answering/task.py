@@ -173,10 +173,10 @@ class QuestionAnswering(Task):
             for index, number in enumerate(numbers):
                 row = {key: chunk[name][index] for key, name in names.items()}
                 question = question_of(row, number, known_ids)
-                if isinstance(question, Question):
-                    questions[index] = question
-                else:
+                if isinstance(question, DataError):
                     summary.reject(question)
+                else:
+                    questions[index] = question
             texts = tokenize(self.text_tokenizer, [item.question for item in questions.values()])
             contexts = tokenize(self.text_tokenizer, [item.context for item in questions.values()])
             columns: dict[str, list[Any]] = {}
@@ -193,7 +193,7 @@ class QuestionAnswering(Task):
                     max_seq_length=self.max_seq_length,
                     stride=self.stride,
                 )
-                if isinstance(windows, str):
+                if isinstance(windows, DataError):
                     summary.reject(windows)
                     continue
                 for window in windows:

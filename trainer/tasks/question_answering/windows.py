@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, DataError
 from trainer.models.tokenizers.special_tokens import TextTokenizer
 from trainer.tasks.question_answering.questions import Question
 
@@ -165,8 +165,8 @@ def windows_of(
     template: PairTemplate,
     max_seq_length: int,
     stride: int,
-) -> list[dict[str, Any]] | str:
-    """Returns the windows of a question, or a sentence that says why it has none.
+) -> list[dict[str, Any]] | DataError:
+    """Returns the windows of a question, or an error that says why it has none.
 
     A window has `input_ids`; `token_type_ids` for models with them; `context_start`, the position
     of the context's first token; `token_starts` and `token_ends`, the characters of the context's
@@ -175,20 +175,32 @@ def windows_of(
     num_asked = len(question_tokens.tokens)
     length, room = len(context.tokens), max_seq_length - len(template) - num_asked
     if length == 0:
-        return f"{question.place}: the context gives no token; fix or remove the row"
+        return DataError(
+            f"{question.place}: the context gives no token",
+            key="data.columns.context",
+            value=question.context,
+            hint="fix or remove the row",
+        )
     if length > room < stride + MIN_NEW_CONTEXT:
-        return (
+        return DataError(
             f"{question.place}: the question has {num_asked} tokens, which with "
             f"task.stride={stride} leaves {max(room - stride, 0)} of batch.max_seq_length="
-            f"{max_seq_length} for new context, and {MIN_NEW_CONTEXT} are needed; use a longer "
-            f"sequence or a smaller stride"
+            f"{max_seq_length} for new context, and {MIN_NEW_CONTEXT} are needed",
+            key="task.stride",
+            value=stride,
+            hint="use a longer sequence or a smaller stride",
         )
     target = None
     if question.answers:
         text, start = question.answers[0]
         target = context.span(start, start + len(text))
         if target is None:
-            return f"{question.place}: the answer {text!r} gives no token; fix or remove the row"
+            return DataError(
+                f"{question.place}: the answer {text!r} gives no token",
+                key="data.columns.answers",
+                value=text,
+                hint="fix or remove the row",
+            )
     context_start = len(template.before) + num_asked + len(template.between)
     windows: list[dict[str, Any]] = []
     for begin, end in cut(length, room, stride):
