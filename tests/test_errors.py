@@ -36,3 +36,11 @@ def test_an_error_about_a_file_becomes_one_about_the_key_that_names_it() -> None
     assert type(outer) is DataError
     assert str(outer) == "data.source.files.train: a.csv is empty; fill it"
     assert (outer.key, outer.value, outer.hint) == ("data.source.files.train", "a.csv", "fill it")
+
+
+def test_an_error_of_a_row_keeps_its_parts_when_the_row_is_named() -> None:
+    inner = DataError("the label is empty", key="data.columns.label", value="", hint="fix the row")
+    outer = inner.after("row 3: ").after("the train split, ")
+    assert type(outer) is DataError
+    assert str(outer) == "the train split, row 3: the label is empty; fix the row"
+    assert (outer.key, outer.value, outer.hint) == ("data.columns.label", "", "fix the row")

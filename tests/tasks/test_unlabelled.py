@@ -203,8 +203,14 @@ def test_is_impossible_agrees_with_the_answers(tmp_path, bad, sentence):
     fine = [{**row, "is_impossible": kind(0) if kind is bool else "false"} for row in ANSWERED]
     none = asked(8, is_impossible=True if kind is bool else "TRUE")
     splits = {"train": [*fine, none, bad], "validation": fine}
-    with pytest.raises(DataError, match=f"the train split, row 8 \\(id q7\\): {sentence}"):
+    with pytest.raises(
+        DataError, match=f"the train split, row 8 \\(id q7\\): {sentence}"
+    ) as caught:
         inputs_of(tmp_path, splits, **QUESTIONS)
+    if bad["is_impossible"] == "perhaps":
+        error = caught.value
+        assert (error.key, error.value) == ("is_impossible", "perhaps")
+        assert error.hint == "write true or false"
     found = inputs_of(tmp_path, splits, on_bad_example="skip", **QUESTIONS)
     assert len(found.splits["train"]) == 7
     assert any(note.startswith("1 bad train examples were skipped") for note in found.notes)

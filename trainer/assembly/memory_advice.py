@@ -42,7 +42,7 @@ def run_memory(
             micro_batch_size=run.micro_batch_size,
             longest=None if shape is None else shape[-1],
             on_gpu=accelerator.device.type != "cpu",
-            shards=run.launch["sharding"] != Sharding.NOTHING.value,
+            shards=run.launch_facts["sharding"] != Sharding.NOTHING.value,
             state_is_most=2 * (weights + trained) > held_bytes(),
         )
         return advice(helpful, resumes=bool(run.store.steps()))

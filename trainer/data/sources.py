@@ -70,8 +70,8 @@ def load_splits(data: Data) -> "tuple[dict[str, Dataset], list[str]]":
 def note_on_unused_test(num_rows: int, reason: object) -> str:
     """Returns the note on a test split that is left out because it cannot be measured."""
     return (
-        f"the test split of {num_rows:,} rows is set aside, because it cannot be measured: "
-        f"{reason}; data.split.test names another one, or null for none"
+        f"the test split of {num_rows:,} rows is set aside because it cannot be measured: "
+        f"{reason}; set data.split.test to another split, or to null for none"
     )
 
 

@@ -1,6 +1,6 @@
-"""A rank that trains until it is asked to stop, for 8 seconds at most, and writes the reason.
+"""A rank that trains until it is asked to stop, for 5 seconds at most, and writes the reason.
 
-python training_rank.py FILE
+python training_rank.py FILE    FILE.training is created when it begins
 """
 
 import sys
@@ -11,7 +11,8 @@ from trainer.process.stop_request import StopRequest, listen
 
 stop = StopRequest()
 with listen(stop, lambda: None), stop.at_boundaries():
-    end = time.monotonic() + 8
+    Path(f"{sys.argv[1]}.training").touch()
+    end = time.monotonic() + 5
     while time.monotonic() < end and not stop.requested:
         time.sleep(0.05)
     Path(sys.argv[1]).write_text(str(stop.reason))
