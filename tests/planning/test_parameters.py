@@ -150,7 +150,7 @@ def test_what_nobody_can_count_is_said(write_recipe, reviews_recipe):
     reviews_recipe["task"]["labels"] = ["a", "b"]
     heads = "model.architecture.num_attention_heads=3"
     text = run("params", write_recipe(reviews_recipe), "--set", heads, code=2)
-    assert "no model has such numbers" in text
+    assert "no model can be built with these numbers" in text
     reviews_recipe["model"] = {"name_or_path": "nobody/nothing"}
     text = run("params", write_recipe(reviews_recipe), code=2)
     assert "model.name_or_path" in text
