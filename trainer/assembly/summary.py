@@ -20,7 +20,8 @@ def summary(run: Run, accelerator: Accelerator) -> str:
         f"tuning {run.recipe.tuning.mode}",
         f"  {rows} examples",
         f"  {run.num_steps} steps of {run.recipe.batch.global_batch_size} = "
-        f"{ranks} process(es) x {run.micro_batch_size} x {steps}, "
+        f"{ranks} process{'es' if ranks > 1 else ''} x micro-batch {run.micro_batch_size} x "
+        f"accumulation {steps}, "
         f"{run.precision} on {accelerator.device.type}",
     ]
     return "\n".join(lines)
