@@ -94,7 +94,9 @@ def test_a_run_returns_what_it_wrote_and_prints_nothing(recipe, tmp_path, capfd)
     assert any("above" in warning for warning in result.warnings)
     steps = [update.step for update in updates if update.message is None and not update.ended]
     assert steps == [1, 2, 3, 4]
-    assert any("4 steps of 16 = 1 process(es)" in (update.message or "") for update in updates)
+    assert any(
+        "4 steps of 16 = 1 process x micro-batch " in (update.message or "") for update in updates
+    )
     assert updates[-1].message is not None
     assert "results.json" in updates[-1].message
 

@@ -131,7 +131,7 @@ def test_the_run_is_described(results):
         "1,234,567",
         "4,321 trained",
         "617,000",
-        "2 process(es), fp32",
+        "2 processes, fp32",
         "12.3 s",
         "300 MiB",
     ):

@@ -11,7 +11,7 @@ from trainer.run import Run
 
 def summary(run: Run, accelerator: Accelerator) -> str:
     """Returns a line each on directory, parameters, examples and steps."""
-    ranks, counts = run.topology.dp_size, run.counts
+    ranks, counts = run.topology.dp_size, run.parameter_counts
     steps = accumulation(run.recipe, run.micro_batch_size, ranks)
     rows = ", ".join(f"{len(split):,} {name}" for name, split in run.splits.items())
     lines = [
@@ -20,7 +20,8 @@ def summary(run: Run, accelerator: Accelerator) -> str:
         f"tuning {run.recipe.tuning.mode}",
         f"  {rows} examples",
         f"  {run.num_steps} steps of {run.recipe.batch.global_batch_size} = "
-        f"{ranks} process(es) x {run.micro_batch_size} x {steps}, "
+        f"{ranks} process{'es' if ranks > 1 else ''} x micro-batch {run.micro_batch_size} x "
+        f"accumulation {steps}, "
         f"{run.precision} on {accelerator.device.type}",
     ]
     return "\n".join(lines)
@@ -40,6 +41,6 @@ def disk_space(run: Run, accelerator: Accelerator) -> str:
             run.checkpoint_size,
             run.recipe.checkpoint,
             num_epochs=-(-run.num_steps // run.order.steps_per_epoch),
-            model_bytes=itemsize * run.counts.total,
+            model_bytes=itemsize * run.parameter_counts.total,
         ),
     )

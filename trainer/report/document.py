@@ -47,11 +47,12 @@ def report(name: str, results: dict[str, Any], shown: Callable[[object], str] = 
             lines += [f"## {split}", "", *table([split, *measured], rows), ""]
             lines += [f"zero-shot: of {num_asked} questions", ""] if num_asked else []
     lines += _epochs(results)
+    processes = results["processes"]
     lines += ["## Run", ""]
     lines += [
         f"- parameters: {counts['total']:,}, of which {counts['trainable']:,} trained; "
         f"{counts['stored']:,} elements stored",
-        f"- {results['processes']} process(es), {results['precision']}, "
+        f"- {processes} process{'' if processes == 1 else 'es'}, {results['precision']}, "
         f"{results['seconds']['total']:.1f} s, peak memory "
         f"{results['peak_memory_bytes'] / 2**20:,.0f} MiB a process",
         f"- model/ holds the {results['model']} step",
