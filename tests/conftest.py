@@ -38,6 +38,20 @@ hypothesis.settings.load_profile("trainer")
 Values = dict[str, Any]
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Returns 2 for a whole tier, and 0, this process alone, for chosen files and for GPU tests.
+
+    Starting a worker takes seconds, and a GPU is not shared. `-n` overrides it.
+    """
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return 2 if whole and config.getoption("markexpr") != "gpu" else 0
+
+
+def pytest_unconfigure() -> None:
+    """Removes the caches of this process."""
+    shutil.rmtree(CACHE, ignore_errors=True)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselects tests marked `slow` or `gpu` unless -m names that mark.
 
@@ -52,11 +66,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item in kept]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def own_caches() -> Generator[Path]:
-    """The folder of the tests' caches, which is removed at the end."""
-    yield CACHE
-    shutil.rmtree(CACHE, ignore_errors=True)
+@pytest.fixture(scope="session")
+def own_caches() -> Path:
+    """The folder of the tests' caches."""
+    return CACHE
 
 
 @pytest.fixture

@@ -172,3 +172,12 @@ def test_only_the_command_line_ends_the_process():
     assert callers("os._exit") | callers("sys.exit") == {"process/exit.py", "__main__.py"}
     enders = {name for name in MODULES if "trainer.process.exit" in ours(MODULES[name])}
     assert {room(name) for name in enders} <= {"cli", "process"}
+
+
+def test_no_test_file_imports_another():
+    files = list(Path(__file__).parent.rglob("test_*.py"))
+    tests = {file.stem for file in files}
+    assert len(files) > 50
+    for file in files:
+        modules = {part for name in imported(file.read_text("utf-8")) for part in name.split(".")}
+        assert not modules & tests, file

@@ -14,7 +14,14 @@ from trainer.engines.accelerator import build_accelerator
 from trainer.engines.topology import Topology, topology_of
 from trainer.errors import DivergedError
 from trainer.evaluation.evaluate import rank_share
-from trainer.loop import checkpoint_due, evaluation_due, finished, log_due, step_window, train
+from trainer.loop import (
+    checkpoint_due,
+    evaluation_due,
+    finished,
+    log_due,
+    micro_batches_of_step,
+    train,
+)
 from trainer.process.stop_request import StopRequest
 from trainer.run import Run
 from trainer.state import TrainState
@@ -138,7 +145,7 @@ def test_the_topology_alone_decides_what_a_rank_learns_from(
     for rank in range(num_ranks):
         place = Topology(dp_rank=rank, dp_size=num_ranks, loss_group=None, is_writer=rank == 0)
         of_rank = replace(run, topology=place)
-        window = step_window(of_rank, accelerator, 1)
+        window = micro_batches_of_step(of_rank, accelerator, 1)
         windows.append(len(window))
         learned += [len(batch.inputs["input_ids"]) for batch in window if batch.counts.any()]
         evaluated += [int(i) for ids in rank_share(train_rows.lengths, 4, place) for i in ids]

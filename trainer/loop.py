@@ -1,7 +1,8 @@
 """The training loop: `train` repeats `optimizer_step`, and between steps logs, evaluates and saves.
 
 Every branch is taken by all ranks alike: it depends on the recipe, on the state, or on a flag that
-the ranks have agreed on. A rank that branched on its own would leave the others waiting.
+the ranks have agreed on. A rank that branched on its own would leave the others waiting; the one
+exception is a rank that must leave at once.
 """
 
 import math
@@ -44,15 +45,16 @@ class StepResult:
 def train(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
     """Trains from `state` until the run is finished, or until any rank is asked to stop.
 
-    Returns the state after the last step taken; a checkpoint holds it. Raises DivergedError and
-    CheckpointError on every rank.
+    Ranks agree on stopping between steps, so a step is never cut. Returns the state after the last
+    step taken; a checkpoint holds it. Raises DivergedError and CheckpointError on every rank.
     """
     run.objective.train()
     stopping = False
 
-    # A run that was asked to stop skips the evaluation of its last step; the next command does it.
+    # A run that was asked to stop leaves the evaluation of its last step to the one resuming it.
+    # The baseline before the first step is measured elsewhere (evaluation/before_training.py).
     if evaluation_due(run, state) and not finished(run, state):
-        state, stopping = evaluate_and_select(run, accelerator, state)
+        state, stopping = evaluate_and_note_best(run, accelerator, state)
         if checkpoint_due(run, state, stopping=stopping):
             stopping = save_checkpoint(run, accelerator, state, stopping=stopping)
 
@@ -60,12 +62,13 @@ def train(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
     while not stopping and not finished(run, state):
         started, step = time.monotonic(), state.step + 1
 
-        # Learning rate, randomness and examples of a step are functions of its position alone.
-        rate = set_learning_rate(run, state.step)
-        seed_step(run.recipe.seed, state.step, run.topology.dp_rank)
+        # Learning rate, randomness and examples of a step are functions of its index, from 0.
+        index = state.step
+        rate = set_learning_rate(run, index)
+        seed_step(run.recipe.seed, index, run.topology.dp_rank)
         with run_memory(run, accelerator, "training", f"in the optimizer's part of step {step}"):
-            window = step_window(run, accelerator, state.step)
-            result = optimizer_step(run, accelerator, window, step=step)
+            micro_batches = micro_batches_of_step(run, accelerator, index)
+            result = optimizer_step(run, accelerator, micro_batches, step=step)
         state = state_after(run, state, result)
 
         # Ranks agree on whether to stop, and on whether one still writes the last checkpoint.
@@ -80,48 +83,51 @@ def train(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
             seconds, training_since = time.monotonic() - training_since, time.monotonic()
             values = {**result.losses, "grad_norm": result.grad_norm}
             ranks = run.rank_times.summary()
-            record = run.tracker.training(state, epoch(run, state), values, rate, seconds, ranks)
+            record = run.tracker.log_training(
+                state, epoch(run, state), values, rate, seconds, ranks
+            )
         run.tracker.progress(state.step, record)
-        paused = time.monotonic()
+        pause_began = time.monotonic()
         if evaluation_due(run, state) and not stopping:
-            state, stopping = evaluate_and_select(run, accelerator, state)
+            state, stopping = evaluate_and_note_best(run, accelerator, state)
         if checkpoint_due(run, state, stopping=stopping):
             stopping = save_checkpoint(run, accelerator, state, stopping=stopping)
-        training_since += time.monotonic() - paused  # the next log line counts training alone
+        training_since += time.monotonic() - pause_began  # the next log line counts training alone
     run.saver.finish()
     return state
 
 
 def optimizer_step(
-    run: Run, accelerator: Accelerator, window: list[Batch], *, step: int
+    run: Run, accelerator: Accelerator, micro_batches: list[Batch], *, step: int
 ) -> StepResult:
-    """Takes one optimizer step over `window`, the micro-batches of this rank.
+    """Takes one optimizer step over the micro-batches of this rank.
 
     The gradient is that of the sum of each loss term over the whole step, divided by the term's
     target count over the whole step. It depends neither on how the step is cut into micro-batches
-    nor on the number of ranks. Raises DivergedError, which names `step`, on every rank; unless
-    DeepSpeed steps by itself, that is before any weight changes.
+    nor on the number of ranks. Raises DivergedError, which names `step`, on every rank, before any
+    weight changes; DeepSpeed alone has stepped by then.
     """
     group = run.topology.loss_group
-    counts = torch.stack([batch.counts for batch in window]).sum(0)
+    counts = torch.stack([batch.counts for batch in micro_batches]).sum(0)
     counts = sum_over_ranks(accelerator, counts, group)
-    # Engines average gradients over ranks, and DeepSpeed over micro-batches; we need the sum.
+    # Engines average gradients over ranks, and `backward` divides by the accumulation steps, which
+    # are 1 outside DeepSpeed. We need the sum.
     averaged_over = run.topology.dp_size * accelerator.gradient_accumulation_steps
     scale = (averaged_over * run.term_weights / counts.clamp(min=1e-12)).float()
     sums = torch.zeros_like(counts)
-    for position, batch in enumerate(window):
-        last = position == len(window) - 1
+    for position, batch in enumerate(micro_batches):
+        last = position == len(micro_batches) - 1
         memory = run_memory(run, accelerator, "training", f"in step {step}", batch)
         with memory, accumulating(accelerator, run.objective, last=last):
             with run.rank_times.forward():
                 losses, _ = run.objective(batch.inputs, batch.targets)
-            losses = losses * batch.counts.bool()  # 0 for a dummy and for a term without targets
+            losses = losses * batch.counts.bool()  # dummies and terms without targets add 0
             accelerator.backward((losses * scale).sum())
         sums += losses.detach()
     stepped = steps_in_backward(run.objective)
-    norm = zero_grad_norm(run.objective) if stepped else _gradient_norm(run, accelerator)
+    norm = zero_grad_norm(run.objective) if stepped else _unscale_and_norm(run, accelerator)
     sums = sum_over_ranks(accelerator, sums, group)
-    # One copy to the host: the only time a step waits for the device.
+    # Losses, counts and norm share one copy to the host, for which it waits.
     *numbers, grad_norm = torch.cat([sums, counts, norm.double().reshape(1)]).tolist()
     term_sums, term_counts = numbers[: len(sums)], numbers[len(sums) :]
     _check_finite(run, accelerator, term_sums, grad_norm, step)
@@ -135,33 +141,33 @@ def optimizer_step(
     return StepResult(losses=losses, grad_norm=grad_norm, skipped=not math.isfinite(grad_norm))
 
 
-def step_window(run: Run, accelerator: Accelerator, step: int) -> list[Batch]:
-    """Returns this rank's micro-batches of optimizer step `step` (from 0), on its device.
+def micro_batches_of_step(run: Run, accelerator: Accelerator, index: int) -> list[Batch]:
+    """Returns this rank's micro-batches of optimizer step `index`, from 0, on its device.
 
     Every rank gets equally many; those without examples are dummies that count 0.
     """
-    train, window = run.splits["train"], list[Batch]()
-    epoch = run.order.epoch_of(step) + 1
+    train, batches = run.splits["train"], list[Batch]()
+    epoch_number = run.order.epoch_of(index) + 1
     for ids in run.order.micro_batches(
-        step,
+        index,
         rank=run.topology.dp_rank,
         world_size=run.topology.dp_size,
         micro_batch_size=run.micro_batch_size,
     ):
         run.rank_times.count(train.lengths[ids])
         any_example = np.zeros(1, dtype=np.int64)
-        batch = run.task.collate(train, ids if len(ids) else any_example, epoch)
-        window.append((batch if len(ids) else batch.as_dummy()).to(accelerator.device))
-    return window
+        batch = run.task.collate(train, ids if len(ids) else any_example, epoch_number)
+        batches.append((batch if len(ids) else batch.as_dummy()).to(accelerator.device))
+    return batches
 
 
-def set_learning_rate(run: Run, step: int) -> float:
-    """Sets and returns the learning rate of optimizer step `step` (from 0).
+def set_learning_rate(run: Run, index: int) -> float:
+    """Sets and returns the learning rate of optimizer step `index`, from 0.
 
     It is set before the backward pass, because DeepSpeed steps inside it.
     """
     rate = learning_rate(
-        step,
+        index,
         peak=run.recipe.optimizer.learning_rate,
         schedule=run.recipe.schedule,
         num_steps=run.num_steps,
@@ -171,9 +177,9 @@ def set_learning_rate(run: Run, step: int) -> float:
     return rate
 
 
-def seed_step(seed: int, step: int, rank: int) -> None:
+def seed_step(seed: int, index: int, rank: int) -> None:
     """Seeds torch's generators for one step, so that dropout resumes without a saved state."""
-    torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0]))
+    torch.manual_seed(int(np.random.SeedSequence((seed, index, rank)).generate_state(1)[0]))
 
 
 def state_after(run: Run, state: TrainState, result: StepResult) -> TrainState:
@@ -187,13 +193,13 @@ def state_after(run: Run, state: TrainState, result: StepResult) -> TrainState:
     )
 
 
-def evaluate_and_select(
+def evaluate_and_note_best(
     run: Run, accelerator: Accelerator, state: TrainState
 ) -> tuple[TrainState, bool]:
     """Evaluates the validation split and notes whether this step is the best so far.
 
-    Returns the new state, and whether the run should stop: then a rank was asked to during the
-    evaluation, which was abandoned and is still due.
+    Returns the new state, and whether the run should stop. If it should, a rank was asked to stop
+    during the evaluation, which is abandoned and still due.
     """
     try:
         metrics = evaluate(run, accelerator, "validation", until_stopped=True)
@@ -203,14 +209,14 @@ def evaluate_and_select(
         return state, True
     settings = run.recipe.evaluation
     state = state.evaluated(metrics[settings.metric], mode=settings.mode)
-    run.tracker.evaluation(state, epoch(run, state), metrics)
+    run.tracker.log_evaluation(state, epoch(run, state), metrics)
     return state.with_loss_reset(), False
 
 
 def save_checkpoint(
     run: Run, accelerator: Accelerator, state: TrainState, *, stopping: bool
 ) -> bool:
-    """Saves a checkpoint; returns whether the run should stop, now or since before."""
+    """Saves a checkpoint; returns whether to stop, as asked before or during the save."""
     doing = f"saving the checkpoint of step {state.step}"
     with run_memory(run, accelerator, "saving", doing):
         run.saver.save(state, ends_epoch=ends_epoch(run, state))
@@ -267,7 +273,8 @@ def epoch(run: Run, state: TrainState) -> int:
     return run.order.epoch_of(state.step - 1) + 1
 
 
-def _gradient_norm(run: Run, accelerator: Accelerator) -> Tensor:
+def _unscale_and_norm(run: Run, accelerator: Accelerator) -> Tensor:
+    """Undoes the scaling of fp16 gradients, and returns their global norm."""
     accelerator.unscale_gradients()
     return global_grad_norm(run.parameters)
 

@@ -1,7 +1,7 @@
-"""Optimizers: a table of what each one is, and their parameter groups.
+"""Optimizers and their parameter groups.
 
-A new optimizer is one entry of OPTIMIZERS and one name in `recipe.training.Optimizer`. Its entry
-holds what engines, checkpoints and plans need to know about it.
+To add an optimizer, add an entry to OPTIMIZERS and its name to `recipe.training.Optimizer`. The
+entry tells engines, checkpoints and plans what they need to know about it.
 """
 
 import math
@@ -17,30 +17,32 @@ from trainer.recipe.training import Optimizer
 
 Group = dict[str, Any]
 Entry = tuple[tuple[int, ...], torch.dtype]
-"""Shape and type of a tensor that an optimizer keeps for a parameter."""
+"""Shape and type of a tensor in the state that an optimizer keeps for a parameter."""
 
 COUNT: dict[str, Entry] = {"step": ((), torch.float32)}
+"""The number of steps that a parameter has been updated."""
 BLOCK_8BIT = 256
-"""Weights that share one scale in an 8-bit optimizer of bitsandbytes, and size of its tables."""
+"""Number of weights that share a scale in bitsandbytes' 8-bit optimizers; size of their tables."""
 SMALLEST_8BIT = 4096
-"""Weights of the smallest tensor whose moments bitsandbytes keeps in 8 bits."""
+"""Number of weights from which bitsandbytes keeps the moments of a tensor in 8 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What an optimizer is."""
+    """An optimizer: how to build it, and the facts that engines, checkpoints and plans use."""
 
     build: Callable[[list[Group], Optimizer], torch.optim.Optimizer]
+    """Returns the optimizer of parameter groups."""
     state: Callable[[tuple[int, ...], Optimizer], Mapping[str, Entry]]
-    """What it keeps for a parameter of a shape, by entry; a number has the shape ()."""
+    """Returns the state for a parameter of a shape, by entry; numbers have the shape ()."""
     elementwise: bool
-    """Whether each weight is updated from its own gradient and moments alone, so that an engine may
-    cut parameters anywhere and shard them."""
+    """Whether the update of a weight depends only on its own gradient and moments, so that an
+    engine may cut parameters anywhere and shard them."""
 
     def moment_bytes(self, shape: tuple[int, ...], settings: Optimizer) -> int:
-        """Returns the bytes that it keeps for a parameter, numbers excepted."""
-        kept = self.state(shape, settings).values()
-        return sum(math.prod(size) * dtype.itemsize for size, dtype in kept if size)
+        """Returns the size of the state for a parameter in bytes, without numbers."""
+        entries = self.state(shape, settings).values()
+        return sum(math.prod(size) * dtype.itemsize for size, dtype in entries if size)
 
 
 def build_optimizer(
@@ -57,11 +59,12 @@ def build_optimizer(
 def parameter_groups(parameters: dict[str, nn.Parameter], weight_decay: float) -> list[Group]:
     """Returns the groups with and without decay, in the model's order; empty ones are left out.
 
-    The loop multiplies the learning rate of a step with `lr_scale` of each group.
+    Tensors with fewer than two dimensions, biases and normalisation weights, do not decay. The loop
+    multiplies the learning rate of a step by the `lr_scale` of each group.
     """
     decayed = [p for p in parameters.values() if p.ndim >= 2]
-    spared = [p for p in parameters.values() if p.ndim < 2]
-    groups = [(decayed, weight_decay), (spared, 0.0)]
+    not_decayed = [p for p in parameters.values() if p.ndim < 2]
+    groups = [(decayed, weight_decay), (not_decayed, 0.0)]
     return [
         {"params": group, "weight_decay": decay, "lr_scale": 1.0}
         for group, decay in groups
@@ -78,12 +81,12 @@ def _adamw(groups: list[Group], settings: Optimizer) -> torch.optim.Optimizer:
 
 
 def _adamw_8bit(groups: list[Group], settings: Optimizer) -> torch.optim.Optimizer:
-    """Keeps the moments of small tensors in fp32."""
+    """Returns AdamW with 8-bit moments, except those of small tensors."""
     return _bitsandbytes("AdamW8bit", settings)(groups, **_adam_settings(settings))
 
 
 def _paged_adamw_8bit(groups: list[Group], settings: Optimizer) -> torch.optim.Optimizer:
-    """Pages moments to the host on CUDA; elsewhere it is `_adamw_8bit`."""
+    """Returns `_adamw_8bit` that, on CUDA, can page its moments to the host."""
     return _bitsandbytes("PagedAdamW8bit", settings)(groups, **_adam_settings(settings))
 
 
@@ -116,19 +119,19 @@ def _adam_8bit_state(shape: tuple[int, ...], _settings: Optimizer) -> Mapping[st
     num_weights = math.prod(shape)
     if num_weights < SMALLEST_8BIT:
         return {**COUNT, "state1": (shape, torch.float32), "state2": (shape, torch.float32)}
-    kept = dict(COUNT)
+    state = dict(COUNT)
     for moment in (1, 2):
-        kept[f"state{moment}"] = (shape, torch.uint8)
-        kept[f"qmap{moment}"] = ((BLOCK_8BIT,), torch.float32)
-        kept[f"absmax{moment}"] = ((-(-num_weights // BLOCK_8BIT),), torch.float32)
-    return kept
+        state[f"state{moment}"] = (shape, torch.uint8)
+        state[f"qmap{moment}"] = ((BLOCK_8BIT,), torch.float32)
+        state[f"absmax{moment}"] = ((-(-num_weights // BLOCK_8BIT),), torch.float32)
+    return state
 
 
 OPTIMIZERS: dict[str, Kind] = {
     "adamw": Kind(build=_adamw, state=_adam_state, elementwise=True),
     "sgd": Kind(build=_sgd, state=_sgd_state, elementwise=True),
-    # Blocks of weights share a scale.
+    # Blocks of weights share a scale: these are not elementwise.
     "adamw_8bit": Kind(build=_adamw_8bit, state=_adam_8bit_state, elementwise=False),
     "paged_adamw_8bit": Kind(build=_paged_adamw_8bit, state=_adam_8bit_state, elementwise=False),
 }
-"""By the name that a recipe gives."""
+"""The optimizers, by their names in recipes."""

@@ -39,7 +39,7 @@ class Run:
     precision: Precision
     micro_batch_size: int
     topology: Topology
-    launch: dict[str, Any]
+    launch_facts: dict[str, Any]
     """What the launch decides and may differ when a run resumes; the log reports changes."""
 
     # The data, and the order of its examples.
@@ -63,8 +63,8 @@ class Run:
     """Longest sequence that the model can read, in tokens; None if it has no such limit."""
     parameters: dict[str, nn.Parameter]
     """The trainable parameters by their names in `model`."""
-    counts: ParameterCounts
-    baseline_is: Baseline
+    parameter_counts: ParameterCounts
+    baseline_kind: Baseline
     """What the baseline measures; that of an untrained head only shows chance."""
 
     # The engine.

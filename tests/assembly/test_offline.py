@@ -191,7 +191,7 @@ def test_random_weights_are_not_fetched_and_then_missing_for_a_pretrained_run(
     refused = invoke("train", recipe, "--run-dir", tmp_path / "pretrained")
     assert refused.exit_code == 2
     assert "model.name_or_path: no weights of some/bert" in refused.output
-    assert "run `trainer prepare RECIPE` where the hub can be reached" in refused.output
+    assert "run `trainer prepare RECIPE` on a machine that can reach the hub" in refused.output
 
 
 def test_local_files_are_tokenised_once(

@@ -96,8 +96,8 @@ def measure(values: dict[str, Any], folder: Path) -> dict[str, Any]:
         "stall": statistics.median(between[s - 1] for s in saving) - step,
         "later": statistics.median(after),
         "checkpoint_bytes": bytes_in(run.store.path(num_steps)),
-        "parameters": run.counts.total,
-        "trainable": run.counts.trainable,
+        "parameters": run.parameter_counts.total,
+        "trainable": run.parameter_counts.trainable,
     }
 
 

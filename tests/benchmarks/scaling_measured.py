@@ -195,7 +195,7 @@ def measure_engine(engine: Engine, ranks: int, folder: Path) -> dict[str, Any]:
     from trainer.assembly.build import build_run
     from trainer.engines.accelerator import build_accelerator
     from trainer.engines.portable_state import base_optimizer
-    from trainer.loop import optimizer_step, step_window
+    from trainer.loop import micro_batches_of_step, optimizer_step
     from trainer.tasks.recipe import parse_recipe
 
     recipe = parse_recipe(recipe_values(ranks), "benchmark")
@@ -208,7 +208,7 @@ def measure_engine(engine: Engine, ranks: int, folder: Path) -> dict[str, Any]:
         objective.register_comm_hook(None, allreduce_hook)
     taken: list[float] = []
     for step in range(14):
-        window = step_window(run, accelerator, step)
+        window = micro_batches_of_step(run, accelerator, step)
         accelerator.wait_for_everyone()
         start = time.perf_counter()
         optimizer_step(run, accelerator, window, step=step + 1)
@@ -235,7 +235,7 @@ def measure_engine(engine: Engine, ranks: int, folder: Path) -> dict[str, Any]:
     accelerator.backward = watched_backward  # type: ignore[method-assign]
     base.step = watched_update  # type: ignore[method-assign]
     counter.watching = lambda: working.append(working_bytes(run, engine))
-    window = step_window(run, accelerator, 14)
+    window = micro_batches_of_step(run, accelerator, 14)
     dist.barrier()
     counter.counting, before = True, wire_bytes()
     optimizer_step(run, accelerator, window, step=15)
@@ -245,7 +245,7 @@ def measure_engine(engine: Engine, ranks: int, folder: Path) -> dict[str, Any]:
     before_the_update = ddp_working_bytes(run, window[0]) if engine == "ddp" else max(working)
     held["working"] = max(before_the_update, max(updating) - sum(held.values()))
     return {
-        "parameters": run.counts.total,
+        "parameters": run.parameter_counts.total,
         "seconds": taken,
         "sent_bytes": counter.sent,
         "calls": counter.calls,
@@ -259,14 +259,14 @@ def measure_parts(folder: Path) -> dict[str, Any]:
     """Returns what computing and collectives take alone, while the other rank does the same."""
     from trainer.assembly.build import build_run
     from trainer.engines.accelerator import build_accelerator
-    from trainer.loop import step_window
+    from trainer.loop import micro_batches_of_step
     from trainer.tasks.recipe import parse_recipe
 
     recipe = parse_recipe(recipe_values(2), "benchmark")
     accelerator = build_accelerator(recipe, folder)
     run = build_run(recipe, accelerator, folder)
     objective: Any = run.objective
-    batch = step_window(run, accelerator, 0)[0]
+    batch = micro_batches_of_step(run, accelerator, 0)[0]
 
     def seconds(work: Callable[[], Any]) -> float:
         """Returns the least of 30, for other work may share the machine."""
@@ -295,7 +295,7 @@ def measure_parts(folder: Path) -> dict[str, Any]:
         backwards = seconds(both) - forwards
         found["computing"][name] = {"forward": forwards, "backward": backwards}
     for ranks in (1, 2):
-        flat = torch.nn.Parameter(torch.zeros(run.counts.total // ranks))
+        flat = torch.nn.Parameter(torch.zeros(run.parameter_counts.total // ranks))
         flat.grad = torch.zeros_like(flat)
         found["update"][str(ranks)] = seconds(torch.optim.AdamW([flat], fused=True).step)
     gather, scatter = (getattr(dist, name) for name in list(COUNTED)[1:])  # as DeepSpeed calls them
@@ -314,7 +314,7 @@ def measure_parts(folder: Path) -> dict[str, Any]:
             }[operation]
             points[str(num_bytes)] = seconds(call)
         found["links"][f"{operation} {str(dtype).removeprefix('torch.')}"] = points
-    return {"parameters": run.counts.total, **found}
+    return {"parameters": run.parameter_counts.total, **found}
 
 
 def launch(config: str, ranks: int, node_size: int, live: int, arguments: list[str]) -> Any:

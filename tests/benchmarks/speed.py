@@ -32,7 +32,7 @@ from torch.nn.utils import clip_grads_with_norm_
 from trainer.assembly.build import build_run
 from trainer.engines.accelerator import build_accelerator
 from trainer.engines.step import global_grad_norm
-from trainer.loop import seed_step, step_window, train
+from trainer.loop import micro_batches_of_step, seed_step, train
 from trainer.order import DataOrder
 from trainer.run import Run
 from trainer.state import TrainState
@@ -67,7 +67,7 @@ class BareLoop:
         """Returns the seconds of the next steps of the run's own order."""
         run, model, parameters = self.run, self.run.model, list(self.run.parameters.values())
         steps = range(self.step, self.step + num_steps)
-        batches = [step_window(run, self.accelerator, step)[0] for step in steps]
+        batches = [micro_batches_of_step(run, self.accelerator, step)[0] for step in steps]
         self.step += num_steps
         kind = self.accelerator.device.type
         wait_for_device()

@@ -7,7 +7,7 @@ import time
 import pytest
 from support.paths import program
 
-from trainer.cli.child import heard_signals, run_child
+from trainer.cli.child import collected_signals, run_child
 from trainer.errors import ConfigError
 from trainer.process.status import Status, read_status
 
@@ -36,7 +36,7 @@ def test_a_rank_that_outlives_its_launcher_is_waited_for(tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 85)])
 def test_nothing_starts_after_a_signal(number, code, tmp_path):
-    with heard_signals() as signals:
+    with collected_signals() as signals:
         signal.raise_signal(number)
         deadline = time.monotonic() + 60  # a thread delivers it
         while not signals and time.monotonic() < deadline:
@@ -49,7 +49,7 @@ def test_nothing_starts_after_a_signal(number, code, tmp_path):
 def test_signals_are_heard_in_the_block_only_and_nohup_is_respected():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with heard_signals() as signals:
+        with collected_signals() as signals:
             signal.raise_signal(signal.SIGHUP)
             signal.raise_signal(signal.SIGTERM)
         assert signals == [signal.SIGTERM]

@@ -1,4 +1,4 @@
-"""A sweep: its grid, names and commands, and real runs that go on where they were stopped."""
+"""A sweep: its grid, names and commands, and real runs that resume after a stop."""
 
 import json
 import shlex
@@ -223,7 +223,7 @@ def test_a_sweep_runs_is_resumed_and_compared(recipe, tmp_path, capfd):
     assert next(iter(group["validation"])) == comparison["metric"] == "accuracy"
     assert "all runs" in markdown(comparison)
 
-    # As if the second had been killed after its last checkpoint: it alone goes on.
+    # As if the second had been killed after its last checkpoint: it alone resumes.
     before = [(cell / "environment.json").stat().st_mtime_ns for cell in cells]
     for name in ("status.json", "results.json"):
         (cells[1] / name).unlink()

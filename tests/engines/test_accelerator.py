@@ -1,4 +1,4 @@
-"""A run that is started from Python gives its process back as it found it."""
+"""A run that is started from Python leaves its process as it was before."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""A DeepSpeed configuration that would train something else than the recipe says is refused."""
+"""A DeepSpeed configuration that contradicts the recipe is refused."""
 
 import json
 from pathlib import Path
@@ -29,13 +29,13 @@ CHANGES: dict[str, tuple[dict[str, Any], str, Any]] = {
     "its own optimizer": (
         {"optimizer": {"type": "AdamW", "params": {"lr": 1e-3}}},
         "optimizer",
-        None,
+        {"type": "AdamW", "params": {"lr": 1e-3}},
     ),
-    "another loss scale": ({"fp16": {"enabled": "auto", "loss_scale": 8}}, "loss_scale", None),
+    "another loss scale": ({"fp16": {"enabled": "auto", "loss_scale": 8}}, "loss_scale", 8),
     "another type of gradients": (
         {"data_types": {"grad_accum_dtype": "bf16"}},
         "data_types",
-        None,
+        {"grad_accum_dtype": "bf16"},
     ),
     "no sharding": ({"zero_optimization": {"stage": 0}}, "zero_optimization.stage", 0),
     "nvme": (
@@ -49,12 +49,12 @@ CHANGES: dict[str, tuple[dict[str, Any], str, Any]] = {
         "",
     ),
 }
-"""What a configuration changes, and the key and the value that the refusal names."""
+"""Changes to a configuration, and the key and the value that the error names."""
 
 
 @pytest.fixture
 def two_ranks(tmp_path, monkeypatch):
-    """What `fill_in_deepspeed` gets of two ranks, with changes to the settings of zero2.json."""
+    """What `fill_in_deepspeed` gets on two ranks, with changes to the settings of zero2.json."""
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO3_INIT", "false")
     monkeypatch.delenv("TRAINER_NVME_PATH", raising=False)
 

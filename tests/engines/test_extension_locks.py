@@ -9,10 +9,10 @@ from trainer.engines.extension_locks import remove_stale_locks, use_own_folder
 
 @pytest.fixture
 def lock(tmp_path):
-    made = tmp_path / "some_op" / "lock"
-    made.parent.mkdir(parents=True)
-    made.touch()
-    return made
+    path = tmp_path / "some_op" / "lock"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    return path
 
 
 def test_a_lock_without_a_process_is_removed(lock, tmp_path):

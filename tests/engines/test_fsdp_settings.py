@@ -1,4 +1,4 @@
-"""Launches with FSDP that would train something else are refused."""
+"""FSDP launches that would train something other than the recipe are refused."""
 
 import os
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Every configuration of a launch is read, and says nothing that a recipe owns."""
+"""Every launch configuration can be read, and does not repeat what a recipe decides."""
 
 import json
 from pathlib import Path

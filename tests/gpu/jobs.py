@@ -74,7 +74,7 @@ def paging(folder: Path, _: argparse.Namespace) -> None:
     from trainer.assembly.build import build_run
     from trainer.engines.accelerator import build_accelerator
     from trainer.engines.portable_state import base_optimizer, full_moments, set_full_moments
-    from trainer.loop import optimizer_step, step_window
+    from trainer.loop import micro_batches_of_step, optimizer_step
     from trainer.tasks.recipe import parse_recipe
 
     folder.mkdir()
@@ -83,7 +83,7 @@ def paging(folder: Path, _: argparse.Namespace) -> None:
     forget_precision()
     accelerator = build_accelerator(recipe, folder)
     run = build_run(recipe, accelerator, folder)
-    optimizer_step(run, accelerator, step_window(run, accelerator, 0), step=1)
+    optimizer_step(run, accelerator, micro_batches_of_step(run, accelerator, 0), step=1)
 
     def counts() -> dict[str, Any]:
         states = base_optimizer(run.optimizer).state.values()

@@ -12,7 +12,7 @@ WARM_UP, STEPS, TOP = 3, 4, 20
 
 
 def main() -> None:
-    from trainer.loop import optimizer_step, step_window
+    from trainer.loop import micro_batches_of_step, optimizer_step
 
     stage = Stage.from_arguments()
     run, accelerator = build(recipe_values(stage, "qlora"), stage.work / "profile")
@@ -21,7 +21,9 @@ def main() -> None:
     def steps(first: int, last: int) -> float:
         begun = time.perf_counter()
         for step in range(first, last):
-            optimizer_step(run, accelerator, step_window(run, accelerator, step), step=step + 1)
+            optimizer_step(
+                run, accelerator, micro_batches_of_step(run, accelerator, step), step=step + 1
+            )
         if stage.on_gpu:
             torch.cuda.synchronize()
         return time.perf_counter() - begun

@@ -1,4 +1,4 @@
-"""An exported folder is the trained model: loaded by transformers alone, it answers the same."""
+"""An exported folder, loaded by transformers alone, gives the logits of the trained model."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What leaves is what was measured: exports of many families, loaded by a stranger's process.
+"""Exports of many families equal the trained models when a process without this package loads them.
 
 A cell is a family, a task and a tuning mode. Each loads and answers alike, or is refused before.
 """
@@ -34,18 +34,18 @@ def language_model(kind: str) -> str:
 def go_through(
     parts: Sequence[tuple[str, Sequence[str]]], folder: Path
 ) -> dict[tuple[str, str, str], str]:
-    """Returns what became of each task, family and mode: equal, how it differed, or a refusal."""
+    """Returns the result for each task, family and mode: equal, the difference, or a refusal."""
     cells: dict[tuple[str, str, str], Cell] = {}
     table: dict[tuple[str, str, str], str] = {}
     for task, kinds in parts:
         for kind in kinds:
             base = save_base(kind, folder / f"{task}-{kind}", language_model(kind))
             for mode in MODES:
-                made = export_cell(base, folder / f"{task}-{kind}-{mode}", task, mode)
-                if isinstance(made, Cell):
-                    cells[task, kind, mode] = made
+                outcome = export_cell(base, folder / f"{task}-{kind}-{mode}", task, mode)
+                if isinstance(outcome, Cell):
+                    cells[task, kind, mode] = outcome
                 else:
-                    table[task, kind, mode] = made
+                    table[task, kind, mode] = outcome
     found = load_afresh(list(cells.values()), folder)
     for key, cell in cells.items():
         answers, mode = found[cell.name], key[2]

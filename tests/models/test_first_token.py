@@ -1,4 +1,4 @@
-"""Under a head that reads the first token, the last layer without the others gives the same."""
+"""A head that reads only the first token gives the same if the last layer computes only that."""
 
 import copy
 

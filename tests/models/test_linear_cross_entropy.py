@@ -1,4 +1,4 @@
-"""The loss of a large vocabulary equals the plain one over all logits, and never holds them."""
+"""The loss of a large vocabulary equals that of all logits, which are never in memory at once."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def example(num_positions, dtype=torch.float32, words=WORDS):
 
 
 def value_and_gradients(loss, tensors, targets, factor=1.0, frozen=()):
-    """Returns the loss and the gradients that `tensors` get, None where one is frozen or absent."""
+    """Returns the loss and the gradients of `tensors`, None for those that are frozen or absent."""
     leaves = [
         None if tensor is None else tensor.detach().clone().requires_grad_(index not in frozen)
         for index, tensor in enumerate(tensors)
@@ -226,7 +226,7 @@ def test_without_gradients_none_are_computed(loss):
 
 
 def allocations(function):
-    """Returns the bytes that each operation of `function` took, those within others included."""
+    """Returns the bytes that each operation of `function` allocated, including inner operations."""
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
     ) as profiler:

@@ -1,8 +1,8 @@
-"""Loading: what is drawn from the seed, and a sentence for whatever cannot be loaded."""
+"""Loading: new weights depend on the seed, and a model that cannot be loaded is one sentence."""
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import bitsandbytes
 import pytest
@@ -29,7 +29,7 @@ def tokenizer_folder(trained_tokenizer: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small Llama classifier with its tokenizer; tests copy it before they spoil it."""
+    """A small Llama classifier with its tokenizer; tests damage only a copy."""
     folder = tmp_path_factory.mktemp("checkpoint")
     load(of("llama", tokenizer_folder)).model.save_pretrained(folder)
     load_tokenizer(of("llama", tokenizer_folder)).save_pretrained(folder)
@@ -152,20 +152,24 @@ def test_4bit_weights_are_double_quantised_nf4_in_bytes(
 
 
 @pytest.mark.parametrize(
-    ("numbers", "sentence"),
+    ("name", "value", "hint"),
     [
-        ({"hiden_size": 32}, r"architecture\.hiden_size: a bert .* did you mean hidden_size\?"),
-        ({"num_layers": 2}, r"architecture\.num_layers: .* did you mean num_hidden_layers\?"),
-        ({"model_type": "brt"}, r"architecture\.model_type: there is no brt; did you mean bert\?"),
-        ({"model_type": "zzzzzz"}, r"architecture\.model_type: there is no zzzzzz$"),
+        ("hiden_size", 32, "did you mean hidden_size?"),
+        ("num_layers", 2, "did you mean num_hidden_layers?"),
+        ("model_type", "brt", "did you mean bert?"),
+        ("model_type", "zzzzzz", None),
     ],
 )
 def test_an_unknown_number_names_the_nearest(
-    tokenizer_folder: Path, numbers: dict[str, Any], sentence: str
+    tokenizer_folder: Path, name: str, value: object, hint: str | None
 ) -> None:
-    settings = of("bert", tokenizer_folder, **numbers)
-    with pytest.raises(ConfigError, match=sentence):
+    settings = of("bert", tokenizer_folder, **{name: value})
+    with pytest.raises(ConfigError) as caught:
         build_config(settings, VALUES, load_tokenizer(settings))
+    error = caught.value
+    assert (error.key, error.value, error.hint) == (f"model.architecture.{name}", value, hint)
+    words = "transformers has no" if name == "model_type" else "unknown in the configuration of a"
+    assert words in str(error)
 
 
 @pytest.mark.parametrize(
@@ -177,34 +181,38 @@ def test_an_unknown_number_names_the_nearest(
         ({"hidden_act": "gelo"}, "gelo"),
     ],
 )
-def test_numbers_that_no_model_can_have_are_refused(
+def test_impossible_numbers_are_refused(
     tokenizer_folder: Path, numbers: dict[str, Any], sentence: str
 ) -> None:
-    with pytest.raises(ConfigError, match=rf"^model\.architecture: .*{sentence}"):
+    with pytest.raises(ConfigError, match=sentence) as caught:
         load(of("bert", tokenizer_folder, **numbers))
+    assert caught.value.key == "model.architecture"
+    assert numbers.items() <= cast(dict[str, Any], caught.value.value).items()
 
 
 def test_an_architecture_fits_its_tokenizer(tokenizer_folder: Path) -> None:
     settings = of("llama", tokenizer_folder)
     tokenizer = load_tokenizer(settings)
-    made = build_config(settings, {"num_labels": 3}, tokenizer)
-    assert (made.vocab_size, made.num_labels) == (len(tokenizer), 3)
-    assert made.pad_token_id == tokenizer.pad_token_id
+    config = build_config(settings, {"num_labels": 3}, tokenizer)
+    assert (config.vocab_size, config.num_labels) == (len(tokenizer), 3)
+    assert config.pad_token_id == tokenizer.pad_token_id
 
 
 @pytest.mark.parametrize(
     ("kind", "positions"), [("bert", 64), ("llama", 64), ("phi", 64), ("roberta", 63)]
 )
-def test_sequences_are_no_longer_than_the_positions(
+def test_sequences_longer_than_the_positions_are_refused(
     tokenizer_folder: Path, kind: str, positions: int
 ) -> None:
     settings = of(kind, tokenizer_folder)
     tokenizer = load_tokenizer(settings)
-    made = build_config(settings, VALUES, tokenizer)
+    config = build_config(settings, VALUES, tokenizer)
     assert tokenizer.pad_token_id == 0  # positions of a RoBERTa start after it
-    check_length(made, positions)
-    with pytest.raises(ConfigError, match=rf"max_seq_length: {positions + 1} .*use {positions} or"):
-        check_length(made, positions + 1)
+    check_length(config, positions)
+    with pytest.raises(ConfigError) as caught:
+        check_length(config, positions + 1)
+    assert (caught.value.key, caught.value.value) == ("batch.max_seq_length", positions + 1)
+    assert caught.value.hint == f"use {positions} or less"
     model = load(settings).model
     longest = torch.full((1, positions), 7)
     assert model(input_ids=longest).logits.isfinite().all()
@@ -216,8 +224,9 @@ def test_sequences_are_no_longer_than_the_positions(
 def test_roberta_base_takes_512() -> None:
     numbers = {"max_position_embeddings": 514, "pad_token_id": 1}
     check_length(AutoConfig.for_model("roberta", **numbers), 512)
-    with pytest.raises(ConfigError, match="use 512 or less"):
+    with pytest.raises(ConfigError) as caught:
         check_length(AutoConfig.for_model("roberta", **numbers), 513)
+    assert caught.value.hint == "use 512 or less"
 
 
 @pytest.mark.parametrize("key", ["name_or_path", "tokenizer"])
@@ -226,14 +235,16 @@ def test_a_name_that_gives_nothing_names_its_key(checkpoint: Path, key: str, nam
     settings = Model(**{"name_or_path": str(checkpoint), key: name})
     with pytest.raises(ConfigError, match=rf"^model\.{key}: no tokenizer of {name}: ") as caught:
         load(settings)
+    assert (caught.value.key, caught.value.value) == (f"model.{key}", name)
     assert "not in the cache" in str(caught.value)
+    assert "trainer prepare" in str(caught.value.hint)
 
 
 def test_a_hub_name_without_a_configuration_names_its_key(tokenizer_folder: Path) -> None:
     settings = Model(name_or_path="nobody/no-such-model", tokenizer=str(tokenizer_folder))
-    sentence = r"^model\.name_or_path: no configuration of nobody/no-such-model: "
-    with pytest.raises(ConfigError, match=sentence):
+    with pytest.raises(ConfigError, match="no configuration of") as caught:
         load(settings)
+    assert (caught.value.key, caught.value.value) == ("model.name_or_path", "nobody/no-such-model")
 
 
 @pytest.mark.parametrize(
@@ -247,7 +258,7 @@ def test_a_hub_name_without_a_configuration_names_its_key(tokenizer_folder: Path
         ("model.safetensors", b"cut off", "weights"),
     ],
 )
-def test_a_spoilt_folder_says_what_it_lacks(
+def test_an_incomplete_folder_says_what_is_missing(
     checkpoint: Path,
     tokenizer_folder: Path,
     tmp_path: Path,
@@ -260,17 +271,18 @@ def test_a_spoilt_folder_says_what_it_lacks(
     (folder / file).unlink()
     if content is not None:
         (folder / file).write_bytes(content)
-    # Where the tokenizer is not in question it comes from elsewhere.
     tokenizer = None if what == "tokenizer" else str(tokenizer_folder)
-    with pytest.raises(ConfigError, match=rf"^model\.name_or_path: the folder .* holds no {what}"):
+    with pytest.raises(ConfigError, match=f"has no {what} that can be loaded") as caught:
         load(Model(name_or_path=str(folder), tokenizer=tokenizer))
+    assert (caught.value.key, caught.value.value) == ("model.name_or_path", str(folder))
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_head_for_another_number_of_labels_is_refused(checkpoint: Path, mode: str) -> None:
-    sentence = r"^model\.name_or_path: score\.weight of .* is \[2, 32\] .* needs \[3, 32\]; give as"
-    with pytest.raises(ConfigError, match=sentence):
+    with pytest.raises(ConfigError, match=r"score\.weight of .* \[2, 32\] .* \[3, 32\]") as caught:
         load(Model(name_or_path=str(checkpoint)), mode=mode, values={"num_labels": 3})
+    assert (caught.value.key, caught.value.value) == ("model.name_or_path", str(checkpoint))
+    assert str(caught.value.hint).startswith("give as many labels")
 
 
 def test_a_tokenizer_of_another_vocabulary_is_refused(checkpoint: Path, tmp_path: Path) -> None:
@@ -280,11 +292,14 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(checkpoint: Path, tmp_path
     size = len(load_tokenizer(settings))
     rows = AutoConfig.from_pretrained(checkpoint).vocab_size
     assert size > rows
-    with pytest.raises(ConfigError, match=rf"model\.tokenizer has {size} tokens and the .* {rows}"):
+    with pytest.raises(ConfigError, match=rf"has {size} tokens and the model {rows}") as caught:
         load(settings)
+    assert (caught.value.key, caught.value.value) == ("model.tokenizer", size)
 
 
 def test_a_tokenizer_of_one_token_more_is_refused(tokenizer_folder: Path) -> None:
     rows = len(load_tokenizer(of("llama", tokenizer_folder))) - 1
-    with pytest.raises(ConfigError, match=rf"model\.tokenizer has {rows + 1} tokens"):
+    with pytest.raises(ConfigError) as caught:
         load(of("llama", tokenizer_folder, vocab_size=rows))
+    assert (caught.value.key, caught.value.value) == ("model.tokenizer", rows + 1)
+    assert "model.architecture.vocab_size" in str(caught.value.hint)

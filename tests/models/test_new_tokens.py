@@ -1,4 +1,4 @@
-"""Tokens of one's own: the vocabulary grows, they learn in every mode, and leave with the rest."""
+"""New tokens: the vocabulary grows, their rows are trained in every mode, and exported."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def language_model(kind: str) -> str:
 
 
 def with_own_tokens(kind: str, folder: Path, **numbers: Any) -> Model:
-    """The settings of a family's base, and of its tokenizer with tokens more."""
+    """Settings with a family's base and a tokenizer that has additional tokens."""
     base = save_base(kind, folder / "base", language_model(kind), **numbers)
     tokenizer = load_tokenizer(Model(name_or_path=str(base)))
     assert tokenizer.add_tokens(OWN) == len(OWN)
@@ -81,9 +81,9 @@ def test_all_modes_and_heads_leave_with_new_tokens(tmp_path: Path) -> None:
         base, tokenizer = Path(str(settings.name_or_path)), Path(str(settings.tokenizer))
         for mode in modes:
             name = tmp_path / f"{kind}-{task}-{mode}"
-            made = export_cell(base, name, task, mode, tokenizer=tokenizer)
-            assert isinstance(made, Cell), made
-            cells.append(made)
+            cell = export_cell(base, name, task, mode, tokenizer=tokenizer)
+            assert isinstance(cell, Cell), cell
+            cells.append(cell)
     found = load_afresh(cells, tmp_path)
     for cell in cells:
         answers = found[cell.name]
@@ -101,7 +101,7 @@ def test_all_modes_and_heads_leave_with_new_tokens(tmp_path: Path) -> None:
 
 
 def test_tokens_in_unused_rows_learn_beside_adapters(tmp_path: Path) -> None:
-    """As of Qwen and others, whose vocabulary is padded: they take rows that say nothing."""
+    """New tokens of Qwen and others, whose vocabulary is padded, take unused rows."""
     base = save_base("llama", tmp_path / "base", "AutoModelForCausalLM", vocab_size=320)
     tokenizer = load_tokenizer(Model(name_or_path=str(base)))
     first = num_rows(tokenizer)
@@ -127,8 +127,10 @@ def test_a_larger_vocabulary_of_another_model_is_refused(tmp_path: Path) -> None
     words = [f"{letter}{number}" for letter in "abcdefgh" for number in range(60)]
     train_tokenizer(TrainedTokenizer(train="bpe", vocab_size=400), words, tmp_path / "other")
     settings = Model(name_or_path=str(base), tokenizer=str(tmp_path / "other"))
-    with pytest.raises(ConfigError, match=r"model.tokenizer has \d+ tokens .* are others in it"):
+    with pytest.raises(ConfigError, match="have other ids in it") as caught:
         load(settings, "AutoModelForCausalLM")
+    assert caught.value.key == "model.tokenizer"
+    assert "one that adds tokens" in str(caught.value.hint)
 
 
 def test_a_model_that_cannot_grow_is_refused(tmp_path: Path) -> None:
@@ -140,14 +142,14 @@ def test_a_model_that_cannot_grow_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["lora", "qlora"])
 def test_adapters_load_on_a_base_without_its_vocabulary_head(mode: str, tmp_path: Path) -> None:
-    """The head is new, but for the output layer, which is the embedding."""
+    """The head is new, except for the output layer, which is tied to the embedding."""
     cells: list[Cell] = []
     for kind, task in (("bert", "masked_lm"), ("roberta", "masked_lm"), ("gpt2", "causal_lm")):
         base = save_base(kind, tmp_path / f"{kind}-base", "AutoModel")
-        made = export_cell(base, tmp_path / kind, task, mode)
-        assert isinstance(made, Cell), made
-        cells.append(made)
-        saved = json.loads((made.folder / "config.json").read_text())
+        cell = export_cell(base, tmp_path / kind, task, mode)
+        assert isinstance(cell, Cell), cell
+        cells.append(cell)
+        saved = json.loads((cell.folder / "config.json").read_text())
         assert saved["vocab_size"] == len(load_tokenizer(Model(name_or_path=str(base))))
     found = load_afresh(cells, tmp_path)
     for cell in cells:

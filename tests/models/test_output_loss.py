@@ -1,4 +1,4 @@
-"""The loss over a vocabulary equals the plain one over all logits, for every kind of output."""
+"""The loss of labelled positions equals that of all logits, for every kind of output layer."""
 
 import copy
 import threading
@@ -69,7 +69,7 @@ def raw(name: str, auto: str, numbers: dict[str, Any]) -> Any:
 
 
 def build(name: str, auto: str, numbers: dict[str, Any]) -> Any:
-    """Returns a model as the package loads it; those that hold all logits say so."""
+    """Returns a model as the package loads it, with a note if it needs all logits."""
     model = raw(name, auto, numbers)
     note = install_output_layer(model)
     assert (note is None) == (name in PLAIN)
@@ -176,17 +176,16 @@ def test_the_mean_is_the_loss_that_the_model_itself_computes(name):
 
 
 class LargestRows(TorchDispatchMode):
-    """Remembers how many rows over the vocabulary the largest tensor has that any operation makes,
-    in backward, too."""
+    """Records the most vocabulary rows in the result of any operation, including backward."""
 
     rows = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for tensor in made if isinstance(made, tuple | list) else (made,):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
             if isinstance(tensor, Tensor) and tensor.shape[-1:] == (WORDS,):
                 self.rows = max(self.rows, tensor.numel() // WORDS)
-        return made
+        return result
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -296,7 +295,7 @@ def test_another_thread_gets_logits_meanwhile():
 
 
 class Doubling(transformers.LlamaForCausalLM):
-    """Changes its logits in a way that no setting of its configuration tells."""
+    """Changes its logits in a way that its configuration does not show."""
 
     def forward(self, *args: Any, **given: Any) -> Any:
         output = super().forward(*args, **given)
@@ -311,7 +310,7 @@ def test_a_model_that_changes_its_logits_unannounced_is_found_out():
     inputs, labels = batch()
     wanted = plain(model, inputs, labels)[0]
     for _ in range(2):
-        with pytest.warns(UserWarning, match="a llama does not return what its output layer"):
+        with pytest.warns(UserWarning, match="a llama changes what its output layer"):
             scored = score_tokens(model, inputs, labels)
         torch.testing.assert_close(scored.loss_sum, wanted)
 

@@ -1,4 +1,4 @@
-"""Padding changes no answer, and the padding token is another than the end where one is there."""
+"""Padding does not change predictions; the end token pads only if there is no other token."""
 
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def test_a_padded_batch_answers_as_each_text_alone(name: str, tmp_path: Path) ->
 def save_base(
     folder: Path, *, pad: str | None, reserved: bool, spare_rows: int, kind: str = "llama"
 ) -> Model:
-    """A causal model as the hub has them: without a padding token, or with the end token as one."""
+    """A causal model like those on the hub: it has no padding token, or pads with the end token."""
     special = ["<s>", "</s>", *([RESERVED] if reserved else [])]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
@@ -110,7 +110,7 @@ def save_base(
 @pytest.mark.parametrize("pad", [None, "</s>"], ids=["no-pad", "pad-is-eos"])
 @pytest.mark.parametrize("spare_rows", [0, 1, 8])
 @pytest.mark.parametrize("kind", ["llama", "phi"])
-def test_an_added_padding_token_grows_the_embedding_only_where_it_must(
+def test_an_added_padding_token_grows_the_embedding_only_if_it_must(
     tmp_path: Path, pad: str | None, spare_rows: int, kind: str
 ) -> None:
     settings = save_base(tmp_path, pad=pad, reserved=False, spare_rows=spare_rows, kind=kind)
@@ -143,10 +143,10 @@ def test_an_existing_padding_token_adds_no_row(
     assert_padding_changes_nothing(model, tokenizer, TEXTS)
 
 
-def test_of_texts_without_another_token_the_end_pads_and_is_told_from_padding(
+def test_without_another_token_the_end_token_pads_and_is_still_read_as_text(
     tmp_path: Path,
 ) -> None:
-    """GPT-2 has but one special token: its texts are told from padding by their length."""
+    """GPT-2 has only one special token: the length of a text tells it from padding."""
     settings = save_base(tmp_path, pad=None, reserved=False, spare_rows=0)
     tokenizer = load_tokenizer(settings)
     tokenizer.bos_token = "</s>"

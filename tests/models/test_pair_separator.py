@@ -1,4 +1,4 @@
-"""What stands between the texts of a pair: in the run, after a cut, and once it is exported."""
+"""The separator between two texts: in a run, after truncation, and in the exported tokenizer."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ FIRST, SECOND = "one two three four", "five six"
 
 
 def byte_level(end: str | None = "<end>", *, begin: str | None = None) -> Any:
-    """Returns a tokenizer of bytes, as GPT-2's; `begin` stands before a text, as in Llama 3's."""
+    """Returns a tokenizer of bytes, as GPT-2's; `begin` comes before a text, as in Llama 3's."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(models.BPE({letter: index for index, letter in enumerate(letters)}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -64,8 +64,8 @@ def test_a_pair_has_the_separator_and_a_single_text_none(
     alone = tokenizer(FIRST)["input_ids"]
     pair = tokenizer(FIRST, SECOND)["input_ids"]
     assert between(tokenizer) == ""
-    said = separate_pairs(tokenizer, separator, "the two texts")
-    assert "task.pair_separator" in str(said)
+    note = separate_pairs(tokenizer, separator, "the two texts")
+    assert "task.pair_separator" in str(note)
     assert between(tokenizer) == stands_there
     assert tokenizer(FIRST)["input_ids"] == alone
     ids = tokenizer(FIRST, SECOND)["input_ids"]
@@ -137,13 +137,16 @@ def test_a_tokenizer_that_separates_pairs_stays_as_it_is(tmp_path: Path) -> None
     assert separate_pairs(tokenizer, "[SEP]", "the two texts") is None
     assert separate_pairs(tokenizer, None, "the two texts") is None
     assert tokenizer.backend_tokenizer.to_str() == before
-    with pytest.raises(ConfigError, match=r"task\.pair_separator: .*already puts '\[SEP\]'"):
+    with pytest.raises(ConfigError, match=r"already puts '\[SEP\]'") as caught:
         separate_pairs(tokenizer, "\n", "the two texts")
+    assert (caught.value.key, caught.value.value) == ("task.pair_separator", "\n")
+    assert caught.value.hint == "use auto"
 
 
 def test_a_separator_without_tokens_is_refused() -> None:
     backend = Tokenizer(models.WordLevel({"a": 0, "<unk>": 1}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
-    with pytest.raises(ConfigError, match=r"task\.pair_separator: .*no token"):
+    with pytest.raises(ConfigError, match="gives no token") as caught:
         separate_pairs(tokenizer, "\n", "the two texts")
+    assert (caught.value.key, caught.value.value) == ("task.pair_separator", "\n")

@@ -1,4 +1,4 @@
-"""Positions: the longest sequence of each family runs, one token more does not or is refused."""
+"""The longest sequence of each family runs, and a longer one fails or is refused."""
 
 from typing import Any
 
@@ -38,9 +38,9 @@ LEARNED = {
     **dict.fromkeys(("longformer", "markuplm"), 4),
     "mpnet": 2,
 }
-"""Model type to the positions that are lost before the first token, for a padding token 3."""
+"""By model type, the number of positions before the first token, with 3 as the padding token."""
 SEEN = ("llama", "phi", "qwen2", "gemma", "mistral", "gpt_neox", "modernbert", "falcon", "stablelm")
-"""Families with rotary positions: the limit is what they have seen, and no error would come."""
+"""Families with rotary positions: they run beyond the length that they were trained on."""
 
 
 def configured(kind: str, **numbers: Any) -> Any:
@@ -60,25 +60,28 @@ def runs(model: Any, length: int) -> bool:
 
 @pytest.mark.parametrize("kind", LEARNED)
 def test_learned_positions_are_all_used_and_no_more(kind: str) -> None:
-    made = configured(kind, max_position_embeddings=24)
+    config = configured(kind, max_position_embeddings=24)
     longest = 24 - LEARNED[kind]
-    model = AutoModel.from_config(made).eval()
+    model = AutoModel.from_config(config).eval()
     if kind == "xmod":
         model.set_default_language("en_XX")
-    assert num_positions(made) == longest
+    assert num_positions(config) == longest
     assert runs(model, longest)
     assert not runs(model, longest + 1)
-    check_length(made, longest)
-    with pytest.raises(ConfigError, match=rf"max_seq_length: {longest + 1} .*use {longest} or"):
-        check_length(made, longest + 1)
+    check_length(config, longest)
+    with pytest.raises(ConfigError, match=f"{longest + 1} is more than the {longest}") as caught:
+        check_length(config, longest + 1)
+    assert (caught.value.key, caught.value.value) == ("batch.max_seq_length", longest + 1)
+    assert caught.value.hint == f"use {longest} or less"
 
 
 @pytest.mark.parametrize("kind", SEEN)
-def test_rotary_positions_end_where_the_model_has_seen_no_more(kind: str) -> None:
-    made = configured(kind, max_position_embeddings=24)
-    assert num_positions(made) == 24
-    with pytest.raises(ConfigError, match="use 24 or less"):
-        check_length(made, 25)
+def test_rotary_positions_end_at_the_trained_length(kind: str) -> None:
+    config = configured(kind, max_position_embeddings=24)
+    assert num_positions(config) == 24
+    with pytest.raises(ConfigError) as caught:
+        check_length(config, 25)
+    assert caught.value.hint == "use 24 or less"
 
 
 @pytest.mark.parametrize(
@@ -95,11 +98,11 @@ def test_rotary_positions_end_where_the_model_has_seen_no_more(kind: str) -> Non
 def test_models_without_positions_have_no_limit(kind: str, numbers: dict[str, Any]) -> None:
     if kind == "deberta-v2":
         numbers = {**numbers, "relative_attention": True, "position_buckets": 8}
-    made = configured(kind, **numbers)
-    assert num_positions(made) is None
-    check_length(made, 10**6)
+    config = configured(kind, **numbers)
+    assert num_positions(config) is None
+    check_length(config, 10**6)
     if kind != "t5":  # which also wants the tokens of its decoder
-        assert runs(AutoModel.from_config(made).eval(), 60)
+        assert runs(AutoModel.from_config(config).eval(), 60)
 
 
 def test_other_names_and_places_of_the_limit() -> None:
@@ -115,7 +118,7 @@ def test_other_names_and_places_of_the_limit() -> None:
 
 
 @pytest.mark.parametrize("unusable", [-1, 0])
-def test_a_limit_that_is_no_length_is_none(unusable: int) -> None:
-    made = configured("gpt_neox")
-    made.max_position_embeddings = unusable
-    assert num_positions(made) is None
+def test_an_invalid_limit_is_no_limit(unusable: int) -> None:
+    config = configured("gpt_neox")
+    config.max_position_embeddings = unusable
+    assert num_positions(config) is None

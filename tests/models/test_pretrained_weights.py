@@ -1,4 +1,4 @@
-"""Weights of a checkpoint arrive in the backbone, or the model is refused with what is missing."""
+"""All weights of a checkpoint are loaded into the backbone, or an error names what is missing."""
 
 import copy
 import json
@@ -47,12 +47,12 @@ def configured(kind: str, **numbers: Any) -> Any:
 
 
 def save(folder: Path, kind: str, auto_model: str, **numbers: Any) -> Any:
-    """Saves a random model as a hub gives it, and returns it."""
-    made = configured(kind, **numbers)
+    """Saves a random model in the hub's format, and returns it."""
+    config = configured(kind, **numbers)
     if auto_model == SPAN:
-        ensure_span_head(made)
+        ensure_span_head(config)
     torch.manual_seed(3)
-    model = getattr(transformers, auto_model).from_config(made)
+    model = getattr(transformers, auto_model).from_config(config)
     model.save_pretrained(folder)
     return model
 
@@ -119,7 +119,7 @@ WRAPPERS = [
 @pytest.mark.parametrize(
     ("prefix", "mode"), [*((one, "full") for one in WRAPPERS), ("module.", "qlora")]
 )
-def test_prefixes_of_wrappers_are_taken_off_and_said(
+def test_prefixes_of_wrappers_are_removed_with_a_note(
     prefix: str, mode: str, tmp_path: Path
 ) -> None:
     for kind in ("llama", "bert"):
@@ -133,8 +133,8 @@ def test_prefixes_of_wrappers_are_taken_off_and_said(
         assert all(torch.equal(one, found[key]) for key, one in kept.items())
         assert wrapped.fresh == sound.fresh
         # Of one prefix of its own too many transformers takes care itself.
-        said = [prefix.split(".")[-2] in note for note in wrapped.notes]
-        assert said == ([] if (kind, prefix) == ("llama", "model.") else [True])
+        mentions = [prefix.split(".")[-2] in note for note in wrapped.notes]
+        assert mentions == ([] if (kind, prefix) == ("llama", "model.") else [True])
 
 
 def test_wrappers_inside_of_names_and_around_a_bare_backbone(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ DAMAGES: dict[str, tuple[Callable[[Weights], Weights], str]] = {
                 if "layers.1." in key
             }
         ),
-        r"no place \(9, such as model\.layers\.2\.",
+        r"contains 9 weights, such as model\.layers\.2\.",
     ),
     "adapters not merged": (
         lambda weights: (
@@ -189,11 +189,11 @@ DAMAGES: dict[str, tuple[Callable[[Weights], Weights], str]] = {
     ),
     "another width": (
         lambda weights: weights | {"model.norm.weight": torch.ones(16)},
-        r"model\.norm\.weight of .* \[16\], and \[32\] by its config",
+        r"model\.norm\.weight of .* \[16\], and should be \[32\] by its config",
     ),
     "another vocabulary": (
         lambda weights: weights | {"model.embed_tokens.weight": torch.ones(50, 32)},
-        r"embed_tokens\.weight of .* \[50, 32\], and \[40, 32\]",
+        r"embed_tokens\.weight of .* \[50, 32\], and should be \[40, 32\]",
     ),
     "not finite": (
         lambda weights: weights | {"model.norm.weight": torch.full((32,), torch.nan)},
@@ -214,16 +214,18 @@ def test_a_backbone_that_does_not_arrive_is_refused(damage: str, task: str, tmp_
     rewrite(tmp_path, change)
     with pytest.raises(ConfigError, match=rf"^model\.name_or_path: .*{sentence}") as caught:
         load(tmp_path, task)
+    assert (caught.value.key, caught.value.value) == ("model.name_or_path", str(tmp_path))
+    assert caught.value.hint
     assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize("mode", ["qlora", "int8_lora"])
 @pytest.mark.parametrize("damage", ["layer absent", "nothing", "one layer more", "another width"])
 def test_quantised_loading_refuses_the_same(damage: str, mode: str, tmp_path: Path) -> None:
-    test_name = DAMAGES[damage]
+    change, sentence = DAMAGES[damage]
     save(tmp_path, "llama", CAUSAL)
-    rewrite(tmp_path, test_name[0])
-    with pytest.raises(ConfigError, match=test_name[1]):
+    rewrite(tmp_path, change)
+    with pytest.raises(ConfigError, match=sentence):
         load(tmp_path, mode=mode)
 
 
@@ -244,7 +246,7 @@ def test_a_file_of_another_family_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "llama")
 
 
-def test_zeros_here_and_there_are_said(tmp_path: Path) -> None:
+def test_some_zero_matrices_give_a_note(tmp_path: Path) -> None:
     save(tmp_path, "llama", CAUSAL)
     key = "model.layers.0.mlp.up_proj.weight"
     rewrite(tmp_path, lambda weights: weights | {key: torch.zeros_like(weights[key])})
@@ -284,8 +286,9 @@ def test_half_a_pooler_and_half_a_head_are_refused(kind: str, tmp_path: Path) ->
     weights = load_file(tmp_path / "model.safetensors")
     last = [key for key in weights if key.startswith("classifier") and key.endswith("bias")][-1]
     rewrite(tmp_path, without(last))
-    with pytest.raises(ConfigError, match=rf"lacks {last} and has the rest .*fresh_head"):
+    with pytest.raises(ConfigError, match=rf"lacks {last} but has the rest") as caught:
         load(tmp_path)
+    assert "model.fresh_head: true" in str(caught.value.hint)
     if kind == "bert":
         save(tmp_path, kind, CLASSIFIER)
         rewrite(tmp_path, without("pooler.dense.bias"))
@@ -293,7 +296,7 @@ def test_half_a_pooler_and_half_a_head_are_refused(kind: str, tmp_path: Path) ->
             load(tmp_path)
 
 
-def test_a_head_of_another_task_is_no_head_of_this_one(tmp_path: Path) -> None:
+def test_a_head_of_another_task_is_replaced(tmp_path: Path) -> None:
     save(tmp_path, "bert", "AutoModelForTokenClassification")
     loaded = load(tmp_path)
     assert loaded.fresh == ("bert.pooler.dense", "classifier")
@@ -324,11 +327,11 @@ def test_shards_load_and_one_that_is_absent_is_named(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_layers_that_config_json_leaves_out_are_not_cut_off_in_silence(tmp_path: Path) -> None:
+def test_layers_that_config_json_leaves_out_are_not_dropped_silently(tmp_path: Path) -> None:
     save(tmp_path, "bert", MASKED)
     file = tmp_path / "config.json"
     values = json.loads(file.read_text())
-    for layers, sentence in ((1, r"no place \(16, "), (3, "16 of the")):
+    for layers, sentence in ((1, "contains 16 weights"), (3, "16 of the")):
         file.write_text(json.dumps(copy.deepcopy(values) | {"num_hidden_layers": layers}))
         with pytest.raises(ConfigError, match=sentence):
             load(tmp_path)

@@ -1,4 +1,4 @@
-"""Steps from the rows of an embedding's gradient are those of its dense gradient."""
+"""Steps with sparse gradients of an embedding equal those with dense gradients."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ class Classifier(nn.Module):
 
 
 class ReadsWeight(Classifier):
-    """Also reads the rows without asking the embedding for them."""
+    """Also uses the embedding's weight directly."""
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         return super().forward(ids) + self.head(self.words.weight).mean(0)
@@ -80,7 +80,7 @@ def test_norms_and_weights_are_the_same(model_class, settings):
     torch.testing.assert_close(weights[1], weights[0], rtol=0, atol=1e-6)
 
 
-def test_a_gradient_that_is_no_number_is_seen():
+def test_a_gradient_that_is_not_a_number_is_seen():
     model = Classifier()
     use_row_gradients(model, torch.optim.SGD(model.parameters()), tokens_per_step=8)
     (model(torch.ones(1, 8, dtype=torch.int64)) * torch.inf).sum().backward()
@@ -88,7 +88,7 @@ def test_a_gradient_that_is_no_number_is_seen():
     assert not global_grad_norm({"words": model.words.weight}).isfinite()
 
 
-def test_an_embedding_that_is_not_used_does_not_stand_in_the_way():
+def test_an_unused_embedding_does_not_interfere():
     model = Classifier()
     optimizer = torch.optim.SGD(model.parameters())
     use_row_gradients(model, optimizer, tokens_per_step=8)

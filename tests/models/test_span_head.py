@@ -1,4 +1,4 @@
-"""Span heads: on which models, with which weights, and that they learn and are exported."""
+"""Span heads: which models have one, with which weights; they are trained and exported."""
 
 import subprocess
 import sys
@@ -51,12 +51,12 @@ def load(
 ) -> tuple[LoadedModel, Any]:
     settings = Model(name_or_path=str(folder))
     tokenizer = load_tokenizer(settings)
-    made = build_model_config(settings, tokenizer)
-    ensure_span_head(made)
+    config = build_model_config(settings, tokenizer)
+    ensure_span_head(config)
     loaded = load_model(
         ModelSpec(
             settings,
-            made,
+            config,
             auto_model=auto_model,
             tokenizer_size=len(tokenizer),
             mode=mode,
@@ -68,7 +68,7 @@ def load(
 
 
 def toy_batch(tokenizer: Any, model_config: Any) -> tuple[Any, dict[str, Tensor], Any]:
-    """Returns the task, and as many windows as there are names: each asks for the one it holds."""
+    """Returns the task and a window per name, whose question asks for the name that it contains."""
     task = QuestionAnswering(
         QuestionAnsweringSettings(name="question_answering"),
         columns=Columns(),
@@ -209,5 +209,6 @@ def test_the_model_card_of_a_class_of_ours_says_how_to_load_it_elsewhere(folders
 
 
 def test_what_writes_its_answers_is_refused():
-    with pytest.raises(ConfigError, match="a t5gemma cannot mark an answer in a text"):
+    with pytest.raises(ConfigError, match="a t5gemma cannot have a span head") as caught:
         ensure_span_head(type("Settings", (T5Config,), {"model_type": "t5gemma"})())
+    assert (caught.value.key, caught.value.value) == ("model", "t5gemma")

@@ -1,4 +1,4 @@
-"""Special tokens in data: text for every kind of tokenizer, unless they are meant."""
+"""Special tokens in data: they stay text with every kind of tokenizer, unless they are parsed."""
 
 import time
 from typing import Any
@@ -95,7 +95,7 @@ def specials(tokenizer: Any, ids: list[int]) -> list[str]:
 
 @pytest.mark.parametrize("token", SPECIAL)
 @pytest.mark.parametrize("text", ["the {} cat", "{}", "the{}cat {}"])
-def test_text_is_text_by_default_and_the_token_where_it_is_meant(
+def test_text_stays_text_by_default_and_is_the_token_if_parsed(
     tokenizer: Any, token: str, text: str
 ) -> None:
     text = text.replace("{}", token)
@@ -113,29 +113,29 @@ def test_text_is_text_by_default_and_the_token_where_it_is_meant(
         assert specials(tokenizer, meant) == []
 
 
-def test_full_width_characters_are_no_special_token(tokenizer: Any) -> None:
-    made = TextTokenizer(tokenizer).tokens(["the ＜/s＞ cat"])
-    assert specials(tokenizer, made.columns["input_ids"][0]) == []
+def test_full_width_characters_stay_text(tokenizer: Any) -> None:
+    encoded = TextTokenizer(tokenizer).tokens(["the ＜/s＞ cat"])
+    assert specials(tokenizer, encoded.columns["input_ids"][0]) == []
 
 
 def test_pairs_keep_the_special_tokens_around_them_and_are_cut_alike(tokenizer: Any) -> None:
     texts = ["the cat", "the </s> cat", "the cat"], ["sat on", "sat on", "[MASK] sat on the mat"]
     for settings in ({}, {"truncation": True, "max_length": 9}):
-        made = TextTokenizer(tokenizer).encode(*texts, **settings)
-        for ids in made.columns["input_ids"]:
+        encoded = TextTokenizer(tokenizer).encode(*texts, **settings)
+        for ids in encoded.columns["input_ids"]:
             assert specials(tokenizer, ids) == ["<s>", "</s>", "</s>"]
             assert len(ids) <= settings.get("max_length", 99)
         plain = tokenizer(texts[0][0], texts[1][0], **settings)["input_ids"]
-        assert made.columns["input_ids"][0] == plain
+        assert encoded.columns["input_ids"][0] == plain
 
 
 def test_characters_of_tokens_are_those_of_the_text(tokenizer: Any) -> None:
     text = "the </s> cat [MASK] sat"
-    made = TextTokenizer(tokenizer).encode(
+    encoded = TextTokenizer(tokenizer).encode(
         [text, "the cat"], add_special_tokens=False, return_offsets_mapping=True
     )
-    places = made.columns["offset_mapping"][0]
-    assert len(places) == len(made.columns["input_ids"][0])
+    places = encoded.columns["offset_mapping"][0]
+    assert len(places) == len(encoded.columns["input_ids"][0])
     covered = sorted({place for begin, end in places for place in range(begin, end)})
     assert "".join(text[one] for one in covered).replace(" ", "") == text.replace(" ", "")
     assert places == sorted(places)
@@ -143,9 +143,9 @@ def test_characters_of_tokens_are_those_of_the_text(tokenizer: Any) -> None:
 
 @given(st.lists(st.sampled_from([*SPECIAL, "the ", "cat", " ", "<", "s>", "]", "日"]), max_size=8))
 def test_no_text_gives_a_special_token(parts: list[str]) -> None:
-    for made in BUILT:
-        ids = made.tokens(["".join(parts)]).columns["input_ids"][0]
-        assert specials(made.tokenizer, ids) == []
+    for text_tokenizer in BUILT:
+        ids = text_tokenizer.tokens(["".join(parts)]).columns["input_ids"][0]
+        assert specials(text_tokenizer.tokenizer, ids) == []
 
 
 BUILT = [
@@ -155,34 +155,37 @@ BUILT = [
 
 
 def test_values_of_a_template_are_text_and_its_own_tokens_special() -> None:
-    made = BUILT[0]
-    value = made.guard({"a": ["x</s>"], "b": 1})
-    assert made.special_in({"a": ["x</s>"], "b": 1}) == "</s>"
-    assert made.special_in(value) is None
-    (ids,) = made.templated([f"<s>{value['a'][0]}</s>"], [True])
-    assert specials(made.tokenizer, ids) == ["<s>", "</s>"]
-    assert made.tokenizer.decode(ids) == "<s>x</s></s>"
+    text_tokenizer = BUILT[0]
+    value = text_tokenizer.guard({"a": ["x</s>"], "b": 1})
+    assert text_tokenizer.special_in({"a": ["x</s>"], "b": 1}) == "</s>"
+    assert text_tokenizer.special_in(value) is None
+    (ids,) = text_tokenizer.templated([f"<s>{value['a'][0]}</s>"], [True])
+    assert specials(text_tokenizer.tokenizer, ids) == ["<s>", "</s>"]
+    assert text_tokenizer.tokenizer.decode(ids) == "<s>x</s></s>"
 
 
 def test_an_ordinary_piece_that_is_also_special_stays_what_it_is() -> None:
     backend = bytes_bpe()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="!", eos_token="the")
-    made = TextTokenizer(tokenizer).tokens(["the cat!"])
-    assert made.special == {}
+    encoded = TextTokenizer(tokenizer).tokens(["the cat!"])
+    assert encoded.special == {}
     assert (
-        made.columns["input_ids"][0] == tokenizer("the cat!", add_special_tokens=False)["input_ids"]
+        encoded.columns["input_ids"][0]
+        == tokenizer("the cat!", add_special_tokens=False)["input_ids"]
     )
 
 
 def test_texts_without_special_tokens_cost_about_nothing() -> None:
-    made, texts = BUILT[0], ["the cat sat on the mat " * 20] * 1000
+    text_tokenizer, texts = BUILT[0], ["the cat sat on the mat " * 20] * 1000
 
     def seconds(work: Any) -> float:
         start = time.perf_counter()
         work()
         return time.perf_counter() - start
 
-    made.tokens(texts[:10])
-    plain = min(seconds(lambda: made.tokenizer(texts, add_special_tokens=False)) for _ in range(3))
-    ours = min(seconds(lambda: made.tokens(texts)) for _ in range(3))
+    text_tokenizer.tokens(texts[:10])
+    plain = min(
+        seconds(lambda: text_tokenizer.tokenizer(texts, add_special_tokens=False)) for _ in range(3)
+    )
+    ours = min(seconds(lambda: text_tokenizer.tokens(texts)) for _ in range(3))
     assert ours < 2 * plain

@@ -76,8 +76,10 @@ def test_a_vocabulary_smaller_than_the_alphabet_is_refused(
 ) -> None:
     alphabet = [f"{chr(97 + index)}{chr(97 + index)}" for index in range(26)]
     digits = [f"{one}{one}" for one in "0123456789"]
-    with pytest.raises(ConfigError, match=rf"vocab_size: 64 does not .*; use {needed} or more"):
+    with pytest.raises(ConfigError, match=f"does not hold the {needed} special") as caught:
         trained(tmp_path, kind, 64, [" ".join([*alphabet, *digits])])
+    assert (caught.value.key, caught.value.value) == ("model.tokenizer.vocab_size", 64)
+    assert caught.value.hint == f"use {needed} or more"
 
 
 def test_the_special_tokens_come_first(tokenizer: Any) -> None:
@@ -87,7 +89,7 @@ def test_the_special_tokens_come_first(tokenizer: Any) -> None:
     assert tokenizer.padding_side == "right"
 
 
-def test_texts_and_pairs_stand_between_special_tokens(tokenizer: Any) -> None:
+def test_texts_and_pairs_are_enclosed_by_special_tokens(tokenizer: Any) -> None:
     one, two = (
         tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("pal pel", "til")
     )
@@ -101,7 +103,7 @@ def test_a_text_comes_back(tokenizer: Any) -> None:
     assert tokenizer.decode(ids, skip_special_tokens=True).strip() == "pal pel til"
 
 
-def test_bytes_never_seen_are_no_unknown_token_in_bpe(tmp_path: Path) -> None:
+def test_unseen_bytes_are_not_the_unknown_token_in_bpe(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(settings_of(trained(tmp_path, "bpe"), "bert"))
     ids = tokenizer("żółć 漢")["input_ids"]
     assert tokenizer.unk_token_id not in ids
@@ -124,7 +126,7 @@ def test_wordpiece_lowers_case(tmp_path: Path) -> None:
         ("phi", {}, False),
     ],
 )
-def test_pairs_have_types_where_the_model_has(
+def test_pairs_have_types_if_the_model_does(
     folder: Path, tokenizer: Any, model_type: str, numbers: dict[str, int], has_types: bool
 ) -> None:
     build_model_config(settings_of(folder, model_type, **numbers), tokenizer)
@@ -154,8 +156,8 @@ def test_the_digest_is_of_what_decides_the_tokens(tmp_path: Path) -> None:
     assert tokenizer_digest(tokenizer) != before
 
 
-def test_a_file_that_the_class_of_its_model_type_refuses_is_loaded_as_it_stands(tmp_path):
-    """A BPE beside the configuration of a model whose class expects a Unigram."""
+def test_a_file_that_the_class_of_its_model_type_rejects_is_loaded_on_its_own(tmp_path):
+    """A BPE next to the configuration of a model whose class expects a Unigram."""
     texts = ["one two three four"] * 5
     train_tokenizer(TrainedTokenizer(train="bpe", vocab_size=280), texts, tmp_path)
     (tmp_path / "tokenizer_config.json").unlink()
@@ -169,7 +171,7 @@ def test_a_file_that_the_class_of_its_model_type_refuses_is_loaded_as_it_stands(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_tokenizer_does_not_tell_how_it_was_used(tmp_path: Path, kind: str) -> None:
-    """Nor where it was: the bytes depend on the tokenizer and the model alone."""
+    """Nor where it was read from: the files depend only on the tokenizer and the model."""
 
     def saved(name: str, length: int, *, moved: bool) -> dict[str, bytes]:
         folder = trained(tmp_path / name / "source", kind)

@@ -94,9 +94,9 @@ def test_a_run_counts_the_same(mode, reviews_recipe, tmp_path):
     run = build_run(recipe, build_accelerator(recipe, tmp_path), tmp_path)
     found = count(recipe).after
     assert (found.total, found.trainable, found.stored) == (
-        run.counts.total,
-        run.counts.trainable,
-        run.counts.stored,
+        run.parameter_counts.total,
+        run.parameter_counts.trainable,
+        run.parameter_counts.stored,
     )
     held = sum(one.numel() * one.element_size() for one in run.model.parameters())
     assert sum(found.bytes.values()) == held
@@ -111,7 +111,7 @@ def test_the_row_for_a_missing_padding_token_is_counted(reviews_recipe, tmp_path
     recipe = parse_recipe(reviews_recipe, "test")
     run = build_run(recipe, build_accelerator(recipe, tmp_path), tmp_path)
     assert run.model.config.vocab_size == 4
-    assert count(recipe).after.total == run.counts.total
+    assert count(recipe).after.total == run.parameter_counts.total
 
 
 def test_layers_are_folded_and_weights_counted_once():
@@ -150,7 +150,7 @@ def test_what_nobody_can_count_is_said(write_recipe, reviews_recipe):
     reviews_recipe["task"]["labels"] = ["a", "b"]
     heads = "model.architecture.num_attention_heads=3"
     text = run("params", write_recipe(reviews_recipe), "--set", heads, code=2)
-    assert "no model has such numbers" in text
+    assert "no model can be built with these numbers" in text
     reviews_recipe["model"] = {"name_or_path": "nobody/nothing"}
     text = run("params", write_recipe(reviews_recipe), code=2)
     assert "model.name_or_path" in text

@@ -1,4 +1,4 @@
-"""Bad input ends with one sentence that names the mend, code 2 and status.json; nothing is lost."""
+"""Bad input ends with one sentence that says how to fix it, code 2 and a status.json."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def train(recipe: Path, directory: Path, *arguments: str):
 
 
 def refused(done, directory: Path, *parts: str) -> None:
-    """Asserts that a command ended with a sentence that has all `parts`, and said so in a file."""
+    """Asserts that a command ended with a sentence with all `parts`, also in status.json."""
     assert done.exit_code == 2, done.output
     assert "Traceback" not in done.output
     status = json.loads((directory / "status.json").read_text())
@@ -151,7 +151,7 @@ def test_loss_that_is_not_finite_names_step_and_term(reviews_recipe, write_recip
 
 
 def test_ctrl_c_saves_and_resumes(reviews_recipe, write_recipe, tmp_path):
-    """In a process of its own, with a second command that finds the directory in use."""
+    """In a separate process, while a second command finds the directory in use."""
     reviews_recipe["schedule"] = {"name": "linear", "epochs": 200}
     recipe, directory = write_recipe(reviews_recipe), tmp_path / "run"
     command = [sys.executable, "-m", "trainer", "train", str(recipe), "--run-dir", str(directory)]

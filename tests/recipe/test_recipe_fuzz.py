@@ -1,4 +1,4 @@
-"""Damaged recipes and overrides end in a run or in one short sentence, never in anything else."""
+"""Damaged recipes and overrides end in a run or in one short sentence, and nothing else."""
 
 import random
 from collections.abc import Callable
@@ -21,7 +21,7 @@ FINE = ("right", "refused")
 
 @pytest.fixture(scope="module", autouse=True)
 def warm(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Imports what is heavy, so that no case pays for it, and adds files that are none."""
+    """Does the heavy imports once for all cases, and adds things that are not regular files."""
     folder = tmp_path_factory.mktemp("special")
     recipe_fuzzer.WEIRD.extend(recipe_fuzzer.special_files(folder))
     for position, values in enumerate(recipes()):

@@ -1,4 +1,4 @@
-"""The reference of keys is written from the schema, whole and current."""
+"""The reference of keys is generated from the schema, complete and current."""
 
 from pathlib import Path
 

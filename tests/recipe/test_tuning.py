@@ -1,4 +1,4 @@
-"""The tuning section: the keys of each mode, and keys of adapters in modes that have none."""
+"""The tuning section: the keys of each mode, and adapter keys in modes without adapters."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def test_adapter_modes_keep_every_key(reviews_recipe, mode):
     )
 
 
-def test_the_mode_is_full_where_none_is_given(reviews_recipe):
+def test_the_mode_is_full_by_default(reviews_recipe):
     reviews_recipe.pop("tuning", None)
     assert isinstance(parse_recipe(reviews_recipe, "test").tuning, FullTuning)
     assert isinstance(tuned(reviews_recipe, r=8).tuning, FullTuning)
@@ -61,14 +61,14 @@ def test_the_mode_of_a_recipe_with_adapters_can_be_overridden(mode):
         ({"mode": "head_only", "target_module": []}, "did you mean tuning.target_modules?"),
         (
             {"mode": "head-only"},
-            "tuning.mode: 'head-only' is none of full, head_only, lora, qlora, int8_lora; did you "
-            "mean head_only?",
+            "tuning.mode: 'head-only' is not one of full, head_only, lora, qlora, int8_lora; did "
+            "you mean head_only?",
         ),
-        ({"mode": ["lora"]}, "tuning.mode: ['lora'] is none of full, "),
-        ({"mode": None}, "tuning.mode: None is none of full, "),
+        ({"mode": ["lora"]}, "tuning.mode: ['lora'] is not one of full, "),
+        ({"mode": None}, "tuning.mode: None is not one of full, "),
     ],
 )
-def test_what_is_wrong_is_named_as_in_one_section(reviews_recipe, tuning, sentence):
+def test_problems_are_named_as_in_a_single_section(reviews_recipe, tuning, sentence):
     with pytest.raises(ConfigError) as caught:
         tuned(reviews_recipe, **tuning)
     assert sentence in str(caught.value)

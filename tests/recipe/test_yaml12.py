@@ -1,4 +1,4 @@
-"""YAML of plain values: what is not that, or grows without bound, is one sentence with its line."""
+"""YAML of plain values: anything else, or anything too large, is one sentence with its line."""
 
 import re
 
@@ -22,8 +22,8 @@ GROWING = "a: &a [x, x]\n" + "".join(
         ("a: !!binary aGk=", "the tag"),
         ("a: !!set {b}", "the tag"),
         ("a: ! b", "the tag"),
-        ("a: 1\nb: 2\na: 3", "line 3.*the key a stands twice"),
-        ("a: {b: 1, b: 1}", "the key b stands twice"),
+        ("a: 1\nb: 2\na: 3", "line 3.*the key a is given twice"),
+        ("a: {b: 1, b: 1}", "the key b is given twice"),
         ("1: a", "the key 1 is not text"),
         ("null: a", "the key null is not text"),
         ("true: a", "the key true is not text"),
@@ -50,6 +50,7 @@ def test_other_yaml_is_refused_in_a_sentence(text, reason):
         read_yaml(text, "x.yaml")
     assert re.search(reason, str(caught.value))
     assert str(caught.value).startswith("x.yaml")
+    assert caught.value.key == "x.yaml"
     assert len(str(caught.value)) <= LONGEST_MESSAGE
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
 import psutil
 import pytest
 from support.paths import ROOT
@@ -86,8 +87,14 @@ def missing() -> str | None:
 
 @pytest.fixture(scope="session")
 def cluster(own_caches: Path) -> Generator[Cluster]:
+    """A running cluster, the only one of this machine: its jobs are told by their numbers."""
     if reason := missing():
         pytest.skip(reason)
+    with filelock.FileLock(Path(tempfile.gettempdir()) / "trainer-tests-slurm.lock"):
+        yield from start_cluster(own_caches)
+
+
+def start_cluster(own_caches: Path) -> Generator[Cluster]:
     # If the tests run in a SLURM job, theirs are not steps of it.
     outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # socket paths must be short

@@ -1,4 +1,4 @@
-"""Families of models that the export gate goes through: tiny, random, saved as a hub gives them."""
+"""Tiny random models of the families in the export gate, saved in the format of the hub."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ NUMBERS: dict[str, Any] = {
     "num_hidden_groups": 1,
     "type_vocab_size": 2,
 }
-"""Each family has those that its configuration knows."""
+"""Sizes of a tiny model; each family uses those that its configuration has."""
 OWN: dict[str, dict[str, Any]] = {
     "roberta": {"type_vocab_size": 1},
     "xlm-roberta": {"type_vocab_size": 1},
@@ -78,7 +78,7 @@ def numbers_of(kind: str) -> dict[str, Any]:
 
 
 def save_tokenizer(kind: str, folder: Path, *, pad: str | None = "[PAD]") -> Any:
-    """Returns a tokenizer as the family has one: of words, or of bytes with an end of texts."""
+    """Returns a tokenizer of the family's kind: of words, or of bytes with an end-of-text token."""
     if kind in ENCODERS:
         train_tokenizer(TrainedTokenizer(train="wordpiece", vocab_size=200), TEXTS, folder)
         return PreTrainedTokenizerFast.from_pretrained(folder)
@@ -91,15 +91,15 @@ def save_tokenizer(kind: str, folder: Path, *, pad: str | None = "[PAD]") -> Any
     )
     tokenizer.train_from_iterator(TEXTS, trainer)
     tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    made = PreTrainedTokenizerFast(
+    pretrained = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token=pad
     )
-    made.save_pretrained(folder)
-    return made
+    pretrained.save_pretrained(folder)
+    return pretrained
 
 
 def save_base(kind: str, folder: Path, auto_model: str, **numbers: Any) -> Path:
-    """Returns the folder of a random model of a family and its tokenizer, as a hub gives them."""
+    """Returns a folder with a random model of a family and its tokenizer, in the hub's format."""
     tokenizer = save_tokenizer(kind, folder)
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos")}
     ids |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}

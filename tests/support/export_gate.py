@@ -1,4 +1,4 @@
-"""One cell of the export gate: a model tuned in one mode, what it answers, and what it leaves."""
+"""One cell of the export gate: a model tuned in one mode, its logits, and its export."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ Inputs = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Cell:
-    """A tuned model as it was measured, and where it was exported."""
+    """The logits of a tuned model, and the folders to which it was exported."""
 
     name: str
     auto_model: str
@@ -106,7 +106,7 @@ def export_cell(
 
 
 def move(model: nn.Module) -> None:
-    """Changes each weight that learns by about its own size, in a large model by a tenth."""
+    """Changes each trained weight by about its own size, in a large model by a tenth of it."""
     random = torch.Generator().manual_seed(5)
     learned = [one for one in model.parameters() if one.requires_grad]
     with torch.no_grad():
@@ -131,7 +131,7 @@ def answer(model: Any, inputs: Inputs) -> dict[str, Tensor]:
 
 
 def load_afresh(cells: Sequence[Cell], folder: Path) -> dict[str, dict[str, Any]]:
-    """Returns what a process without this package makes of exported folders, by their name."""
+    """Returns the logits that a process without this package gets from the exports, by name."""
     jobs = [
         {
             "name": cell.name,

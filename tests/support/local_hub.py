@@ -1,4 +1,4 @@
-"""A hub on this machine: as much of its protocol as fetching models and data sets takes."""
+"""A hub on this machine, with the part of the protocol that fetches models and data sets."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Damaged recipes and overrides, drawn from a seed, and what the trainer makes of each."""
+"""Damaged recipes and overrides, drawn from a seed, and how the trainer handles each."""
 
 import contextlib
 import copy
@@ -70,7 +70,7 @@ TASKS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     ),
 }
 SECONDS = 5.0
-"""Longer is a hang: everything here is tiny."""
+"""A case that takes longer hangs: everything here is tiny."""
 
 WEIRD: list[Any] = [
     *(0, 1, 2, 3, -1, 7, 64, 2**31, 2**32, 2**63, 2**64, -(2**63) - 1, 10**40, 0.0, -0.0, 0.5),
@@ -283,7 +283,7 @@ def outcome(work: Callable[[], Any], seconds: float = SECONDS) -> tuple[str, str
 
 
 def use(file: Path, overrides: tuple[str, ...] = (), *, train: Path | None = None) -> None:
-    """Reads a recipe and, where it is valid, counts its model and prepares its data.
+    """Reads a recipe and, if it is valid, counts its model and prepares its data.
 
     With `train` it is trained in that folder, too.
     """
@@ -312,7 +312,7 @@ def train_here(file: Path, overrides: tuple[str, ...], directory: Path) -> None:
 
 
 def special_files(folder: Path) -> list[str]:
-    """Makes files that are none, and returns their names: a FIFO, a folder, an empty file."""
+    """Creates a FIFO, a folder and an empty file, and returns their names."""
     os.mkfifo(folder / "fifo.jsonl")
     (folder / "folder").mkdir()
     (folder / "empty.csv").touch()

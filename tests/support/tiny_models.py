@@ -1,4 +1,4 @@
-"""Small models of each architecture, made on the spot and loaded as the package loads any other."""
+"""Small random models of each architecture, loaded as the package loads any other."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ MODES = ("full", "head_only", "lora", "qlora", "int8_lora")
 
 
 def architectures(**numbers: Any) -> dict[str, dict[str, Any]]:
-    """Returns the numbers of the four architectures, each with `numbers` beside its size."""
+    """Returns the numbers of the four architectures, each with its size and `numbers`."""
     return {
         name: {**SIZES, **numbers, **({"type_vocab_size": 1} if name == "roberta" else {})}
         for name in ("bert", "roberta", "llama", "phi")
@@ -46,7 +46,7 @@ def random_model(name: str, numbers: dict[str, Any], texts: list[str], folder: P
 def save_backbones(
     root: Path, numbers: dict[str, dict[str, Any]], texts: list[str]
 ) -> dict[str, Path]:
-    """Returns a folder for each architecture with backbone and tokenizer, as a hub gives them."""
+    """Returns a folder for each architecture with backbone and tokenizer, in the hub's format."""
     for name, values in numbers.items():
         settings = random_model(name, values, texts, root / f"{name}-tokenizer")
         tokenizer = load_tokenizer(settings)
@@ -58,17 +58,17 @@ def save_backbones(
 
 
 def tuning_of(mode: str, **settings: Any) -> Tuning:
-    """Returns the tuning section of a recipe, in which modes without adapters ignore their keys."""
+    """Returns the tuning section of a recipe; modes without adapters ignore adapter keys."""
     section: TypeAdapter[Tuning] = TypeAdapter(Tuning)
     return section.validate_json(json.dumps({"mode": mode, **settings}))
 
 
 def build_config(settings: Model, values: dict[str, Any], tokenizer: Any) -> Any:
     """Returns the configuration of a model with the values that a task gives it."""
-    made = build_model_config(settings, tokenizer)
+    config = build_model_config(settings, tokenizer)
     for name, value in values.items():
-        setattr(made, name, value)
-    return made
+        setattr(config, name, value)
+    return config
 
 
 def load(

@@ -181,4 +181,6 @@ def test_a_run_of_it_trains_and_reports(made, tmp_path: Path, write_recipe):
     metrics = results["final"]["metrics"]["validation"]
     assert set(run.task.metrics_offered) <= metrics.keys()
     assert metrics["loss"] < results["baseline"]["validation"]["loss"]
-    assert dataclasses.asdict(run.counts)["trainable"] == results["parameters"]["trainable"]
+    assert (
+        dataclasses.asdict(run.parameter_counts)["trainable"] == results["parameters"]["trainable"]
+    )

@@ -13,7 +13,7 @@ from trainer.assembly.engine import start_engine
 from trainer.assembly.inputs import build_inputs
 from trainer.assembly.memory_advice import recipe_memory
 from trainer.assembly.model import build_model
-from trainer.checkpoints.provenance import made_with
+from trainer.checkpoints.provenance import provenance_of
 from trainer.checkpoints.save import Saver
 from trainer.checkpoints.store import CheckpointStore
 from trainer.engines.micro_batch import resolve_micro_batch_size
@@ -27,7 +27,7 @@ from trainer.models.positions import num_positions
 from trainer.order import DataOrder
 from trainer.process.stop_request import StopRequest
 from trainer.recipe.schema import Recipe
-from trainer.recipe.tuning import AdapterTuning
+from trainer.recipe.tuning import AdapterTuning, Tuning
 from trainer.run import Run
 from trainer.schedule import total_steps
 from trainer.tracking.progress import Progress
@@ -36,6 +36,15 @@ from trainer.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """What the launch decides: how a step is computed, but not what is learned."""
+
+    precision: Precision
+    micro_batch_size: int
+    """Number of examples in a micro-batch of one data-parallel rank."""
 
 
 def build_run(
@@ -77,7 +86,7 @@ def build_run(
     order_digest = content_key(order=order.digest(), rows=digest_of_rows(train.rows, recipe))
     num_steps = total_steps(recipe.schedule, order.steps_per_epoch)
     weights = [term.weight for term in inputs.task.loss_terms]
-    may_differ = {
+    launch_facts = {
         "processes": accelerator.num_processes,
         "precision": launch.precision,
         "sharding": sharding_of(engine.objective).value,
@@ -97,8 +106,8 @@ def build_run(
         scaler=accelerator.scaler,
         facts={
             "order_digest": order_digest,
-            "launch": may_differ,
-            **made_with(recipe, inputs.splits),
+            "launch": launch_facts,
+            **provenance_of(recipe, inputs.splits),
         },
         metrics=tracker.remembered,
     )
@@ -108,7 +117,7 @@ def build_run(
         precision=launch.precision,
         micro_batch_size=launch.micro_batch_size,
         topology=topology,
-        launch=may_differ,
+        launch_facts=launch_facts,
         task=inputs.task,
         tokenizer=inputs.tokenizer,
         splits=inputs.splits,
@@ -120,8 +129,8 @@ def build_run(
         base=built.base,
         num_positions=num_positions(inputs.model_config),
         parameters=engine.parameters,
-        counts=built.counts,
-        baseline_is=built.baseline_is,
+        parameter_counts=built.counts,
+        baseline_kind=built.baseline_kind,
         objective=engine.objective,
         optimizer=engine.optimizer,
         store=store,
@@ -132,15 +141,6 @@ def build_run(
         rank_times=RankTimes(accelerator),
         notes=(*inputs.notes, *built.notes),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Launch:
-    """What the launch decides: how a step is computed, but not what is learned."""
-
-    precision: Precision
-    micro_batch_size: int
-    """Number of examples in a micro-batch of one data-parallel rank."""
 
 
 def resolve_launch(recipe: Recipe, topology: Topology) -> Launch:
@@ -154,6 +154,12 @@ def resolve_launch(recipe: Recipe, topology: Topology) -> Launch:
         batch.global_batch_size, batch.micro_batch_size, topology.dp_size
     )
     precision = resolve_precision(recipe.precision)
+    _check_bias(tuning, precision)
+    return Launch(precision=precision, micro_batch_size=micro_batch_size)
+
+
+def _check_bias(tuning: Tuning, precision: Precision) -> None:
+    """Raises ConfigError if quantised layers would round the biases that are trained."""
     bias = tuning.bias if isinstance(tuning, AdapterTuning) else "none"
     if tuning.mode in QUANTISED and bias != "none" and precision != "fp32":
         raise ConfigError(
@@ -163,4 +169,3 @@ def resolve_launch(recipe: Recipe, topology: Topology) -> Launch:
             value=bias,
             hint="use none, or precision: fp32",
         )
-    return Launch(precision=precision, micro_batch_size=micro_batch_size)

@@ -88,7 +88,7 @@ def start_engine(
         micro_batch_size=micro_batch_size,
         recipe=recipe,
         precision=precision,
-        made=base_optimizer,
+        unwrapped=base_optimizer,
     )
     # Names of the unwrapped model, so that those in checkpoints do not depend on the engine.
     parameters = trainable_parameters(model)

@@ -30,7 +30,7 @@ def run_memory(
     tokens = None if batch is None else next(iter(batch.inputs.values()))
     shape = None if tokens is None else list(tokens.shape[:2])
 
-    def where() -> str:
+    def situation() -> str:
         return doing if shape is None else f"{doing}, at {shape} (examples, tokens)"
 
     def settings() -> str:
@@ -42,12 +42,12 @@ def run_memory(
             micro_batch_size=run.micro_batch_size,
             longest=None if shape is None else shape[-1],
             on_gpu=accelerator.device.type != "cpu",
-            shards=run.launch["sharding"] != Sharding.NOTHING.value,
+            shards=run.launch_facts["sharding"] != Sharding.NOTHING.value,
             state_is_most=2 * (weights + trained) > held_bytes(),
         )
         return advice(helpful, resumes=bool(run.store.steps()))
 
-    return memory_reported(where, lambda: _taken(run), settings)
+    return memory_reported(situation, lambda: _taken(run), settings)
 
 
 def recipe_memory(recipe: Recipe, phase: Phase, doing: str) -> AbstractContextManager[None]:

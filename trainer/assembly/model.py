@@ -29,7 +29,7 @@ class BuiltModel:
     """On the CPU, or where bitsandbytes puts it. Under ZeRO-3 only the main process has weights;
     the other ranks have only their shapes, on the meta device."""
     base: Base
-    baseline_is: Baseline
+    baseline_kind: Baseline
     counts: ParameterCounts
     checkpoint_size: CheckpointSize
     notes: tuple[str, ...]
@@ -61,7 +61,7 @@ def build_model(
     return BuiltModel(
         model=model,
         base=base,
-        baseline_is=_baseline_of(loaded),
+        baseline_kind=_baseline_of(loaded),
         counts=count_parameters(model),
         checkpoint_size=checkpoint_size(trainable_parameters(model).values(), recipe.optimizer),
         notes=(

@@ -139,10 +139,10 @@ def _branched(recipe: Recipe, directory: Path, checkpoint: Path) -> Opened:
             value=str(checkpoint),
             hint="name a folder such as step-00000120",
         )
-    other = checkpoint.parent.parent
-    opened = _opened(recipe, other)
-    if (other / "tokenizer").is_dir():
-        shutil.copytree(other / "tokenizer", directory / "tokenizer", dirs_exist_ok=True)
+    source = checkpoint.parent.parent
+    opened = _opened(recipe, source)
+    if (source / "tokenizer").is_dir():
+        shutil.copytree(source / "tokenizer", directory / "tokenizer", dirs_exist_ok=True)
     return opened
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from trainer.checkpoints.load import check_order, load_checkpoint
-from trainer.checkpoints.provenance import check_made_with
+from trainer.checkpoints.provenance import check_provenance
 from trainer.checkpoints.record import read_record, verify
 from trainer.distributed.collectives import on_main
 from trainer.errors import CheckpointError
@@ -100,10 +100,10 @@ def _find(run: Run, resume: str) -> tuple[Path | None, list[str]]:
 
 def _say_changes(run: Run, before: dict[str, Any]) -> None:
     """Reports how this launch differs from that of the checkpoint."""
-    for name, value in run.launch.items():
+    for name, value in run.launch_facts.items():
         if before.get(name, value) != value:
             run.tracker.say(f"{name} was {excerpt(before[name], 40)} and is now {value}")
-    if before.get("processes") != run.launch["processes"]:
+    if before.get("processes") != run.launch_facts["processes"]:
         run.tracker.say(
             "dropout masks differ from those of the earlier launch, because they depend on seed, "
             "step and rank"
@@ -115,7 +115,7 @@ def _check(run: Run, checkpoint: Path, record: dict[str, Any], earlier: Recipe |
     checkpoint."""
     state = TrainState.of(record["state"])
     check_order(checkpoint, record, run.order_digest)
-    check_made_with(checkpoint, record, run.recipe, run.splits, run.splits)
+    check_provenance(checkpoint, record, run.recipe, run.splits, run.splits)
     if earlier is not None:
         check_length(
             run.directory,

@@ -11,7 +11,7 @@ from trainer.run import Run
 
 def summary(run: Run, accelerator: Accelerator) -> str:
     """Returns a line each on directory, parameters, examples and steps."""
-    ranks, counts = run.topology.dp_size, run.counts
+    ranks, counts = run.topology.dp_size, run.parameter_counts
     steps = accumulation(run.recipe, run.micro_batch_size, ranks)
     rows = ", ".join(f"{len(split):,} {name}" for name, split in run.splits.items())
     lines = [
@@ -40,6 +40,6 @@ def disk_space(run: Run, accelerator: Accelerator) -> str:
             run.checkpoint_size,
             run.recipe.checkpoint,
             num_epochs=-(-run.num_steps // run.order.steps_per_epoch),
-            model_bytes=itemsize * run.counts.total,
+            model_bytes=itemsize * run.parameter_counts.total,
         ),
     )

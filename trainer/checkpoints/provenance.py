@@ -16,13 +16,13 @@ MAY_MOVE = ("data.source.", "model.name_or_path", "model.revision", "model.token
 """Keys that name places; what is read from there is compared by its content instead."""
 
 
-def made_with(recipe: Recipe, splits: Mapping[str, PreparedSplit]) -> dict[str, Any]:
+def provenance_of(recipe: Recipe, splits: Mapping[str, PreparedSplit]) -> dict[str, Any]:
     """Returns hashes of the rows and tokens of each split (`digests`), and the `recipe` by key."""
     digests = {name: dict(split.digests) for name, split in splits.items()}
     return {"digests": digests, "recipe": flatten(recipe.model_dump(mode="json"))}
 
 
-def check_made_with(
+def check_provenance(
     checkpoint: Path,
     record: Mapping[str, Any],
     recipe: Recipe,
@@ -34,7 +34,7 @@ def check_made_with(
 
     What `record` lacks, because an older version wrote it, is not compared.
     """
-    now = made_with(recipe, splits)
+    now = provenance_of(recipe, splits)
     may_differ = (*MAY_DIFFER, *MAY_MOVE, *LENGTH, PATIENCE)
     for key, value in now["recipe"].items():
         old = record["recipe"].get(key, value)

@@ -16,7 +16,7 @@ from trainer.process.status import Status, read_status
 
 
 @contextmanager
-def heard_signals() -> Generator[list[int]]:
+def collected_signals() -> Generator[list[int]]:
     """Context manager: yields a list that collects the signals that ask this process to stop.
 
     Under nohup, SIGHUP is not among them.

@@ -105,11 +105,11 @@ def sweep(
     commands = {
         name: [
             *(*start, "train", recipe_name),
-            *(word for setting in given for word in ("--set", setting)),
+            *(word for setting in cell_settings for word in ("--set", setting)),
             *("--run-dir", str(directory / name)),
             *(["--smoke"] if smoke else []),
         ]
-        for name, given in settings.items()
+        for name, cell_settings in settings.items()
     }
     if print_only:
         print("\n".join(shlex.join(words) for words in commands.values()))
@@ -189,13 +189,13 @@ def _start(launcher: str | None) -> list[str]:
 
 
 def _run(commands: dict[str, list[str]], directory: Path) -> int:
-    from trainer.cli.child import heard_signals, run_child
+    from trainer.cli.child import collected_signals, run_child
     from trainer.process.status import read_status
 
-    with heard_signals() as heard:
+    with collected_signals() as received:
         for position, (name, words) in enumerate(commands.items()):
             print(f"sweep: {name}, {position + 1} of {len(commands)}", flush=True)
-            code = run_child(words, directory / name, heard)
+            code = run_child(words, directory / name, received)
             if code != DONE:
                 status = read_status(directory / name)
                 reason = f" ({status['message']})" if status.get("exit_code") == code else ""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from trainer.data.columns import ROW
 from trainer.data.encoded import EncodedColumns, Summary
+from trainer.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -22,8 +23,13 @@ def texts_of(rows: "Dataset", column: str, summary: Summary) -> Iterator[list[tu
                 texts.append((number, text))
             else:
                 summary.reject(
-                    f"row {number}: the column {column} has no text; fix or remove the row, or "
-                    f"set data.documents if it separates documents"
+                    DataError(
+                        f"row {number}: the column {column} has no text",
+                        key=column,
+                        value=text,
+                        hint="fix or remove the row, or set data.documents if it separates "
+                        "documents",
+                    )
                 )
         yield texts
 

@@ -1,4 +1,4 @@
-"""The Accelerator of a run: its processes, its engine, and what becomes of them after the run."""
+"""The Accelerator of a run: its processes and its engine, from the start of the run to its end."""
 
 import logging
 import os
@@ -35,22 +35,22 @@ from trainer.recipe.schema import Recipe
 
 LOG = logging.getLogger("trainer")
 _KEPT_GROUPS: list[Any] = []
-"""Process groups that were destroyed. Their memory is kept: gloo's destructor joins a thread that
-may wait for the interpreter's lock, which the caller of the destructor holds."""
+"""Destroyed process groups, kept from being freed: gloo's destructor joins a thread that may wait
+for the interpreter's lock, which the caller of the destructor holds."""
 
 
 @contextmanager
 def launched(
     recipe: Recipe, directory: Path, stop: StopRequest | None = None
 ) -> Generator[Accelerator]:
-    """Context manager: yields the Accelerator of a run, and undoes on leaving what it changed.
+    """Context manager: yields the Accelerator of a run, and undoes its changes on exit.
 
-    Afterwards trackers are closed, the process group that it made is destroyed, Accelerate's state
-    and the switches of the process are as before, and another run may follow in this process with
-    another precision and engine. Raises what `build_accelerator` raises.
+    On exit it closes trackers, destroys the process group that it created, and restores
+    Accelerate's state and the switches of the process. Another run may then follow in this process,
+    with another precision and engine. Raises the errors of `build_accelerator`.
 
-    Of several ranks, all wait for each other before they leave. One that leaves by an error waits
-    for none and keeps its process group, whose destructor could hang: its process has to end.
+    Several ranks wait for each other before they exit. A rank that exits with an error does not
+    wait, and keeps its process group, whose destructor could hang: its process must end.
     """
     with restored_switches(), _restored_state():
         had_group = dist.is_initialized()
@@ -70,7 +70,7 @@ def launched(
 
 @contextmanager
 def _restored_state() -> Generator[None]:
-    """Context manager: on leaving, Accelerate's objects share the state that they shared before."""
+    """Context manager: restores the state that Accelerate's objects share."""
     shared: list[dict[str, Any]] = [
         kind._shared_state  # pyright: ignore[reportPrivateUsage]
         for kind in (PartialState, AcceleratorState, GradientState)
@@ -85,8 +85,8 @@ def _restored_state() -> Generator[None]:
 
 
 def _destroy_group(accelerator: Accelerator) -> None:
-    """Destroys the process group, unless the process is a fork, as of a notebook: it may make the
-    group once only."""
+    """Destroys the process group, except in a fork of a notebook, which can create a group only
+    once."""
     if not dist.is_initialized() or accelerator.state.fork_launched:
         return
     if accelerator.num_processes > 1:
@@ -102,11 +102,11 @@ def _destroy_group(accelerator: Accelerator) -> None:
 def build_accelerator(
     recipe: Recipe, directory: Path, stop: StopRequest | None = None
 ) -> Accelerator:
-    """Returns the Accelerator, after checking that it is what the launch promised.
+    """Returns the Accelerator, after checking it against the launch and the recipe.
 
-    It sets switches of the process; `launched` restores them. Once the ranks have met, `stop`
-    learns when one of them leaves. Raises LaunchError if processes did not start or meet, or if the
-    engine is not supported, and ConfigError if device or engine cannot train the recipe.
+    Changes switches of the process, which `launched` restores. Once the ranks have met, they share
+    the stop request `stop`. Raises LaunchError if processes did not start or meet, or if the engine
+    is not supported, and ConfigError if the device or the engine cannot train the recipe.
     """
     check_launch()
     check_trackers(recipe.tracking.trackers)
@@ -143,17 +143,17 @@ def wrap(
 
 
 def _prepare_engine(*, on_cpu: bool) -> None:
-    """Checks what the engine reads or compiles when it starts."""
+    """Checks and prepares what the engine reads or compiles when it starts."""
     if on_cpu:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # otherwise DeepSpeed warns that it guessed
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # otherwise DeepSpeed guesses, and warns
     if asks_for_deepspeed():
         check_deepspeed_file()
-        if on_cpu:  # where its collectives are an extension of its own
+        if on_cpu:  # on CPUs DeepSpeed compiles its collectives
             check_compiler()
         folder = use_own_folder()
         if folder is not None and os.environ.get("LOCAL_RANK", "0") == "0":
             for lock in remove_stale_locks(folder):
-                LOG.warning("removed %s, which a killed process had left", lock)
+                LOG.warning("removed %s, a lock that a killed process left behind", lock)
     check_mesh()
 
 
@@ -161,7 +161,7 @@ def _new_accelerator(
     recipe: Recipe, directory: Path, precision: Precision, *, on_cpu: bool
 ) -> Accelerator:
     with_deepspeed = asks_for_deepspeed()
-    # Without a backend, DeepSpeed on CPUs makes as many worlds of one as there are processes.
+    # Without a backend, DeepSpeed on CPUs puts each process into a world of its own.
     backend: dict[str, Any] = {"backend": "gloo"} if on_cpu and with_deepspeed else {}
     # An earlier Accelerator in this process had its own precision.
     AcceleratorState._reset_state()  # pyright: ignore[reportPrivateUsage]
@@ -182,6 +182,6 @@ def _new_accelerator(
 def _compute_deterministically() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
-    # Otherwise torch fills each new tensor, and gigabytes of DeepSpeed's buckets at every step.
+    # Otherwise torch fills every new tensor, including gigabytes of DeepSpeed's buckets per step.
     memory: Any = torch.utils.deterministic
     memory.fill_uninitialized_memory = False

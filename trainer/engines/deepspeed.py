@@ -1,4 +1,4 @@
-"""Settings of DeepSpeed: filled in from the recipe, and refused if they contradict it."""
+"""DeepSpeed's configuration: filled in from the recipe, and rejected if it contradicts it."""
 
 import json
 import os
@@ -21,13 +21,14 @@ UNDERSTOOD = (
     *("zero_force_ds_cpu_optimizer", "steps_per_print", "wall_clock_breakdown", "comms_logger"),
     "aio",
 )
-"""Keys of a DeepSpeed configuration that are filled in here, or do not change what is learned."""
+"""Keys of a DeepSpeed configuration that this module fills in, or that do not change what is
+learned."""
 LOSS_SCALE = {"initial_scale_power": 16, "loss_scale_window": 2000, "hysteresis": 1}
-"""As torch's GradScaler: halved at an overflow, doubled after about 2,000 steps without one."""
+"""Like torch's GradScaler: halved at an overflow, doubled after about 2,000 steps without one."""
 
 
 def deepspeed_has_fp16() -> bool:
-    """Returns whether the launch asks for DeepSpeed, and its device computes in fp16."""
+    """Returns whether the launch asks for DeepSpeed on a device that computes in fp16."""
     if not asks_for_deepspeed():
         return False
     from deepspeed.accelerator import get_accelerator
@@ -37,7 +38,7 @@ def deepspeed_has_fp16() -> bool:
 
 
 def check_deepspeed_file() -> None:
-    """Raises LaunchError if the launch names a configuration that does not exist or is not JSON."""
+    """Raises LaunchError if the launch names a configuration that cannot be read or is not JSON."""
     file = deepspeed_config_file()
     if file is None:
         return
@@ -55,11 +56,12 @@ def check_deepspeed_file() -> None:
             f"the DeepSpeed configuration {file} is not JSON: {error}",
             key="ACCELERATE_DEEPSPEED_CONFIG_FILE",
             value=file,
+            hint="correct it, or use a file of ds_configs/",
         ) from error
 
 
 def check_compiler() -> None:
-    """Raises LaunchError if there is no compiler for the extension that DeepSpeed compiles."""
+    """Raises LaunchError if C++ compiler or ninja are missing, with which DeepSpeed compiles."""
     from torch.utils.cpp_extension import get_cxx_compiler, is_ninja_available
 
     compiler = get_cxx_compiler()
@@ -73,10 +75,10 @@ def check_compiler() -> None:
 
 
 def fill_in_deepspeed(accelerator: Accelerator, recipe: Recipe) -> None:
-    """Writes what the recipe decides into DeepSpeed's configuration.
+    """Fills in what the recipe decides in DeepSpeed's configuration.
 
     Raises LaunchError if the configuration contradicts the recipe, and ConfigError for a recipe
-    that this engine cannot train.
+    that DeepSpeed cannot train.
     """
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -115,21 +117,23 @@ def fill_in_deepspeed(accelerator: Accelerator, recipe: Recipe) -> None:
     settings["fp16"] = {**settings.get("fp16", {}), **LOSS_SCALE}
     settings["zero_force_ds_cpu_optimizer"] = False  # the recipe's optimizer, even if it is slower
     accelerator.gradient_accumulation_steps = decided["gradient_accumulation_steps"]
-    # Models are built whole and sharded afterwards: sharded while they are built, random weights
-    # and those of 4-bit models would differ from those of a single process.
+    # Build models whole and shard them afterwards. If they were sharded while they are built,
+    # random weights and 4-bit weights would differ from those of a single process.
     unset_hf_deepspeed_config()
 
 
 def _check_understood(settings: dict[str, Any], zero: dict[str, Any]) -> None:
-    """Raises LaunchError for keys that may change what is learned, and for stages without ZeRO."""
-    unknown = [key for key in settings if key not in UNDERSTOOD]
-    unknown += [key for key in zero if key.startswith("zero_quantized")]
-    scaling = [key for name in ("bf16", "fp16") for key in settings.get(name, {})]
-    unknown += [key for key in scaling if key != "enabled"]
-    if unknown:
+    """Raises LaunchError for keys that may change what is learned, and without a stage of ZeRO."""
+    unknown = {key: value for key, value in settings.items() if key not in UNDERSTOOD}
+    unknown |= {key: value for key, value in zero.items() if key.startswith("zero_quantized")}
+    for name in ("bf16", "fp16"):
+        scaling: dict[str, Any] = settings.get(name, {})
+        unknown |= {key: value for key, value in scaling.items() if key != "enabled"}
+    for key, value in unknown.items():
         raise LaunchError(
-            f"{unknown[0]} in the DeepSpeed configuration may change what is learned",
-            key=unknown[0],
+            f"{key} in the DeepSpeed configuration may change what is learned",
+            key=key,
+            value=value,
             hint="remove it",
         )
     stage = zero.get("stage", 0)
@@ -143,7 +147,10 @@ def _check_understood(settings: dict[str, Any], zero: dict[str, Any]) -> None:
 
 
 def _fill_in_nvme(zero: dict[str, Any]) -> None:
-    """Writes where offloaded shards lie: TRAINER_NVME_PATH, a folder on a disk of each machine."""
+    """Fills in the folder of shards that are offloaded to a disk: TRAINER_NVME_PATH.
+
+    Raises LaunchError if it is not a writable folder, or if libaio is missing.
+    """
     offloads = [zero.get(key, {}) for key in ("offload_optimizer", "offload_param")]
     offloads = [offload for offload in offloads if offload.get("device") == "nvme"]
     if not offloads:

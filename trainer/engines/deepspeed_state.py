@@ -54,36 +54,36 @@ def weight_getter(parameter: nn.Parameter) -> Callable[[], Tensor]:
 def moment_getters(
     base: torch.optim.Optimizer, parameter: nn.Parameter
 ) -> dict[str, Callable[[], Tensor]]:
-    """Returns, by entry, collective functions that gather what the optimizer keeps of a parameter.
+    """Returns, by entry, collective functions that gather the optimizer's state of a parameter.
 
-    Call `link_moments` first. Each flat partition keeps the same entries, so those of the first one
-    are those of each parameter. The count `step` is not among them; see `step_count`.
+    Call `link_moments` first. All flat partitions have the same entries, so the first one tells
+    those of each parameter. The count `step` is not among them; see `step_count`.
     """
     from deepspeed.utils import safe_get_full_optimizer_state
 
-    kept = next(iter(base.state.values()), {})
+    state = next(iter(base.state.values()), {})
     return {
         entry: _gathering(partial(safe_get_full_optimizer_state, parameter, entry))
-        for entry, value in kept.items()
+        for entry, value in state.items()
         if entry != "step" and value is not None
     }
 
 
 def step_count(base: torch.optim.Optimizer) -> float | None:
-    """Returns the steps that the optimizer has taken, or None if it does not count them."""
-    kept = next(iter(base.state.values()), {})
-    return float(kept["step"]) if "step" in kept else None
+    """Returns the number of steps that the optimizer has taken, or None if it does not count."""
+    state = next(iter(base.state.values()), {})
+    return float(state["step"]) if "step" in state else None
 
 
 def set_weight(parameter: nn.Parameter, weight: Tensor) -> None:
-    """Puts this rank's share of a full weight into the fp32 master and into the model's weight."""
+    """Writes this rank's share of a full weight to the fp32 master and to the model's weight."""
     _set_share(parameter, weight)
     with gathered([parameter]) if hasattr(parameter, "ds_id") else nullcontext():
         parameter.copy_(weight)
 
 
 def set_moment(parameter: nn.Parameter, entry: str, value: Tensor) -> None:
-    """Puts this rank's share of a full moment into the flat partitions of the optimizer."""
+    """Writes this rank's share of a full moment to the optimizer's flat partitions."""
     _set_share(parameter, value, entry)
 
 
@@ -93,7 +93,7 @@ def create_moments(
     entries: Iterable[str],
     step_for: Callable[[Tensor], Any],
 ) -> None:
-    """Creates the optimizer's state of each flat partition, as zeros; `step_for` gives `step`."""
+    """Creates the optimizer's state of each flat partition: zeros, and `step` from `step_for`."""
     entries = list(entries)
     for flat in _flat_partitions(objective):
         base.state[flat] = {
@@ -104,7 +104,8 @@ def create_moments(
 
 
 def link_moments(objective: nn.Module) -> None:
-    """Links moments in flat partitions to parameters; ZeRO-1 and 2 link the first group only."""
+    """Links the moments in flat partitions to parameters, which ZeRO-1 and 2 do only for the first
+    group."""
     zero: Any = objective.optimizer
     if hasattr(zero, "_hp_optimizer_states_linked"):
         zero._hp_optimizer_states_linked = False
@@ -112,7 +113,7 @@ def link_moments(objective: nn.Module) -> None:
 
 
 def moments_are_on_nvme(objective: nn.Module) -> bool:
-    """Returns whether moments lie on an NVMe disk, where they cannot be set."""
+    """Returns whether the moments are on an NVMe disk, where they cannot be set."""
     return getattr(objective.optimizer, "swap_optimizer", False)
 
 
@@ -129,7 +130,7 @@ def _flat_partitions(objective: nn.Module) -> list[nn.Parameter]:
 
 
 def _set_share(parameter: Any, value: Tensor, entry: str | None = None) -> None:
-    """Puts this rank's share of a full weight, or of an entry of its moments, in its place."""
+    """Writes this rank's share of a full weight, or of the moment `entry`."""
     from deepspeed import utils
 
     if not hasattr(parameter, "ds_id"):
@@ -139,11 +140,11 @@ def _set_share(parameter: Any, value: Tensor, entry: str | None = None) -> None:
         else:
             utils.safe_set_full_optimizer_state(parameter, full, entry)
         return
-    # DeepSpeed's setters of full values read past their end if the ranks do not divide them.
+    # DeepSpeed's setters of full values read past the end if the ranks do not divide the size.
     size = parameter.ds_tensor.ds_numel
     start = size * dist.get_rank()
-    mine = value.flatten()[start : start + size]
-    share = functional.pad(mine, (0, size - mine.numel())).to(parameter.device)
+    share = value.flatten()[start : start + size]
+    share = functional.pad(share, (0, size - share.numel())).to(parameter.device)
     if entry is None:
         utils.safe_set_local_fp32_param(parameter, share)
     else:
@@ -154,7 +155,7 @@ def _set_share(parameter: Any, value: Tensor, entry: str | None = None) -> None:
 
 
 def gathered(parameters: Iterable[nn.Parameter]) -> AbstractContextManager[Any]:
-    """Context manager: sharded parameters are whole inside; what rank 0 changes is kept."""
+    """Context manager: sharded parameters are whole inside. Changes that rank 0 makes are kept."""
     from deepspeed.runtime.zero import GatheredParameters
 
     return GatheredParameters(list(parameters), modifier_rank=0)
@@ -189,23 +190,23 @@ def zero_scaler(objective: nn.Module) -> Any:
 
 
 def allow_any_loss_scale(objective: nn.Module) -> None:
-    """Keeps DeepSpeed from raising at its smallest loss scale: the loop names the step instead."""
+    """Keeps DeepSpeed from raising at its smallest loss scale; the loop names the step instead."""
     scaler = zero_scaler(objective)
     if scaler is not None:
         scaler.raise_error_at_min_scale = False
 
 
 def zero_loss_scale(scaler: Any) -> dict[str, float]:
-    """Returns the `scale` of DeepSpeed's scaler and its `steps` without overflow.
+    """Returns the `scale` of DeepSpeed's scaler and the `steps` since it last changed.
 
-    DeepSpeed keeps counting after a growth, where torch starts again from 0 and would never reach a
-    number beyond its interval. The iteration of an overflow is one before the first without it.
+    DeepSpeed counts steps since the last overflow. Torch starts again from 0 at each growth, and
+    would never grow again from a count beyond its interval; hence the remainder.
     """
     steps = scaler.cur_iter - scaler.last_overflow_iter - 1
     return {"scale": scaler.cur_scale, "steps": steps % scaler.scale_window}
 
 
 def set_zero_loss_scale(scaler: Any, saved: Mapping[str, float]) -> None:
-    """Continues from a saved scale, as `zero_loss_scale` returns it."""
+    """Sets a saved scale, in the form that `zero_loss_scale` returns."""
     scaler.cur_scale = saved["scale"]
     scaler.last_overflow_iter, scaler.cur_iter = -1, int(saved["steps"])

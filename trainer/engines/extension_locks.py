@@ -1,8 +1,8 @@
 """Stale locks of torch's compiled extensions, for which every later start would wait forever.
 
 A process that compiles an extension keeps its lock open (torch.utils.file_baton). A lock that no
-process holds open was left by a killed one, provided that all processes are visible. Extensions
-therefore lie in a folder of this machine and its PID namespace, of which a container has its own.
+process has open was left by a killed one, but only if all processes are visible. Extensions are
+therefore kept in a folder for each machine and PID namespace; a container has its own.
 """
 
 import os
@@ -14,11 +14,14 @@ from pathlib import Path
 
 SPACE = Path("/proc/self/ns/pid")
 PAUSE_SECONDS = 0.2
-"""Longer than a process takes from closing its lock to removing it."""
+"""Longer than the time from closing a lock to removing it."""
 
 
 def use_own_folder() -> Path | None:
-    """Makes torch compile in its own folder and returns it; None if the environment names one."""
+    """Makes torch compile into a folder for this machine and PID namespace, and returns it.
+
+    Returns None if the environment names a folder, or if the system has no PID namespaces.
+    """
     if "TORCH_EXTENSIONS_DIR" in os.environ or not SPACE.exists():
         return None
     import torch

@@ -1,4 +1,4 @@
-"""Settings of FSDP2: filled in from the recipe, and refused if they contradict it."""
+"""FSDP2's settings: filled in from the recipe, and rejected if they contradict it."""
 
 import os
 from typing import Any
@@ -19,10 +19,10 @@ from trainer.recipe.schema import Recipe
 
 
 def check_mesh() -> None:
-    """Raises LaunchError if the mesh of ranks is not the launch's, or splits more than examples.
+    """Raises LaunchError if the mesh does not fit the ranks, or splits layers or sequences.
 
-    Replicas of a model, each sharded over some ranks, learn from the whole batch. Ranks that split
-    layers or sequences would count the same examples several times.
+    Replicas, each sharded over some ranks, split the examples of a batch. Ranks that split layers
+    or sequences instead would count the same examples several times.
     """
     for mesh in MODEL_MESHES:
         if mesh_size(mesh) > 1:
@@ -36,15 +36,15 @@ def check_mesh() -> None:
     replicas, shards = (mesh_size(mesh) for mesh in DATA_MESHES)
     if replicas > 1 and shards == 1:
         raise LaunchError(
-            "parallelism_config: replicas without shards are DDP",
+            "parallelism_config: replicas without shards are plain DDP",
             key=mesh_variable("dp_replicate"),
             value=replicas,
             hint="use ddp.yaml",
         )
     if replicas * shards not in (1, num_ranks):
         raise LaunchError(
-            f"parallelism_config: {replicas} replicas of {shards} shards are not the {num_ranks} "
-            f"processes of the launch",
+            f"parallelism_config: {replicas} replicas of {shards} shards do not give the "
+            f"{num_ranks} processes of the launch",
             key=mesh_variable("dp_replicate"),
             value=replicas,
             hint="set --parallelism_config_dp_replicate_size and "
@@ -105,7 +105,7 @@ def fill_in_fsdp(accelerator: Accelerator, recipe: Recipe, precision: Precision)
             value=precision,
             hint="launch with zero3.yaml",
         )
-    # With it, transformers leaves a new head on the meta device on all ranks but one.
+    # Otherwise transformers leaves a new head on the meta device on all ranks but one.
     plugin.cpu_ram_efficient_loading = False
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
     if precision == "bf16":
@@ -126,7 +126,8 @@ def _unshardable(key: str, value: str) -> ConfigError:
 def layer_classes(objective: Any) -> list[str]:
     """Returns the names of the classes whose modules FSDP2 gathers one at a time.
 
-    Modules with a tied weight are gathered with the rest of the model: two groups cannot share it.
+    Modules with a tied weight are left out, and gathered with the rest of the model: two groups
+    cannot share a weight.
     """
     seen: set[int] = set()
     tied: set[int] = set()

@@ -1,7 +1,7 @@
-"""The state inside FSDP2: the only file that uses private names of torch's modules for it.
+"""The state inside FSDP2: the only file that uses torch's private names for it.
 
 They are `_parameters`, `_forward_pre_hooks`, `_forward_hooks` and `_state_dict_pre_hooks` of
-nn.Module, through which `fully_shard` acts on a model; the tests under FSDP2 guard them.
+nn.Module, through which `fully_shard` acts on a model. The tests under FSDP2 guard them.
 """
 
 from collections.abc import Generator
@@ -26,7 +26,7 @@ def mesh_of(parameter: nn.Parameter) -> tuple[int, ...]:
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """Returns the whole of a tensor that FSDP2 may have sharded. Collective if it has."""
+    """Returns the whole of a tensor that FSDP2 may have sharded. Collective if it is sharded."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -42,7 +42,7 @@ def shard_like(parameter: Tensor, full: Tensor) -> Tensor:
 
 
 def reshard(objective: nn.Module) -> None:
-    """Frees weights that a forward left gathered, and which the next one would use again."""
+    """Frees gathered weights that a forward left behind, which the next forward would reuse."""
     for module in objective.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
@@ -62,7 +62,7 @@ def without_fsdp(objective: nn.Module) -> Generator[None]:
             weight = gather(parameter.data)
             full[parameter] = nn.Parameter(weight, requires_grad=parameter.requires_grad)
     replaced: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
-    # Found before the loop, which changes what the modules consist of.
+    # Determined before the loop, which changes the modules.
     sharded = [isinstance(module, FSDPModule) for module in objective.modules()]
     module: Any
     for module, has_hooks in zip(objective.modules(), sharded, strict=True):

@@ -1,4 +1,4 @@
-"""Which engine the launch asks for, as the environment variables of `accelerate launch` say."""
+"""The engine that the launch asks for, by the environment variables of `accelerate launch`."""
 
 import os
 
@@ -7,7 +7,7 @@ from trainer.distributed.environment_variables import whole_number
 DATA_MESHES = ("dp_replicate", "dp_shard")
 """Meshes of ranks that split the examples of a step."""
 MODEL_MESHES = ("tp", "cp", "sp")
-"""Meshes of ranks that share examples, and split layers or sequences."""
+"""Meshes of ranks that split layers or sequences of the same examples."""
 
 
 def asks_for_deepspeed() -> bool:
@@ -24,7 +24,7 @@ def deepspeed_config_file() -> str | None:
 
 
 def mesh_variable(mesh: str) -> str:
-    """Returns the name of the variable with the size of a mesh."""
+    """Returns the name of the environment variable with the size of a mesh."""
     return f"PARALLELISM_CONFIG_{mesh.upper()}_SIZE"
 
 

@@ -9,9 +9,9 @@ from trainer.engines.deepspeed_state import set_zero_loss_scale, zero_loss_scale
 
 
 def loss_scale(objective: nn.Module, scaler: Any) -> dict[str, float] | None:
-    """Returns the `scale` of fp16 and its `steps` without overflow, or None without a scaler.
+    """Returns the `scale` of fp16 and the `steps` since it last changed, or None without a scaler.
 
-    `scaler` is torch's GradScaler, or None if the engine scales by itself.
+    `scaler` is torch's GradScaler, or None if the engine scales the loss itself.
     """
     if scaler is not None:
         state = scaler.state_dict()
@@ -21,7 +21,7 @@ def loss_scale(objective: nn.Module, scaler: Any) -> dict[str, float] | None:
 
 
 def set_loss_scale(objective: nn.Module, scaler: Any, saved: Mapping[str, float]) -> None:
-    """Continues from the scale of a checkpoint, whichever engine wrote it."""
+    """Sets the scale of a checkpoint, whichever engine wrote it."""
     own = zero_scaler(objective)
     if scaler is not None:
         state = scaler.state_dict()

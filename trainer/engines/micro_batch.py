@@ -1,4 +1,4 @@
-"""How the global batch is cut into micro-batches, on any number of processes."""
+"""Cuts the global batch into micro-batches, on any number of processes."""
 
 from trainer.errors import ConfigError
 from trainer.recipe.schema import Recipe
@@ -7,9 +7,10 @@ AUTO_MICRO_BATCH = 16
 
 
 def resolve_micro_batch_size(global_size: int, requested: int | str, world_size: int) -> int:
-    """Returns the micro-batch size; `auto` is the largest one up to 16 that divides.
+    """Returns the micro-batch size; `auto` is the largest up to 16 that divides a process's share.
 
-    Raises ConfigError, which names the nearest sizes, if world size or micro-batch do not divide.
+    Raises ConfigError, which names the nearest sizes, if `world_size` does not divide
+    `global_size`, or `requested` does not divide the share.
     """
     if global_size % world_size:
         below = global_size // world_size * world_size
@@ -38,5 +39,5 @@ def resolve_micro_batch_size(global_size: int, requested: int | str, world_size:
 
 
 def accumulation(recipe: Recipe, micro_batch_size: int, world_size: int) -> int:
-    """Returns the number of micro-batches of one process in an optimizer step."""
+    """Returns the number of micro-batches that a process accumulates in an optimizer step."""
     return recipe.batch.global_batch_size // (micro_batch_size * world_size)

@@ -28,7 +28,7 @@ class GatherableTensor:
 
     name: str
     num_bytes: int
-    """Of the whole tensor."""
+    """Size of the whole tensor."""
     gather: Callable[[], Tensor]
 
 
@@ -44,7 +44,7 @@ def full_weights(objective: nn.Module, parameters: Parameters) -> Iterator[Gathe
 def full_moments(
     objective: nn.Module, optimizer: Any, parameters: Parameters
 ) -> Iterator[GatherableTensor]:
-    """Yields what the optimizer keeps of each parameter, named like `layer.weight|exp_avg`.
+    """Yields the optimizer's state of each parameter, named like `layer.weight|exp_avg`.
 
     The entry `step` is a number, fp32 [].
     """
@@ -69,9 +69,9 @@ def full_moments(
 def set_full_weights(
     objective: nn.Module, parameters: Parameters, weights: Mapping[str, Tensor]
 ) -> None:
-    """Puts full weights into the parameters of the same names; each rank keeps its share.
+    """Sets the parameters from full weights of the same names; each rank keeps its share.
 
-    One is read at a time, so that `weights` may lie in a file.
+    Weights are read one at a time, so `weights` may be backed by a file.
     """
     fsdp2_state.reshard(objective)
     for name, parameter in parameters.items():
@@ -84,10 +84,11 @@ def set_full_weights(
 def set_full_moments(
     objective: nn.Module, optimizer: Any, parameters: Parameters, moments: Mapping[str, Tensor]
 ) -> None:
-    """Puts full moments, named as by `full_moments`, into the optimizer; each rank keeps its share.
+    """Sets the optimizer's state from full moments, named as by `full_moments`; each rank keeps its
+    share.
 
-    One is read at a time, so that `moments` may lie in a file. Raises CheckpointError if the
-    optimizer keeps its moments on an NVMe disk.
+    Moments are read one at a time, so `moments` may be backed by a file. Raises CheckpointError if
+    the optimizer keeps its moments on an NVMe disk.
     """
     base = base_optimizer(optimizer)
     entries: dict[str, list[str]] = {name: [] for name in parameters}
@@ -97,14 +98,16 @@ def set_full_moments(
     if not zero_stage(objective):
         _set_plain_moments(base, parameters, entries, moments)
         return
-    # A parameter that never learned has no entries; any other one has them all.
+    # A parameter that was never updated has no entries; all others have the same.
     fullest = max(entries, key=lambda name: len(entries[name]))
     if not entries[fullest]:
         return
     if deepspeed_state.moments_are_on_nvme(objective):
         raise CheckpointError(
-            "moments cannot be put back on an NVMe disk",
-            hint="resume under zero3-offload.yaml, which takes the same checkpoint",
+            "moments on an NVMe disk cannot be restored",
+            key="offload_optimizer.device",
+            value="nvme",
+            hint="resume under zero3-offload.yaml, which reads the same checkpoint",
         )
     deepspeed_state.create_moments(
         objective,
@@ -166,8 +169,8 @@ def _set_plain_moments(
 
 
 def _page_moments(base: Any) -> None:
-    """Puts loaded moments into the buffers in which a paged optimizer of bitsandbytes keeps its."""
-    for parameter, kept in base.state.items():
+    """Moves loaded moments into the buffers of a paged optimizer of bitsandbytes."""
+    for parameter, state in base.state.items():
         for entry in ("state1", "state2"):
-            buffer = base.get_state_buffer(parameter, dtype=kept[entry].dtype)
-            kept[entry] = buffer.copy_(kept[entry])
+            buffer = base.get_state_buffer(parameter, dtype=state[entry].dtype)
+            state[entry] = buffer.copy_(state[entry])

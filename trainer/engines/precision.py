@@ -1,4 +1,4 @@
-"""The precision of a run, and whether the device computes in it."""
+"""The precision of a run, checked against the device."""
 
 from typing import Literal
 
@@ -17,10 +17,10 @@ COMPUTE_DTYPES: dict[Precision, torch.dtype] = {
 
 
 def resolve_precision(requested: Precision | Literal["auto"]) -> Precision:
-    """Returns the precision of a run; `auto` follows the compute capability, not emulated types.
+    """Returns the precision of a run; `auto` follows the GPU's compute capability.
 
-    Raises ConfigError for bf16 below capability 8.0, where it is emulated and slow, and for fp16
-    without a device that has it.
+    Raises ConfigError for bf16 below capability 8.0, which emulates it slowly, and for fp16 on a
+    device that does not compute in it.
     """
     capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
     if requested == "auto":

@@ -1,6 +1,6 @@
-"""What a launch and a recipe promise, checked against the processes and the engine that started.
+"""Checks the processes and the engine that started against the launch and the recipe.
 
-Each of these mismatches would otherwise train silently, without exchanging gradients or with other
+Without these checks, a mismatch would train silently: without exchanging gradients, or with other
 settings than the recipe's.
 """
 
@@ -37,8 +37,8 @@ SUPPORTED = (
 def check_launch() -> None:
     """Raises LaunchError if the launch asks for more processes than it starts, or than GPUs exist.
 
-    On CPUs `accelerate launch --num_processes 2` starts one without a word: it sets an address to
-    meet at, but no rank.
+    On CPUs `accelerate launch --num_processes 2` silently starts a single process: it sets
+    MASTER_ADDR, but no rank.
     """
     num_local, num_gpus = whole_number("LOCAL_WORLD_SIZE", 1), torch.cuda.device_count()
     if num_gpus and num_local > num_gpus:  # Accelerate would give one GPU to several ranks
@@ -97,11 +97,11 @@ def check_engine(
     micro_batch_size: int,
     recipe: Recipe,
     precision: Precision,
-    made: torch.optim.Optimizer,
+    unwrapped: torch.optim.Optimizer,
 ) -> None:
     """Raises LaunchError unless the engine does what the recipe says, over all processes.
 
-    `made` is the optimizer before it was wrapped.
+    `unwrapped` is the optimizer before the engine wrapped it.
     """
     engine: Any = objective
     ranks = topology_of(accelerator).dp_size
@@ -124,7 +124,7 @@ def check_engine(
             "clipping": recipe.optimizer.max_grad_norm or 0.0,
             "bf16": precision == "bf16",
             "fp16": precision == "fp16",
-            "optimizer": type(made).__name__,
+            "optimizer": type(unwrapped).__name__,
             "second copy": engine.zero_hpz_partition_size() > 1,
         }
     elif accelerator.distributed_type == DistributedType.FSDP:

@@ -1,4 +1,4 @@
-"""What shards a model, and how to hold it whole for a while."""
+"""What an engine shards, and temporary access to the whole model."""
 
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,7 +12,7 @@ from trainer.engines.fsdp2_state import is_fsdp2, without_fsdp
 
 
 class Sharding(Enum):
-    """What an engine shards over ranks. The values are what records of runs and checkpoints say."""
+    """What an engine shards over ranks. The values are written to files of runs and checkpoints."""
 
     NOTHING = "nothing"
     ZERO_1 = "ZeRO-1"
@@ -35,10 +35,10 @@ def sharding_of(objective: nn.Module) -> Sharding:
 
 @contextmanager
 def whole_model(objective: nn.Module) -> Generator[None]:
-    """Context manager: every rank holds all weights, as a plain model that any code can use.
+    """Context manager: inside, every rank has all weights, as a plain model that any code can use.
 
-    It takes the memory of the whole model: in the type of its weights under FSDP2, in the type it
-    computes in under ZeRO-3. Collective.
+    It takes the memory of the whole model: under FSDP2 in the type of its weights, under ZeRO-3 in
+    the type of the computations. Collective.
     """
     match sharding_of(objective):
         case Sharding.FSDP2:
@@ -52,7 +52,7 @@ def whole_model(objective: nn.Module) -> Generator[None]:
 
 
 def whole_weight(objective: nn.Module, weight: nn.Parameter) -> AbstractContextManager[Any]:
-    """Context manager: every rank holds all of one weight under ZeRO-3. Collective."""
+    """Context manager: inside, every rank has the whole of one weight under ZeRO-3. Collective."""
     if sharding_of(objective) is Sharding.ZERO_3:
         return gathered([weight])
     return nullcontext()

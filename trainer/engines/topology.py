@@ -1,4 +1,4 @@
-"""Topology: which part of the data-parallel work this process does, and whom it adds up with."""
+"""Topology: this process's part of the data-parallel work, and the group that shares its sums."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,15 +19,15 @@ class Topology:
     dp_rank: int
     """Data-parallel rank, from 0."""
     dp_size: int
-    """Number of data-parallel ranks, over which the global batch is divided."""
+    """Number of data-parallel ranks, which split the global batch."""
     loss_group: Any
     """Process group over which loss sums and target counts add up; None for all processes."""
     is_writer: bool
-    """Whether this process prints, scores and writes what exists once for a run."""
+    """Whether this process prints, scores, and writes files that exist once per run."""
 
 
 def topology_of(accelerator: Accelerator) -> Topology:
-    """Returns the topology of a launch: today every process is a data-parallel rank."""
+    """Returns the topology of a launch, in which every process is a data-parallel rank."""
     return Topology(
         dp_rank=accelerator.process_index,
         dp_size=accelerator.num_processes,

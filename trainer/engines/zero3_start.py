@@ -1,7 +1,7 @@
-"""How a model starts under ZeRO-3: the main process loads it, the other ranks receive shards of it.
+"""Starts a model under ZeRO-3: the main process loads it, and all ranks get their shards from it.
 
-A GPU never holds more than its shards and one whole parameter, and a machine one copy of the model
-however many ranks it runs. The weights do not depend on the number of ranks.
+A GPU never holds more than its shards and one whole parameter, and a machine only one copy of the
+model, however many ranks it runs. The weights do not depend on the number of ranks.
 """
 
 from collections.abc import Callable
@@ -18,17 +18,17 @@ from trainer.recipe.schema import Recipe
 
 
 def starts_sharded(accelerator: Accelerator, recipe: Recipe) -> bool:
-    """Returns whether the main process alone loads the weights; packed ones load on every rank."""
+    """Returns whether only the main process loads the weights: ZeRO-3, unless they are packed."""
     plugin: Any = accelerator.deepspeed_plugin
     sharded = plugin is not None and plugin.zero_stage == 3
     return sharded and recipe.tuning.mode not in QUANTISED
 
 
 def load_on_main(accelerator: Accelerator, load: Callable[..., LoadedModel]) -> LoadedModel:
-    """Returns the model: with weights on the main process, on the meta device elsewhere.
+    """Returns the model: with weights on the main process, on the meta device on other ranks.
 
-    What `load` raises on the main process is raised on every rank. Every rank loads the weights if
-    they decide the layout, as output embeddings that are stored untied do.
+    An error of `load` on the main process is raised on every rank. If the weights decide the layout
+    of the model, as output embeddings that are stored untied do, every rank loads them.
     """
     own: list[LoadedModel] = []
 
@@ -42,13 +42,13 @@ def load_on_main(accelerator: Accelerator, load: Callable[..., LoadedModel]) -> 
     loaded = own[0] if own else replace(load(shape_only=True), **from_weights)
     if any_rank(accelerator, _layout(loaded.model) != layout):
         return own[0] if own else load()
-    if generation_config is not None:  # which is stored next to the weights
+    if generation_config is not None:  # it is stored next to the weights
         loaded.model.generation_config = generation_config
     return loaded
 
 
 def _layout(model: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
-    """Returns names and shapes of the tensors that ranks exchange."""
+    """Returns the names and shapes of the tensors that ranks exchange."""
     tensors = [*model.named_parameters(), *model.named_buffers()]
     return [(name, tuple(tensor.shape)) for name, tensor in tensors]
 
@@ -56,9 +56,9 @@ def _layout(model: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
 def materialize(accelerator: Accelerator, objective: nn.Module, dtype: torch.dtype) -> None:
     """Converts parameters to `dtype`, allocates those on the meta device, and broadcasts buffers.
 
-    The system backs allocated memory with pages only when `shard_from_main` fills it.
+    The allocated memory takes no physical pages until `shard_from_main` fills it.
     """
-    filled = {
+    allocated = {
         parameter: nn.Parameter(
             torch.empty(parameter.shape, dtype=dtype)
             if parameter.is_meta
@@ -73,7 +73,7 @@ def materialize(accelerator: Accelerator, objective: nn.Module, dtype: torch.dty
     for module in objective.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                module._parameters[name] = filled[parameter]
+                module._parameters[name] = allocated[parameter]
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = received[buffer].to(accelerator.device)
@@ -82,7 +82,7 @@ def materialize(accelerator: Accelerator, objective: nn.Module, dtype: torch.dty
 def shard_from_main(accelerator: Accelerator, objective: nn.Module) -> None:
     """Shards the main process's weights over all ranks, one parameter at a time.
 
-    Build the optimizer before: a sharded parameter has lost its shape.
+    Build the optimizer first: a sharded parameter has lost its shape.
     """
     from deepspeed.runtime.zero import Init
 

@@ -7,7 +7,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from trainer.checkpoints.load import check_order, load_weights
-from trainer.checkpoints.provenance import check_made_with
+from trainer.checkpoints.provenance import check_provenance
 from trainer.checkpoints.record import read_record, verify
 from trainer.distributed.collectives import on_main
 from trainer.errors import CheckpointError, ConfigError
@@ -40,7 +40,7 @@ def evaluate_checkpoint(
     check_order(chosen, record, run.order_digest)
     tunes_threshold = run.task.tunes_threshold and "validation" in run.splits
     used = ("train", split, *(("validation",) if tunes_threshold else ()))
-    check_made_with(chosen, record, run.recipe, run.splits, used)
+    check_provenance(chosen, record, run.recipe, run.splits, used)
     load_weights(chosen, run.objective, run.parameters)
     needed = tunes_threshold and split != "validation"
     validation = _validation(run, accelerator, step, record, needed=needed)

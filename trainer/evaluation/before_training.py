@@ -13,11 +13,11 @@ def measure_before_training(run: Run, accelerator: Accelerator, state: TrainStat
     """Records the zero-shot metrics, if the task has any, and the baseline, if the recipe asks."""
     with run_memory(run, accelerator, "loading", "answering without training (zero-shot)"):
         for split, metrics in measure_zero_shot(run, accelerator).items():
-            run.tracker.evaluation(state, 0, metrics, split=f"zero_shot_{split}")
+            run.tracker.log_evaluation(state, 0, metrics, split=f"zero_shot_{split}")
     validation = None
     measured = ("validation", "test") if run.recipe.evaluation.baseline else ()
     for split in measured:
         if split in run.splits:
             metrics = evaluate(run, accelerator, split, validation=validation)
-            run.tracker.evaluation(state, 0, metrics, split=split)
+            run.tracker.log_evaluation(state, 0, metrics, split=split)
             validation = metrics if split == "validation" else validation

@@ -1,4 +1,4 @@
-"""The shape of a model: from numbers in a recipe, a hub name or folder, or shipped numbers."""
+"""Model configurations: from numbers in the recipe, shipped numbers, a folder or the hub."""
 
 import difflib
 import json
@@ -16,43 +16,45 @@ from trainer.recipe.shipped import shipped_recipes
 from trainer.wording import excerpt
 
 FOLDER = Path(__file__).parent / "architectures"
-"""Published numbers by hub name, with -- for the slash."""
+"""Numbers of published models, in a file for each hub name, with -- in place of the slash."""
 MAX_LAYERS, MAX_NUMBER = 10_000, 2**31 - 1
-"""Limits of an architecture. More layers take minutes to describe, and no machine holds them."""
+"""Limits of the numbers of an architecture. A model of more layers takes minutes to build even on
+the meta device."""
 
 
 def build_model_config(model: Model, tokenizer: Any) -> Any:
-    """Returns the transformers configuration of a model, with a padding token.
+    """Returns the transformers configuration of a model, with the tokenizer's padding token.
 
-    Gives `tokenizer` a padding token if it has none. Raises ConfigError for numbers that are
-    missing or unknown.
+    Changes `tokenizer`: it gets a padding token if it has none, and the input names of the model.
+    Raises ConfigError for numbers that are unknown or out of range, and for a tokenizer that does
+    not fit the model.
     """
     if model.architecture is not None:
         ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id")}
         ensure_pad_token(tokenizer, len(tokenizer) + 1)
-        made = _from_numbers(model.architecture, {"vocab_size": len(tokenizer), **ids})
+        config = _from_numbers(model.architecture, {"vocab_size": len(tokenizer), **ids})
     else:
         published = _published(model) if model.initialization == "random" else None
-        made = stored_config(model) if published is None else _from_numbers(published)
-    vars(made).pop("auto_map", None)  # or the exported model would ask for code of its own
-    rows, known_pad = made.vocab_size, made.pad_token_id
+        config = stored_config(model) if published is None else _from_numbers(published)
+    # Otherwise the exported model would name code that is not exported.
+    vars(config).pop("auto_map", None)
+    rows, known_pad = config.vocab_size, config.pad_token_id
     ensure_pad_token(tokenizer, rows, known_pad=known_pad, kind=model.pad_token)
     check_vocabulary(model, tokenizer, rows)
-    made.pad_token_id = tokenizer.pad_token_id
-    types = ["token_type_ids"] if getattr(made, "type_vocab_size", 0) > 1 else []
-    tokenizer.model_input_names = ["input_ids", *types, "attention_mask"]
-    tokenizer.init_kwargs["model_input_names"] = (
-        tokenizer.model_input_names
-    )  # or it is not exported
-    return made
+    config.pad_token_id = tokenizer.pad_token_id
+    types = ["token_type_ids"] if getattr(config, "type_vocab_size", 0) > 1 else []
+    names = ["input_ids", *types, "attention_mask"]
+    tokenizer.model_input_names = names
+    tokenizer.init_kwargs["model_input_names"] = names  # the names that are exported
+    return config
 
 
 def shape_config(model: Model) -> Any:
-    """Returns the transformers configuration without reading weights.
+    """Returns the transformers configuration of a model without reading weights.
 
-    Downloads nothing if the numbers are shipped or in the recipe. A tokenizer that is yet to be
-    trained has the vocabulary size of the recipe, and the model of a run that is yet to be trained
-    has the shape in that run's shipped recipe.
+    Downloads nothing if the numbers are shipped or in the recipe. Until a tokenizer is trained, its
+    vocabulary size is that of the recipe; until a shipped recipe is trained, the shape of its
+    model/ is that of the recipe.
     """
     if model.architecture is not None:
         if isinstance(model.tokenizer, TrainedTokenizer):
@@ -63,7 +65,7 @@ def shape_config(model: Model) -> Any:
             size = len(tokenizer)
         else:
             size = None
-        # Without a tokenizer its padding token is unknown, and the default may lie outside.
+        # The padding token is that of the tokenizer; the default could exceed the vocabulary.
         return _from_numbers(model.architecture, {"vocab_size": size, "pad_token_id": None})
     published = _published(model)
     if published is not None:
@@ -76,10 +78,12 @@ def shape_config(model: Model) -> Any:
 
 
 def recipe_of_run(model: Model) -> str | None:
-    """Returns the shipped recipe whose run makes this model, if that run is yet to be trained."""
+    """Returns the name of the shipped recipe whose run writes this model, None if the model exists
+    or no shipped recipe does."""
     path = Path(model.name_or_path or "")
-    made = path.name == "model" and not path.is_dir()
-    return path.parent.name if made and path.parent.name in shipped_recipes() else None
+    if path.name != "model" or path.is_dir():
+        return None
+    return path.parent.name if path.parent.name in shipped_recipes() else None
 
 
 def _published(model: Model) -> dict[str, Any] | None:
@@ -91,25 +95,25 @@ def _published(model: Model) -> dict[str, Any] | None:
 
 
 def stored_config(model: Model) -> Any:
-    """Returns the configuration at model.name_or_path as it was written.
+    """Returns the unchanged configuration at model.name_or_path.
 
-    Raises ConfigError if there is none that transformers can read.
+    Raises ConfigError if transformers cannot read it, or if it would fetch or run code.
     """
     from transformers import AutoConfig
 
     name = str(model.name_or_path)
     try:
-        made = AutoConfig.from_pretrained(name, revision=model.revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(name, revision=model.revision, trust_remote_code=False)
     except MemoryError:
         raise
-    except Exception as error:  # a damaged file can fail anywhere in transformers
+    except Exception as error:  # a damaged file can raise anything
         raise not_loaded("model.name_or_path", name, "configuration", error) from error
-    check_config(made, "model.name_or_path")
-    return made
+    check_config(config, "model.name_or_path")
+    return config
 
 
-def _from_numbers(numbers: dict[str, Any], others: dict[str, Any] | None = None) -> Any:
-    """Returns the configuration with `numbers`, and `others` for what they leave out."""
+def _from_numbers(numbers: dict[str, Any], defaults: dict[str, Any] | None = None) -> Any:
+    """Returns the configuration of `numbers`, with `defaults` for numbers that are not given."""
     from transformers import CONFIG_MAPPING
 
     numbers = dict(numbers)
@@ -117,17 +121,17 @@ def _from_numbers(numbers: dict[str, Any], others: dict[str, Any] | None = None)
     if kind not in CONFIG_MAPPING:
         near = difflib.get_close_matches(kind[:100], list(CONFIG_MAPPING), n=1)
         raise ConfigError(
-            f"model.architecture.model_type: there is no {excerpt(kind)}",
+            f"model.architecture.model_type: transformers has no {excerpt(kind)}",
             key="model.architecture.model_type",
             value=kind,
             hint=f"did you mean {near[0]}?" if near else None,
         )
-    known = CONFIG_MAPPING[kind]()
+    default = CONFIG_MAPPING[kind]()
     for name, value in numbers.items():
-        if not hasattr(known, name):
-            near = difflib.get_close_matches(name[:100], list(vars(known)), n=1)
+        if not hasattr(default, name):
+            near = difflib.get_close_matches(name[:100], list(vars(default)), n=1)
             raise ConfigError(
-                f"model.architecture.{excerpt(name)}: a {kind} has no such number",
+                f"model.architecture.{excerpt(name)}: unknown in the configuration of a {kind}",
                 key=f"model.architecture.{name}",
                 value=value,
                 hint=f"did you mean {near[0]}?" if near else None,
@@ -141,11 +145,13 @@ def _from_numbers(numbers: dict[str, Any], others: dict[str, Any] | None = None)
                 hint=f"use {most:,} or less",
             )
     try:
-        made = CONFIG_MAPPING[kind](**{**(others or {}), **numbers})
+        config = CONFIG_MAPPING[kind](**{**(defaults or {}), **numbers})
     except Exception as error:  # each family checks its numbers in its own way, or not at all
         reason = excerpt(" ".join(str(error).split()), 200)
         raise ConfigError(
-            f"model.architecture: {reason or type(error).__name__}", key="model.architecture"
+            f"model.architecture: {reason or type(error).__name__}",
+            key="model.architecture",
+            value=numbers,
         ) from error
-    check_config(made, "model.architecture")
-    return made
+    check_config(config, "model.architecture")
+    return config

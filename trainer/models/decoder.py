@@ -1,13 +1,13 @@
-"""Which models are decoders: each position sees only those before it."""
+"""Which models are decoders, in which each position attends only to earlier ones."""
 
 from typing import Any
 
 CAUSAL_BY_NAME_ONLY = ("bert-generation", "cpmant", "xlnet")
-"""Model types with a causal class but none for masked tokens, whose positions see later ones."""
+"""Model types that have only a causal class, although their attention is not causal."""
 
 
 def is_decoder(model_config: Any) -> bool:
-    """Returns whether a model is a decoder, whose first positions know nothing of later ones."""
+    """Returns whether a model is a decoder: its first positions do not depend on later ones."""
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,

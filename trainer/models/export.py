@@ -1,4 +1,4 @@
-"""Writes a trained model as a folder that `from_pretrained` loads, and its adapters as another."""
+"""Exports a trained model to a folder that `from_pretrained` loads, and its adapters to another."""
 
 import copy
 import re
@@ -25,36 +25,36 @@ def export_model(
 ) -> None:
     """Writes weights, configurations and tokenizer into `folder`.
 
-    Adapters are merged. A quantised base is dequantised first, because merging into quantised
-    weights would round them again and export another model than the one that was trained.
-    Generation stops at the tokens `ends` if there are any, and the tokenizer cuts texts at
-    `num_positions` unless that is None.
+    Adapters are merged. A quantised base is dequantised first: merging into quantised weights would
+    round them again, and the exported model would differ from the trained one. Generation stops at
+    the token ids `ends`, or as in the base if there are none. The tokenizer truncates texts to
+    `num_positions` tokens, unless that is None.
     """
     plain = plain_model(model)
     exported = plain if plain is model else merged(model)
     exported.config.use_cache = True
     own = getattr(plain, "generation_config", None)
     if own is not None:
-        exported.generation_config = type(own)()  # save_pretrained refuses some published ones
+        exported.generation_config = type(own)()  # save_pretrained rejects some published ones
     with quiet_transformers():
         exported.save_pretrained(folder)
     if own is not None:
         exported.generation_config = own
         if exported.can_generate():
-            _ending_at(own, ends).to_json_file(folder / "generation_config.json")
+            _with_ends(own, ends).to_json_file(folder / "generation_config.json")
     save_tokenizer(tokenizer, folder, num_positions)
     plain.config.use_cache = False
 
 
 def export_adapter(model: Any, folder: Path) -> None:
-    """Writes adapters, and whatever else was trained, in the form that PEFT loads onto the base."""
+    """Writes adapters, and other trained modules, as a folder that PEFT loads onto the base."""
     model.save_pretrained(folder, save_embedding_layers=False)
 
 
 def merged(model: Any) -> Any:
-    """Returns a plain copy of a model on the CPU into which PEFT has merged its adapters.
+    """Returns a copy of a PEFT model on the CPU, with its adapters merged. The model is unchanged.
 
-    PEFT's own merge knows every variant of LoRA; the model itself stays as it is.
+    PEFT merges them, because it knows every variant of LoRA.
     """
     from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
@@ -72,13 +72,13 @@ def merged(model: Any) -> Any:
 
 
 def dense_weights(base: nn.Module) -> dict[str, Tensor]:
-    """Returns copies on the CPU of the weights under adapters, by the names that they have without.
+    """Returns copies on the CPU of a base's weights, dequantised, by their names without adapters.
 
-    Tied weights are the same tensor.
+    Tied weights are one tensor under several names.
     """
     weights: dict[str, Tensor] = {}
     copies: dict[int, Tensor] = {}
-    module: Any  # torch has no public name for the buffers that it does not save
+    module: Any  # torch has no public name for non-persistent buffers
     for path, module in base.named_modules(remove_duplicate=False):
         if _OWN.search(f".{path}."):
             continue
@@ -96,15 +96,15 @@ def dense_weights(base: nn.Module) -> dict[str, Tensor]:
 
 
 _OWN = re.compile(r"\.(lora_[^.]+|modules_to_save|trainable_tokens_[^.]+)\.")
-"""Modules that adapters add to a model."""
+"""Modules that PEFT adds to a model."""
 _WRAPPING = re.compile(r"\.(base_layer|original_module|token_adapter\.base_layer)(?=\.)\.?")
-"""Names that they put around a module of the model."""
+"""Parts of a name that stand for PEFT's wrapper around a module of the model."""
 
 
 def dense_weight(layer: Any) -> Tensor:
     """Returns the weight of a layer, dequantised if bitsandbytes packed it.
 
-    The shape is [out, in], or [in, out] for a layer that was a Conv1D before it was packed.
+    The shape is that of the layer before it was packed: [out, in], but [in, out] for a Conv1D.
     """
     weight = layer.weight
     if type(weight).__name__ in ("Params4bit", "Int8Params"):
@@ -117,7 +117,7 @@ def dense_weight(layer: Any) -> Tensor:
 
 
 def packed_layer(model: nn.Module) -> Any:
-    """Returns the first layer whose weight is packed in 4 bits; None without one."""
+    """Returns the first layer whose weight is packed in 4 bits, or None."""
     for module in model.modules():
         if type(getattr(module, "weight", None)).__name__ == "Params4bit":
             return module
@@ -125,7 +125,7 @@ def packed_layer(model: nn.Module) -> Any:
 
 
 def _put(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Replaces parameters and buffers by the tensors of the same names; ties stay ties."""
+    """Replaces parameters and buffers by the tensors of the same names; tied weights stay tied."""
     parameters: dict[int, nn.Parameter] = {}
     for name, value in weights.items():
         path, _, leaf = name.rpartition(".")
@@ -140,11 +140,12 @@ def _put(model: nn.Module, weights: dict[str, Tensor]) -> None:
     assert not absent, absent
 
 
-def _ending_at(own: Any, ends: Sequence[int]) -> Any:
-    """Returns generation settings that stop at `ends`: `own` if they do, or if `ends` is empty."""
-    known = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
-    if not ends or set(ends) == set(known):
-        return own
-    settings = copy.deepcopy(own)
-    settings.eos_token_id = list(ends)
-    return settings
+def _with_ends(settings: Any, ends: Sequence[int]) -> Any:
+    """Returns generation settings that stop at the token ids `ends`; unchanged if there are none,
+    or if they already do."""
+    own = settings.eos_token_id
+    if not ends or set(ends) == set(own if isinstance(own, list) else [own]):
+        return settings
+    changed = copy.deepcopy(settings)
+    changed.eos_token_id = list(ends)
+    return changed

@@ -1,4 +1,4 @@
-"""Cross-entropy over a large vocabulary without all its logits, the largest tensor of a step."""
+"""Cross-entropy over a large vocabulary in chunks: all logits would be a step's largest tensor."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,11 +9,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 CHUNK_SIZE = 512
-"""Positions whose logits are held at once."""
+"""Number of positions whose logits are in memory at once."""
 WORD_BLOCK = 16_384
-"""Words whose weight gradient a chunk adds at once in bf16 and fp16, by way of a scratch tensor."""
+"""Rows of the weight's gradient that are computed at once in bf16 and fp16, in a scratch tensor."""
 HALF_SCALE = 2.0**15
-"""Factor of fp16 probabilities, of which those under 6e-8 would otherwise be 0."""
+"""Factor of fp16 probabilities, without which those under 6e-8 would become 0."""
 
 
 def linear_cross_entropy(
@@ -22,15 +22,16 @@ def linear_cross_entropy(
     """Returns the sum over positions of -log softmax(hidden @ weight.T + bias)[target], fp32 [].
 
     Shapes: `hidden` [n, d], `weight` [v, d], `bias` [v], `targets` int64 [n] within 0 .. v - 1.
-    It holds the logits of `CHUNK_SIZE` positions at a time. Products run in autocast's type or
-    else in the common type of `hidden` and `weight`, softmax and sums in fp32. Only tensors that
-    require a gradient cost one; a second backward of the same loss is refused. n may be 0.
+    The logits of `CHUNK_SIZE` positions are in memory at a time. Products are computed in the type
+    of autocast, or without it in the common type of `hidden` and `weight`; softmax and sums in
+    fp32. Gradients are computed during forward, for the tensors that require one; a second
+    backward of the same loss raises RuntimeError. n may be 0.
     """
-    # Torch's function ignores autocast, refuses most pairs of types, and in bf16 and fp16
-    # adds up the weight's gradient over chunks in that type: an error that grows with n, at 131,072
-    # positions 9 (bf16) and 58 (fp16) times that of the plain loss.
-    everywhere_fp32 = hidden.dtype == weight.dtype == _product_type(hidden, weight) == torch.float32
-    if everywhere_fp32 and hasattr(functional, "linear_cross_entropy"):
+    # Torch's function ignores autocast, rejects most pairs of types, and in bf16 and fp16 sums the
+    # weight's gradient over chunks in that type: the error grows with n, and at 131,072 positions
+    # is 9 (bf16) and 58 (fp16) times that of the plain loss.
+    is_fp32 = hidden.dtype == weight.dtype == _product_type(hidden, weight) == torch.float32
+    if is_fp32 and hasattr(functional, "linear_cross_entropy"):
         return torch_linear_cross_entropy(hidden, weight, bias, targets)
     return chunked_linear_cross_entropy(hidden, weight, bias, targets)
 
@@ -41,8 +42,8 @@ def torch_linear_cross_entropy(
     """Returns `linear_cross_entropy` of fp32 tensors by torch's own function (2.13 and later)."""
     from torch.nn import LinearCrossEntropyOptions
 
-    # The default chunk is 8 rows here and several times slower. A sum has its gradients computed
-    # along with the value; reduction="none" would compute the logits again in backward.
+    # Torch's default chunk of 8 rows is several times slower. With reduction="sum" it computes the
+    # gradients along with the value; with "none" it would compute the logits again in backward.
     options = LinearCrossEntropyOptions(acc_policy="compact", batch_chunk_size=CHUNK_SIZE)
     return functional.linear_cross_entropy(
         hidden, weight, targets, linear_bias=bias, reduction="sum", options=options
@@ -52,7 +53,7 @@ def torch_linear_cross_entropy(
 def chunked_linear_cross_entropy(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
 ) -> Tensor:
-    """Returns `linear_cross_entropy` by the loop of this module, for any floating types."""
+    """Returns `linear_cross_entropy` by this module's own loop, for any floating-point types."""
     wanted = tuple(
         torch.is_grad_enabled() and tensor is not None and tensor.requires_grad
         for tensor in (hidden, weight, bias)
@@ -65,7 +66,7 @@ def chunked_linear_cross_entropy(
 def predicted_tokens(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Returns the negative log-likelihood, fp32 [n], and likeliest word, int64 [n], by position.
+    """Returns the negative log-likelihood, fp32 [n], and likeliest word, int64 [n], per position.
 
     Shapes and types are those of `linear_cross_entropy`; nothing is differentiable.
     """
@@ -154,9 +155,10 @@ def _product_type(hidden: Tensor, weight: Tensor) -> torch.dtype:
 def _chunks(
     hidden: Tensor, weight: Tensor, bias: Tensor | None
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yields a slice of rows, these rows of `hidden` in the type of `weight`, and their logits.
+    """Yields, per chunk, its slice of rows, these rows of `hidden` in the type of `weight`, and
+    their logits, fp32 [chunk, v].
 
-    The logits, fp32 [chunk, v], share one buffer over all chunks, which the caller may overwrite.
+    All logits share one buffer, which the caller may overwrite.
     """
     size = min(CHUNK_SIZE, len(hidden))
     memory = torch.empty(size, len(weight), dtype=torch.float32, device=hidden.device)
@@ -177,7 +179,7 @@ def _multiply(left: Tensor, right: Tensor, *, out: Tensor) -> None:
     elif left.is_cuda:
         torch.mm(left, right, out_dtype=torch.float32, out=out)
     elif left.dtype == torch.bfloat16:
-        out.copy_(left @ right)  # rounded to bf16: on a CPU torch has no other product of it
+        out.copy_(left @ right)  # rounded to bf16, torch's only bf16 product on a CPU
     else:
         torch.mm(left.float(), right.float(), out=out)
 

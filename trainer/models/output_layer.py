@@ -1,9 +1,8 @@
-"""The output layer of a language model, which can compute a loss in place of logits.
+"""An output layer for language models that can compute a loss in place of logits.
 
-`install_output_layer` puts it into a model once. A model's own forward has no argument by which
-targets could reach its output layer, so they travel beside the call: `scoring` sets them for the
-calls made inside it, in the current context only. Another thread, or a call outside of `scoring`,
-gets logits.
+`install_output_layer` puts it into a model once. The forward of a model has no argument that would
+pass targets on to its output layer, so `scoring` sets them in a context variable for the calls made
+inside it. Other threads, and calls outside `scoring`, get logits.
 """
 
 from collections.abc import Generator
@@ -26,35 +25,35 @@ CHANGES_LOGITS = (
     "logits_soft_cap",
     "output_logit_soft_cap",
 )
-"""Settings of model configurations that scale or cap the logits after the output layer."""
+"""Settings with which a model scales or caps the logits after its output layer."""
 OTHER_OUTPUT = {
     "esm": "adds a bias after its output layer",
     "mobilebert": "multiplies by the weight of its output layer without calling the layer",
 }
-"""What other model types do that keeps the loss out of their output layer."""
+"""Other model types whose output layer cannot compute the loss, and why."""
 
 
 @dataclass
 class TokenLoss:
-    """The targets of one call of a model, and what its output layer made of them."""
+    """The targets of one call of a model, and the loss that its output layer computed for them."""
 
     wanted: Tensor
     """Which positions have a target, bool [batch, seq]."""
     targets: Tensor
-    """Token to predict at each of these, int64 [n], row after row."""
+    """Token to predict at each of these positions, int64 [n], row after row."""
     training: bool
-    """Whether only the sum and its gradient are needed."""
+    """Whether to compute only the sum and its gradient."""
     loss_sum: Tensor | None = None
     """Sum of the negative log-likelihoods, fp32 []; None until an output layer has run."""
     correct: Tensor | None = None
-    """Number of targets that are the likeliest token, float64 []; not in training."""
+    """Number of targets that are the likeliest token, float64 []; None in training."""
     losses: Tensor | None = None
-    """Negative log-likelihood of each target, fp32 [n]; not in training."""
+    """Negative log-likelihood of each target, fp32 [n]; None in training."""
     layer: "OutputLayer | None" = None
-    """The layer that computed them."""
+    """The layer that computed the loss."""
 
     def compute(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Sets and returns `loss_sum`, of the wanted ones of `hidden` [batch, seq, width]."""
+        """Sets the fields of the loss and returns `loss_sum`; `hidden` is [batch, seq, width]."""
         states = hidden[self.wanted]
         if self.training:
             self.loss_sum = linear_cross_entropy(states, weight, bias, self.targets)
@@ -70,7 +69,9 @@ _current: ContextVar[TokenLoss | None] = ContextVar("token_loss", default=None)
 
 @contextmanager
 def scoring(wanted: Tensor, targets: Tensor, *, training: bool) -> Generator[TokenLoss]:
-    """Context manager: an output layer that is called inside computes the loss of `targets`.
+    """Context manager: an OutputLayer called inside computes the loss of `targets`.
+
+    It fills in the TokenLoss that is yielded.
 
     Shapes: `wanted` bool [batch, seq], which positions have a target; `targets` int64 [n].
     """
@@ -90,12 +91,12 @@ class OutputLayer(nn.Linear):
     """
 
     is_last: bool | None = None
-    """Whether the model returns the layer's output unchanged; None until `score_tokens` has
-    compared them. A layer that is not the last always returns logits."""
+    """Whether the model returns this layer's output unchanged; None until `score_tokens` has
+    compared the two. If not, the layer always returns logits."""
 
     @classmethod
     def of(cls, linear: nn.Linear) -> "OutputLayer":
-        """Returns a layer that holds the parameters of `linear` themselves, not copies."""
+        """Returns a layer that shares the parameters of `linear`."""
         has_bias = linear.bias is not None  # pyright: ignore[reportUnnecessaryComparison]
         layer = cls(linear.in_features, linear.out_features, bias=has_bias, device="meta")
         layer.weight, layer.bias = linear.weight, linear.bias
@@ -105,7 +106,7 @@ class OutputLayer(nn.Linear):
         return self.score(input, self.weight)
 
     def score(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        """Returns what `forward` does, with `weight` [vocab, width] in place of the layer's own."""
+        """Returns the same as `forward`, with `weight` [vocab, width] in place of its own."""
         token_loss = _current.get()
         if token_loss is None or self.is_last is False:
             return functional.linear(hidden, weight, self.bias)
@@ -114,16 +115,16 @@ class OutputLayer(nn.Linear):
 
 
 def install_output_layer(model: Any) -> str | None:
-    """Replaces the output layer of a transformers model by an OutputLayer with its parameters.
+    """Replaces the output layer of a transformers model by an OutputLayer with the same parameters.
 
-    Names, parameters and ties stay as they are. Returns a sentence if the model has to hold all
-    logits of a batch instead.
+    Names and ties of parameters do not change. If the model does not allow it, changes nothing and
+    returns a clause for the report: its loss then needs all logits of a batch in memory.
     """
     reason = why_all_logits(model)
     if reason is not None:
         return (
             f"a {model.config.model_type} {reason}: its loss needs the logits of all positions in "
-            f"memory, not of labelled ones only"
+            f"memory, not only those of labelled positions"
         )
     layer: Any = output_layer(model)
     if isinstance(layer, OutputLayer):
@@ -137,18 +138,19 @@ def install_output_layer(model: Any) -> str | None:
 
 
 def why_all_logits(model: Any) -> str | None:
-    """Returns, as a verb phrase, why the loss cannot be computed in the output layer of a model."""
-    numbers = model.config.get_text_config()
-    changed = [name for name in CHANGES_LOGITS if getattr(numbers, name, None) not in (None, 1.0)]
-    if changed:
-        return f"changes its logits after the output layer ({', '.join(changed)})"
-    if numbers.model_type in OTHER_OUTPUT:
-        return OTHER_OUTPUT[numbers.model_type]
-    if hasattr(model, "final_logits_bias"):  # of BART and its kin, but for their decoders
+    """Returns why the loss of a model cannot be computed in its output layer, as a verb phrase;
+    None if it can."""
+    config = model.config.get_text_config()
+    settings = [name for name in CHANGES_LOGITS if getattr(config, name, None) not in (None, 1.0)]
+    if settings:
+        return f"changes its logits after the output layer ({', '.join(settings)})"
+    if config.model_type in OTHER_OUTPUT:
+        return OTHER_OUTPUT[config.model_type]
+    if hasattr(model, "final_logits_bias"):  # of BART and similar encoder-decoders
         return "adds final_logits_bias after its output layer"
     layer = output_layer(model)
     if layer is None:
         return "has no output layer that transformers knows"
     if type(layer) not in (nn.Linear, OutputLayer):
-        return f"has an output layer of its own kind ({type(layer).__name__})"
+        return f"has its own kind of output layer ({type(layer).__name__})"
     return None

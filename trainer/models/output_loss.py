@@ -1,7 +1,7 @@
-"""The loss over a vocabulary: of the labelled positions only, and never all logits at once.
+"""The loss over a vocabulary, without logits of unlabelled positions, and never all logits at once.
 
-The exceptions are models whose output layer is not the last thing they compute, such as Gemma 2,
-Cohere and ESM: `install_output_layer` says so when they are loaded, and all their logits are held.
+The exceptions are models that compute more after their output layer, such as Gemma 2, Cohere and
+ESM: their logits are all in memory. `install_output_layer` says so when such a model is loaded.
 """
 
 import math
@@ -15,43 +15,43 @@ from torch.nn import functional
 from trainer.models.output_layer import TokenLoss, scoring, why_all_logits
 
 IGNORED = -100
-"""Label of a position that is not learned."""
+"""Label of a position that is not trained on."""
 
 
 class Scored(NamedTuple):
-    """What a model makes of the labelled positions of a batch."""
+    """The loss of a batch's labelled positions."""
 
     loss_sum: Tensor
     """Sum of the negative log-likelihoods, fp32 []."""
     correct: Tensor
     """Number of labels that are the likeliest token, float64 []; 0 in training."""
     output: Any
-    """The model's output; what it calls logits is not to be read."""
+    """The model's output. Do not read its logits: they may be the loss."""
     losses: Tensor | None = None
-    """Negative log-likelihood of each label, fp32 [n], row after row; not in training."""
+    """Negative log-likelihood of each label, fp32 [n], row after row; None in training."""
 
 
 def score_tokens(model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> Scored:
     """Returns the loss of `labels` [batch, seq], the token to predict at each position.
 
-    The loss is computed by the model's OutputLayer. Warns if the model turns out to need all logits
-    although `install_output_layer` did not say so.
+    The model's OutputLayer computes the loss. If the model turns out to change the layer's output,
+    although `install_output_layer` did not expect it, warns and computes the loss from all logits.
     """
     wanted = labels != IGNORED
-    with scoring(wanted, labels[wanted], training=model.training) as found:
+    with scoring(wanted, labels[wanted], training=model.training) as token_loss:
         output = model(**inputs)
-    if found.layer is None:
-        return _of_all_logits(model, output, found)
-    # Not found.loss_sum: hooks of an engine may have put a tensor of theirs in its place, which
-    # they need in backward.
+    if token_loss.layer is None:
+        return _of_all_logits(model, output, token_loss)
+    # Not token_loss.loss_sum: the hooks of an engine may replace the output by a tensor of their
+    # own, whose backward they rely on.
     loss = output[_name_of_logits(output)]
-    if found.layer.is_last is None:
-        found.layer.is_last = _is_unchanged(loss, found)
-    if found.layer.is_last is False:
-        return _of_all_logits(model, model(**inputs), found)
-    if found.correct is None:
+    if token_loss.layer.is_last is None:
+        token_loss.layer.is_last = _is_unchanged(loss, token_loss)
+    if token_loss.layer.is_last is False:
+        return _of_all_logits(model, model(**inputs), token_loss)
+    if token_loss.correct is None:
         return Scored(loss, loss.new_zeros((), dtype=torch.float64), output)
-    return Scored(loss, found.correct, output, found.losses)
+    return Scored(loss, token_loss.correct, output, token_loss.losses)
 
 
 def perplexity(nll: float, num_tokens: float) -> float:
@@ -59,31 +59,31 @@ def perplexity(nll: float, num_tokens: float) -> float:
     return math.exp(min(nll / num_tokens, 700.0))
 
 
-def _is_unchanged(loss: Tensor, found: TokenLoss) -> bool | None:
-    """Returns whether a model returns the loss of its output layer as it is.
+def _is_unchanged(loss: Tensor, token_loss: TokenLoss) -> bool | None:
+    """Returns whether the `loss` that a model returned is what its output layer computed.
 
-    None if a loss of 0, or one that is not finite, does not tell. Waits for the device, once.
+    None if a loss of 0, or one that is not finite, cannot show it. Synchronises with the device.
     """
-    own = found.loss_sum
-    assert own is not None
-    if loss.shape != own.shape or loss.dtype != own.dtype:
+    computed = token_loss.loss_sum
+    assert computed is not None
+    if loss.shape != computed.shape or loss.dtype != computed.dtype:
         return False
-    if not torch.isfinite(own) or own == 0:
+    if not torch.isfinite(computed) or computed == 0:
         return None
-    return torch.equal(loss, own)
+    return torch.equal(loss, computed)
 
 
-def _of_all_logits(model: Any, output: Any, found: TokenLoss) -> Scored:
+def _of_all_logits(model: Any, output: Any, token_loss: TokenLoss) -> Scored:
     if why_all_logits(model) is None:
         warnings.warn(
-            f"a {model.config.model_type} does not return what its output layer computes: the loss "
-            f"needs the logits of all positions in memory, not of labelled ones only",
+            f"a {model.config.model_type} changes what its output layer computes: the loss needs "
+            f"the logits of all positions in memory, not only those of labelled positions",
             stacklevel=2,
         )
-    logits = output[_name_of_logits(output)][found.wanted].float()
-    losses = functional.cross_entropy(logits, found.targets, reduction="none")
-    correct = (logits.argmax(-1) == found.targets).sum().double()
-    return Scored(losses.sum(), correct, output, None if found.training else losses)
+    logits = output[_name_of_logits(output)][token_loss.wanted].float()
+    losses = functional.cross_entropy(logits, token_loss.targets, reduction="none")
+    correct = (logits.argmax(-1) == token_loss.targets).sum().double()
+    return Scored(losses.sum(), correct, output, None if token_loss.training else losses)
 
 
 def _name_of_logits(output: Any) -> str:

@@ -1,4 +1,4 @@
-"""PEFT's layer for new tokens where it wraps an output layer. Imports PEFT."""
+"""A version of PEFT's layer for new tokens that can wrap an output layer. Imports PEFT."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from trainer.models.output_layer import OutputLayer
 
 
 class OutputTokensLayer(TrainableTokensLayer):
-    """Scores words by a weight that has the rows of new tokens, with the bias of the output layer.
+    """Computes logits, or the loss, with a weight that includes the trained rows of new tokens.
 
-    PEFT's own class leaves the bias out, and knows logits only.
+    PEFT's own class drops the bias of the output layer, and computes only logits.
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -26,10 +26,10 @@ class OutputTokensLayer(TrainableTokensLayer):
 
 
 def score_by_new_rows(model: nn.Module) -> None:
-    """Makes the layers for new tokens around output layers of a PEFT model OutputTokensLayers."""
+    """Turns PEFT's layers for new tokens around output layers into OutputTokensLayers."""
     for module in model.modules():
         wraps_output = type(module) is TrainableTokensLayer and isinstance(
             module.get_base_layer(), nn.Linear
         )
-        if wraps_output:  # PEFT builds the layer itself, and takes no class for it
+        if wraps_output:  # PEFT builds the layer and offers no choice of its class
             module.__class__ = OutputTokensLayer

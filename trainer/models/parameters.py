@@ -1,4 +1,4 @@
-"""Counts of parameters, also of packed 4-bit weights."""
+"""Parameter counts, which see through the packing of 4-bit weights."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,11 @@ from torch import nn
 @dataclass(frozen=True)
 class ParameterCounts:
     total: int
-    """Weights of the model, however they are stored."""
+    """Number of weights in the model, however they are stored."""
     trainable: int
+    """Number of weights that are trained."""
     stored: int
-    """Elements in memory: two 4-bit weights are one."""
+    """Number of elements in memory, of which each holds two packed 4-bit weights."""
 
 
 def count_parameters(model: nn.Module) -> ParameterCounts:
@@ -26,7 +27,8 @@ def count_parameters(model: nn.Module) -> ParameterCounts:
 
 
 def num_weights(parameter: nn.Parameter) -> int:
-    """Returns the number of weights in a parameter; packed 4-bit ones count as unpacked."""
+    """Returns the number of weights in a parameter, which is more than its elements if it is packed
+    in 4 bits."""
     state = getattr(parameter, "quant_state", None)
     return int(torch.Size(state.shape).numel()) if state is not None else parameter.numel()
 

@@ -1,4 +1,4 @@
-"""The longest sequence that a model takes: families count their positions differently."""
+"""The longest sequence that a model takes; families count their positions differently."""
 
 from typing import Any
 
@@ -8,16 +8,17 @@ NUMBERED_AFTER_PADDING = (
     *("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "xmod"),
     *("data2vec-text", "ibert", "longformer", "luke", "markuplm", "lilt", "esm"),
 )
-"""Model types whose first position is pad_token_id + 1, so that RoBERTa's 514 are 512."""
+"""Model types whose first position is pad_token_id + 1: RoBERTa's 514 positions are 512 tokens."""
 RELATIVE = ("funnel", "xlnet")
 """Model types without absolute positions, whatever their configuration says."""
 
 
 def num_positions(model_config: Any) -> int | None:
-    """Returns the length in tokens of a model's longest sequence; None without a limit.
+    """Returns the length of a model's longest sequence in tokens, or None if it has no limit.
 
-    For rotary embeddings it is the longest sequence that the model was trained on. Models without a
-    limit use relative positions (T5, XLNet, DeBERTa-v3, ALiBi) or carry a state (Mamba).
+    With rotary embeddings, it is the length of the sequences that the model was trained on. Models
+    without a limit use relative positions (T5, XLNet, DeBERTa-v3, ALiBi) or have a recurrent state
+    (Mamba).
     """
     text = model_config.get_text_config()
     kind = text.model_type
@@ -27,12 +28,12 @@ def num_positions(model_config: Any) -> int | None:
     positions = getattr(text, "max_position_embeddings", None)
     if kind == "led":
         positions = min(text.max_encoder_position_embeddings, text.max_decoder_position_embeddings)
-    if kind == "mpt":  # ALiBi, with biases for a fixed number
+    if kind == "mpt":  # ALiBi, with biases for a fixed number of positions
         positions = text.max_seq_len
     if not isinstance(positions, int) or positions < 1:
         return None
     if kind == "mpnet":
-        return positions - 2  # its padding token is always 1
+        return positions - 2  # the first position is 2, whatever the padding token
     rotary = getattr(text, "position_embedding_type", None) == "rotary"  # of ESM
     if kind in NUMBERED_AFTER_PADDING and not rotary:
         return positions - (text.pad_token_id or 0) - 1
@@ -40,7 +41,7 @@ def num_positions(model_config: Any) -> int | None:
 
 
 def check_length(model_config: Any, max_seq_length: int) -> None:
-    """Raises ConfigError if the sequences are longer than the model has positions."""
+    """Raises ConfigError if sequences of `max_seq_length` tokens exceed the model's positions."""
     positions = num_positions(model_config)
     if positions is not None and max_seq_length > positions:
         raise ConfigError(

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_transformers(*, progress_bar: bool = False) -> Generator[None]:
-    """Context manager: transformers logs errors only, and shows no progress bar unless asked to.
+    """Context manager: transformers logs only errors, and shows a progress bar only on request.
 
-    Its settings are as before afterwards.
+    Restores its settings on exit.
     """
     from transformers.utils import logging
 

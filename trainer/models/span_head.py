@@ -1,7 +1,7 @@
-"""Span heads for models for which transformers has none, such as Phi.
+"""Span heads for models that have none in transformers, such as Phi.
 
-Their exported folders name a class that only this module defines; the model card says how to load
-one elsewhere.
+Exported folders of such models name a class that only this module defines. Their model card says
+how to load them.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from trainer.errors import ConfigError
 from trainer.models.structure import is_encoder_decoder, plain_model
 
 HOW_TO_LOAD = """\
-transformers has no such class of its own. With this package installed, `folder` is loaded by
+transformers has no such class. With this package installed, load `folder` like this:
 
 ```python
 from transformers import AutoConfig, AutoModelForQuestionAnswering
@@ -23,41 +23,41 @@ model = AutoModelForQuestionAnswering.from_pretrained(folder)
 
 
 def how_to_load(model: Any) -> str:
-    """Returns what a model card says about loading; empty for the classes of transformers."""
+    """Returns the section of a model card about loading; empty for classes of transformers."""
     return HOW_TO_LOAD if type(plain_model(model)).__module__ == __name__ else ""
 
 
 def ensure_span_head(model_config: Any) -> None:
-    """Registers a class with AutoModelForQuestionAnswering if transformers has none.
+    """Registers a class with AutoModelForQuestionAnswering if transformers has none for a model.
 
-    The class is the backbone with a linear layer for start and end, like those that transformers
-    has for Llama and Mistral. Raises ConfigError for models without a backbone of their own and for
-    encoder-decoders.
+    The class is the backbone with a linear layer for start and end, as in transformers' classes for
+    Llama and Mistral. Raises ConfigError for encoder-decoders, and for models that have no backbone
+    class.
     """
     from transformers import MODEL_MAPPING, AutoModelForQuestionAnswering
 
-    settings = type(model_config)
-    known: Any = AutoModelForQuestionAnswering
-    if known._model_mapping.get(settings, None) is not None:
+    config_class = type(model_config)
+    auto: Any = AutoModelForQuestionAnswering
+    if auto._model_mapping.get(config_class, None) is not None:
         return
     backbones: Any = MODEL_MAPPING
-    backbone = backbones.get(settings, None)
+    backbone = backbones.get(config_class, None)
     if not isinstance(backbone, type) or is_encoder_decoder(model_config):
         raise ConfigError(
-            f"model: a {model_config.model_type} cannot mark an answer in a text",
+            f"model: a {model_config.model_type} cannot have a span head for question answering",
             key="model",
             value=model_config.model_type,
             hint="use an encoder such as bert or a decoder such as llama",
         )
-    # Without exist_ok, transformers ignores classes for its own configurations without a word.
-    known.register(settings, _span_model(backbone), exist_ok=True)
+    # Without exist_ok, transformers silently ignores classes for its own configurations.
+    auto.register(config_class, _span_model(backbone), exist_ok=True)
 
 
 def _span_model(backbone: Any) -> Any:
-    """Returns a class whose backbone has the name that it has in pretrained weights.
+    """Returns a class with a span head, whose backbone has its name in pretrained weights.
 
-    It derives from the backbone's own PreTrainedModel, which knows how weights are drawn and which
-    attention is supported.
+    The class derives from the backbone's PreTrainedModel, which defines how weights are initialised
+    and which attention is supported.
     """
     from transformers.modeling_layers import GenericForQuestionAnswering
 

@@ -1,4 +1,4 @@
-"""The parts of a transformers model: its backbone, its head and the layer that scores words."""
+"""The parts of a transformers model: its backbone, its head and its output layer."""
 
 from typing import Any
 
@@ -9,17 +9,17 @@ from trainer.errors import ConfigError
 
 
 def plain_model(model: Any) -> Any:
-    """Returns the transformers model under PEFT's adapters; a model without adapters as it is."""
+    """Returns the transformers model under PEFT's adapters, or the model itself if it has none."""
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
 def is_encoder_decoder(model_config: Any) -> bool:
-    """Returns whether a model reads a text by an encoder and writes another by a decoder."""
+    """Returns whether a model encodes one text and decodes another, as T5 does."""
     return bool(getattr(model_config, "is_encoder_decoder", False))
 
 
 def output_layer(model: Any) -> nn.Module | None:
-    """Returns the layer of a transformers model that scores the vocabulary; None without one."""
+    """Returns the layer of a transformers model that computes vocabulary logits, or None."""
     try:
         return model.get_output_embeddings()
     except (AttributeError, NotImplementedError):
@@ -27,7 +27,7 @@ def output_layer(model: Any) -> nn.Module | None:
 
 
 def is_tied(model: Any) -> bool:
-    """Returns whether the output layer has the weight of the embedding."""
+    """Returns whether the output layer shares the weight of the embedding."""
     output: Any = output_layer(model)
     return output is not None and output.weight is model.get_input_embeddings().weight
 
@@ -35,8 +35,9 @@ def is_tied(model: Any) -> bool:
 def head_modules(model: Any) -> tuple[str, ...]:
     """Returns the names of a transformers model's direct children outside its backbone.
 
-    Only children with weights are named; a backbone by itself has none. Raises ConfigError if no
-    backbone can be told from the head: all of the model would learn, and nothing be quantised.
+    Only children with weights are named; a model that is the backbone itself has none. Raises
+    ConfigError if the backbone cannot be told from the head: the whole model would then count as
+    head, all of it would be trained and nothing quantised.
     """
     parts = [
         name for name, module in model.named_children() if any(True for _ in module.parameters())
@@ -57,9 +58,9 @@ def head_modules(model: Any) -> tuple[str, ...]:
 
 
 def backbone_weights(model: Any) -> set[str]:
-    """Returns the names of the weights of the backbone by itself, as AutoModel builds it.
+    """Returns the names of the backbone's weights in the class that AutoModel has for it.
 
-    Empty if AutoModel has no class for the model, or the model is the backbone.
+    Empty if there is no such class, or if the model is one.
     """
     kind = _backbone_class(model)
     if kind is None or isinstance(model, kind):
@@ -75,14 +76,14 @@ def _backbone_children(model: Any) -> set[str]:
     if hasattr(model, model.base_model_prefix):
         return {model.base_model_prefix}
     kind = _backbone_class(model) or PreTrainedModel
-    whole = {name for name, child in model.named_children() if isinstance(child, kind)}
-    # Some models, such as T5, hold the modules of their backbone one by one.
-    return whole or {key.partition(".")[0] for key in backbone_weights(model)}
+    backbones = {name for name, child in model.named_children() if isinstance(child, kind)}
+    # Some models, such as T5, have the modules of their backbone as direct children.
+    return backbones or {key.partition(".")[0] for key in backbone_weights(model)}
 
 
 def _backbone_class(model: Any) -> type[nn.Module] | None:
     from transformers import MODEL_MAPPING
 
-    known: Any = MODEL_MAPPING
-    kind = known.get(type(model.config), None)
+    mapping: Any = MODEL_MAPPING
+    kind = mapping.get(type(model.config), None)
     return kind[0] if isinstance(kind, tuple) else kind

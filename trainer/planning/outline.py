@@ -1,4 +1,4 @@
-"""The modules of a model with their parameters; repeated layers are one."""
+"""An outline of a model: its modules with their parameters, repeated layers folded into one."""
 
 from dataclasses import dataclass
 from itertools import groupby
@@ -21,7 +21,7 @@ class Module:
 
     kind: str
     weights: tuple[Weight, ...]
-    """Those of the module itself, not of its children."""
+    """The weights of the module itself, without those of its children."""
     children: tuple[tuple[str, "Module"], ...]
     """Children with weights, by name."""
 

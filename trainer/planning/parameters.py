@@ -1,4 +1,4 @@
-"""Counts the parameters of a recipe's model, and those that learn, without reading weights."""
+"""The parameters of a recipe's model, in total and trainable, counted without reading weights."""
 
 import re
 from collections import Counter
@@ -22,12 +22,12 @@ from trainer.tasks import task_of
 @dataclass(frozen=True, kw_only=True)
 class Counts:
     total: int
-    """Number of weights, however they are stored; a tied weight counts once."""
+    """Number of weights, regardless of how they are stored; a tied weight counts once."""
     trainable: int
     stored: int
-    """Elements in memory: two 4-bit weights are one."""
+    """Number of stored elements: two 4-bit weights are one element."""
     bytes: dict[str, int]
-    """Size of the stored elements by their type."""
+    """Bytes of the stored elements by type."""
 
     def as_dict(self) -> dict[str, Any]:
         return {**vars(self), "frozen": self.total - self.trainable}
@@ -35,10 +35,10 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """Parameters of one shape that a head or adapters add to the backbone, or that are absent."""
+    """Parameters of the same shape that head or adapters add to the backbone, or that they lack."""
 
     name: str
-    """Name with * for the numbers of layers."""
+    """Name, with * in place of layer numbers."""
     shape: tuple[int, ...]
     repeats: int
     trainable: bool
@@ -49,9 +49,9 @@ class Parameters:
     kind: str
     """Name of the model's class."""
     before: Counts
-    """Of the backbone by itself."""
+    """Counts of the backbone by itself."""
     after: Counts
-    """Of the model as it is trained."""
+    """Counts of the model as it is trained."""
     added: list[Change]
     absent: list[Change]
     model: nn.Module
@@ -60,10 +60,10 @@ class Parameters:
 
 
 def count(recipe: Recipe) -> Parameters:
-    """Returns the parameters of a recipe's model from the numbers of its architecture.
+    """Returns the parameters of a recipe's model, computed from its architecture.
 
-    Frozen weights count in the type in which this machine computes. Raises ConfigError for a recipe
-    that leaves the head to its data, and for numbers that are neither shipped nor can be read.
+    Frozen weights count in the type in which this machine computes. Raises ConfigError if the shape
+    of the head depends on the data, or if the architecture is not shipped and cannot be loaded.
     """
     import transformers
 
@@ -89,12 +89,12 @@ def count(recipe: Recipe) -> Parameters:
         )
     trained = plain_model(tuned)
     prefix = f"{model.base_model_prefix}." if model is not model.base_model else ""
-    old = {f"{prefix}{name}": one for name, one in backbone.named_parameters()}
-    packed = {id(one): storage[name] for name, one in old.items() if name in storage}
-    new = {name.replace(".base_layer.", "."): one for name, one in trained.named_parameters()}
-    packed |= {id(one): storage[name] for name, one in new.items() if name in storage}
-    added = {name: one for name, one in new.items() if name not in old}
-    absent = {name: one for name, one in old.items() if name not in new}
+    old = {f"{prefix}{name}": weight for name, weight in backbone.named_parameters()}
+    packed = {id(weight): storage[name] for name, weight in old.items() if name in storage}
+    new = {name.replace(".base_layer.", "."): weight for name, weight in trained.named_parameters()}
+    packed |= {id(weight): storage[name] for name, weight in new.items() if name in storage}
+    added = {name: weight for name, weight in new.items() if name not in old}
+    absent = {name: weight for name, weight in old.items() if name not in new}
     return Parameters(
         kind=type(model).__name__,
         before=_counts(backbone.parameters(), packed),
@@ -106,14 +106,14 @@ def count(recipe: Recipe) -> Parameters:
     )
 
 
-def as_json(found: Parameters, *, full: bool) -> dict[str, Any]:
-    """Returns everything as plain values; the counts of a module are those of one repeat."""
+def as_json(parameters: Parameters, *, full: bool) -> dict[str, Any]:
+    """Returns all counts as plain JSON values; a repeated module has the counts of one repeat."""
     return {
-        "model": found.kind,
-        **found.after.as_dict(),
-        "before": found.before.as_dict(),
-        "added": [vars(change) for change in found.added],
-        "absent": [vars(change) for change in found.absent],
+        "model": parameters.kind,
+        **parameters.after.as_dict(),
+        "before": parameters.before.as_dict(),
+        "added": [vars(change) for change in parameters.added],
+        "absent": [vars(change) for change in parameters.absent],
         "modules": [
             {
                 "name": row.name,
@@ -123,35 +123,35 @@ def as_json(found: Parameters, *, full: bool) -> dict[str, Any]:
                 "parameters": row.module.parameters,
                 "trainable": row.module.trainable,
             }
-            for row in outline(found.model, full=full)
+            for row in outline(parameters.model, full=full)
         ],
-        "notes": found.notes,
+        "notes": parameters.notes,
     }
 
 
-def as_text(found: Parameters, *, full: bool) -> str:
+def as_text(parameters: Parameters, *, full: bool) -> str:
     """Returns a table by module, totals of backbone and trained model, and their difference."""
     rows = [["module", "type", "shapes", "parameters", "trainable"]]
-    for row in outline(found.model, full=full):
+    for row in outline(parameters.model, full=full):
         leaf = row.name.rpartition(".")[2]
         times = f" ({row.repeats} of them, each:)" if row.repeats > 1 else ""
-        shapes = ", ".join(f"{one.name} {_shape(one.shape)}" for one in row.module.weights)
+        shapes = ", ".join(f"{weight.name} {_shape(weight.shape)}" for weight in row.module.weights)
         counts = [f"{row.module.parameters:,}", f"{row.module.trainable:,}"]
         rows.append(["  " * row.depth + leaf + times, row.module.kind, shapes, *counts])
     table = _aligned(rows, right=2)
-    before, after = found.before.as_dict(), found.after.as_dict()
+    before, after = parameters.before.as_dict(), parameters.after.as_dict()
     totals = [["", "backbone", "as trained"]]
     for key in ("total", "trainable", "frozen", "stored"):
         totals.append([key, f"{before[key]:,}", f"{after[key]:,}"])
-    for dtype in dict.fromkeys([*found.before.bytes, *found.after.bytes]):
-        sizes = (counts.bytes.get(dtype, 0) for counts in (found.before, found.after))
+    for dtype in dict.fromkeys([*parameters.before.bytes, *parameters.after.bytes]):
+        sizes = (counts.bytes.get(dtype, 0) for counts in (parameters.before, parameters.after))
         totals.append([f"bytes {dtype}", *(f"{size:,}" for size in sizes)])
-    lines = [found.kind, "", *table, "", *_aligned(totals, right=2)]
-    for title, changes in (("added", found.added), ("absent", found.absent)):
+    lines = [parameters.kind, "", *table, "", *_aligned(totals, right=2)]
+    for title, changes in (("added", parameters.added), ("absent", parameters.absent)):
         if changes:
             lines += ["", f"{title}:", *(f"  {_change(change)}" for change in changes)]
-    if found.notes:
-        lines += ["", *(f"note: {note}" for note in found.notes)]
+    if parameters.notes:
+        lines += ["", *(f"note: {note}" for note in parameters.notes)]
     return "\n".join(lines)
 
 
@@ -167,7 +167,9 @@ def _packed(model: Any, mode: str) -> dict[str, torch.dtype]:
         f"{name}.weight": storage
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D)
-        and not any(name == other or name.startswith(f"{other}.") for other in kept)
+        and not any(
+            name == module_name or name.startswith(f"{module_name}.") for module_name in kept
+        )
     }
 
 
@@ -185,10 +187,10 @@ def _counts(parameters: Iterable[nn.Parameter], packed: dict[int, torch.dtype]) 
 
 
 def _folded(parameters: dict[str, nn.Parameter]) -> list[Change]:
-    """Returns parameters in which those of all layers are one."""
+    """Returns the parameters with those of repeated layers folded into one entry."""
     alike = Counter(
-        (re.sub(r"(?<=\.)\d+(?=\.)", "*", name), tuple(one.shape), one.requires_grad)
-        for name, one in parameters.items()
+        (re.sub(r"(?<=\.)\d+(?=\.)", "*", name), tuple(weight.shape), weight.requires_grad)
+        for name, weight in parameters.items()
     )
     return [
         Change(name=name, shape=shape, repeats=repeats, trainable=trainable)
@@ -204,7 +206,7 @@ def _notes(mode: str, added: dict[str, Any], absent: dict[str, Any]) -> list[str
             "scales of 4-bit blocks, about 0.13 bits a weight, are not counted"
         )
     if any(".modules_to_save." in name for name in added):
-        notes.append("the head counts twice: frozen as it was, and as the copy that learns")
+        notes.append("the head counts twice: the frozen original, and the copy that is trained")
     if any("pooler" in name for name in absent):
         notes.append("the model has no pooler: its head reads every token")
     return notes

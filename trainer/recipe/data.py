@@ -18,10 +18,10 @@ from trainer.recipe.section import ListOf, PositiveInt, Section, Seed
 
 class Csv(Section):
     delimiter: str | None = None
-    """The character between cells; null is a comma in .csv and a tab, "\\t", in .tsv."""
+    """Character between cells; null is a comma in .csv and a tab, "\\t", in .tsv."""
     quotechar: str | None = "auto"
-    """The character that encloses cells; null reads quotes as part of the text. `auto` is " in .csv
-    and null in .tsv."""
+    """Character that encloses cells; null reads quotes as text. `auto` is " in .csv and null in
+    .tsv."""
     encoding: str = "utf-8"
     """Encoding of the text, such as latin-1 or utf-16."""
     header: bool = True
@@ -37,10 +37,10 @@ class Csv(Section):
         if self.delimiter is not None and self.delimiter == self.quotechar:
             raise ValueError("delimiter and quotechar are the same")
         try:
-            known = codecs.lookup(self.encoding)
+            codec = codecs.lookup(self.encoding)
         except (LookupError, ValueError):  # ValueError: a NUL in the name
-            known = None
-        if known is None or not getattr(known, "_is_text_encoding", True):
+            codec = None
+        if codec is None or not getattr(codec, "_is_text_encoding", True):
             raise ValueError(f"encoding {self.encoding[:40]!r} is unknown; use utf-8 or latin-1")
         return self
 
@@ -53,7 +53,7 @@ class Source(Section):
     revision: str | None = None
     """Commit, tag or branch of the hub data set."""
     files: dict[str, str | ListOf[str]] | None = None
-    """Split name to a file, a folder or a list of them."""
+    """For each split, a file, a folder, or a list of them."""
     csv: Csv | None = None
     """How to read .csv and .tsv files that differ from the usual format."""
     builtin: str | None = None
@@ -112,36 +112,35 @@ Column = Annotated[
 
 
 class Columns(Section):
-    """Which column has which role. `article.body` names the field body of the column article.
+    """The column of each role. `article.body` names the field body of the column article.
 
     A task from another package may subclass this with roles of its own.
     """
 
     text: Column = "text"
-    """The text. Of several columns the texts, without empty ones, are joined by line breaks."""
+    """The text. The texts of several columns are joined by line breaks; empty ones are left out."""
     text_pair: Column | None = None
-    """The second text of a pair; several columns are joined in the same way."""
+    """The second text of a pair. Several columns are joined as for text."""
     label: str = "label"
     """The class of a row."""
     id: str = "id"
-    """Identifies a question."""
+    """The identifier of a question."""
     question: str = "question"
     """The question about the context."""
     context: str = "context"
     """The text that holds the answer."""
     answers: str = "answers"
-    """The answers: objects of the lists text and answer_start, as in SQuAD on the hub; of one text
-    and one answer_start; a list of such objects; or any of these as JSON text."""
+    """The answers: an object with the lists text and answer_start, as in SQuAD on the hub; an
+    object with one text and one answer_start; a list of such objects; or any of these as JSON
+    text."""
     messages: str = "messages"
-    """Conversations: lists of objects of role and content, or of ShareGPT's from and value; or one
-    as JSON text. Rows without this column may have the columns prompt and completion, which then
-    hold such lists; the completion is learned."""
+    """The conversation: a list of objects with role and content, or with ShareGPT's from and value;
+    or such a list as JSON text. Rows without this column may have such lists in the columns prompt
+    and completion; the completion is trained on."""
     tools: str | None = "tools"
-    """Lists of tool definitions, or one as JSON text, for the chat template. Optional: read if the
-    column exists."""
+    """Tool definitions for the chat template: a list, or JSON text. Read if the column exists."""
     system: str | None = "system"
-    """System prompts, put before the messages with the role system. Optional: read if the column
-    exists."""
+    """The system prompt, which is put before the messages. Read if the column exists."""
 
 
 class Ratio(Section):
@@ -165,10 +164,11 @@ SplitOrigin = (
 
 class Split(Section):
     validation: SplitOrigin = "auto"
-    """Name of a split of the source, {ratio, seed} for a part of its train split, or null for none.
+    """A split of the source by name, {ratio, seed} for a part of its train split, or null for none.
     `auto` is the source's validation split if it has one, otherwise a tenth of its train split."""
     test: SplitOrigin = "auto"
-    """As for validation. `auto` is the source's test split if it has one, otherwise none."""
+    """The same for the test split. `auto` is the source's test split if it has one, otherwise
+    none."""
 
 
 Excluded = Annotated[ListOf[str | int | float], Field(min_length=1)]
@@ -178,22 +178,22 @@ class Data(Section):
     source: Source
     """Where the rows come from: exactly one of hub, files and builtin."""
     columns: SerializeAsAny[Columns] = Columns()
-    """Which columns the task reads."""
+    """The columns that the task reads, by role."""
     split: Split = Split()
     """Where the validation and the test split come from."""
     exclude: dict[str, Excluded] = Field(default={})
-    """Column to the values whose rows are left out, such as {label: [-1]}. 1, 1.0 and "1" are the
+    """Rows to leave out: for each column the values, such as {label: [-1]}. 1, 1.0 and "1" are the
     same value, and a class may be given by its name."""
     documents: Literal["rows", "blank_lines", "headings"] = "rows"
     """What starts a document: each row, an empty row, or a title such as WikiText's = Title =."""
     max_rows: PositiveInt | None = None
-    """Keep only the first rows of each split of the source, counted after exclude; null keeps
+    """Number of rows to keep, the first of each split of the source, after exclude; null keeps
     all."""
     special_tokens: Literal["literal", "parsed"] = "literal"
-    """How to read text that looks like a special token, such as </s> or [MASK]: as text, or as the
-    token. Templates in the recipe and chat templates always write special tokens."""
+    """How to read text that spells a special token, such as </s> or [MASK]: as text, or as the
+    token. In templates of the recipe and chat templates it is always the token."""
     on_bad_example: Literal["error", "skip"] = "error"
-    """Stop at a row that nothing can be learned from, such as an empty text, or skip it and report
-    how many were skipped."""
+    """What to do with a row that cannot be trained on, such as an empty text: stop with an error,
+    or skip it and report how many were skipped."""
     length_bucketing: bool = True
     """Put examples of similar length into one batch, which saves padding."""

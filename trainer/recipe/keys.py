@@ -1,4 +1,4 @@
-"""Dotted keys: those that recipes have, and those that the schema knows."""
+"""Dotted keys of recipes and of the schema."""
 
 import difflib
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ SectionT = TypeVar("SectionT", bound=BaseModel)
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns the values of nested mappings by dotted key; an empty mapping is a value."""
+    """Returns the values in nested mappings by dotted key; an empty mapping counts as a value."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict) and value:
@@ -21,7 +21,10 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(left: BaseModel, right: BaseModel) -> dict[str, tuple[Any, Any]]:
-    """Returns the dotted keys in which two recipes differ, with both values."""
+    """Returns the dotted keys in which two recipes differ, with both values.
+
+    The value of a key that a recipe does not have is None.
+    """
     flat_left = flatten(left.model_dump(mode="json"))
     flat_right = flatten(right.model_dump(mode="json"))
     return {
@@ -32,7 +35,7 @@ def differences(left: BaseModel, right: BaseModel) -> dict[str, tuple[Any, Any]]
 
 
 def given_keys(section: BaseModel, prefix: str = "") -> set[str]:
-    """Returns the dotted keys that a recipe sets, in contrast to those that have defaults."""
+    """Returns the dotted keys that a recipe sets itself; the others have their defaults."""
     keys: set[str] = set()
     for name in section.model_fields_set:
         value = getattr(section, name)
@@ -43,9 +46,9 @@ def given_keys(section: BaseModel, prefix: str = "") -> set[str]:
 
 
 def with_values(recipe: SectionT, values: dict[str, Any]) -> SectionT:
-    """Returns the recipe with these values by dotted key; keys that it does not have are ignored.
+    """Returns the recipe with the values of dotted keys replaced; unknown keys are ignored.
 
-    Nothing is validated.
+    Values are not validated.
     """
     for key, value in values.items():
         recipe = _changed(recipe, key.split("."), value)
@@ -61,7 +64,7 @@ def _changed(section: SectionT, keys: Sequence[str], value: Any) -> SectionT:
 
 
 def known_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
-    """Returns the dotted keys of a section and of the sections inside it, as a file has them."""
+    """Returns the dotted keys of a section and the sections inside it, as written in a recipe."""
     keys: list[str] = []
     for name, field in section.model_fields.items():
         key = prefix + (field.alias or name)
@@ -72,16 +75,16 @@ def known_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def sections_in(annotation: Any) -> list[type[BaseModel]]:
-    """Returns the sections that a type names, such as those of a union."""
+    """Returns the sections in a type, such as the members of a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [section for part in get_args(annotation) for section in sections_in(part)]
 
 
 def nearest_key(key: str, known: Sequence[str]) -> str | None:
-    """Returns the known key that an unknown one probably means, None if none is near.
+    """Returns the known key that an unknown one probably means, or None.
 
-    A key of the same section comes before one of the same name elsewhere.
+    A similar key of the same section comes before a key of the same name in another section.
     """
     parent, _, leaf = key.rpartition(".")
     names = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == parent}

@@ -32,9 +32,10 @@ class Model(Section):
     revision: str | None = None
     """Commit, tag or branch of a hub model."""
     architecture: dict[str, Any] | None = None
-    """Values of a transformers configuration, model_type among them, in place of name_or_path."""
+    """Values of a transformers configuration, including model_type, in place of name_or_path."""
     initialization: Literal["pretrained", "random"] = "pretrained"
-    """`random` takes only the shape of name_or_path and draws all weights."""
+    """Whether to load the weights of name_or_path; `random` takes only the shape from it and draws
+    all weights."""
     tokenizer: (
         Annotated[
             Annotated[str, Tag("path")] | Annotated[TrainedTokenizer, Tag("trained")],
@@ -42,20 +43,20 @@ class Model(Section):
         ]
         | None
     ) = None
-    """null is the model's own; otherwise a hub name, a folder, or {train, vocab_size} for one that
-    is trained on the train split."""
+    """A hub name, a folder, or {train, vocab_size} for a tokenizer that is trained on the train
+    split; null is the model's own."""
     fresh_head: bool = False
-    """Draw a new head for classification or question answering even if the model has one, also for
-    another number of labels. The backbone is kept."""
+    """Draw a new head for classification or question answering even if the model has one, which may
+    have another number of labels. The backbone is kept."""
     head_labels: Literal["name", "position"] = "name"
     """How the rows of a pretrained classification head are matched with the task's labels: by the
     names in the model's id2label, or by position."""
     pad_token: Literal["existing", "added"] = "existing"
-    """For a tokenizer that has no padding token, or pads with its end token: `existing` uses a
-    token that the model already has, so that no row is added to it; `added` adds a token and its
-    row."""
+    """What pads if the tokenizer has no padding token, or pads with its end token: `existing` uses
+    a token that the model already has, `added` adds a token and its row to the model."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    """Recompute activations in the backward pass, which saves memory and takes about a third more
+    time."""
 
     @field_validator("name_or_path", "tokenizer")
     @classmethod

@@ -1,4 +1,4 @@
-"""Paths that a recipe names: absolute, or the name of something on the hub."""
+"""Paths in a recipe, made absolute unless they are names on the hub."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from trainer.wording import excerpt
 
 
 def existing_name(key: str, text: str) -> Path:
-    """Returns the path with ~ expanded; raises ValueError if no file can have this name."""
+    """Returns the path with ~ expanded; raises ValidationError if no file can have this name."""
     problem, hint = None, None
     try:
         path = Path(text).expanduser()
@@ -27,7 +27,7 @@ def existing_name(key: str, text: str) -> Path:
 
 
 def folder_or_name(key: str, text: str) -> str:
-    """Returns the absolute path of an existing folder, so that a run can be resumed from another
-    directory; returns any other text, such as a hub name, as it is."""
+    """Returns the absolute path of an existing folder, so that a run can resume from any working
+    directory; returns any other text, such as a hub name, unchanged."""
     path = existing_name(key, text)
     return str(path.absolute()) if path.is_dir() else text

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, as sentences: each names its key, the value, the rule and a fix."""
+"""Problems of a recipe as errors, each with its key, the value, the rule and a fix."""
 
 import difflib
 import re
@@ -13,23 +13,25 @@ from trainer.recipe.keys import nearest_key
 from trainer.wording import excerpt, listed, together
 
 OWN = "own"
-"""Type of the pydantic errors that carry a ConfigError of ours."""
+"""Type of the pydantic errors that carry a ConfigError."""
 RULES = {
     "dict_type": "give a mapping of keys to values",
     "model_type": "give a section, which is a mapping of its keys to values",
     "tuple_type": "give a list",
 }
-"""What pydantic says of Python's types, in the words of YAML."""
+"""Rules about Python types, by pydantic's error type, in the words of YAML."""
 
 
 def rejection(*problems: ConfigError) -> ValidationError:
-    """Returns what a validator raises for problems that have their own dotted keys.
+    """Returns the exception that a validator raises for problems with dotted keys of their own.
 
     A ValueError, in contrast, is reported under the key of the field or section that is validated.
     """
     lines = [
-        InitErrorDetails(type=PydanticCustomError(OWN, "{error}", {"error": one}), input=one.value)
-        for one in problems
+        InitErrorDetails(
+            type=PydanticCustomError(OWN, "{error}", {"error": problem}), input=problem.value
+        )
+        for problem in problems
     ]
     return ValidationError.from_exception_data("recipe", lines)
 
@@ -37,15 +39,15 @@ def rejection(*problems: ConfigError) -> ValidationError:
 def problems_of(
     error: ValidationError, values: dict[str, Any], known: Sequence[str]
 ) -> list[ConfigError]:
-    """Returns each problem that pydantic found in the `values` of a recipe, with its key.
+    """Returns the problems that pydantic found in the `values` of a recipe.
 
-    For an unknown key the hint is the nearest of the `known` ones.
+    For an unknown key the hint names the nearest of the `known` keys.
     """
     return [_problem(line, values, known) for line in error.errors(include_url=False)]
 
 
 def joined(origin: str, problems: Sequence[ConfigError]) -> ConfigError:
-    """Returns one error of all problems, with the key, value and hint of the first.
+    """Returns one error for all problems, with the key, value and hint of the first.
 
     The message starts with `origin`, such as a file, unless that is empty.
     """
@@ -71,7 +73,7 @@ def _problem(line: Any, values: dict[str, Any], known: Sequence[str]) -> ConfigE
         choices = re.findall(r"'([^']*)'", context["expected"])
         near = difflib.get_close_matches(str(value)[:100], choices, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else None
-        rule = f"{excerpt(repr(value))} is none of {listed(choices, 20)}"
+        rule = f"{excerpt(repr(value))} is not one of {listed(choices, 20)}"
         return ConfigError(f"{key}: {rule}", key=key, value=value, hint=hint)
     text = RULES.get(kind) or line["msg"].removeprefix("Value error, ")
     rule, _, fix = (text[0].lower() + text[1:]).partition("; ")
@@ -81,7 +83,7 @@ def _problem(line: Any, values: dict[str, Any], known: Sequence[str]) -> ConfigE
 
 
 def _key(parts: Sequence[Any], values: Any, *, missing: bool) -> str:
-    """Returns the dotted key of a pydantic location, which also names members of unions."""
+    """Returns the dotted key of a pydantic location, without the union members that it names."""
     keys: list[str] = []
     for position, part in enumerate(parts):
         inside = isinstance(values, dict) and part in values

@@ -20,23 +20,29 @@ def dump_yaml(recipe: Recipe) -> str:
 
 
 def recipe_values(name_or_path: str, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Returns what a shipped recipe or a YAML file says, with `key.path=value` overrides.
+    """Returns the values in a shipped recipe or a YAML file, with `key.path=value` overrides.
 
-    Nothing is validated and no default filled in. Raises ConfigError if it cannot be read.
+    Values are not validated and defaults not filled in. Raises ConfigError if it cannot be read.
     """
-    values = read_yaml(_recipe_text(name_or_path), name_or_path)
+    text = _recipe_text(name_or_path)
+    values = read_yaml(text, name_or_path, key="RECIPE", value=name_or_path)
     if not isinstance(values, dict):
-        raise ConfigError(f"{name_or_path}: a recipe is a mapping of sections such as model: …")
+        raise ConfigError(
+            f"{excerpt(name_or_path, 200)} is not a mapping of sections",
+            key="RECIPE",
+            value=name_or_path,
+            hint="write the sections of a recipe, such as model: …",
+        )
     for override in overrides:
         values = _overridden(values, override)
     return values
 
 
 def with_value(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """Returns the values of a recipe with one changed, by its dotted key.
+    """Returns the values of a recipe with the value of one dotted key replaced.
 
-    Sections are copied, because aliases of YAML share them. Raises ConfigError if a part of the key
-    is a value, not a section.
+    Sections are copied, because YAML aliases may share them. Raises ConfigError if a part of the
+    key is a value, not a section.
     """
     *parents, leaf = key.split(".")
     changed = section = dict(values)
@@ -44,7 +50,9 @@ def with_value(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
         inner = section.get(parent, {})
         if not isinstance(inner, dict):
             raise ConfigError(
-                f"{excerpt(key)}: {excerpt('.'.join(parents))} is a value, not a section", key=key
+                f"{excerpt(key)}: {excerpt('.'.join(parents))} is a value, not a section",
+                key=key,
+                value=inner,
             )
         section[parent] = dict(inner)
         section = section[parent]
@@ -53,9 +61,9 @@ def with_value(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 
 def validated(kind: type[RecipeT], values: dict[str, Any], origin: str) -> RecipeT:
-    """Returns the recipe of a mapping; raises ConfigError with all its problems.
+    """Returns a recipe of class `kind` with these values; raises ConfigError with all its problems.
 
-    `kind` is the recipe that knows the tasks; `origin`, such as a file, starts the message.
+    `origin`, such as a file, starts the message.
     """
     try:
         return kind(**values)
@@ -95,7 +103,7 @@ def _recipe_text(name_or_path: str) -> str:
 
 
 def _exists(path: Path) -> bool:
-    """Returns whether a path exists; a name that no file can have does not."""
+    """Returns whether a path exists; False for a name that no file can have."""
     try:
         return path.exists()
     except (OSError, ValueError):  # too long, or with a NUL
@@ -106,5 +114,11 @@ def _overridden(values: dict[str, Any], override: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
     shown = excerpt(override)
     if not equals or not all(key.split(".")):
-        raise ConfigError(f"--set {shown}: write it as key.path=value", key="--set", value=override)
-    return with_value(values, key, read_yaml(text, f"--set {shown}"))
+        raise ConfigError(
+            f"--set {shown} is not an override",
+            key="--set",
+            value=override,
+            hint="write it as key.path=value",
+        )
+    value = read_yaml(text, f"--set {shown}", key="--set", value=override)
+    return with_value(values, key, value)

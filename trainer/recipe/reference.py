@@ -1,4 +1,4 @@
-"""The reference of keys, written from the schema: what each takes, its default and what it does."""
+"""The reference of keys, generated from the schema: values, default and meaning of each."""
 
 import types
 from collections.abc import Iterator, Mapping
@@ -22,19 +22,19 @@ Entry = tuple[str, FieldInfo]
 INTRODUCTION = """\
 # Every key of a recipe
 
-Written from the schema; a test compares the two. `trainer show --explain KEY` prints one key or
+Generated from the schema; a test keeps it current. `trainer show --explain KEY` prints one key or
 section, and `trainer show RECIPE` prints a recipe with all its defaults.
 
-A recipe is YAML 1.2: `5e-5` is a number, `yes` is text. An unknown key or a wrong value is refused
-with the nearest valid one. Relative paths are those of the working directory.
+A recipe is YAML 1.2: `5e-5` is a number, `yes` is text. An unknown key or a wrong value is an error
+that names the nearest valid one. Relative paths start from the working directory.
 """
 
 
 def explain(key: str, recipe: type[Recipe], tasks: Mapping[str, type[TaskSettings]]) -> str:
-    """Returns what a dotted key takes, its default and its documentation; for a section, its keys.
+    """Returns values, default and meaning of a dotted key, and the keys inside a section.
 
-    `tasks` are the settings of the tasks to show under `task`. Raises ConfigError, with the nearest
-    key, for an unknown one.
+    `tasks` are the settings of the tasks, by name, whose keys are under `task`. Raises ConfigError,
+    with the nearest key, for an unknown key.
     """
     named = [(name, entry) for name, entry in _all_entries(recipe, tasks) if entry[0] == key]
     if not named:
@@ -72,7 +72,7 @@ def reference(recipe: type[Recipe], tasks: Mapping[str, type[TaskSettings]]) -> 
 def _all_entries(
     recipe: type[Recipe], tasks: Mapping[str, type[TaskSettings]]
 ) -> Iterator[tuple[str, Entry]]:
-    """Yields each key, with the name of its task if it is one of a task's settings."""
+    """Yields each key with the name of its task, "" if it does not belong to a task."""
     for entry in _entries(recipe, ""):
         if not entry[0].startswith("task."):
             yield "", entry
@@ -93,13 +93,13 @@ def _fields(section: type[BaseModel], prefix: str) -> list[Entry]:
 
 
 def _section(title: str, section: type[BaseModel], prefix: str, text: str | None) -> list[str]:
-    """Returns the table of a section, with its inner sections after it."""
+    """Returns the heading and the table of a section, including the keys of inner sections."""
     entries = list(_entries(section, prefix))
     return ["", f"## {title}", "", *([text, ""] if text else []), *_table(entries)]
 
 
 def _title(key: str, section: type[BaseModel]) -> str:
-    """Returns the key of a section; of a union of sections by mode, also the modes."""
+    """Returns the title of a section: its key, and the modes if there is a section per mode."""
     mode = section.model_fields.get("mode")
     words = get_args(mode.annotation) if mode is not None and key == "tuning" else ()
     return f"{key}: mode {', '.join(map(str, words))}" if words else key
@@ -122,7 +122,7 @@ def _prose(field: FieldInfo) -> list[str]:
 
 
 def _form(field: FieldInfo) -> str:
-    """Returns what a key takes and its default."""
+    """Returns the values that a key takes and its default."""
     takes = _takes(field.annotation, field.metadata)
     if field.is_required():
         return f"{takes}; required"
@@ -209,7 +209,7 @@ def _limits(metadata: list[Any]) -> list[str]:
     for bound in (part for item in metadata for part in (*getattr(item, "metadata", ()), item)):
         for name, sign in SIGNS.items():
             limit = getattr(bound, name, None)
-            if limit is not None and limit != 2**31 - 1:  # which stands for no limit
+            if limit is not None and limit != 2**31 - 1:  # the largest integer is no real limit
                 limits.append(f"{sign} {limit:,}")
         if getattr(bound, "min_length", None):
             limits.append(f"at least {bound.min_length}")

@@ -1,4 +1,4 @@
-"""What a recipe may say: its sections, frozen and strict, and how they agree."""
+"""The schema of a recipe: its sections, and the rules between them."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, NamedTuple, Self
@@ -24,7 +24,7 @@ from trainer.recipe.tuning import FullTuning, Tuning
 
 
 class Miniature(NamedTuple):
-    """What a task is trained on in a recipe's miniature."""
+    """Task and data of a recipe's miniature, which `--smoke` trains."""
 
     settings: dict[str, Any]
     """The section `task`."""
@@ -35,10 +35,10 @@ class Miniature(NamedTuple):
 
 
 class TaskSettings(Section):
-    """Base of the section `task`: the settings of a task, and what a recipe has to know of it.
+    """Base of the section `task`: the settings of a task, and what a recipe needs to know about it.
 
-    Everything here is light, so that a recipe can be read without loading torch; the task itself,
-    with data and loss, is a class of its own (trainer.tasks.base.Task).
+    A recipe is read without importing torch. The task itself, with data and loss, is therefore a
+    separate class (trainer.tasks.base.Task).
     """
 
     roles: ClassVar[tuple[str, ...]] = ("text",)
@@ -58,13 +58,13 @@ class TaskSettings(Section):
         return metric.startswith(("loss", "perplexity")) or metric in self.errors
 
     def contradictions(self, recipe: "Recipe") -> list[ConfigError]:
-        """Returns what other sections of the recipe say that these settings rule out."""
+        """Returns the contradictions between these settings and other sections of the recipe."""
         return []
 
     def miniature(self, columns: Columns) -> Miniature | None:
-        """Returns small settings and built-in rows for `--smoke`, of the form that `columns` has.
+        """Returns small settings and built-in rows of the same form as `columns`, for `--smoke`.
 
-        None if the task has no built-in rows.
+        None if there are no built-in rows for the task.
         """
         return None
 
@@ -72,12 +72,12 @@ class TaskSettings(Section):
 class Recipe(Section, ABC):
     """Everything that decides what is learned; the launch decides where.
 
-    This room does not know the tasks: a subclass looks their settings up by name. Recipes are equal
-    if all values are. Raises ConfigError with all `problems`, a sentence each.
+    Recipes are equal if all their values are. Construction raises ConfigError with all `problems`,
+    a sentence each. This package does not know the tasks: a subclass looks up their settings.
     """
 
     seed: Seed = 1
-    """Seed of weights, order, dropout and masks."""
+    """Seed of new weights, order, dropout and masks."""
     model: Model
     """Which model is trained, and from which weights."""
     tuning: Tuning = FullTuning()
@@ -85,18 +85,18 @@ class Recipe(Section, ABC):
     task: SerializeAsAny[TaskSettings]
     """What is learned; each task has settings of its own."""
     data: Data
-    """Rows, splits and columns."""
+    """The rows, their splits and their columns."""
     batch: Batch = Batch()
     """Sizes of batches and examples."""
     optimizer: Optimizer = Optimizer()
-    """The optimizer."""
+    """The optimizer and its settings."""
     schedule: Schedule = Schedule(epochs=3)
     """Length of the run and its learning rates."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """`auto` is bf16 on a GPU of compute capability 8.0 or above, fp16 on an older one, fp32 on a
-    CPU."""
+    """Type of the computations. `auto` is bf16 on a GPU of compute capability 8.0 or above, fp16 on
+    an older GPU, and fp32 on a CPU."""
     deterministic: bool = False
-    """Use deterministic kernels only, which exact resumption on a GPU needs."""
+    """Use only deterministic kernels, which exact resumption on a GPU needs."""
     evaluation: Evaluation = Field(default=Evaluation(), validate_default=True)
     """When to evaluate, and which step is the best."""
     checkpoint: Checkpoint = Checkpoint()
@@ -118,7 +118,7 @@ class Recipe(Section, ABC):
 
     @classmethod
     def _known_keys(cls, task: Any) -> list[str]:
-        """Returns the dotted keys of a recipe with the section `task`, right or not."""
+        """Returns the dotted keys of a recipe with the section `task`, which may be invalid."""
         settings = type(task) if isinstance(task, TaskSettings) else TaskSettings
         name = task.get("name") if isinstance(task, dict) else None
         if isinstance(name, str):
@@ -135,7 +135,7 @@ class Recipe(Section, ABC):
         if not isinstance(task, dict):
             return task
         name: Any = task.get("name")
-        if not isinstance(name, str):  # reported without the other keys, which are the task's
+        if not isinstance(name, str):  # then which other keys are valid is unknown
             return {key: value for key, value in task.items() if key == "name"}
         try:
             settings = cls.settings_of(name)
@@ -146,7 +146,7 @@ class Recipe(Section, ABC):
     @field_validator("data", mode="before")
     @classmethod
     def _roles_of_the_task(cls, data: Any, info: ValidationInfo) -> Any:
-        """Validates data.columns by the task's own roles, if it has some."""
+        """Validates data.columns by the task's own roles if it has any."""
         task = info.data.get("task")
         if not isinstance(data, dict) or not isinstance(task, TaskSettings):
             return data
@@ -159,14 +159,14 @@ class Recipe(Section, ABC):
     @field_validator("evaluation")
     @classmethod
     def _decided_by_the_task(cls, evaluation: Evaluation, info: ValidationInfo) -> Evaluation:
-        """Fills in the metric and the mode that the recipe does not give."""
+        """Fills in metric and mode if the recipe does not give them."""
         task = info.data.get("task")
         if not isinstance(task, TaskSettings):
             return evaluation
-        given = evaluation.model_fields_set
-        metric = evaluation.metric if "metric" in given else task.deciding_metric
+        keys = evaluation.model_fields_set
+        metric = evaluation.metric if "metric" in keys else task.deciding_metric
         mode = "min" if task.best_is_smallest(metric) else "max"
-        mode = evaluation.mode if "mode" in given else mode
+        mode = evaluation.mode if "mode" in keys else mode
         return evaluation.model_copy(update={"metric": metric, "mode": mode})
 
     @model_validator(mode="after")

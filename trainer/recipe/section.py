@@ -1,4 +1,4 @@
-"""What the sections of a recipe share: their base and the kinds of values that their keys take."""
+"""The base class of all sections of a recipe, and types that their keys share."""
 
 from typing import Annotated, TypeVar
 
@@ -16,7 +16,7 @@ ListOf = Annotated[tuple[T, ...], Strict(False)]
 
 
 class Section(BaseModel):
-    """Base of all sections: refuses unknown keys, converts no value and cannot be changed."""
+    """Base of all sections: rejects unknown keys, does not convert values, and is immutable."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -30,7 +30,7 @@ class Section(BaseModel):
 
 def _separator(value: str) -> str:
     if value == "":
-        raise ValueError("an empty text separates nothing; use null for that")
+        raise ValueError("an empty text cannot separate; use null for no separator")
     return value
 
 

@@ -14,21 +14,22 @@ from trainer.recipe.section import Fraction, ListOf, PositiveInt, Section
 
 
 class AdapterTuning(Section):
-    """LoRA (Hu et al. 2021): adapters beside linear layers learn, the model is frozen."""
+    """LoRA (Hu et al. 2021): trains adapters of linear layers; the model itself is frozen."""
 
     mode: Literal["lora", "qlora", "int8_lora"] = "lora"
-    """Weights under the adapters: as they are, in 4 bits (NF4), or in 8 bits (LLM.int8)."""
+    """How the weights under the adapters are stored: unchanged, in 4 bits (NF4), or in 8 bits
+    (LLM.int8)."""
     r: PositiveInt = 16
     """Rank of the adapters."""
     alpha: PositiveInt = 32
-    """Adapters are scaled by alpha / r."""
+    """Scale of the adapters: their output is multiplied by alpha / r."""
     dropout: Fraction = 0.05
-    """Of the input of the adapters."""
+    """Dropout probability of the adapters' input."""
     target_modules: Literal["all-linear"] | ListOf[str] = "all-linear"
-    """Linear layers with an adapter, by the last part of their name or in full; all-linear is all
-    but the head."""
+    """Names of the linear layers that get an adapter, in full or only the last part; `all-linear`
+    is all outside the head."""
     bias: Literal["none", "all", "lora_only"] = "none"
-    """Biases that learn: none, all of the model, or those of layers with an adapter."""
+    """Biases to train: `none`, `all` of the model, or those of layers with an adapter."""
 
 
 ADAPTER_MODES = get_args(AdapterTuning.model_fields["mode"].annotation)
@@ -36,10 +37,9 @@ TUNING_MODES = ("full", "head_only", *ADAPTER_MODES)
 
 
 def without_adapter_keys(tuning: Any) -> Any:
-    """Returns a tuning section, as read from YAML, without keys of adapters if its mode has none.
+    """Returns a tuning section, as read from YAML, without adapter keys if its mode has none.
 
-    Such keys may stay in a recipe whose mode is set to another, and stand in recipes of runs that
-    are older than the distinction.
+    Recipes may have such keys if their mode was overridden, and older runs always have them.
     """
     if not isinstance(tuning, dict) or tuning.get("mode", "full") in ADAPTER_MODES:
         return tuning
@@ -55,7 +55,7 @@ def _known_mode(value: Any) -> Any:
 
 class FullTuning(Section):
     mode: Annotated[Literal["full"], BeforeValidator(_known_mode)] = "full"
-    """All weights learn."""
+    """Train all weights."""
 
     @model_validator(mode="before")
     @classmethod
@@ -65,7 +65,7 @@ class FullTuning(Section):
 
 class HeadOnlyTuning(Section):
     mode: Literal["head_only"] = "head_only"
-    """The head of the task learns, the backbone is frozen."""
+    """Train the task's head; the backbone is frozen."""
 
     @model_validator(mode="before")
     @classmethod
@@ -77,7 +77,7 @@ def _tuning_kind(value: Any) -> str:
     mode = value.get("mode", "full") if isinstance(value, dict) else getattr(value, "mode", None)
     if mode in ADAPTER_MODES:
         return "adapters"
-    return "head_only" if mode == "head_only" else "full"  # which also refuses unknown modes
+    return "head_only" if mode == "head_only" else "full"  # FullTuning rejects unknown modes
 
 
 Tuning = Annotated[

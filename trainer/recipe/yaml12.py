@@ -1,8 +1,8 @@
-"""YAML 1.2's core schema, plain values only: 5e-5 is a number, yes and no are strings.
+"""Reads and writes YAML 1.2's core schema, plain values only: 5e-5 is a number, yes is a string.
 
-On PyYAML and not ruamel.yaml, which reads 1.2 by default but still makes dates of 2024-01-01 and
-numbers of 1_000, has no bounds on depth or aliases, and takes seconds to give up on deep nesting:
-it would need as many overrides as stand here.
+Built on PyYAML. ruamel.yaml reads 1.2 by default, but makes dates of 2024-01-01 and numbers of
+1_000, has no limits on depth or aliases, and takes seconds to reject deep nesting: it would need as
+many overrides.
 """
 
 import re
@@ -14,11 +14,11 @@ from trainer.errors import ConfigError
 from trainer.wording import excerpt
 
 MAX_CHARACTERS, MAX_DEPTH, MAX_VALUES, MAX_DIGITS = 4_000_000, 20, 20_000, 300
-"""Bounds of a document. A recipe is far below; what is beyond is another file, or hostile."""
+"""Limits of a document. A recipe is far below them; what exceeds them is not a recipe."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Builds null, booleans, numbers, text, lists and mappings of text, each key once."""
+    """Builds null, booleans, numbers, text, lists, and mappings whose keys are distinct texts."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
@@ -38,8 +38,8 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        # One call for each value, those behind an alias included: what an alias repeats is shared
-        # in memory, but grows as soon as it is written or compared.
+        # Called once per value, and again for each alias of it: aliases share memory here, but
+        # their values multiply as soon as they are written or compared.
         self._num_values += 1
         if self._num_values > MAX_VALUES:
             raise _problem(f"more than {MAX_VALUES:,} values", node.start_mark)
@@ -65,7 +65,7 @@ class _Loader(yaml.SafeLoader):
                     f"the key {shown} is not text; put it in quotes", key_node.start_mark
                 )
             if key in values:
-                raise _problem(f"the key {excerpt(key)} stands twice", key_node.start_mark)
+                raise _problem(f"the key {excerpt(key)} is given twice", key_node.start_mark)
             values[key] = self.construct_object(value_node)
         return values
 
@@ -108,7 +108,7 @@ _Loader.add_constructor("tag:yaml.org,2002:str", _Loader.read_str)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes also the strings that only YAML 1.2 takes for numbers, such as 1e5 and 09."""
+    """Also quotes strings that only YAML 1.2 reads as numbers, such as 1e5 and 09."""
 
 
 for _first, _resolvers in _Loader.yaml_implicit_resolvers.items():
@@ -120,16 +120,19 @@ def _problem(text: str, mark: Any) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=text, problem_mark=mark)
 
 
-def read_yaml(text: str, origin: str) -> Any:
-    """Returns the value of a YAML 1.2 document of plain values; `origin` names it in errors.
+def read_yaml(text: str, origin: str, *, key: str | None = None, value: object = None) -> Any:
+    """Returns the value of a YAML 1.2 document of plain values.
 
-    Raises ConfigError, with the line, for what is not valid YAML, has a tag, a key twice or one
-    that is not text, and for documents beyond the bounds above.
+    Raises ConfigError, with the line, for invalid YAML, tags, keys that are given twice or are not
+    text, and documents that exceed the limits above. `origin` names the document in messages; `key`
+    (by default `origin`) and `value` are those of the error.
     """
-    origin = excerpt(origin, 200)
+    key, origin = key or origin, excerpt(origin, 200)
     if len(text) > MAX_CHARACTERS:
         raise ConfigError(
-            f"{origin} has {len(text):,} characters; a recipe has at most {MAX_CHARACTERS:,}"
+            f"{origin} has {len(text):,} characters; a recipe has at most {MAX_CHARACTERS:,}",
+            key=key,
+            value=value,
         )
     try:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader, and stricter
@@ -137,9 +140,11 @@ def read_yaml(text: str, origin: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         place = f"{origin}, line {mark.line + 1}" if mark else origin
         problem = getattr(error, "problem", None) or "it cannot be read"
-        raise ConfigError(f"{place}: not valid YAML: {excerpt(problem, 200)}") from error
+        raise ConfigError(
+            f"{place}: not valid YAML: {excerpt(problem, 200)}", key=key, value=value
+        ) from error
 
 
 def write_yaml(values: Any) -> str:
-    """Returns plain values as YAML that `read_yaml` reads back to equal ones."""
+    """Returns YAML that `read_yaml` reads back to the same plain values."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

@@ -36,25 +36,25 @@ def adapter_card(name: str, recipe: Recipe, model: Any, auto_model: str, base: B
 def _lines(recipe: Recipe, model: Any, auto_model: str, base: Base) -> list[str]:
     settings, config = recipe.model, model.config
     pad, rows = config.pad_token_id, config.vocab_size
-    given = [repr(str(settings.name_or_path)), f'dtype="{str(_dtype(model)).split(".")[1]}"']
+    arguments = [repr(str(settings.name_or_path)), f'dtype="{str(_dtype(model)).split(".")[1]}"']
     if settings.revision is not None:
-        given.append(f"revision={settings.revision!r}")
+        arguments.append(f"revision={settings.revision!r}")
     if auto_model == "AutoModelForSequenceClassification":
-        given.append(f"num_labels={config.num_labels}")
+        arguments.append(f"num_labels={config.num_labels}")
     if base.renewed:
-        given.append("ignore_mismatched_sizes=True")
+        arguments.append("ignore_mismatched_sizes=True")
     if pad is not None and pad < base.rows:
-        given.append(f"pad_token_id={pad}")
+        arguments.append(f"pad_token_id={pad}")
     if base.key_mapping:
-        given.append(f"key_mapping={base.key_mapping!r}")
+        arguments.append(f"key_mapping={base.key_mapping!r}")
     imports = [auto_model]
     before: list[str] = []
     if recipe.tuning.mode in QUANTISED:
         imports.append("BitsAndBytesConfig")
         before.append(f"quantization = BitsAndBytesConfig({_quantisation(model)})")
-        given.append("quantization_config=quantization")
+        arguments.append("quantization_config=quantization")
     lines = ["from peft import PeftModel", f"from transformers import {', '.join(imports)}", ""]
-    lines += [*before, f"base = {auto_model}.from_pretrained({', '.join(given)})"]
+    lines += [*before, f"base = {auto_model}.from_pretrained({', '.join(arguments)})"]
     if rows > base.rows:
         lines.append(f"base.resize_token_embeddings({rows}, mean_resizing=False)")
     if pad is not None and pad >= base.rows:
@@ -71,10 +71,10 @@ def _dtype(model: Any) -> Any:
 
 
 def _quantisation(model: Any) -> str:
-    given: dict[str, Any] = model.config.quantization_config.to_dict()
+    settings: dict[str, Any] = model.config.quantization_config.to_dict()
     names = ("load_in_8bit", "load_in_4bit", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant")
-    names = names if given["load_in_4bit"] else names[:1]
-    values = {name: given[name] for name in (*names, "llm_int8_skip_modules") if given[name]}
-    if given["load_in_4bit"]:
-        values["bnb_4bit_compute_dtype"] = str(given["bnb_4bit_compute_dtype"]).split(".")[-1]
+    names = names if settings["load_in_4bit"] else names[:1]
+    values = {name: settings[name] for name in (*names, "llm_int8_skip_modules") if settings[name]}
+    if settings["load_in_4bit"]:
+        values["bnb_4bit_compute_dtype"] = str(settings["bnb_4bit_compute_dtype"]).split(".")[-1]
     return ", ".join(f"{name}={value!r}" for name, value in values.items())

@@ -64,9 +64,9 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
     peak: Any = accelerator.gather(own_peak)
     results = {
         "recipe": run.recipe.model_dump(mode="json"),
-        "parameters": vars(run.counts),
+        "parameters": vars(run.parameter_counts),
         "baseline": {name: before[name] for name in measured if name in before},
-        "baseline_is": run.baseline_is,
+        "baseline_is": run.baseline_kind,
         **({"zero_shot": zero_shot} if run.task.zero_shot is not None else {}),
         "epochs": _epochs(lines),
         "best": best,

@@ -86,8 +86,8 @@ class Task(ABC):
     @classmethod
     def columns(cls, recipe: Recipe) -> dict[str, Column | None]:
         """Returns the columns that it reads, by the dotted recipe key that names them."""
-        given = recipe.data.columns
-        return {f"data.columns.{role}": getattr(given, role) for role in cls.Settings.roles}
+        columns = recipe.data.columns
+        return {f"data.columns.{role}": getattr(columns, role) for role in cls.Settings.roles}
 
     @classmethod
     def columns_in(cls, recipe: Recipe, present: Sequence[str]) -> dict[str, Column | None]:

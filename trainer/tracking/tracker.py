@@ -55,7 +55,7 @@ class Tracker:
             flush(self._file)
         return remembered(self._file)
 
-    def training(
+    def log_training(
         self,
         state: TrainState,
         epoch: int,
@@ -88,7 +88,7 @@ class Tracker:
             self.say(f"note: {ranks.note}")
         return record
 
-    def evaluation(
+    def log_evaluation(
         self, state: TrainState, epoch: int, metrics: dict[str, Any], *, split: str = "validation"
     ) -> None:
         """Writes and shows the line of an evaluation, with the mean training loss since the last

@@ -1,4 +1,4 @@
-"""Loads exported folders as a stranger would, by transformers and PEFT alone, in one process.
+"""Loads exported folders as any user would, with transformers and PEFT alone, in one process.
 
 `python load_exports.py JOBS OUT`: JOBS is a JSON list of objects with name, auto_model, folder,
 adapter and inputs; OUT gets by name the logits of either, and what is wrong with the folder.
@@ -33,7 +33,7 @@ def logits(model: Any, inputs: dict[str, list[list[int]]]) -> dict[str, list[Any
 
 
 def problems(model: Any, info: dict[str, Any], folder: Path) -> list[str]:
-    """Returns what the folder's weights lack, have too much, or have twice."""
+    """Returns which weights of the folder are missing, unexpected, or stored twice."""
     found = [f"{name}: {sorted(map(str, value))}" for name, value in info.items() if value]
     stored: dict[str, tuple[int, ...]] = {}
     for file in folder.glob("*.safetensors"):
@@ -55,7 +55,7 @@ def problems(model: Any, info: dict[str, Any], folder: Path) -> list[str]:
 
 
 def answer(job: dict[str, Any]) -> dict[str, Any]:
-    """Returns the logits of the model in a folder and, where there are any, of its adapters."""
+    """Returns the logits of the model in a folder and, if it has any, of its adapters."""
     folder, auto = Path(job["folder"]), getattr(transformers, job["auto_model"])
     model, info = auto.from_pretrained(folder, output_loading_info=True)
     made: dict[str, Any] = {"problems": problems(model, info, folder)}

@@ -1,4 +1,4 @@
-"""Matches the rows of a pretrained classification head with the labels of the task."""
+"""Matches the rows of a pretrained classification head with the task's labels."""
 
 import copy
 import re
@@ -12,67 +12,69 @@ from trainer.models.pretrained.model_folder import shown
 from trainer.wording import listed
 
 OTHER_TASKS = ("ForTokenClassification", "ForMultipleChoice")
-"""Classes of transformers whose head is named like that of a text classifier."""
+"""Suffixes of transformers classes whose head has the same module name as a text classifier's."""
 
 
 def is_of_another_task(stored: Any) -> bool:
-    """Returns whether the head of a stored model classifies tokens or choices, not texts."""
-    classes = [str(one) for one in getattr(stored, "architectures", None) or []]
-    return any(one.endswith(OTHER_TASKS) for one in classes) and not any(
-        one.endswith("ForSequenceClassification") for one in classes
+    """Returns whether the head of a stored model classifies tokens or choices instead of texts."""
+    classes = [str(name) for name in getattr(stored, "architectures", None) or []]
+    return any(name.endswith(OTHER_TASKS) for name in classes) and not any(
+        name.endswith("ForSequenceClassification") for name in classes
     )
 
 
 def stored_labels(stored: Any) -> list[str]:
-    """Returns the labels of a configuration in the order of its head's rows; empty without."""
+    """Returns the labels in a configuration, in the order of the head's rows.
+
+    Empty if its id2label is absent or does not number them from 0.
+    """
     by_row = getattr(stored, "id2label", None)
     by_row = dict(by_row) if isinstance(by_row, dict) else {}
-    return (
-        [str(by_row[row]) for row in sorted(by_row)]
-        if set(by_row) == set(range(len(by_row)))
-        else []
-    )
+    if set(by_row) != set(range(len(by_row))):
+        return []
+    return [str(by_row[row]) for row in range(len(by_row))]
 
 
 def order_of_rows(
     stored: Any, labels: Sequence[str], name: str, *, by_position: bool
 ) -> tuple[list[int] | None, list[str]]:
-    """Returns the row of a head for each label, None if the order is the same, and notes.
+    """Returns the head's row for each of the `labels`, None if they are in order, and notes.
 
-    Labels are compared by name, first with their case and then without. Names that mean nothing
-    (LABEL_0, or numbers from 0, in the model or in the data) are matched by position, as all names
-    are with `by_position`. Raises ConfigError, with both lists, if the names differ.
+    Labels are matched by name, first with case and then without. Generic names, such as LABEL_0 or
+    0 for the first, are matched by position, whether the model or the task uses them. With
+    `by_position` all names are. Raises ConfigError, with both lists, if the names differ.
     """
     known, notes = stored_labels(stored), list[str]()
     if getattr(stored, "problem_type", None) in ("regression", "multi_label_classification"):
         notes.append(
-            f"the head of {shown(name)} was trained for {stored.problem_type}; it "
-            f"continues as a classifier with one label per example"
+            f"the head of {shown(name)} was trained for {stored.problem_type}; it is trained "
+            f"further as a classifier with one label per example"
         )
     if by_position:
         return None, notes
-    for plain in (str, str.casefold):
-        rows = {plain(label).strip(): row for row, label in enumerate(known)}
-        wanted = [plain(label).strip() for label in labels]
+    for normalize in (str, str.casefold):
+        rows = {normalize(label).strip(): row for row, label in enumerate(known)}
+        wanted = [normalize(label).strip() for label in labels]
         if len(rows) == len(known) and len(set(wanted)) == len(wanted) and set(rows) == set(wanted):
             order = [rows[label] for label in wanted]
             if order == list(range(len(order))):
                 return None, notes
             notes.append(
-                f"the head of {shown(name)} knows the labels as {listed(known)}; its rows were "
-                f"put into the order {listed(labels)}"
+                f"the labels of the head of {shown(name)} are {listed(known)}; its rows were "
+                f"reordered to {listed(labels)}"
             )
             return order, notes
-    if _say_nothing(known) or _say_nothing(labels):
+    if _are_generic(known) or _are_generic(labels):
         notes.append(
-            f"labels by position: the head of {shown(name)} calls them {listed(known)}, the task "
-            f"{listed(labels)}"
+            f"labels were matched by position: those of the head of {shown(name)} are "
+            f"{listed(known)}, those of the task {listed(labels)}"
         )
         return None, notes
-    theirs = listed(known) or "an id2label that does not number them from 0"
+    expected = listed(known) or "its id2label does not number them from 0"
     raise ConfigError(
-        f"task.labels: {listed(labels)} are not those of the head of {shown(name)}: {theirs}",
+        f"task.labels: {listed(labels)} are not those of the head of {shown(name)}: {expected}",
         key="task.labels",
+        value=list(labels),
         hint="set task.labels to these, model.fresh_head: true for a new head, or "
         "model.head_labels: position if only the names differ",
     )
@@ -80,7 +82,8 @@ def order_of_rows(
 
 @torch.no_grad()
 def arrange_rows(model: Any, auto: Any, order: list[int]) -> None:
-    """Reorders the rows of a classification head, in every weight that depends on num_labels."""
+    """Reorders a classification head, in every weight with one row per label: row i becomes the
+    former row `order[i]`."""
     for name, axis in rows_of_labels(model.config, auto):
         weight = model.get_parameter(name)
         index = torch.tensor(order, device=weight.device)
@@ -88,37 +91,40 @@ def arrange_rows(model: Any, auto: Any, order: list[int]) -> None:
 
 
 def rows_of_labels(model_config: Any, auto: Any) -> list[tuple[str, int]]:
-    """Returns the weights that have a row for each label, by name, with the axis of the rows."""
+    """Returns the names of the weights with one row per label, and the axis of the rows in each.
+
+    They are found by comparing with the shapes of a model that has one label more.
+    """
     shapes: list[dict[str, torch.Size]] = []
-    for count in (model_config.num_labels, model_config.num_labels + 1):
-        other = copy.deepcopy(model_config)
-        other.num_labels = count
-        if hasattr(other, "quantization_config"):
-            del other.quantization_config
+    for num_labels in (model_config.num_labels, model_config.num_labels + 1):
+        config = copy.deepcopy(model_config)
+        config.num_labels = num_labels
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
         with torch.device("meta"):
-            built = auto.from_config(other, trust_remote_code=False)
-        shapes.append({name: one.shape for name, one in built.named_parameters()})
+            model = auto.from_config(config, trust_remote_code=False)
+        shapes.append({name: weight.shape for name, weight in model.named_parameters()})
     return [
         (name, axis)
         for name, shape in shapes[0].items()
-        for axis, (few, many) in enumerate(zip(shape, shapes[1][name], strict=True))
-        if few != many
+        for axis, (size, size_with_one_more) in enumerate(zip(shape, shapes[1][name], strict=True))
+        if size != size_with_one_more
     ]
 
 
 @torch.no_grad()
 def renew(model: Any, head: Sequence[str], seed: int) -> None:
-    """Draws new weights for the modules `head` of a loaded model, as transformers does."""
+    """Draws new weights for the modules `head` of a loaded model, by transformers' own rules."""
     torch.manual_seed(seed)
     for name in head:
         module = model.get_submodule(name)
         for part in (*module.modules(), *module.parameters()):
-            vars(part).pop("_is_hf_initialized", None)  # which would spare loaded weights
+            vars(part).pop("_is_hf_initialized", None)  # _init_weights skips what has this mark
         module.apply(model._init_weights)
 
 
-def _say_nothing(labels: Sequence[str]) -> bool:
-    """Returns whether names mean nothing: LABEL_0, LABEL_1 or 0, 1, in this order."""
+def _are_generic(labels: Sequence[str]) -> bool:
+    """Returns whether labels only number the classes: LABEL_0, LABEL_1, … or 0, 1, …"""
     return bool(labels) and all(
         re.fullmatch(rf"(?:label|class)?[ _-]?0*{row}", label.strip(), re.IGNORECASE)
         for row, label in enumerate(labels)

@@ -1,4 +1,4 @@
-"""Checks that model.name_or_path is a model, and not something that looks like one."""
+"""Checks that model.name_or_path names a model that can be loaded, before it is loaded."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from trainer.wording import excerpt, listed
 KEY = "model.name_or_path"
 ATTENTION = ("eager", "sdpa", "flex_attention")
 FLASH_ATTENTION = ("flash_attention_2", "flash_attention_3")
-"""Without the package, transformers would fetch the kernel from the hub."""
+"""Allowed if installed. Otherwise transformers would fetch the kernel from the hub."""
 EXPERTS = ("eager", "batched_mm", "grouped_mm")
 FORMATS = {
     "*.gguf": "GGUF",
@@ -19,32 +19,38 @@ FORMATS = {
     "*.h5": "TensorFlow",
     "*.msgpack": "Flax",
     "*.nemo": "NeMo",
-    "*.distcp": "a distributed checkpoint of torch",
-    "shard-*-model-*.safetensors": "a distributed checkpoint of transformers",
-    "mp_rank_*": "a checkpoint of DeepSpeed",
-    "global_step*": "a checkpoint of DeepSpeed",
-    "pytorch_model_fsdp*": "a checkpoint of FSDP",
-    "consolidated.*": "the format of its authors",
-    "*.pth": "a file of torch",
-    "*.pt": "a file of torch",
-    "*.ckpt": "a file of torch or TensorFlow",
+    "*.distcp": "a distributed torch checkpoint",
+    "shard-*-model-*.safetensors": "a distributed transformers checkpoint",
+    "mp_rank_*": "a DeepSpeed checkpoint",
+    "global_step*": "a DeepSpeed checkpoint",
+    "pytorch_model_fsdp*": "an FSDP checkpoint",
+    "consolidated.*": "in its authors' own format",
+    "*.pth": "a torch file",
+    "*.pt": "a torch file",
+    "*.ckpt": "a torch or TensorFlow file",
 }
-"""File patterns of weights in formats that are not read, and the names of the formats."""
+"""Formats of weights that cannot be loaded, by file pattern."""
 WEIGHTS = (
     *("model.safetensors", "model.safetensors.index.json"),
     *("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
+"""Files of weights that are loaded, in transformers' order of preference."""
+MERGE_ADAPTER = (
+    "load it on its base, merge it with merge_and_unload, and give the folder that "
+    "save_pretrained writes"
+)
+"""Hint for an adapter given as a model."""
 
 
 def shown(name: object) -> str:
-    """Returns a hub name or path for a message, long enough to be read in full."""
+    """Returns a hub name or path for a message, shortened only if it is very long."""
     return excerpt(name, 150)
 
 
 def check_origin(model: Model) -> None:
-    """Raises ConfigError if model.name_or_path names something that cannot be a model.
+    """Raises ConfigError if model.name_or_path names a file or folder that is not a model.
 
-    Looks at local folders only: the content of a hub name is checked when it is loaded.
+    Only local paths are checked; what a hub name contains is checked when it is loaded.
     """
     if model.name_or_path is None:
         return
@@ -54,6 +60,7 @@ def check_origin(model: Model) -> None:
         raise ConfigError(
             f"{KEY} is empty",
             key=KEY,
+            value=model.name_or_path,
             hint="give a hub name or a folder",
         )
     try:
@@ -65,38 +72,35 @@ def check_origin(model: Model) -> None:
             raise ConfigError(
                 f"{KEY}: {name} is a file",
                 key=KEY,
+                value=model.name_or_path,
                 hint="give the folder with its config.json",
             )
     except OSError as error:
         raise ConfigError(
-            f"{KEY}: {name} cannot be read: {error.strerror}",
-            key=KEY,
+            f"{KEY}: {name} cannot be read: {error.strerror}", key=KEY, value=model.name_or_path
         ) from error
 
 
 def check_hub_adapter(name: str, revision: str | None) -> None:
-    """Raises ConfigError for a hub name that is an adapter: its base would be loaded instead."""
+    """Raises ConfigError if a hub name is an adapter: transformers would load its base instead."""
     from transformers.utils.peft_utils import find_adapter_config_file
 
     if Path(name).is_dir():
         return
     try:
-        found = find_adapter_config_file(name, revision=revision)
+        adapter_config = find_adapter_config_file(name, revision=revision)
     except (OSError, ValueError):  # loading the model reports it
         return
-    if found is not None:
+    if adapter_config is not None:
         raise ConfigError(
-            f"{KEY}: {shown(name)} is an adapter of PEFT",
-            key=KEY,
-            hint="load it on its base, merge it by merge_and_unload, and give the folder that "
-            "save_pretrained writes",
+            f"{KEY}: {shown(name)} is a PEFT adapter", key=KEY, value=name, hint=MERGE_ADAPTER
         )
 
 
 def check_config(model_config: Any, key: str) -> None:
-    """Raises ConfigError for configuration values that would make a model fetch or run code.
+    """Raises ConfigError for configuration values that would make transformers fetch or run code.
 
-    `key` is the key of the recipe that names the configuration.
+    `key` is the recipe key that names the configuration.
     """
     from transformers.utils import import_utils
 
@@ -106,13 +110,14 @@ def check_config(model_config: Any, key: str) -> None:
         if available is not None and available():
             allowed.append(name)
     for part in (model_config, *_parts(model_config)):
-        for name, known in (("attn", allowed), ("experts", list(EXPERTS))):
+        for name, supported in (("attn", allowed), ("experts", list(EXPERTS))):
             value = getattr(part, f"_{name}_implementation", None)
-            if value is not None and value not in known:
+            if value is not None and value not in supported:
                 raise ConfigError(
-                    f"{key}: {name}_implementation {excerpt(value)!r} of its configuration is "
-                    f"none of {', '.join(known)}, and kernels are not fetched from the hub",
+                    f"{key}: {name}_implementation {excerpt(value)!r} of its configuration is not "
+                    f"one of {', '.join(supported)}, and kernels are not fetched from the hub",
                     key=key,
+                    value=value,
                     hint="remove it",
                 )
     for name in ("fusion_config", "kernel_config"):
@@ -120,126 +125,148 @@ def check_config(model_config: Any, key: str) -> None:
             raise ConfigError(
                 f"{key}: its configuration has a {name}, which is not supported",
                 key=key,
+                value=name,
+                hint="remove it, or name another model",
             )
     if hasattr(model_config, "transformers_weights"):
         raise ConfigError(
-            f"{key}: its configuration names its file of weights by transformers_weights, which "
-            "is not supported",
+            f"{key}: its configuration names the file with its weights (transformers_weights), "
+            "which is not supported",
             key=key,
-            hint="call the file model.safetensors and remove the entry",
+            value="transformers_weights",
+            hint="rename the file to model.safetensors and remove the entry",
         )
 
 
 def check_quantisation(model_config: Any, mode: str) -> None:
-    """Raises ConfigError for a model that is stored quantised, unless `mode` quantises it so."""
+    """Raises ConfigError if a model is stored quantised, unless `mode` quantises it alike."""
     stored = getattr(model_config, "quantization_config", None)
     if stored is None:
         return
     values = stored if isinstance(stored, dict) else getattr(stored, "__dict__", {})
     method = excerpt(values.get("quant_method", "an unknown method"))
-    bits = {"qlora": "load_in_4bit", "int8_lora": "load_in_8bit"}
-    kept = {name: mode for mode, name in bits.items() if values.get(f"_{name}", values.get(name))}
-    if method.endswith("bitsandbytes") and kept.get(bits.get(mode, "")) == mode:
+    settings = {"qlora": "load_in_4bit", "int8_lora": "load_in_8bit"}
+    alike = [
+        fitting
+        for fitting, setting in settings.items()
+        if values.get(f"_{setting}", values.get(setting))
+    ]
+    if method.endswith("bitsandbytes") and mode in alike:
         return
-    hint = "".join(f", or set tuning.mode: {one}" for one in kept.values())
+    other_modes = "".join(f", or set tuning.mode: {fitting}" for fitting in alike)
     raise ConfigError(
-        f"{KEY}: its weights are stored quantised ({method}), and tuning.mode {mode} needs them "
-        "as they were before",
+        f"{KEY}: its weights are stored quantised ({method}), and tuning.mode {mode} needs the "
+        "original ones",
         key=KEY,
-        hint=f"name the model that it was made of{hint}",
+        value=method,
+        hint=f"name the model that was quantised{other_modes}",
     )
 
 
 def check_weight_files(folder: Path) -> None:
-    """Raises ConfigError for an index of shards that is damaged or names files elsewhere."""
-    read = next((name for name in WEIGHTS if (folder / name).is_file()), "")
-    for name in [read] if read.endswith(".index.json") else []:  # what else lies there is not read
-        index = folder / name
-        try:
-            files = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-            homes = _homes(index)
-            outside = [one for one in files if not _lies_in(index.parent / one, homes)]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ConfigError(
-                f"{KEY}: {shown(index)} is no list of the files of a model ({excerpt(error)})",
-                key=KEY,
-                hint="download it again",
-            ) from error
-        if outside:
-            raise ConfigError(
-                f"{KEY}: {shown(index)} names files outside of its folder, which are not read: "
-                f"{listed(outside, 2)}",
-                key=KEY,
-            )
-        absent = sorted(one for one in files if not (index.parent / one).is_file())
-        if absent or not files:
-            what = f"lacks {listed(absent, 3)}, {len(absent)} of its {len(files)} files"
-            raise ConfigError(
-                f"{KEY}: {shown(folder)} {what if files else 'has no file in ' + name}",
-                key=KEY,
-                hint="download it again",
-            )
+    """Raises ConfigError if the index of a folder's shards is damaged or names absent files, or
+    files outside the folder."""
+    # transformers reads the first that exists; an index next to it is ignored.
+    name = next((name for name in WEIGHTS if (folder / name).is_file()), "")
+    if not name.endswith(".index.json"):
+        return
+    index = folder / name
+    try:
+        files = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        allowed = _folders_of_shards(index)
+        outside = [file for file in files if not _lies_in(index.parent / file, allowed)]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(
+            f"{KEY}: {shown(index)} is not an index of a model's files ({excerpt(error)})",
+            key=KEY,
+            value=str(index),
+            hint="download it again",
+        ) from error
+    if outside:
+        raise ConfigError(
+            f"{KEY}: {shown(index)} names files outside its folder, which are not read: "
+            f"{listed(outside, 2)}",
+            key=KEY,
+            value=str(index),
+        )
+    absent = sorted(file for file in files if not (index.parent / file).is_file())
+    if absent or not files:
+        problem = f"lacks {listed(absent, 3)}, {len(absent)} of its {len(files)} files"
+        raise ConfigError(
+            f"{KEY}: {shown(folder)} {problem if files else f'lists no files in {name}'}",
+            key=KEY,
+            value=str(folder),
+            hint="download it again",
+        )
 
 
-def other_format(folder: Path) -> str:
-    """Returns a clause on the format of a folder's weights; empty if that format is read."""
+def other_format(folder: Path) -> tuple[str, str] | None:
+    """Returns what a folder's weights are if they cannot be loaded in their format, and a hint."""
     if any((folder / name).exists() for name in WEIGHTS):
-        return ""
+        return None
     for pattern, kind in FORMATS.items():
-        found = sorted(folder.glob(pattern))
-        if found:
-            return f": {excerpt(found[0].name)} is {kind}; convert it by save_pretrained"
-    return ""
+        files = sorted(folder.glob(pattern))
+        if files:
+            return f"{excerpt(files[0].name)} is {kind}", "convert it with save_pretrained"
+    return None
 
 
 def _check_folder(folder: Path, name: str) -> None:
+    """Raises ConfigError, which names the folder to give instead, unless this one is a model."""
     if (folder / "adapter_config.json").exists():
-        whole = folder.parent / "model"
-        if (whole / "config.json").is_file():
+        merged = folder.parent / "model"
+        if (merged / "config.json").is_file():
             raise ConfigError(
-                f"{KEY}: {name} holds adapters alone",
+                f"{KEY}: {name} contains only adapters",
                 key=KEY,
-                hint=f"give {shown(whole)}",
+                value=str(folder),
+                hint=f"give {shown(merged)}",
             )
         raise ConfigError(
-            f"{KEY}: {name} holds adapters of PEFT (adapter_config.json)",
+            f"{KEY}: {name} is a PEFT adapter (adapter_config.json)",
             key=KEY,
-            hint="load them on their base, merge them by merge_and_unload, and give the folder "
-            "that save_pretrained writes",
+            value=str(folder),
+            hint=MERGE_ADAPTER,
         )
     if (folder / "config.json").exists():
         return
     run = _run_of(folder)
     if run is not None:
-        what = "a run directory" if run == folder else f"part of the run {shown(run)}"
+        kind = "a run directory" if run == folder else f"part of the run {shown(run)}"
         if (run / "model").is_dir():
             raise ConfigError(
-                f"{KEY}: {name} is {what}",
+                f"{KEY}: {name} is {kind}",
                 key=KEY,
+                value=str(folder),
                 hint=f"give {shown(run / 'model')}",
             )
         raise ConfigError(
-            f"{KEY}: {name} is {what}, which has no model/ yet: train it to its end, then give "
-            f"{shown(run / 'model')}",
+            f"{KEY}: {name} is {kind}, which has no model/ yet",
             key=KEY,
+            value=str(folder),
+            hint=f"finish its training, then give {shown(run / 'model')}",
         )
     inside = sorted(file.parent.name for file in folder.glob("*/config.json"))
     if inside:
         raise ConfigError(
-            f"{KEY}: {name} holds no config.json, but folders that do",
+            f"{KEY}: {name} has no config.json, but folders inside it have one",
             key=KEY,
+            value=str(folder),
             hint=f"give {name}/ and one of {listed(inside, 4)}",
         )
-    clause = other_format(folder)
-    if clause:
+    format_and_hint = other_format(folder)
+    if format_and_hint is not None:
+        description, hint = format_and_hint
         raise ConfigError(
-            f"{KEY}: the folder {name} holds no config.json{clause}",
+            f"{KEY}: the folder {name} has no config.json: {description}",
             key=KEY,
+            value=str(folder),
+            hint=hint,
         )
 
 
 def _run_of(folder: Path) -> Path | None:
-    """Returns the run directory that a folder is, or in whose checkpoints it lies."""
+    """Returns the run directory that a folder is or, as one of its checkpoints, belongs to."""
     folder = folder.absolute()
     for run in (folder, folder.parent, folder.parent.parent):
         if (run / "config.yaml").is_file() and (run / "checkpoints").is_dir():
@@ -247,21 +274,21 @@ def _run_of(folder: Path) -> Path | None:
     return None
 
 
-def _homes(index: Path) -> list[Path]:
-    """Returns the folders in which the files of an index may lie: its own, that of the index
-    itself if it is a link, and the blobs of a hub cache."""
-    homes = [index.parent.resolve(), index.resolve().parent]
-    snapshots = homes[0].parent
+def _folders_of_shards(index: Path) -> list[Path]:
+    """Returns the folders that may contain the files of an index: its own, the one that it links
+    to, and the blobs of a hub cache."""
+    folders = [index.parent.resolve(), index.resolve().parent]
+    snapshots = folders[0].parent
     if snapshots.name == "snapshots":
-        homes.append(snapshots.parent / "blobs")
-    return homes
+        folders.append(snapshots.parent / "blobs")
+    return folders
 
 
-def _lies_in(file: Path, homes: list[Path]) -> bool:
-    return any(file.resolve().is_relative_to(home) for home in homes)
+def _lies_in(file: Path, folders: list[Path]) -> bool:
+    return any(file.resolve().is_relative_to(folder) for folder in folders)
 
 
 def _parts(model_config: Any) -> list[Any]:
-    """Returns the configurations inside of one, such as text_config."""
-    found = [getattr(model_config, name, None) for name in getattr(model_config, "sub_configs", {})]
-    return [part for one in found if one is not None for part in (one, *_parts(one))]
+    """Returns the configurations inside a configuration, such as text_config, at any depth."""
+    parts = [getattr(model_config, name, None) for name in getattr(model_config, "sub_configs", {})]
+    return [inner for part in parts if part is not None for inner in (part, *_parts(part))]

@@ -1,8 +1,8 @@
 """Saves up to three quarters of an encoder's last layer if the head reads only the first token.
 
-Attention of that layer looks at every token, but what follows it is computed for all tokens and
-read for one. Without dropout the head reads the same numbers up to rounding, except that LLM.int8
-on GPUs rounds by the tokens that are present.
+The attention of that layer needs all tokens, but what follows it is needed for the first only.
+Without dropout the head reads the same numbers up to rounding, except under LLM.int8 on GPUs, whose
+rounding depends on the tokens that are present.
 """
 
 from typing import Any
@@ -16,13 +16,13 @@ FIRST_TOKEN_CLASSIFIERS = (
     "RobertaForSequenceClassification",
     "XLMRobertaForSequenceClassification",
 )
-"""Classes of transformers with such a head over layers that are built like BERT's."""
+"""Transformers classes with such a head over layers like BERT's."""
 
 
 def compute_first_token_alone(model: Any) -> None:
-    """Makes the last layer of a transformers model return its first token alone, [batch, 1, width].
+    """Makes the last layer of a transformers model return only its first token, [batch, 1, width].
 
-    Does nothing to models other than FIRST_TOKEN_CLASSIFIERS, or with chunked feed-forward layers.
+    Changes only FIRST_TOKEN_CLASSIFIERS, and not if their feed-forward layers are chunked.
     """
     classifies = type(model).__name__ in FIRST_TOKEN_CLASSIFIERS
     if classifies and not model.config.chunk_size_feed_forward:

@@ -1,4 +1,4 @@
-"""Everything that makes a step cheaper and changes no number beyond rounding."""
+"""All changes to a model that make a step faster and change no number beyond rounding."""
 
 from typing import Any
 
@@ -19,11 +19,10 @@ def speed_up(
     needs_only_logits: bool,
     tokens_per_step: float,
 ) -> None:
-    """Changes a tuned model, before an engine holds it, and the optimizer of its parameters.
+    """Speeds up a tuned model, and the optimizer of its parameters, before an engine wraps them.
 
-    `is_wrapped` says whether an engine will wrap them, `needs_only_logits` that nothing but the
-    logits of the model is read, and `tokens_per_step` is the mean over a step's examples, without
-    padding.
+    `is_wrapped` says whether an engine will, `needs_only_logits` whether only the logits of the
+    model are read. `tokens_per_step` is the mean number of tokens in a step, without padding.
     """
     if device.type == "cpu":
         speed_up_dropout(model)

@@ -26,7 +26,7 @@ USUAL = {
     "sep_token": ("[SEP]", "</s>"),
     "mask_token": ("[MASK]", "<mask>"),
 }
-"""Names of tokens from which their roles are taken if a tokenizer.json has no configuration."""
+"""Role of a token by its name, for a tokenizer.json without a configuration."""
 TRACES = (
     "is_local",
     "local_files_only",
@@ -36,7 +36,7 @@ TRACES = (
     "stride",
     "truncation_strategy",
 )
-"""Entries of a tokenizer's settings that record where it came from and how it was used."""
+"""Settings of a tokenizer that record where it was read from and how it was used."""
 _UNUSED = re.compile(r"unused|reserved|placeholder", re.IGNORECASE)
 
 
@@ -56,36 +56,36 @@ def load_tokenizer(model: Model) -> Any:
                 name, revision=revision, trust_remote_code=False
             )
         except TypeError:  # its class expects another kind of tokenizer.json
-            tokenizer = _as_it_stands(name, revision)
+            tokenizer = _from_tokenizer_json(name, revision)
     except MemoryError:
         raise
-    except Exception as error:  # a damaged file can fail anywhere in its class
+    except Exception as error:  # a damaged file can raise anything
         key = "tokenizer" if model.tokenizer else "name_or_path"
         raise not_loaded(f"model.{key}", name, "tokenizer", error) from error
     tokenizer.padding_side = "right"
-    # Or its export would ask for code of its own.
+    # Otherwise the exported tokenizer would name code that is not exported.
     tokenizer.init_kwargs.pop("auto_map", None)
     return tokenizer
 
 
-def _as_it_stands(name: str, revision: str | None) -> Any:
-    """Returns the tokenizer of a tokenizer.json alone, with roles of tokens by their names."""
+def _from_tokenizer_json(name: str, revision: str | None) -> Any:
+    """Returns a tokenizer from its tokenizer.json alone; special tokens get roles by name."""
     from transformers import PreTrainedTokenizerFast
 
     tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(name, revision=revision or "main")
-    known = {str(token) for token in tokenizer.added_tokens_decoder.values()}
-    for role, usual in USUAL.items():
-        named = next((token for token in usual if token in known), None)
-        if named is not None and getattr(tokenizer, role) is None:
-            setattr(tokenizer, role, named)
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+    for role, names in USUAL.items():
+        token = next((name for name in names if name in added), None)
+        if token is not None and getattr(tokenizer, role) is None:
+            setattr(tokenizer, role, token)
     return tokenizer
 
 
 def train_tokenizer(settings: TrainedTokenizer, texts: Iterable[str], folder: Path) -> None:
     """Trains a tokenizer of at most `vocab_size` pieces on `texts` and writes it into `folder`.
 
-    `texts` is iterated up to two times; equal texts give equal files. Raises ConfigError if the
-    special tokens and characters alone are more than `vocab_size`.
+    `texts` is iterated up to two times; equal texts give equal files. Raises ConfigError if
+    `vocab_size` is smaller than the number of special tokens and characters.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from tokenizers.processors import TemplateProcessing
@@ -118,6 +118,7 @@ def train_tokenizer(settings: TrainedTokenizer, texts: Iterable[str], folder: Pa
             f"model.tokenizer.vocab_size: {settings.vocab_size} does not hold the {needed} "
             "special tokens and characters",
             key="model.tokenizer.vocab_size",
+            value=settings.vocab_size,
             hint=f"use {needed} or more",
         )
     ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
@@ -140,8 +141,8 @@ def _wordpiece(vocabulary: dict[str, int]) -> Any:
 def _continuing_characters(tokenizer: Any, texts: Iterable[str]) -> list[str]:
     """Returns the characters inside words as ## pieces, sorted.
 
-    The library numbers them in the order of a hash map, which differs between runs, and the numbers
-    decide between merges of equal frequency.
+    Without them the library would number these pieces in the order of a hash map, which differs
+    between runs, and the numbers decide between merges of equal frequency.
     """
     normalise = tokenizer.normalizer.normalize_str
     words = {
@@ -155,14 +156,16 @@ def _continuing_characters(tokenizer: Any, texts: Iterable[str]) -> list[str]:
 def ensure_pad_token(
     tokenizer: Any, vocab_size: int, *, known_pad: int | None = None, kind: str = "existing"
 ) -> None:
-    """Sets the padding token of a tokenizer that has none, or only its end-of-text token.
+    """Sets the padding token of a tokenizer that has none, or that pads with its end-of-text token.
 
-    The `existing` kind needs no new row in a model of `vocab_size` rows. It takes the first that
-    there is of: a token reserved for padding, such as Llama 3's; an unused row; the model's
+    Kind `existing` adds no row to a model of `vocab_size` rows. It uses the first of these that
+    exists: a token reserved for padding, such as Llama 3's; an unused row; the model's
     `known_pad`; another reserved token; the beginning-of-text token; the unknown token; the
-    end-of-text token. Batches are masked by length, so only classifiers of decoders look for
-    padding: they read the last token that is not padding. The `added` kind takes a token reserved
-    for padding, or adds one beyond the model's rows.
+    end-of-text token. Kind `added` uses a token reserved for padding, or adds one beyond the
+    model's rows.
+
+    Batches are masked by length, so only classifiers on decoders depend on the padding token: they
+    read the last token that is not padding.
     """
     if tokenizer.pad_token is not None and tokenizer.pad_token != tokenizer.eos_token:
         return
@@ -190,7 +193,7 @@ def ensure_pad_token(
 
 
 def pads_with_a_word(tokenizer: Any) -> bool:
-    """Returns whether the padding token also has a meaning in texts."""
+    """Returns whether the padding token is also a token of texts, such as the end-of-text token."""
     roles = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
     return tokenizer.pad_token_id in roles
 
@@ -201,9 +204,10 @@ def num_rows(tokenizer: Any) -> int:
 
 
 def save_tokenizer(tokenizer: Any, folder: Path, num_positions: int | None = None) -> None:
-    """Writes a tokenizer as it was before its first use, for a model with `num_positions`.
+    """Writes a tokenizer for a model of `num_positions` positions, None if it has no limit.
 
-    Padding, truncation and the place that it was read from leave no trace.
+    The files do not depend on earlier use: padding, truncation and the path that the tokenizer was
+    read from are left out.
     """
     saved = copy.deepcopy(tokenizer)
     backend = getattr(saved, "backend_tokenizer", None)
@@ -218,8 +222,9 @@ def save_tokenizer(tokenizer: Any, folder: Path, num_positions: int | None = Non
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """Returns all that decides how a text becomes tokens; call it before the first use."""
+    """Returns everything that decides how text is tokenized. Call it before the first use, which
+    changes the settings of truncation and padding."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     pieces = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
-    roles = sorted(tokenizer.special_tokens_map.items())  # such as which token ends a text
+    roles = sorted(tokenizer.special_tokens_map.items())
     return f"{type(tokenizer).__name__} {tokenizer.model_input_names} {roles} {pieces}"

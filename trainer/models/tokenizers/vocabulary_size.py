@@ -1,4 +1,4 @@
-"""Grows the vocabulary of a model whose tokenizer has more tokens."""
+"""Grows the vocabulary of a model to the size of its tokenizer's."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ from trainer.models.structure import output_layer
 def grow_vocabulary(model: Any, size: int) -> None:
     """Grows the embedding of a transformers model and its output layer to `size` rows.
 
-    New rows are the mean of the others in the same layer, their bias is 0. Raises ConfigError for
-    models that cannot grow.
+    New rows are the mean of the layer's other rows, and their biases are 0. Raises ConfigError for
+    a model that cannot grow.
     """
     rows = model.get_input_embeddings().weight.shape[0]
     try:
         model.resize_token_embeddings(size, mean_resizing=False)
     except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"model.tokenizer: it needs {size} rows, the model has {rows}, and a "
+            f"model.tokenizer: the tokenizer needs {size} rows, the model has {rows}, and a "
             f"{model.config.model_type} cannot grow",
             key="model.tokenizer",
             value=size,

@@ -1,4 +1,4 @@
-"""The shipped recipes, and their names with a line each."""
+"""The recipes that come with the package."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ FOLDER = Path(__file__).parent
 
 
 def shipped_recipes() -> dict[str, str]:
-    """Returns the name of each shipped recipe with the first line of its comment."""
+    """Returns the first line of each shipped recipe's comment, by name."""
     return {
         file.stem: file.read_text("utf-8").partition("\n")[0].lstrip("# ")
         for file in sorted(FOLDER.glob("*.yaml"))

@@ -70,12 +70,12 @@ class CausalLM(Task):
 
     @classmethod
     def columns(cls, recipe: Recipe) -> dict[str, Column | None]:
-        settings, given = recipe.task, recipe.data.columns
+        settings, columns = recipe.task, recipe.data.columns
         assert isinstance(settings, CausalLMSettings)
         if settings.chat:
-            return {"data.columns.messages": given.messages}
+            return {"data.columns.messages": columns.messages}
         if settings.prompt is None:
-            return {"data.columns.text": given.text}
+            return {"data.columns.text": columns.text}
         return {f"task.{key}: {name}": name for key, name in settings.template_columns()}
 
     @classmethod

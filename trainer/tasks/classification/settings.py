@@ -76,11 +76,11 @@ class ClassificationSettings(TaskSettings):
         if len(set(self.labels)) != needed:
             raise ValueError("labels must differ from each other")
         if isinstance(self.class_weights, tuple) and len(self.class_weights) != needed:
-            given = len(self.class_weights)
-            raise ValueError(f"class_weights has {given} numbers for {needed} labels")
+            num_weights = len(self.class_weights)
+            raise ValueError(f"class_weights has {num_weights} numbers for {needed} labels")
         if self.zero_shot is not None and len(self.zero_shot.answers) != needed:
-            given = len(self.zero_shot.answers)
-            raise ValueError(f"zero_shot.answers has {given} answers for {needed} labels")
+            num_answers = len(self.zero_shot.answers)
+            raise ValueError(f"zero_shot.answers has {num_answers} answers for {needed} labels")
         return self
 
     def contradictions(self, recipe: Recipe) -> list[ConfigError]:

@@ -49,19 +49,19 @@ def pair(
     first, second = chunk[:cut], chunk[cut:]
     if random.random() < 0.5:
         return first, second, True
-    others = random.integers(len(documents), size=NUM_DRAWS)
+    places = random.integers(len(documents), size=NUM_DRAWS)
     if len(chunk) < size:  # the last chunks of their documents
-        others = np.searchsorted(documents, documents[others], side="right") - 1
-    firsts, lasts = starts.offsets[others], starts.offsets[others + 1]
-    begins = tokens.offsets[others] + starts.values[random.integers(firsts, lasts)]
+        places = np.searchsorted(documents, documents[places], side="right") - 1
+    firsts, lasts = starts.offsets[places], starts.offsets[places + 1]
+    begins = tokens.offsets[places] + starts.values[random.integers(firsts, lasts)]
     if len(chunk) < size:
-        ends = tokens.offsets[others + 1]
+        ends = tokens.offsets[places + 1]
         fits = cut + ends - begins <= size
     else:
         ends = begins + len(second)
         reached = np.searchsorted(tokens.offsets[1:-1], ends)  # the chunk of the last token
-        fits = (ends <= tokens.offsets[-1]) & (documents[reached] == documents[others])
-    fits &= documents[others] != documents[index]
+        fits = (ends <= tokens.offsets[-1]) & (documents[reached] == documents[places])
+    fits &= documents[places] != documents[index]
     if fits.any():
         best = np.argmin(np.where(fits, np.abs(ends - begins - len(second)), size))
         return first, tokens.values[begins[best] : ends[best]], False
