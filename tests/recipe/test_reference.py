@@ -50,6 +50,13 @@ def test_an_entry_has_type_default_bounds_and_text():
     assert stride.startswith(
         "task.stride (task question_answering)\n  `auto` or whole number (> 0)"
     )
+    assert "  null, or a list of at least 2 texts; default `null`" in explain_key("task.labels")
+    columns = "a mapping of text to text or a list of texts"
+    assert f"  null, or {columns}; default" in explain_key("data.source.files")
+    pair = explain_key("data.columns.text_pair")
+    assert "  text, null, or a list of at least 1 text; default `null`" in pair
+    assert "  list of 2 numbers (>= 0, < 1); default" in explain_key("optimizer.betas")
+    assert "  list of values, each `tensorboard`, " in explain_key("tracking.trackers")
     assert "checkpoint.async: true or false; default `false`" in explain_key("checkpoint")
 
 

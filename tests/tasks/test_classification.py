@@ -19,6 +19,7 @@ from trainer.errors import ConfigError, DataError
 from trainer.models.tokenizers.special_tokens import TextTokenizer
 from trainer.recipe.data import Columns, Data, Ratio, Source, Split
 from trainer.recipe.model import Model
+from trainer.tasks.classification.label_notes import label_notes
 from trainer.tasks.classification.labels import label_indices, label_names
 from trainer.tasks.classification.settings import ClassificationSettings
 from trainer.tasks.classification.task import Classification
@@ -191,10 +192,25 @@ def test_a_recipe_names_the_labels_in_their_order():
 
 
 def test_one_label_is_too_few():
-    with pytest.raises(DataError, match="one label only, same") as caught:
+    with pytest.raises(DataError, match="only one label, same; classification needs at") as caught:
         from_rows(rows(["same", "same"]))
     assert (caught.value.key, caught.value.value) == ("data.columns.label", "label")
-    assert caught.value.hint == "train on at least 2"
+
+
+def test_class_names_unlike_the_labels_are_noted():
+    others = rows([0, 1]).cast_column("label", datasets.ClassLabel(names=["no", "yes"]))
+    columns = {"label": np.array([0, 1]), "row": np.array([0, 1])}
+    notes = label_notes(
+        "validation",
+        PreparedSplit(columns, Summary(), others),
+        ("bad", "good"),
+        column="label",
+        texts=["text"],
+    )
+    assert notes == [
+        "the classes no, yes of the validation split share no name with task.labels and are "
+        "matched to it by position: bad, good"
+    ]
 
 
 # Encoding
@@ -335,7 +351,7 @@ def test_weights_that_do_not_fit_the_labels_are_refused():
     with pytest.raises(ConfigError) as caught:
         from_rows(rows([0, 1, 2]), class_weights=(1.0, 2.0))
     assert (caught.value.key, caught.value.value) == ("task.class_weights", (1.0, 2.0))
-    with pytest.raises(ConfigError, match="balanced, but no train row is c") as caught:
+    with pytest.raises(ConfigError, match="balanced, but no train row has the label c") as caught:
         from_rows(rows(["a", "b"]), labels=("a", "b", "c"), class_weights="balanced")
     assert (caught.value.key, caught.value.value) == ("task.class_weights", "balanced")
 

@@ -184,7 +184,7 @@ def test_sure_logits_answer_everything_and_refuse_what_has_no_answer(task, split
 
 def test_an_answer_is_found_in_whichever_window_it_is(task, split):
     answers, _ = answered(task, split, lambda batch, _: points(batch))
-    question, window = split.array("question"), np.arange(len(split))
+    question, window = split.array("row"), np.arange(len(split))
     first = window == np.array([np.flatnonzero(question == one)[0] for one in question])
     late = {int(question[i]) for i in np.flatnonzero(~first & (split.array("start") > 0))}
     early = {
@@ -210,7 +210,7 @@ def test_predictions_lie_in_the_context(task, split):
     for ids in batches(7, len(split)):
         batch = task.collate(split, ids, epoch=0)
         for record in task.records(outside(batch, ids), batch.targets, split, ids):
-            length = len(ROWS[record["question"]]["context"])
+            length = len(ROWS[record["row"]]["context"])
             assert len(record["spans"]) == task.settings.num_best
             assert all(0 <= begin < end <= length for (begin, end), _ in record["spans"])
             assert {score for _, score in record["spans"]} == {-18.0}

@@ -91,6 +91,16 @@ def test_rows_without_a_label_among_others_are_bad_rows(tmp_path):
     assert any(note.startswith("3 bad test examples were skipped") for note in found.notes)
 
 
+def test_a_test_split_in_which_unchecked_labels_match_none_is_set_aside(tmp_path):
+    train = [{**row, "label": ("false", "true")[row["label"]]} for row in LABELLED]
+    splits = {"train": train, "test": without(train, label="01")}
+    task = {"name": "classification", "check_labels": False}
+    found = inputs_of(tmp_path, splits, task=task)
+    assert "test" not in found.splits
+    assert any("the column label has '01' in every row" in note for note in found.notes)
+    assert len(inputs_of(tmp_path, splits).splits["test"]) == len(LABELLED)
+
+
 def test_minus_1_is_a_label_where_train_has_it(tmp_path):
     train = [{**row, "label": row["label"] or -1} for row in LABELLED]
     splits = {"train": train, "test": without(LABELLED, label=-1)}
@@ -165,7 +175,7 @@ def test_questions_without_any_answer_are_measured_where_the_recipe_names_them(t
     splits = {"train": [*ANSWERED, asked(9)], "validation": ANSWERED, "test": nothing}
     found = inputs_of(tmp_path, splits, **QUESTIONS)
     assert "test" not in found.splits
-    assert any("the column answers has no answer in every row" in note for note in found.notes)
+    assert any("the column answers has no answer in any row" in note for note in found.notes)
     found = inputs_of(tmp_path, splits, split={"test": "test"}, **QUESTIONS)
     assert len(found.splits["test"]) == 4
     assert "no test question has an answer" in found.notes
@@ -173,7 +183,7 @@ def test_questions_without_any_answer_are_measured_where_the_recipe_names_them(t
 
 def test_a_validation_split_that_says_nothing_of_answers_is_refused(tmp_path):
     splits = {"train": ANSWERED, "validation": without(ANSWERED, answers=None)}
-    with pytest.raises(DataError, match="the column answers has nothing") as caught:
+    with pytest.raises(DataError, match="the column answers is empty in every row") as caught:
         inputs_of(tmp_path, splits, **QUESTIONS)
     assert caught.value.key == "data.split.validation"
     assert "set it to null" in (caught.value.hint or "")
@@ -234,7 +244,7 @@ def test_rows_in_two_splits_and_texts_with_two_labels_are_said(tmp_path):
     assert inputs_of(tmp_path, splits).notes == (
         "3 of 8 validation rows also occur in train",
         "all 5 test rows also occur in validation",
-        "2 train rows have the text of another one and not its label",
+        "2 train rows repeat the text of another row with a different label",
     )
     found = inputs_of(tmp_path, {"train": LABELLED}, split={"validation": "train"})
     assert found.notes == ("all 8 validation rows also occur in train",)

@@ -21,7 +21,7 @@ from trainer.recipe import schema
 from trainer.recipe.data import Columns, Data, Source
 from trainer.recipe.model import Model
 from trainer.recipe.training import Batch
-from trainer.tasks.classification.settings import ClassificationSettings, LabelWords
+from trainer.tasks.classification.settings import ClassificationSettings, LabelPrompt
 from trainer.tasks.classification.task import Classification
 from trainer.tasks.generation.fitted_prompt import FittedPrompt
 from trainer.tasks.generation.zero_shot import (
@@ -29,7 +29,10 @@ from trainer.tasks.generation.zero_shot import (
     LabelLikelihood,
     mean_log_likelihoods,
 )
-from trainer.tasks.question_answering.settings import GeneratedAnswers, QuestionAnsweringSettings
+from trainer.tasks.question_answering.settings import (
+    GeneratedAnswerSettings,
+    QuestionAnsweringSettings,
+)
 from trainer.tasks.question_answering.task import QuestionAnswering
 from trainer.tasks.recipe import Recipe
 
@@ -193,7 +196,7 @@ def recipe_of(task: Any, **columns: Any) -> schema.Recipe:
 
 
 def labelled(answers: tuple[str, ...] = ANSWERS, prompt: str = PROMPT) -> ClassificationSettings:
-    words = LabelWords(prompt=prompt, answers=answers)
+    words = LabelPrompt(prompt=prompt, answers=answers)
     return ClassificationSettings(name="classification", zero_shot=words)
 
 
@@ -269,7 +272,7 @@ ROWS = [
 
 
 def question_answering(made: tuple[Any, Any, Any], **settings: Any) -> QuestionAnswering:
-    asking = GeneratedAnswers(prompt="{context}\nQuestion: {question}\nAnswer:", **settings)
+    asking = GeneratedAnswerSettings(prompt="{context}\nQuestion: {question}\nAnswer:", **settings)
     task = QuestionAnsweringSettings(name="question_answering", stride=2, zero_shot=asking)
     recipe = recipe_of(task).model_copy(update={"batch": Batch(max_seq_length=40)})
     return QuestionAnswering.build(recipe, datasets.Dataset.from_list(ROWS), made[0], made[1])
@@ -392,16 +395,16 @@ def test_random_weights_are_not_asked(llama):
 )
 def test_label_words_that_cannot_be_right(values, part):
     with pytest.raises(ValidationError) as error:
-        LabelWords.model_validate({"prompt": PROMPT, "answers": ANSWERS} | values)
+        LabelPrompt.model_validate({"prompt": PROMPT, "answers": ANSWERS} | values)
     assert part in str(error.value)
 
 
 def test_answers_are_as_many_as_labels():
-    words = LabelWords(prompt=PROMPT, answers=ANSWERS)
+    words = LabelPrompt(prompt=PROMPT, answers=ANSWERS)
     with pytest.raises(ValidationError, match="2 answers for 3 labels"):
         ClassificationSettings(name="classification", labels=("a", "b", "c"), zero_shot=words)
 
 
 def test_questions_have_their_own_fields():
     with pytest.raises(ValidationError, match=r"write \{context\} or \{question\}"):
-        GeneratedAnswers(prompt="{text}")
+        GeneratedAnswerSettings(prompt="{text}")

@@ -45,7 +45,7 @@ def check_metric(recipe: Recipe, task: Task, rows: "dict[str, Dataset]") -> None
             value=settings.mode,
             hint="set mode: min",
         )
-    reason = task.lacks_metric(metric, rows["validation"]) if "validation" in rows else None
+    reason = task.why_not_measurable(metric, rows["validation"]) if "validation" in rows else None
     if reason is not None:
         raise ConfigError(
             f"evaluation.metric: {metric} cannot be measured on the validation split: {reason}",

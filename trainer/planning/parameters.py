@@ -69,7 +69,9 @@ def count(recipe: Recipe) -> Parameters:
 
     task = task_of(recipe)
     numbers = shape_config(recipe.model)
-    auto = getattr(transformers, task.shape(recipe, numbers))
+    auto = getattr(transformers, task.model_class(recipe, numbers))
+    for name, value in task.head_config_values(recipe).items():
+        setattr(numbers, name, value)
     mode = recipe.tuning.mode
     precision = recipe.precision
     if precision == "auto":

@@ -14,6 +14,8 @@ from trainer.recipe.schema import Recipe, TaskSettings
 from trainer.recipe.yaml12 import write_yaml
 
 PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "value"}
+COUNTED = ("text", "whole number", "number")
+"""Words of `PLAIN` that have a plural."""
 Entry = tuple[str, FieldInfo]
 """A dotted key with its field."""
 
@@ -141,19 +143,55 @@ def _takes(annotation: Any, metadata: list[Any]) -> str:
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{word}`" for word in get_args(annotation))
     if get_origin(annotation) in (Union, types.UnionType):
-        parts = [_takes(part, []) for part in get_args(annotation) if part is not type(None)]
-        null = ["null"] if type(None) in get_args(annotation) else []
-        return " or ".join(dict.fromkeys([*parts, *null]))
+        return _alternatives(list(_members(annotation)))
     if get_origin(annotation) is tuple:
         items = [item for item in get_args(annotation) if item is not Ellipsis]
-        number = f"{len(items)} values" if len(items) > 1 else "values"
-        return f"list of {number}{bounds}, each {_takes(items[0], [])}"
+        number = [str(len(items))] if len(items) > 1 else _limits(metadata)
+        return f"list of {_many(_takes(items[0], []), number)}"
     if get_origin(annotation) is dict:
         _, value = get_args(annotation)
-        return f"mapping of text to {_takes(value, [])}"
+        return f"mapping of text to {_alternatives([value])}"
     if sections_in(annotation):
         return "section"
     return PLAIN.get(annotation, str(annotation)) + bounds
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    """Yields the types of a union, also of unions in it."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        for member in get_args(annotation):
+            yield from _members(member)
+    elif get_origin(annotation) is Annotated and len(list(_members(get_args(annotation)[0]))) > 1:
+        yield from _members(get_args(annotation)[0])
+    else:
+        yield annotation
+
+
+def _alternatives(members: list[Any]) -> str:
+    """Returns alternatives in words, lists and mappings last: a null after them would read like a
+    value in them."""
+    plain: list[str] = []
+    nested: list[str] = []
+    for words in (_takes(member, []) for member in members if member is not type(None)):
+        if words.startswith(("list of", "mapping of")):
+            nested.append(f"a {words}")
+        else:
+            plain.append(words)
+    has_null = type(None) in members
+    if has_null:
+        plain.append("null")
+    listed = list(dict.fromkeys([*plain, *nested]))
+    if has_null and nested:
+        return f"{', '.join(listed[:-1])}, or {listed[-1]}"
+    return " or ".join(listed)
+
+
+def _many(item: str, number: list[str]) -> str:
+    """Returns a number of items in words, such as "at least 2 texts" or "values, each `a`, `b`"."""
+    word, bracket, bounds = item.partition(" (")
+    noun, after = (word, bracket + bounds) if word in COUNTED else ("value", f", each {item}")
+    plural = "" if number == ["at least 1"] else "s"
+    return " ".join([*number, noun + plural]) + after
 
 
 SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
@@ -161,7 +199,12 @@ SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
 def _bounds(metadata: list[Any]) -> str:
-    """Returns the limits of a number, or the least length of a list, in brackets."""
+    limits = _limits(metadata)
+    return f" ({', '.join(limits)})" if limits else ""
+
+
+def _limits(metadata: list[Any]) -> list[str]:
+    """Returns the limits of a number, or the least length of a list, in words."""
     limits: list[str] = []
     for bound in (part for item in metadata for part in (*getattr(item, "metadata", ()), item)):
         for name, sign in SIGNS.items():
@@ -170,4 +213,4 @@ def _bounds(metadata: list[Any]) -> str:
                 limits.append(f"{sign} {limit:,}")
         if getattr(bound, "min_length", None):
             limits.append(f"at least {bound.min_length}")
-    return f" ({', '.join(dict.fromkeys(limits))})" if limits else ""
+    return list(dict.fromkeys(limits))

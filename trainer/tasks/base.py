@@ -107,13 +107,21 @@ class Task(ABC):
         """Yields the texts of the train rows that a tokenizer can be trained on."""
 
     @classmethod
-    def shape(cls, recipe: Recipe, model_config: Any) -> str:
-        """Returns the transformers class of its models, and sets in `model_config` what the recipe
-        says about their head; reads no data.
+    def model_class(cls, recipe: Recipe, model_config: Any) -> str:
+        """Returns the name of the transformers class that builds its models; reads no data.
 
-        Raises ConfigError if the shape of the head depends on the data.
+        Raises ConfigError if models of this configuration cannot learn the task.
         """
         return cls.auto_model
+
+    @classmethod
+    def head_config_values(cls, recipe: Recipe) -> dict[str, Any]:
+        """Returns the values of the model's configuration that decide the size of its head, as far
+        as the recipe alone says; reads no data.
+
+        Raises ConfigError if they depend on the data.
+        """
+        return {}
 
     @classmethod
     @abstractmethod
@@ -133,7 +141,7 @@ class Task(ABC):
         """Returns what the encoded rows depend on, besides the rows and the tokenizer: it is part
         of their name in the cache."""
 
-    def without_targets(self, rows: "Dataset", *, named: bool) -> str | None:
+    def why_without_targets(self, rows: "Dataset", *, named: bool) -> str | None:
         """Returns, as a clause, what all rows have in place of targets; None if any row has one.
 
         If the recipe has `named` the split, rows that can be meant so are accepted, such as
@@ -141,7 +149,7 @@ class Task(ABC):
         """
         return None
 
-    def lacks_metric(self, metric: str, rows: "Dataset") -> str | None:
+    def why_not_measurable(self, metric: str, rows: "Dataset") -> str | None:
         """Returns, as a clause, why a metric cannot be measured on the rows; None if it can."""
         return None
 
@@ -183,7 +191,10 @@ class Task(ABC):
     def records(
         self, outputs: Any, targets: dict[str, Tensor], split: PreparedSplit, ids: np.ndarray
     ) -> list[Record]:
-        """Returns a short record of each example of a batch, with its `id`; none by default."""
+        """Returns a short record of each example of a batch; none by default.
+
+        `answers` reads them: as it is defined here, it sorts them by their `id`.
+        """
         return []
 
     def sample(self, split: PreparedSplit) -> np.ndarray:
@@ -200,7 +211,8 @@ class Task(ABC):
         return []
 
     def answers(self, records: list[Record], split: PreparedSplit) -> list[Record]:
-        """Returns one record per question or example, in order, from the records of all ranks."""
+        """Returns one record per question or example, in order, from those that `records` and
+        `generate` returned on all ranks."""
         return sorted(records, key=lambda record: record["id"])
 
     @abstractmethod

@@ -4,7 +4,7 @@ from trainer.errors import ConfigError
 from trainer.recipe.schema import Recipe
 
 
-def joins_rows(recipe: Recipe) -> list[ConfigError]:
+def refuse_joined_rows(recipe: Recipe) -> list[ConfigError]:
     """Returns the problem if data.documents joins rows and the task reads each row by itself."""
     documents = recipe.data.documents
     if documents == "rows":
@@ -20,7 +20,7 @@ def joins_rows(recipe: Recipe) -> list[ConfigError]:
     ]
 
 
-def has_no_head(recipe: Recipe) -> list[ConfigError]:
+def refuse_fresh_head(recipe: Recipe) -> list[ConfigError]:
     """Returns the problem if model.fresh_head asks for a new head: a language model has none."""
     if not recipe.model.fresh_head:
         return []

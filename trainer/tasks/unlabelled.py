@@ -40,7 +40,7 @@ def lacks_targets(task: Task, splits: "Splits", *, test_named: bool) -> tuple["S
         if name not in splits:
             continue
         named = name == "validation" or test_named
-        reason = task.without_targets(splits[name], named=named)
+        reason = task.why_without_targets(splits[name], named=named)
         if reason is None:
             continue
         if name == "test":

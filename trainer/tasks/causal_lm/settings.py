@@ -8,7 +8,7 @@ from trainer.errors import ConfigError
 from trainer.recipe.data import Columns
 from trainer.recipe.model import TrainedTokenizer
 from trainer.recipe.schema import Miniature, Recipe, TaskSettings
-from trainer.tasks.contradictions import has_no_head, joins_rows
+from trainer.tasks.contradictions import refuse_fresh_head, refuse_joined_rows
 from trainer.tasks.generation.settings import GenerationSettings
 from trainer.tasks.generation.templates import template_fields
 
@@ -68,8 +68,8 @@ class CausalLMSettings(TaskSettings):
                     hint="set task.prompt and task.completion, or name a tokenizer",
                 )
             )
-        joined = joins_rows(recipe) if self.instructs else []
-        return [*untrained, *has_no_head(recipe), *joined]
+        joined = refuse_joined_rows(recipe) if self.instructs else []
+        return [*untrained, *refuse_fresh_head(recipe), *joined]
 
     def miniature(self, columns: Columns) -> Miniature:
         settings = self.model_dump(mode="json")

@@ -25,7 +25,7 @@ def class_weights(
     if weights is None:
         return None
     if weights == "balanced":
-        return _balanced(train, column, labels, checked=settings.check_labels)
+        return _balanced_weights(train, column, labels, checked=settings.check_labels)
     if len(weights) != len(labels):
         raise ConfigError(
             f"task.class_weights has {len(weights)} numbers for the {len(labels)} labels "
@@ -36,7 +36,7 @@ def class_weights(
     return list(weights)
 
 
-def _balanced(
+def _balanced_weights(
     train: "Dataset", column: str, labels: tuple[str, ...], *, checked: bool
 ) -> list[float]:
     by_label = label_indices(train, column, labels, checked=checked)
@@ -45,7 +45,7 @@ def _balanced(
     if not counts.all():
         absent = labels[int(np.argmin(counts))]
         raise ConfigError(
-            f"task.class_weights: balanced, but no train row is {excerpt(absent)}",
+            f"task.class_weights: balanced, but no train row has the label {excerpt(absent)}",
             key="task.class_weights",
             value="balanced",
         )

@@ -31,17 +31,18 @@ def label_notes(
         contradictory = num_contradictory(hashes, indices)
         if contradictory:
             notes.append(
-                f"{contradictory:,} train rows have the text of another one and not its label"
+                f"{contradictory:,} train rows repeat the text of another row with a different "
+                f"label"
             )
     names = class_names(prepared.rows, column)
     if names is not None and not set(names) & set(labels):
         notes.append(
-            f"the classes {listed(names)} of the {split} split are taken by position for "
-            f"{listed(labels)}"
+            f"the classes {listed(names)} of the {split} split share no name with task.labels and "
+            f"are matched to it by position: {listed(labels)}"
         )
     if split == "train" and "-1" in labels and len(labels) > 2:
         notes.append(
-            f"-1 is a label of {counts[labels.index('-1')]:,} train rows; if it means that there "
-            f"is none, set data.exclude: {{{column}: [-1]}}"
+            f"-1 is a label of {counts[labels.index('-1')]:,} train rows; if -1 means 'no label', "
+            f"set data.exclude: {{{column}: [-1]}}"
         )
     return notes

@@ -128,14 +128,16 @@ def in_place_of_label(value: Any) -> str:
     return f"{problem}; fix or remove the row"
 
 
-def in_place_of_labels(rows: "Dataset", column: str, indices: Mapping[str, int]) -> str | None:
+def in_place_of_labels(
+    rows: "Dataset", column: str, indices: Mapping[str, int], *, checked: bool
+) -> str | None:
     """Returns what all rows of a split have in place of labels, such as -1 or nothing.
 
     None if a row has a label, or if the values differ by more than being empty.
     """
     texts: set[str] = set()
     for value in _values(rows, column):
-        if index_of(value, indices) >= 0 or isinstance(value, list | dict):
+        if index_of(value, indices, checked=checked) >= 0 or isinstance(value, list | dict):
             return None
         texts.add(value_text(value) if is_label(value) else "")
         if len(texts) > 2 or (len(texts) == 2 and "" not in texts):

@@ -8,11 +8,11 @@ from trainer.errors import ConfigError
 from trainer.recipe.data import Columns
 from trainer.recipe.schema import Miniature, Recipe, TaskSettings
 from trainer.recipe.section import Fraction, ListOf, PairSeparator, Section
-from trainer.tasks.contradictions import joins_rows
+from trainer.tasks.contradictions import refuse_joined_rows
 from trainer.tasks.generation.templates import template_fields
 
 
-class LabelWords(Section):
+class LabelPrompt(Section):
     """How the pretrained causal model is prompted for a label, before training."""
 
     prompt: str
@@ -21,7 +21,7 @@ class LabelWords(Section):
     """Text after the prompt for each label, in the order of the labels, such as " negative"."""
 
     @model_validator(mode="after")
-    def _can_be_told_apart(self) -> Self:
+    def _answers_differ(self) -> Self:
         template_fields("prompt", self.prompt, ("text", "text_pair"))
         if not all(answer.strip() for answer in self.answers):
             raise ValueError("answers: each label needs a word")
@@ -49,11 +49,13 @@ class ClassificationSettings(TaskSettings):
     deciding_metric: ClassVar[str] = "accuracy"
 
     labels: Annotated[ListOf[Label], Field(min_length=2)] | None = None
-    """Names of the classes in the order of their indices; null: the labels of the train split."""
+    """Names of the classes in the order of their indices; null: the labels of the train split.
+    Rows may hold these names, or indices into this list if no name occurs and the names are not
+    all numbers."""
     check_labels: bool = True
     """Refuse a label column that does not look like classes, if task.labels is null: scores,
     several labels a row, a label for nearly every row, more than 1,000 labels, or labels that
-    differ only in case, spaces or form. false: take each value as a class."""
+    differ only in case, spaces or Unicode form. false: take each value as a class."""
     class_weights: Literal["balanced"] | ListOf[Annotated[float, Field(gt=0)]] | None = None
     """Weight of each class in the loss; `balanced`: rows / (classes * rows of the class); null:
     1."""
@@ -62,12 +64,12 @@ class ClassificationSettings(TaskSettings):
     pair_separator: PairSeparator = "auto"
     """Text between the two texts of a pair, used if the tokenizer puts nothing there, such as
     GPT-2's. `auto`: the end token, or a line break if there is none; null: nothing."""
-    zero_shot: LabelWords | None = None
+    zero_shot: LabelPrompt | None = None
     """Prompt with which the pretrained causal model is also measured before training; null:
     none."""
 
     @model_validator(mode="after")
-    def _one_of_each_for_each_label(self) -> Self:
+    def _lengths_match_labels(self) -> Self:
         if self.labels is None:
             return self
         needed = len(self.labels)
@@ -82,7 +84,7 @@ class ClassificationSettings(TaskSettings):
         return self
 
     def contradictions(self, recipe: Recipe) -> list[ConfigError]:
-        return joins_rows(recipe)
+        return refuse_joined_rows(recipe)
 
     def miniature(self, columns: Columns) -> Miniature:
         roles: dict[str, str] = {}

@@ -86,16 +86,15 @@ class Classification(Task):
             yield from (text for name in names for text in chunk[name] if isinstance(text, str))
 
     @classmethod
-    def shape(cls, recipe: Recipe, model_config: Any) -> str:
+    def head_config_values(cls, recipe: Recipe) -> dict[str, Any]:
         assert isinstance(recipe.task, ClassificationSettings)
         if recipe.task.labels is None:
             raise ConfigError(
-                "task.labels: without data, the number of labels is unknown",
+                "the number of labels is unknown without the data",
                 key="task.labels",
-                hint="list them",
+                hint="set task.labels",
             )
-        model_config.num_labels = len(recipe.task.labels)
-        return cls.auto_model
+        return {"num_labels": len(recipe.task.labels)}
 
     @classmethod
     def build(cls, recipe: Recipe, train: "Dataset", tokenizer: Any, model_config: Any) -> Self:
@@ -107,15 +106,7 @@ class Classification(Task):
         settings, column = recipe.task, column_name(recipe.data.columns.label)
         assert isinstance(settings, ClassificationSettings)
         skip_bad = recipe.data.on_bad_example == "skip"
-        checked = settings.check_labels
-        labels = settings.labels or label_names(train, column, skip_bad=skip_bad, checked=checked)
-        if len(labels) < 2:
-            raise DataError(
-                f"the train split has one label only, {listed(labels)}",
-                key="data.columns.label",
-                value=column,
-                hint="train on at least 2",
-            )
+        labels = settings.labels or _labels_of_rows(settings, train, column, skip_bad=skip_bad)
         task = cls(
             labels=labels,
             columns=recipe.data.columns,
@@ -123,7 +114,7 @@ class Classification(Task):
             max_seq_length=recipe.batch.max_seq_length,
             class_weights=class_weights(settings, train, column, labels),
             label_smoothing=settings.label_smoothing,
-            check_labels=checked,
+            check_labels=settings.check_labels,
             special_tokens=recipe.data.special_tokens,
         )
         if settings.zero_shot is not None and recipe.model.initialization == "pretrained":
@@ -142,7 +133,7 @@ class Classification(Task):
             "num_labels": len(self.labels),
             "id2label": dict(enumerate(self.labels)),
             "label2id": {label: index for index, label in enumerate(self.labels)},
-            "problem_type": None,  # an earlier training may have set multi-label or regression
+            "problem_type": None,  # overrides the loaded model's: each row has exactly one label
         }
 
     def encoding_settings(self) -> dict[str, Any]:
@@ -150,13 +141,13 @@ class Classification(Task):
             "task": "classification",
             "labels": self.labels,
             "length": self.max_seq_length,
-            "numbered": True,  # tells the cache from one without the column `row`
-            **({"check_labels": True} if self.check_labels else {}),  # matches more spellings
+            "format": 2,
+            "check_labels": self.check_labels,
         }
 
-    def without_targets(self, rows: "Dataset", *, named: bool) -> str | None:
+    def why_without_targets(self, rows: "Dataset", *, named: bool) -> str | None:
         indices = label_indices(rows, self.label, self.labels, checked=self.check_labels)
-        values = in_place_of_labels(rows, self.label, indices)
+        values = in_place_of_labels(rows, self.label, indices, checked=self.check_labels)
         return values and f"the column {self.label} has {values} in every row"
 
     def notes(self, split: str, prepared: PreparedSplit) -> list[str]:
@@ -251,8 +242,7 @@ class Classification(Task):
         return loss[None], logits.detach()
 
     def statistics(self, outputs: Any, targets: dict[str, Tensor]) -> Tensor:
-        """Returns the examples of each class that are correct, then those predicted as it, then
-        those that belong to it."""
+        """Returns, per class: correct predictions, all predictions, all targets."""
         labels, predicted = targets["labels"], outputs.argmax(-1)
         counted = (labels[predicted == labels], predicted, labels)
         size = len(self.labels)
@@ -285,6 +275,21 @@ class Classification(Task):
                 strict=True,
             )
         ]
+
+
+def _labels_of_rows(
+    settings: ClassificationSettings, train: "Dataset", column: str, *, skip_bad: bool
+) -> tuple[str, ...]:
+    """Returns the labels of the train rows; raises DataError if there are fewer than two."""
+    labels = label_names(train, column, skip_bad=skip_bad, checked=settings.check_labels)
+    if len(labels) < 2:
+        raise DataError(
+            f"the train split has only one label, {listed(labels)}; classification needs at least "
+            f"two",
+            key="data.columns.label",
+            value=column,
+        )
+    return labels
 
 
 def _is_text(value: Any) -> bool:

@@ -16,10 +16,10 @@ from trainer.models.output_loss import IGNORED, score_tokens
 from trainer.models.tokenizers.special_tokens import TextTokenizer
 from trainer.tasks.base import Record, ZeroShot
 from trainer.tasks.batch import attention_mask, stack
-from trainer.tasks.classification.settings import LabelWords
+from trainer.tasks.classification.settings import LabelPrompt
 from trainer.tasks.generation.fitted_prompt import FittedPrompt, ScoredPrompt
 from trainer.tasks.generation.generator import BATCH, Generator
-from trainer.tasks.question_answering.settings import GeneratedAnswers
+from trainer.tasks.question_answering.settings import GeneratedAnswerSettings
 
 THRESHOLDS = ("best_exact", "best_exact_thresh", "best_f1", "best_f1_thresh", "null_threshold")
 """Scores that need a probability of "no answer", which generated text does not have."""
@@ -34,7 +34,7 @@ class LabelLikelihood(ZeroShot):
 
     def __init__(
         self,
-        settings: LabelWords,
+        settings: LabelPrompt,
         *,
         labels: Sequence[str],
         columns: dict[str, str],
@@ -122,7 +122,7 @@ class GeneratedAnswer(ZeroShot):
 
     def __init__(
         self,
-        settings: GeneratedAnswers,
+        settings: GeneratedAnswerSettings,
         *,
         columns: dict[str, str],
         tokenizer: TextTokenizer,
@@ -140,7 +140,7 @@ class GeneratedAnswer(ZeroShot):
 
     def sample(self, split: PreparedSplit) -> np.ndarray:
         """Returns the row indices of `num_examples` questions, evenly spaced over the split."""
-        rows = np.unique(split.array("question"))
+        rows = np.unique(split.array("row"))
         num_asked = min(self.settings.num_examples, len(rows))
         return rows[np.arange(num_asked) * len(rows) // num_asked]
 

@@ -7,7 +7,7 @@ from pydantic import Field
 from trainer.errors import ConfigError
 from trainer.recipe.data import Columns
 from trainer.recipe.schema import Miniature, Recipe, TaskSettings
-from trainer.tasks.contradictions import has_no_head
+from trainer.tasks.contradictions import refuse_fresh_head
 
 
 class MaskedLMSettings(TaskSettings):
@@ -23,7 +23,7 @@ class MaskedLMSettings(TaskSettings):
     BERT only."""
 
     def contradictions(self, recipe: Recipe) -> list[ConfigError]:
-        return has_no_head(recipe)
+        return refuse_fresh_head(recipe)
 
     def miniature(self, columns: Columns) -> Miniature:
         return Miniature(self.model_dump(mode="json"), "documents", {})

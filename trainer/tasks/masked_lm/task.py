@@ -76,7 +76,7 @@ class MaskedLM(Task):
             yield from (text for text in chunk[name] if isinstance(text, str))
 
     @classmethod
-    def shape(cls, recipe: Recipe, model_config: Any) -> str:
+    def model_class(cls, recipe: Recipe, model_config: Any) -> str:
         assert isinstance(recipe.task, MaskedLMSettings)
         _check_pairs(recipe.task, model_config)
         return _auto_model(recipe.task)

@@ -10,7 +10,13 @@ from trainer.data.answers import answer_texts
 from trainer.data.encoded import PreparedSplit
 from trainer.tasks.base import Record
 from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
-from trainer.tasks.question_answering.spans import best_spans, merge, null_probability
+from trainer.tasks.question_answering.spans import (
+    BestSpans,
+    Span,
+    best_spans,
+    merge,
+    null_probability,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,46 +31,47 @@ def window_records(
 ) -> list[Record]:
     """Returns the best spans of each window `ids`, in characters of the context with their scores,
     and the score of "no answer". Logits are [batch, seq]."""
-    starts, ends = split.ragged("token_starts"), split.ragged("token_ends")
-    offsets, first = starts.offsets[ids], split.array("context_start")[ids]
-    last = first + starts.offsets[ids + 1] - offsets - 1
+    device, offsets = start_logits.device, split.ragged("token_starts").offsets
+    first = split.array("context_start")[ids]
     best = best_spans(
         start_logits,
         end_logits,
-        torch.from_numpy(first).to(start_logits.device),
-        torch.from_numpy(last).to(start_logits.device),
+        torch.from_numpy(first).to(device),
+        torch.from_numpy(first + offsets[ids + 1] - offsets[ids] - 1).to(device),
         num_best=settings.num_best,
         max_answer_length=settings.max_answer_length,
     )
-    exists = best.scores.isfinite()
-    shift = torch.from_numpy(offsets - first)[:, None]
-    anywhere = torch.from_numpy(offsets)[:, None]
-    characters = [
-        column.values[torch.where(exists, tokens + shift, anywhere).numpy()]
-        for column, tokens in ((starts, best.starts), (ends, best.ends))
-    ]
-    null = torch.from_numpy(split.array("null")[ids]).to(start_logits.device)[:, None]
+    null = torch.from_numpy(split.array("null")[ids]).to(device)[:, None]
     null_scores = (start_logits.gather(1, null) + end_logits.gather(1, null))[:, 0]
+    columns = zip(
+        ids.tolist(),
+        split.array("row")[ids].tolist(),
+        null_scores.tolist(),
+        _character_spans(best, split, ids),
+        strict=True,
+    )
     return [
-        {
-            "id": int(index),
-            "question": int(split.array("question")[index]),
-            "null_score": null_score,
-            "spans": [
-                ((begin, end), score)
-                for begin, end, score, real in zip(*spans, strict=True)
-                if real
-            ],
-        }
-        for index, null_score, *spans in zip(
-            ids,
-            null_scores.tolist(),
-            *(positions.tolist() for positions in characters),
-            best.scores.tolist(),
-            exists.tolist(),
-            strict=True,
-        )
+        {"window": window, "row": row, "null_score": null_score, "spans": spans}
+        for window, row, null_score, spans in columns
     ]
+
+
+def _character_spans(
+    best: BestSpans, split: PreparedSplit, ids: np.ndarray
+) -> list[list[tuple[Span, float]]]:
+    """Returns the best spans of each window `ids`, in characters of the context, with their
+    scores."""
+    starts, ends = split.ragged("token_starts"), split.ragged("token_ends")
+    # Token position -> index in token_starts; missing spans point anywhere and are dropped.
+    shift = (starts.offsets[ids] - split.array("context_start")[ids])[:, None]
+    exists, scores = best.scores.isfinite().numpy(), best.scores.numpy()
+    begins = starts.values[np.where(exists, best.starts.numpy() + shift, 0)]
+    stops = ends.values[np.where(exists, best.ends.numpy() + shift, 0)]
+    spans: list[list[tuple[Span, float]]] = []
+    for window, kept in enumerate(exists):
+        characters = zip(begins[window, kept].tolist(), stops[window, kept].tolist(), strict=True)
+        spans.append(list(zip(characters, scores[window, kept].tolist(), strict=True)))
+    return spans
 
 
 def question_answers(
@@ -76,8 +83,8 @@ def question_answers(
     their columns. `prediction` is the best text, even if "no answer" is more likely.
     """
     windows: dict[int, list[Record]] = {}
-    for record in sorted(records, key=lambda record: record["id"]):
-        windows.setdefault(record["question"], []).append(record)
+    for record in sorted(records, key=lambda record: record["window"]):
+        windows.setdefault(record["row"], []).append(record)
     indices = sorted(windows)
     answers: list[Record] = []
     asked: Any = rows.select(indices).select_columns(list(columns.values()))

@@ -1,11 +1,15 @@
 """Questions: rows with a question, its context and its answers, checked."""
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from trainer.data.answers import Answers, answers_of, is_impossible
+from trainer.data.rows import numbered
 from trainer.errors import DataError
 from trainer.wording import excerpt
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,26 @@ class Question:
     context: str
     answers: Answers
     """Empty if the context does not answer the question."""
+
+
+def answer_state(rows: "Dataset", column: str) -> Literal["answers", "no answers", "nothing"]:
+    """Returns what a column holds: "answers" if any row has one, "no answers" if none has one but
+    some say so with an empty list, "nothing" if every row is empty.
+
+    A malformed value counts as an answer: encoding reports it, with its row.
+    """
+    state: Literal["no answers", "nothing"] = "nothing"
+    for _, chunk in numbered(rows, [column]):
+        for value in chunk[column]:
+            try:
+                answers = answers_of(value)
+            except DataError:
+                return "answers"
+            if answers:
+                return "answers"
+            if answers is not None:
+                state = "no answers"
+    return state
 
 
 def question_of(

@@ -8,12 +8,12 @@ from trainer.errors import ConfigError
 from trainer.recipe.data import Columns
 from trainer.recipe.schema import Miniature, Recipe, TaskSettings
 from trainer.recipe.section import PairSeparator, PositiveInt
-from trainer.tasks.contradictions import joins_rows
+from trainer.tasks.contradictions import refuse_joined_rows
 from trainer.tasks.generation.settings import GenerationSettings
 from trainer.tasks.generation.templates import template_fields
 
 
-class GeneratedAnswers(GenerationSettings):
+class GeneratedAnswerSettings(GenerationSettings):
     """How the pretrained causal model is prompted with a question, before training."""
 
     prompt: str
@@ -26,7 +26,7 @@ class GeneratedAnswers(GenerationSettings):
     """Maximum length of a generated answer in tokens."""
 
     @model_validator(mode="after")
-    def _asks(self) -> Self:
+    def _prompt_uses_known_fields(self) -> Self:
         template_fields("prompt", self.prompt, ("context", "question"))
         return self
 
@@ -41,14 +41,15 @@ class QuestionAnsweringSettings(TaskSettings):
     """Number of tokens that neighbouring windows of a long context share; `auto`: a third of
     batch.max_seq_length, but at most 128."""
     num_best: PositiveInt = 20
-    """Number of likeliest starts considered in each window, and of likeliest answers of a question
-    that are weighed against "no answer"."""
+    """Number of likeliest starts, and then of likeliest spans, kept from each window; also the
+    number of likeliest spans, from all its windows, that each question weighs against "no
+    answer"."""
     max_answer_length: PositiveInt = 30
-    """Maximum length of an answer in tokens."""
+    """Longest predicted answer, in tokens; training answers may be longer."""
     pair_separator: PairSeparator = "auto"
     """Text between question and context, used if the tokenizer puts nothing there, such as
     GPT-2's. `auto`: the end token, or a line break if there is none; null: nothing."""
-    zero_shot: GeneratedAnswers | None = None
+    zero_shot: GeneratedAnswerSettings | None = None
     """Prompt with which the pretrained causal model is also measured before training; null:
     none."""
 
@@ -69,7 +70,7 @@ class QuestionAnsweringSettings(TaskSettings):
                     hint=f"use auto, which is {automatic_stride(length)}",
                 )
             )
-        return [*problems, *joins_rows(recipe)]
+        return [*problems, *refuse_joined_rows(recipe)]
 
     def miniature(self, columns: Columns) -> Miniature:
         settings: dict[str, Any] = {**self.model_dump(mode="json"), "stride": 16, "num_best": 5}

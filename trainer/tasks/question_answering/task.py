@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.data.answers import answers_of
 from trainer.data.columns import column_name
 from trainer.data.encoded import EncodedColumns, PreparedSplit, Summary
 from trainer.data.rows import numbered
@@ -24,14 +23,13 @@ from trainer.tasks.batch import Batch, attention_mask, pad
 from trainer.tasks.generation.zero_shot import GeneratedAnswer
 from trainer.tasks.question_answering.diagnosis import diagnose
 from trainer.tasks.question_answering.predictions import question_answers, window_records
-from trainer.tasks.question_answering.questions import Question, question_of
+from trainer.tasks.question_answering.questions import Question, answer_state, question_of
 from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
 from trainer.tasks.question_answering.windows import PairTemplate, tokenize, windows_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-TEXT_KEYS = ("id", "question", "context", "answers")
 NUM_OUTPUTS = 2
 """Outputs of the head per token: the logits of being the first and the last of the answer."""
 
@@ -65,7 +63,7 @@ class QuestionAnswering(Task):
         special_tokens: SpecialTokens = "literal",
     ) -> None:
         self.settings = settings
-        self.names = {key: column_name(getattr(columns, key)) for key in TEXT_KEYS}
+        self.names = {key: column_name(getattr(columns, key)) for key in settings.roles}
         self.tokenizer = tokenizer
         self.text_tokenizer = TextTokenizer(tokenizer, special_tokens)
         self.max_seq_length = max_seq_length
@@ -73,7 +71,8 @@ class QuestionAnswering(Task):
         self.template = PairTemplate.of(tokenizer, is_decoder=is_decoder)
 
     def config_values(self) -> dict[str, Any]:
-        # Span heads read num_labels, which a model that was a classifier has set to its classes.
+        # num_labels is the size of the span head; a classifier's config may hold its class count
+        # there.
         return {"num_labels": NUM_OUTPUTS}
 
     @classmethod
@@ -93,10 +92,13 @@ class QuestionAnswering(Task):
             yield from new
 
     @classmethod
-    def shape(cls, recipe: Recipe, model_config: Any) -> str:
+    def model_class(cls, recipe: Recipe, model_config: Any) -> str:
         ensure_span_head(model_config)
-        model_config.num_labels = NUM_OUTPUTS
         return cls.auto_model
+
+    @classmethod
+    def head_config_values(cls, recipe: Recipe) -> dict[str, Any]:
+        return {"num_labels": NUM_OUTPUTS}
 
     @classmethod
     def build(cls, recipe: Recipe, train: "Dataset", tokenizer: Any, model_config: Any) -> Self:
@@ -122,48 +124,35 @@ class QuestionAnswering(Task):
     def encoding_settings(self) -> dict[str, Any]:
         return {
             "task": "question_answering",
+            "format": 2,
             "length": self.max_seq_length,
             "stride": self.stride,
             "null_is_last": self.template.null_is_last,
         }
 
-    def without_targets(self, rows: "Dataset", *, named: bool) -> str | None:
-        states = self._answered(rows)
-        if True in states or (named and False in states):
+    def why_without_targets(self, rows: "Dataset", *, named: bool) -> str | None:
+        state = answer_state(rows, self.names["answers"])
+        if state == "answers" or (state == "no answers" and named):
             return None
-        value = "no answer" if False in states else "nothing"
-        return f"the column {self.names['answers']} has {value} in every row"
+        problem = "has no answer in any row" if state == "no answers" else "is empty in every row"
+        return f"the column {self.names['answers']} {problem}"
 
-    def lacks_metric(self, metric: str, rows: "Dataset") -> str | None:
+    def why_not_measurable(self, metric: str, rows: "Dataset") -> str | None:
         if metric.startswith("HasAns_") or metric in BESIDE_SQUAD:
-            return None if True in self._answered(rows) else "none of its questions has an answer"
+            has_answers = answer_state(rows, self.names["answers"]) == "answers"
+            return None if has_answers else "none of its questions has an answer"
         return None
 
     def notes(self, split: str, prepared: PreparedSplit) -> list[str]:
-        if True in self._answered(prepared.rows):
+        if answer_state(prepared.rows, self.names["answers"]) == "answers":
             return []
         return [f"no {split} question has an answer"]
 
     def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
         return diagnose(metrics)
 
-    def _answered(self, rows: "Dataset") -> set[bool | None]:
-        """Returns whether there are rows with an answer (True), without one (False), and with an
-        empty column (None); only True if a row has an answer."""
-        name, states = self.names["answers"], set[bool | None]()
-        for _, chunk in numbered(rows, [name]):
-            for value in chunk[name]:
-                try:
-                    answers = answers_of(value)
-                except DataError:  # reported, with its row, when it is encoded
-                    return {True}
-                if answers:
-                    return {True}
-                states.add(None if answers is None else False)
-        return states
-
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
-        """Yields the columns of `windows_of`, with the index of the row in `question`."""
+        """Yields the columns of `windows_of`, and `row`, the index of the window's row."""
         known_ids: dict[str, int] = {}
         first = 0
         optional = {key: key for key in self.optional_columns if key in rows.column_names}
@@ -197,7 +186,7 @@ class QuestionAnswering(Task):
                     summary.reject(windows)
                     continue
                 for window in windows:
-                    for name, value in {"question": first + index, **window}.items():
+                    for name, value in {"row": first + index, **window}.items():
                         columns.setdefault(name, []).append(value)
             yield columns
             first += len(numbers)
@@ -218,8 +207,8 @@ class QuestionAnswering(Task):
         logits = {"start": output.start_logits.float(), "end": output.end_logits.float()}
         mask = inputs.get("attention_mask")
         if mask is not None:
-            # Padding must not take part: the loss would depend on the rest of the batch, and so on
-            # how a step is cut into micro-batches.
+            # Mask padding only. Otherwise the softmax would run over padding, and the loss depend
+            # on the batch's longest example.
             logits = {name: x.masked_fill(mask == 0, -torch.inf) for name, x in logits.items()}
         losses = [
             functional.cross_entropy(logits[term.name], targets[term.name], reduction="sum")
@@ -252,8 +241,8 @@ class QuestionAnswering(Task):
     ) -> dict[str, Any]:
         """Returns the scores of the answers, and the accuracy of a window's start and end.
 
-        `null_threshold` gives the best F1 on the validation split. Without the metrics of that
-        split it is tuned on these answers, and `null_threshold_from` says which was the case.
+        `null_threshold` gives the best F1 on the split on which it was found; `null_threshold_from`
+        is "validation", or "these answers" if the threshold was found on this split.
         """
         start, end, total = statistics.tolist()
         if not total:

@@ -168,9 +168,10 @@ def windows_of(
 ) -> list[dict[str, Any]] | DataError:
     """Returns the windows of a question, or an error that says why it has none.
 
-    A window has `input_ids`; `token_type_ids` for models with them; `context_start`, the position
-    of the context's first token; `token_starts` and `token_ends`, the characters of the context's
-    tokens; and the positions `start`, `end` and `null`.
+    A window has `input_ids` and, for models with them, `token_type_ids`. `context_start` is the
+    position of the first context token. `token_starts[i]` and `token_ends[i]` are the characters of
+    context token i. `start` and `end` are the positions of the answer's first and last token; both
+    are `null`, the position that means "no answer", unless the window has the whole answer.
     """
     num_asked = len(question_tokens.tokens)
     length, room = len(context.tokens), max_seq_length - len(template) - num_asked
