@@ -207,25 +207,26 @@ def test_a_second_signal_in_an_evaluation_saves_nothing(slow_evaluation, tmp_pat
 
 
 def test_a_time_limit_stops_a_run_with_a_checkpoint_and_it_resumes(recipe, tmp_path, monkeypatch):
-    """The hour is over once the second epoch begins."""
+    """The hour is over once the second epoch begins, and again after the first resumed step."""
     collate = Classification.collate
 
     def late(self, split, ids, epoch):
-        if epoch == 2:
+        if epoch >= 2:
             monkeypatch.setattr(stop_request, "MARGIN_SECONDS", 3600)
         return collate(self, split, ids, epoch)
 
-    settings = ["--set", "schedule.epochs=400", "--run-dir", tmp_path / "run"]
-    with monkeypatch.context() as patched:
-        patched.setattr(Classification, "collate", late)
-        output = run("train", recipe, *settings, "--time-limit", "1h", code=85)
+    command = ["train", recipe, "--set", "schedule.epochs=400", "--run-dir", tmp_path / "run"]
+    command += ["--time-limit", "1h"]
+    monkeypatch.setattr(Classification, "collate", late)
+    output = run(*command, code=85)
     monkeypatch.setattr(stop_request, "MARGIN_SECONDS", 0)
     assert "the same command resumes" in output
     status = json.loads((tmp_path / "run" / "status.json").read_text())
     assert (status["state"], status["exit_code"]) == ("stopped", 85)
     assert status["step"] == CheckpointStore(tmp_path / "run" / "checkpoints").steps()[-1]
-    output = run("train", recipe, *settings, "--time-limit", "0.01s", code=85)
+    output = run(*command, code=85)
     assert f"step-{status['step']:08d}" in output
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["step"] == status["step"] + 1
 
 
 def test_pruning_removes_nothing_without_a_sound_checkpoint(recipe, tmp_path):

@@ -78,6 +78,10 @@ def train(
 ) -> Trained:
     settings = Model(name_or_path=str(base))
     loaded, tokenizer = load(settings, TASK.config_values(), mode=mode, dtype=dtype)
+    if dtype != torch.float32:  # numbers drawn in bf16 differ between versions of torch
+        head = loaded.model.score.weight
+        random = torch.Generator().manual_seed(1)
+        head.data = torch.empty(head.shape).normal_(std=0.1, generator=random).to(dtype)
     tuning = tuning or tuning_of(mode, r=4, alpha=8, bias=bias)
     model = apply_tuning(loaded, tuning, trains_head=True, gradient_checkpointing=False).train()
     inputs = dict(tokenizer(TEXTS, padding=True, return_tensors="pt"))

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from trainer.models.speedups.first_token import FIRST_TOKEN_CLASSIFIERS, compute_first_token_alone
+from trainer.models.tuning import enable_gradient_checkpointing
 
 SIZES = {
     "vocab_size": 50,
@@ -43,9 +44,7 @@ def test_logits_and_gradients_are_the_same(model_type, checkpointing):
     numbers = config_of(model_type, classifier_dropout=0.0, **dropout)
     whole = AutoModelForSequenceClassification.from_config(numbers).train()
     if checkpointing:
-        new_name = hasattr(whole, "activation_checkpointing_enable")
-        enable = "activation_checkpointing_enable" if new_name else "gradient_checkpointing_enable"
-        getattr(whole, enable)()
+        enable_gradient_checkpointing(whole)
     alone = copy.deepcopy(whole)
     compute_first_token_alone(alone)
     shapes = []

@@ -228,7 +228,9 @@ def test_without_gradients_none_are_computed(loss):
 def allocations(function):
     """Returns the bytes that each operation of `function` allocated, including inner operations."""
     with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+        activities=[torch.profiler.ProfilerActivity.CPU],
+        profile_memory=True,
+        acc_events=True,  # without which torch 2.11 warns that it clears events
     ) as profiler:
         function()
     return [event.self_cpu_memory_usage for event in profiler.events()]

@@ -1,7 +1,7 @@
 """How long ranks wait for each other: to meet, while the main process works alone, in a step.
 
 The only file that uses private names of torch.distributed: `distributed_c10d._world.pg_map`, which
-lists all process groups, and `distributed_c10d._set_pg_timeout`.
+lists all process groups, and `distributed_c10d._set_pg_timeout`, for torch before 2.14.
 
 Two environment variables set these times, in seconds: TRAINER_MEETING_SECONDS for the meeting,
 TRAINER_STEP_TIMEOUT_SECONDS for training.
@@ -53,8 +53,9 @@ def wait_at_most(time: timedelta) -> None:
     """
     if not dist.is_initialized():
         return
+    set_timeout = getattr(dist, "set_timeout", None) or distributed_c10d._set_pg_timeout  # pyright: ignore[reportPrivateUsage]
     for group in list(distributed_c10d._world.pg_map):  # pyright: ignore[reportPrivateUsage]
-        distributed_c10d._set_pg_timeout(time, group)  # pyright: ignore[reportPrivateUsage]
+        set_timeout(time, group)
 
 
 def _from_environment(name: str, default: timedelta) -> timedelta:

@@ -225,7 +225,7 @@ def _load_weights(spec: ModelSpec, fit: "CheckpointFit") -> Any:
             hint="download it again",
         )
     if fit.renewed:
-        head_labels.renew(model, fit.head, spec.seed)
+        head_labels.renew(model, fit.model, fit.head, spec.seed)
     if fit.rows is not None:
         head_labels.arrange_rows(model, spec.auto, fit.rows)
     return model

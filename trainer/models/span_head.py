@@ -49,8 +49,9 @@ def ensure_span_head(model_config: Any) -> None:
             value=model_config.model_type,
             hint="use an encoder such as bert or a decoder such as llama",
         )
-    # Without exist_ok, transformers silently ignores classes for its own configurations.
-    auto.register(config_class, _span_model(backbone), exist_ok=True)
+    # Not by auto.register: in transformers 5.17 it ignores every class for a configuration of
+    # transformers itself, even with exist_ok.
+    auto._model_mapping._extra_content[config_class] = _span_model(backbone)
 
 
 def _span_model(backbone: Any) -> Any:

@@ -66,14 +66,19 @@ def apply_tuning(
         adapters = _adapters(model, tuning, trained, new_tokens, revision)
         model = _with_adapters(model, adapters, gradient_checkpointing)
     if gradient_checkpointing:
-        # Older versions of transformers have only the second name; newer ones warn about it.
-        new_name = hasattr(loaded.model, "activation_checkpointing_enable")
-        enable = "activation_checkpointing_enable" if new_name else "gradient_checkpointing_enable"
-        getattr(loaded.model, enable)({"use_reentrant": False})
+        enable_gradient_checkpointing(loaded.model)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
     return model
+
+
+def enable_gradient_checkpointing(model: Any) -> None:
+    """Lets a transformers model compute the activations of its layers again in backward."""
+    # Older versions of transformers have only the second name; newer ones warn about it.
+    new_name = hasattr(model, "activation_checkpointing_enable")
+    enable = "activation_checkpointing_enable" if new_name else "gradient_checkpointing_enable"
+    getattr(model, enable)({"use_reentrant": False})
 
 
 def _trained_modules(loaded: LoadedModel, trains_head: bool) -> list[str]:

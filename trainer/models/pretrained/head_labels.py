@@ -113,8 +113,17 @@ def rows_of_labels(model_config: Any, auto: Any) -> list[tuple[str, int]]:
 
 
 @torch.no_grad()
-def renew(model: Any, head: Sequence[str], seed: int) -> None:
-    """Draws new weights for the modules `head` of a loaded model, by transformers' own rules."""
+def renew(model: Any, shapes: Any, head: Sequence[str], seed: int) -> None:
+    """Draws new weights for the modules `head` of a loaded model, by transformers' own rules.
+
+    `shapes` is the same model, possibly on the meta device, whose head has the task's size.
+    """
+    for name in head:
+        # transformers 5.17 gives a quantised model the checkpoint's head even if its size differs.
+        for key, weight in shapes.get_submodule(name).named_parameters(prefix=name):
+            drawn = model.get_parameter(key)
+            if drawn.shape != weight.shape:
+                drawn.data = drawn.new_empty(weight.shape)
     torch.manual_seed(seed)
     for name in head:
         module = model.get_submodule(name)
