@@ -56,7 +56,7 @@ def merged(model: Any) -> Any:
 
     PEFT merges them, because it knows every variant of LoRA.
     """
-    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import get_peft_model
 
     base = model.get_base_model()
     settings = {key: v for key, v in base.config.to_dict().items() if key != "quantization_config"}
@@ -66,8 +66,13 @@ def merged(model: Any) -> Any:
     with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         adapted = get_peft_model(plain, copy.deepcopy(model.peft_config["default"]))
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    set_peft_model_state_dict(adapted, {name: value.cpu() for name, value in state.items()})
+    # PEFT's set_peft_model_state_dict would do the same, but in a process group PEFT before 0.20
+    # imports a class that transformers 5.17 does not have.
+    state = model.state_dict()
+    trained = {name: state[name].cpu() for name in state if _OWN.search(f".{name}.")}
+    missing, unexpected = adapted.load_state_dict(trained, strict=False)
+    assert not unexpected
+    assert not any(_OWN.search(f".{name}.") for name in missing)
     return adapted.merge_and_unload()
 
 
