@@ -94,9 +94,9 @@ def prune(run_dir: Path, keep_last: int | None) -> int:
         newest, _ = store.newest()
         if newest is None:
             raise CheckpointError(
-                f"{run_dir} has no sound checkpoint",
+                f"{run_dir} has no sound checkpoint, so nothing was removed",
                 key=str(run_dir),
-                hint="nothing was removed",
+                hint="see `trainer checkpoints verify`",
             )
         try:
             store.set_aside_after(newest)
