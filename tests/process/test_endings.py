@@ -112,7 +112,7 @@ def test_a_run_without_memory_says_where_and_what_helps(
         ("model.architecture.intermediate_size=40000000", ("loading the model", "GB more")),
     ):
         code, output, _, _ = commands.run(
-            *train, "--set", override, limits={"RLIMIT_AS": 7 * GIB // 2}
+            *train, "--set", override, limits={"RLIMIT_AS": 5 * GIB // 4}
         )
         assert code == 2, output
         assert "Traceback" not in output

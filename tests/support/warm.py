@@ -51,7 +51,8 @@ class WarmServer:
         """Starts what follows `python` on a command line.
 
         `variables` are added to the environment of this process. `limits` maps names such as
-        `RLIMIT_AS` to what the process may use at most.
+        `RLIMIT_FSIZE` to what the process may use at most. `RLIMIT_AS` limits the address space
+        beyond the imported libraries, which with CUDA take gigabytes more than without.
         """
         self._number += 1
         output, ranks = (

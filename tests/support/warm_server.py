@@ -109,6 +109,8 @@ def _become(request: dict[str, Any], ranks: str | None) -> NoReturn:
             os.dup2(descriptor, target)
     os.chdir(request["directory"])
     for name, most in request["limits"].items():
+        if name == "RLIMIT_AS":
+            most += _mapped_bytes()
         resource.setrlimit(getattr(resource, name), (most, most))
     os.environ.clear()
     os.environ.update(request["environment"])
@@ -131,6 +133,11 @@ def _become(request: dict[str, Any], ranks: str | None) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _mapped_bytes() -> int:
+    """Returns the size of this process's address space."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def _write(file: Path, text: str) -> None:

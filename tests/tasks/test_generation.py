@@ -143,6 +143,8 @@ def test_a_model_without_a_limit_of_positions_generates_all(tokenizer, model):
     assert free.startswith(limited)
 
 
+# PEFT before 0.20 takes any output layer for a tied one.
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
 def test_what_a_model_was_published_with_does_not_change_its_likeliest_tokens(model, tokenizer):
     asked = prompts(4, 6, 9, 12)
     alone = [tokenizer.decode(continued(model, one, 10), skip_special_tokens=True) for one in asked]

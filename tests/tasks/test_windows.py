@@ -6,8 +6,10 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
+from packaging.version import Version
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
@@ -30,6 +32,11 @@ from trainer.tasks.question_answering.task import QuestionAnswering
 from trainer.tasks.question_answering.windows import MIN_NEW_CONTEXT, PairTemplate, cut, tokenize
 from trainer.tasks.recipe import Recipe
 
+STRIDES = pytest.mark.skipif(
+    Version(tokenizers.__version__) < Version("0.23.3"),
+    reason="tokenizers before 0.23.3 stops reading a text once it has one window, and so loses "
+    "the windows after it",
+)
 CONTEXT = (
     "Zoë Ødegård met Łucja in the  Café «Ålesund» of 東京 at 12:30, \t where 1,234 people drank "
     "tea; naïve as it is, the e\u0301tude of José was heard from Čelik's room. It wasn't her 1st "
@@ -127,7 +134,14 @@ def test_offsets_give_back_the_text(tokenizer):
     assert missed.strip() in ("", "\u0301")  # an accent that the lower-casing tokenizer drops
 
 
-@pytest.mark.parametrize("length", [48, 64, 400])
+@pytest.mark.parametrize(
+    "length",
+    [
+        pytest.param(48, marks=STRIDES),
+        pytest.param(64, marks=STRIDES),
+        400,  # one window
+    ],
+)
 def test_windows_are_those_that_the_tokenizer_itself_makes(tokenizer, length):
     windows = encode(task(tokenizer, length), row())
     expected = tokenizer(

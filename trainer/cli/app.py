@@ -97,7 +97,7 @@ for _command in (
 def _report(error: TrainerError, ctx: click.Context) -> int:
     """Prints an error, once per machine, and returns the exit code."""
     if ctx.meta.get("debug"):
-        traceback.print_exc()
+        click.echo(traceback.format_exc(), err=True, nl=False)
     elif is_local_main():
         click.echo(f"trainer: {error}", err=True)
     return WRONG
