@@ -8,9 +8,10 @@ from packaging.utils import canonicalize_name
 from support.paths import ROOT
 
 
-def required() -> dict[str, Requirement]:
+def required(*, for_tests: bool = False) -> dict[str, Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    requirements = map(Requirement, project["dependencies"])
+    lines = project["optional-dependencies"]["test"] if for_tests else project["dependencies"]
+    requirements = map(Requirement, lines)
     return {canonicalize_name(requirement.name): requirement for requirement in requirements}
 
 
@@ -31,7 +32,7 @@ def test_lower_bounds_are_the_oldest_versions_tested():
 
 def test_versions_of_ci_are_allowed():
     versions = pinned("constraints.txt")
-    for name, requirement in required().items():
+    for name, requirement in {**required(), **required(for_tests=True)}.items():
         assert versions[name] in requirement.specifier, requirement
 
 

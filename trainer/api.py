@@ -56,8 +56,8 @@ def train(
     `recipe` is a shipped name, a YAML file or a Recipe; `overrides` maps dotted keys to values.
     `run_dir` defaults to runs/NAME in the working directory; a Recipe has no name, so it needs one.
     `resume` is "auto" to continue the run in the directory, "never" to refuse a directory with a
-    run in it, or the folder of a checkpoint from which a new directory starts. At `time_limit`, in
-    seconds or as text such as "2h", the run saves a checkpoint and stops.
+    run in it, or the folder of a checkpoint from which a new directory starts. Before `time_limit`,
+    in seconds or as text such as "2h", is over, the run saves a checkpoint and stops.
 
     `data` maps split names, which must include "train", to rows that replace `data.source`;
     `data.split` applies to them. `model` replaces the recipe's model: training starts from its

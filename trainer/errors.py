@@ -50,12 +50,13 @@ class TrainerError(Exception):
         hint: str | None = None,
     ) -> None:
         super().__init__(excerpt(f"{message}; {hint}" if hint else message, LONGEST_MESSAGE))
-        self._message = message
+        self.message = message
+        """What is wrong, without the hint."""
         self.key = key
         """What is wrong: a dotted recipe key, a command-line option, a column, an environment
         variable or a file name."""
         self.value = value
-        """The value that `key` has."""
+        """The value that `key` has, or the part of what it names that is wrong."""
         self.hint = hint
         """How to fix it: the part of the message after the last semicolon."""
 
@@ -65,11 +66,11 @@ class TrainerError(Exception):
         Its `value` is what the error was about before, such as the file that a recipe names.
         """
         value = self.value if self.key is None else self.key
-        return type(self)(f"{key}: {self._message}", key=key, value=value, hint=self.hint)
+        return type(self)(f"{key}: {self.message}", key=key, value=value, hint=self.hint)
 
     def after(self, prefix: str) -> Self:
         """Returns this error with `prefix`, which says where it occurred, before the message."""
-        message = f"{prefix}{self._message}"
+        message = f"{prefix}{self.message}"
         return type(self)(message, key=self.key, value=self.value, hint=self.hint)
 
 

@@ -105,7 +105,7 @@ def optimizer_step(
     The gradient is that of the sum of each loss term over the whole step, divided by the term's
     target count over the whole step. It depends neither on how the step is cut into micro-batches
     nor on the number of ranks. Raises DivergedError, which names `step`, on every rank, before any
-    weight changes; DeepSpeed alone has stepped by then.
+    weight changes, except under DeepSpeed, which has stepped by then.
     """
     group = run.topology.loss_group
     counts = torch.stack([batch.counts for batch in micro_batches]).sum(0)
@@ -127,7 +127,7 @@ def optimizer_step(
     stepped = steps_in_backward(run.objective)
     norm = deepspeed_grad_norm(run.objective) if stepped else _unscale_and_norm(run, accelerator)
     sums = sum_over_ranks(accelerator, sums, group)
-    # Losses, counts and norm share one copy to the host, for which it waits.
+    # One copy to the host holds losses, counts and norm; the step waits for it.
     *numbers, grad_norm = torch.cat([sums, counts, norm.double().reshape(1)]).tolist()
     term_sums, term_counts = numbers[: len(sums)], numbers[len(sums) :]
     _check_finite(run, accelerator, term_sums, grad_norm, step)

@@ -128,6 +128,7 @@ def of_mixed_objects(folder: Path, values: list[Any]) -> datasets.Dataset:
         (["one", None, "3", "null", "true", '"quoted"', "{}"], "string"),
         ([3, None, -1], "int64"),
         ([3, 0.5], "float64"),
+        ([2**64 - 1, None, -1], None),
         (["one", 2, "3", "null", None, 0.5, True, ["4"], {"b": "5"}], None),
         ([True, False], None),
     ],

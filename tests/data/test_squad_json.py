@@ -236,6 +236,6 @@ def test_a_zipped_file_that_was_cut(tmp_path):
 def test_files_of_two_formats_are_refused(tmp_path):
     squad = write(tmp_path / "a.json", V1)
     other = write(tmp_path / "b.json", [{"question": "q"}])
-    with pytest.raises(DataError, match=r"a\.json in the format of SQuAD, and .*b") as caught:
+    with pytest.raises(DataError, match=r"a\.json in SQuAD.s format, and .*b") as caught:
         read(squad, other)
     assert (caught.value.value, caught.value.hint) == (str(other), "give files of one format")

@@ -102,10 +102,10 @@ def test_labels_that_are_numbers_are_names_before_they_are_indices(tokenizer):
     ],
 )
 def test_an_unknown_label_names_its_row(values, row, shown, tokenizer):
-    sentence = f"row {row}: the label {shown} is none of negative, positi"
+    sentence = f"row {row}: the label {shown} is not one of negative, positi"
     with pytest.raises(DataError) as caught:
         encode(task(tokenizer=tokenizer), rows(values))
-    assert (caught.value.key, caught.value.value) == ("label", values[row - 1])
+    assert (caught.value.key, caught.value.value) == ("data.columns.label", values[row - 1])
     skipped, summary = encode(task(tokenizer=tokenizer), rows(values), on_bad_example="skip")
     assert len(skipped["label"]) == len(skipped["input_ids"]) == len(values) - 1
     assert summary.num_skipped == 1
@@ -158,7 +158,7 @@ def test_rows_with_several_labels_are_refused(tokenizer):
         from_rows(given)
     with pytest.raises(DataError) as caught:
         encode(task(tokenizer=tokenizer), given)
-    assert (caught.value.key, caught.value.value) == ("label", [3])
+    assert (caught.value.key, caught.value.value) == ("data.columns.label", [3])
 
 
 def test_no_label_is_no_class_of_that_name(tokenizer):
@@ -179,7 +179,7 @@ def test_rows_keep_their_numbers_through_a_division(tmp_path):
     part = next(rows for rows in parts.values() if "" in rows["text"])
     with pytest.raises(DataError, match=r"^row 42: ") as caught:
         encode(task(("no", "yes")), part)
-    assert (caught.value.key, caught.value.value) == ("text", "")
+    assert (caught.value.key, caught.value.value) == ("data.columns.text", "")
 
 
 def test_a_recipe_names_the_labels_in_their_order():
@@ -225,7 +225,7 @@ def test_a_row_without_text_is_named(tokenizer, text, sentence):
     first = 1 if text != text else 2
     with pytest.raises(DataError, match=f"row {first}: the column text {sentence}") as caught:
         encode(task(tokenizer=tokenizer), given)
-    assert caught.value.key == "text"
+    assert caught.value.key == "data.columns.text"
 
 
 def test_texts_become_tokens_and_what_is_cut_is_counted(tokenizer):

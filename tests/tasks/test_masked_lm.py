@@ -297,7 +297,7 @@ def test_a_document_of_one_sentence_is_named_or_counted(tokenizer, text):
     texts = [*DOCUMENTS[:2], text, DOCUMENTS[2]]
     with pytest.raises(DataError, match="row 3: a document of one sentence has no next") as caught:
         encode(made, texts)
-    assert caught.value.key == "text"
+    assert caught.value.key == "data.columns.text"
     columns, summary = encode(made, texts, on_bad_example="skip")
     assert summary.num_skipped == 1
     assert summary.first_skipped.startswith("row 3: ")

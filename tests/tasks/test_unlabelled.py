@@ -85,7 +85,7 @@ def test_rows_without_a_label_among_others_are_bad_rows(tmp_path):
     splits = {"train": LABELLED, "test": [*LABELLED, *without(LABELLED[:3], label=-1)]}
     with pytest.raises(DataError, match=r"^the test split, row 9: ") as caught:
         inputs_of(tmp_path, splits)
-    assert (caught.value.key, caught.value.value) == ("label", -1)
+    assert (caught.value.key, caught.value.value) == ("data.columns.label", -1)
     found = inputs_of(tmp_path, splits, on_bad_example="skip")
     assert len(found.splits["test"]) == 8
     assert any(note.startswith("3 bad test examples were skipped") for note in found.notes)

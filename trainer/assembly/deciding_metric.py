@@ -34,7 +34,7 @@ def check_metric(recipe: Recipe, task: Task, rows: "dict[str, Dataset]") -> None
     metric = settings.metric
     if metric not in task.metrics_offered:
         raise ConfigError(
-            f"evaluation.metric: {metric!r} is none of {', '.join(task.metrics_offered)}",
+            f"evaluation.metric: {metric!r} is not one of {', '.join(task.metrics_offered)}",
             key="evaluation.metric",
             value=metric,
         )

@@ -1,4 +1,4 @@
-"""The engine of a run: it takes model and optimizer in the order that it needs, and is checked.
+"""Starts the engine of a run with its model and optimizer, and checks what it will do.
 
 Nothing here changes what is learned, provided that the steps are taken in this order.
 """
@@ -50,7 +50,7 @@ def start_engine(
     """Returns model and optimizer, wrapped by the engine of the launch.
 
     `tokens_per_step` is the mean number of tokens of an optimizer step, without padding. Raises
-    LaunchError if the engine would train something else than the recipe says.
+    LaunchError if the engine would train anything other than the recipe says.
     """
     objective: nn.Module = Objective(model, task)
     sharded = starts_sharded(accelerator, recipe)

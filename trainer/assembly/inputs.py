@@ -44,7 +44,7 @@ class Inputs:
 def build_inputs(
     recipe: Recipe, directory: Path | None, other_rows: "Mapping[str, Dataset] | None" = None
 ) -> Inputs:
-    """Returns the inputs of a recipe, read from the caches as far as they hold them.
+    """Returns the inputs of a recipe, read from the caches if they are there.
 
     A tokenizer that the run trains is also kept in the run directory, if one is given. `other_rows`
     are splits in addition to the recipe's. Raises ConfigError or DataError if recipe, data and

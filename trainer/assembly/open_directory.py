@@ -108,7 +108,7 @@ def check_shared(accelerator: Accelerator, directory: Path) -> None:
 def _continued(
     recipe: Recipe, directory: Path, resume: str, store: CheckpointStore, *, finished: bool
 ) -> Opened | None:
-    """Returns the run that the directory holds; None if it is finished and trains no longer."""
+    """Returns the run that the directory holds; None if it is finished and stays so."""
     if resume == "never":
         raise RunDirectoryError(
             f"--resume never: {directory} holds a run",

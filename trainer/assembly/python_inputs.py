@@ -68,9 +68,9 @@ def keep_model(recipe: dict[str, Any], model: Any) -> dict[str, Any]:
     """Writes a model to the cache, and returns the `model` section that names it.
 
     `recipe` is a mapping. The tokenizer is the one that it names, or else the one at the model's
-    own `name_or_path`, or else, for a model built from numbers, the recipe's other one. The object
-    itself is neither trained nor changed. Raises ConfigError if the model cannot be saved, or if
-    the tuning mode quantises.
+    own `name_or_path`, or else, for a model built from numbers, what the recipe trains or loads.
+    The object itself is neither trained nor changed. Raises ConfigError if the model cannot be
+    saved, or if the tuning mode quantises.
     """
     mode = (recipe.get("tuning") or {}).get("mode", "full")
     if mode not in TUNED:

@@ -92,8 +92,9 @@ def verify(checkpoint: Path, *, resumable: bool = False) -> None:
     if resumable and not manifest["resumable"]:
         raise CheckpointError(
             f"{checkpoint} holds weights only, because moments are kept for the last checkpoints "
-            f"alone; no run can resume from it",
+            f"alone",
             key=str(checkpoint),
+            hint="resume from a newer one",
         )
 
 

@@ -47,7 +47,7 @@ def list_(run_dir: Path, as_json: bool) -> int:
         for item in checkpoints
     ]
     titles = ["checkpoint", "size", metric, "processes", ""]
-    print("\n".join(table(titles, rows)) if rows else f"{run_dir} has no checkpoint yet")
+    print("\n".join(table(titles, rows)) if rows else _none_in(run_dir))
     return DONE
 
 
@@ -68,7 +68,10 @@ def verify(run_dir: Path) -> int:
         else:
             print(f"sound    {store.path(step)}")
     newest, _ = store.newest()
-    print(f"the run resumes from {newest}" if newest else "the run cannot resume from any of them")
+    if newest:
+        print(f"the run resumes from {newest}")
+    else:
+        print("the run cannot resume from any of them" if store.steps() else _none_in(run_dir))
     return code
 
 
@@ -94,9 +97,9 @@ def prune(run_dir: Path, keep_last: int | None) -> int:
         newest, _ = store.newest()
         if newest is None:
             raise CheckpointError(
-                f"{run_dir} has no sound checkpoint",
+                f"{run_dir} has no sound checkpoint, so nothing was removed",
                 key=str(run_dir),
-                hint="nothing was removed",
+                hint="see `trainer checkpoints verify`",
             )
         try:
             store.set_aside_after(newest)
@@ -120,3 +123,7 @@ def _store(run_dir: Path) -> "CheckpointStore":
 
     read_recipe(run_dir, Recipe)
     return CheckpointStore(run_dir / "checkpoints")
+
+
+def _none_in(run_dir: Path) -> str:
+    return f"{run_dir} has no checkpoint yet"

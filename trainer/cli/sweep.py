@@ -72,10 +72,11 @@ def sweep(
 ) -> int:
     """Trains every cell of the grid in a folder inside `directory`, and returns the exit code.
 
-    Calling it again resumes the sweep, without training finished runs again. If a run ends with
-    another code than 0, so does the sweep. `launcher`, such as "accelerate launch --num_processes
-    2", starts each run. With `print_only` the commands are printed, one per line, and nothing runs.
-    Before the first run starts, raises ConfigError with the problems of all cells.
+    Calling it again resumes the sweep, without training finished runs again. The first run that
+    ends with a code other than 0 ends the sweep with that code. `launcher`, such as "accelerate
+    launch --num_processes 2", starts each run. With `print_only` the commands are printed, one per
+    line, and nothing runs. Before the first run starts, raises ConfigError with the problems of all
+    cells.
     """
     from trainer.distributed.environment_variables import check_variables
 

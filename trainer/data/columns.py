@@ -190,8 +190,14 @@ def _kind(rows: "Dataset", keys: Keys, feature: Any) -> Any:
 
     if not isinstance(feature, datasets.Json):
         return feature
-    values = (value for chunk in _chunks(rows, keys[0]) for value in _follow(chunk, keys[1:]))
-    present = {type(value) for value in values if value is not None}
+    present, largest = set[type](), 0
+    for chunk in _chunks(rows, keys[0]):
+        for value in _follow(chunk, keys[1:]):
+            if value is not None:
+                present.add(type(value))
+                largest = max(largest, value) if type(value) is int else largest
+    if largest >= 2**63:  # beyond int64, and too precise for float64
+        return feature
     for types, dtype in (({str}, "string"), ({int}, "int64"), ({int, float}, "float64")):
         if present <= types:
             return datasets.Value(dtype)

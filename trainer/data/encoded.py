@@ -37,10 +37,10 @@ class Summary:
         """Counts a row of which `what` is true; keeps the first `what` of each name."""
         self.remarks.setdefault(name, [0, what])[0] += 1
 
-    def reject(self, problem: str | DataError) -> None:
-        """Raises the problem as a DataError or, with `on_bad_example` skip, counts the example."""
+    def reject(self, problem: DataError) -> None:
+        """Raises the problem or, with `on_bad_example` skip, counts the example."""
         if self.on_bad_example == "error":
-            raise DataError(problem) if isinstance(problem, str) else problem
+            raise problem
         self.num_skipped += 1
         self.first_skipped = self.first_skipped or str(problem)
 

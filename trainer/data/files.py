@@ -94,7 +94,7 @@ def _squad(files: list[Path], squad: list[Path]) -> "Dataset":
 
     if others := [file for file in files if file not in squad]:
         raise DataError(
-            f"{_names(squad)} in the format of SQuAD, and {_names(others)} not",
+            f"{_names(squad)} in SQuAD's format, and {_names(others)} not",
             value=_names(others),
             hint="give files of one format",
         )
@@ -202,7 +202,7 @@ def _files_in(folder: Path, notes: list[str]) -> list[Path]:
         raise DataError(
             f"no data files in the folder {shown(folder)}",
             key=shown(folder),
-            hint=f"read are {', '.join(READERS)}, plain or with .gz",
+            hint=f"put files there that end in {', '.join(READERS)}, or one of these and .gz",
         )
     for file in files:
         file_size(file)

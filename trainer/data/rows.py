@@ -25,7 +25,7 @@ def texts_of(rows: "Dataset", column: str, summary: Summary) -> Iterator[list[tu
                 summary.reject(
                     DataError(
                         f"row {number}: the column {column} has no text",
-                        key=column,
+                        key="data.columns.text",
                         value=text,
                         hint="fix or remove the row, or set data.documents if it separates "
                         "documents",

@@ -67,7 +67,7 @@ def load_splits(data: Data) -> "tuple[dict[str, Dataset], list[str]]":
     return splits, [*notes, *left_out]
 
 
-def note_on_unused_test(num_rows: int, reason: object) -> str:
+def note_on_unused_test(num_rows: int, reason: str) -> str:
     """Returns the note on a test split that is left out because it cannot be measured."""
     return (
         f"the test split of {num_rows:,} rows is set aside because it cannot be measured: "
@@ -130,7 +130,7 @@ def _take(
         except DataError as error:
             if name != spare:
                 raise
-            notes.append(note_on_unused_test(len(rows), error))
+            notes.append(note_on_unused_test(len(rows), error.message))
             continue
         if data.documents != "rows":
             kept = group_documents(kept, column_name(data.columns.text), data.documents, ROW)

@@ -129,7 +129,8 @@ def _check_understood(settings: dict[str, Any], zero: dict[str, Any]) -> None:
     for name in ("bf16", "fp16"):
         scaling: dict[str, Any] = settings.get(name, {})
         unknown |= {key: value for key, value in scaling.items() if key != "enabled"}
-    for key, value in unknown.items():
+    if unknown:
+        key, value = next(iter(unknown.items()))
         raise LaunchError(
             f"{key} in the DeepSpeed configuration may change what is learned",
             key=key,

@@ -28,7 +28,7 @@ def measure_zero_shot(run: Run, accelerator: Accelerator) -> dict[str, dict[str,
     The model is the recipe's, with its own vocabulary head and quantised like the run's. It takes
     memory in addition to the run's model until this returns. The main process writes a record of
     each answer to predictions/. Raises ConfigError if the pretrained weights have no vocabulary
-    head. Empty if the task has no zero-shot.
+    head. Empty if the task has no zero-shot evaluation.
     """
     zero_shot = run.task.zero_shot
     if zero_shot is None:

@@ -27,7 +27,7 @@ def lacks_column(
     try:
         check_columns({"test": splits["test"]}, {target: columns[target]}, section="")
     except DataError as error:
-        return _set_aside_test(splits, str(error))
+        return _set_aside_test(splits, error.message)
     return splits, []
 
 

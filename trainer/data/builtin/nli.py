@@ -1,4 +1,4 @@
-"""Pairs of a premise and a hypothesis whose label takes both to tell."""
+"""Pairs of a premise and a hypothesis; only both together tell the label."""
 
 from random import Random
 from typing import NamedTuple

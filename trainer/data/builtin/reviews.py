@@ -207,8 +207,8 @@ def reviews(num_rows: int, seed: int) -> dict[str, Rows]:
     rows each); a row is {"text": ..., "label": "negative" or "positive"}. Labels are balanced, and
     no text occurs twice, within a split or across splits. A bag-of-words classifier scores about
     55 %: except for "simple" frames (a quarter of the rows), every text has a counterpart in its
-    split that is made of the same words and has the opposite label (the last row of an odd number
-    lacks it). The test split is written with `HELD_OUT_FRAMES`, the others with `TRAIN_FRAMES`; all
+    split that is made of the same words and has the opposite label (but for the last row of an odd
+    number). The test split is written with `HELD_OUT_FRAMES`, the others with `TRAIN_FRAMES`; all
     its words occur in a train split of several thousand rows.
 
     Raises ValueError if `num_rows` is less than 1.

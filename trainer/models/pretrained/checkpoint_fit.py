@@ -71,7 +71,7 @@ def compare_with_checkpoint(
         key_mapping = {**wrappers, **renaming}
         loaded, names = _read_names(read, key_mapping)
         backbone = replace(backbone, model=loaded)
-        notes.append(f"the names of the weights of {shown(name)} contain {removed}; it was removed")
+        notes.append(f"{removed} was removed from the names of the weights of {shown(name)}")
     check_backbone(backbone, names, name)
 
     head_weights = {key for key, _ in loaded.named_parameters() if not backbone.holds(key)}

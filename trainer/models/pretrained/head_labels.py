@@ -71,11 +71,12 @@ def order_of_rows(
         )
         return None, notes
     expected = listed(known) or "its id2label does not number them from 0"
+    change = "set task.labels to these, " if known else ""
     raise ConfigError(
         f"task.labels: {listed(labels)} are not those of the head of {shown(name)}: {expected}",
         key="task.labels",
         value=list(labels),
-        hint="set task.labels to these, model.fresh_head: true for a new head, or "
+        hint=f"{change}set model.fresh_head: true for a new head, or "
         "model.head_labels: position if only the names differ",
     )
 

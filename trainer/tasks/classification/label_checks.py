@@ -9,6 +9,7 @@ from trainer.wording import excerpt, listed
 
 MOST_LABELS = 1000
 """Maximum number of classes, unless a recipe lists them: ids and free text have one a row."""
+ONE_LABEL = "classification takes one label a row, and several are not supported yet"
 FEW_LABELS = 10
 """Number of labels that may each occur in one row only, as in a small example."""
 
@@ -38,7 +39,7 @@ def plain_text(text: str) -> str:
 
 def problem_of_labels(
     labels: Collection[str], num_rows: int, first_row: Callable[[str], int]
-) -> str | None:
+) -> tuple[str, str] | None:
     """Returns why the distinct labels of a column do not look like classes, and what to do; None if
     they do.
 
@@ -49,31 +50,30 @@ def problem_of_labels(
     whole = all(number is not None and number.is_integer() for number in numbers.values())
     scores = not whole and None not in numbers.values()
     if len(labels) > 1 and (scores or all(map(_DECIMAL_COMMA.fullmatch, labels))):
-        return (
-            f"holds numbers with fractions ({listed(sorted(labels), 4)}), which look like scores; "
-            f"regression is not supported yet: name a column of classes, {in_recipe}"
+        problem = (
+            f"holds numbers with fractions ({listed(sorted(labels), 4)}), which look like scores"
         )
+        return problem, f"regression is not supported yet: name a column of classes, {in_recipe}"
     several = _several_in_one(labels)
     if several is not None:
-        return (
-            f"holds several labels a row ({excerpt(several)!r} in row {first_row(several)}); "
-            f"classification takes one, and several are not supported yet: name a column with one "
-            f"label a row, {in_recipe}"
-        )
+        problem = f"holds several labels a row ({excerpt(several)!r} in row {first_row(several)})"
+        return problem, f"{ONE_LABEL}: name a column with one, {in_recipe}"
     if len(labels) > max(FEW_LABELS, ALMOST_ALL * num_rows) or len(labels) > MOST_LABELS:
         most = "more than 1,000" if len(labels) > MOST_LABELS else f"{len(labels):,}"
         kind = "scores or ids" if whole else "ids or free text"
-        return (
+        problem = (
             f"has {most} different labels in {num_rows:,} rows ({listed(sorted(labels), 3)}), "
-            f"which look like {kind}, not classes; name the column of the classes, {in_recipe}"
+            f"which look like {kind}, not classes"
         )
+        return problem, f"name the column of the classes, {in_recipe}"
     for _, same in groupby(sorted(labels, key=folded), key=folded):
         spellings = sorted(same)
         if len(spellings) > 1:
-            return (
+            problem = (
                 f"has labels that differ only in how they are written: "
-                f"{listed(map(repr, spellings), 4)}; write them alike, {in_recipe}"
+                f"{listed(map(repr, spellings), 4)}"
             )
+            return problem, f"write them alike, {in_recipe}"
     return None
 
 

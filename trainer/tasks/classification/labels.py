@@ -9,6 +9,7 @@ from trainer.data.sources import row_number
 from trainer.errors import DataError
 from trainer.tasks.classification.label_checks import (
     MOST_LABELS,
+    ONE_LABEL,
     folded,
     number_of,
     plain_text,
@@ -42,19 +43,22 @@ def label_names(
             if checked and len(first) > MOST_LABELS:
                 break
     if bad is not None and not (skip_bad and first):
+        problem, hint = in_place_of_label(bad[1])
         raise DataError(
-            f"the train split, row {row_number(rows, bad[0])}: the column {column} "
-            f"{in_place_of_label(bad[1])}",
+            f"the train split, row {row_number(rows, bad[0])}: the column {column} {problem}",
             key="data.columns.label",
             value=bad[1],
+            hint=hint,
         )
     if checked:
-        problem = problem_of_labels(first, len(rows), lambda label: row_number(rows, first[label]))
-        if problem is not None:
+        wrong = problem_of_labels(first, len(rows), lambda label: row_number(rows, first[label]))
+        if wrong is not None:
+            problem, hint = wrong
             raise DataError(
                 f"data.columns.label: the column {column} of the train split {problem}",
                 key="data.columns.label",
                 value=column,
+                hint=hint,
             )
     if all(re.fullmatch(r"-?\d{1,300}", name) for name in first):
         return tuple(sorted(first, key=int))
@@ -117,15 +121,13 @@ def is_label(value: Any) -> bool:
     return value == value and bool(str(value).strip())  # NaN differs from itself
 
 
-def in_place_of_label(value: Any) -> str:
+def in_place_of_label(value: Any) -> tuple[str, str]:
     """Returns what a row has in place of a label, and what to do about it."""
     if isinstance(value, list | dict | bytes):
-        return (
-            f"has {excerpt(repr(value))}, not one label; classification takes one label a row, and "
-            f"several are not supported yet: name a column with one, or fix the row"
-        )
-    problem = "has no label" if not is_label(value) else f"has {value}, which stands for no label"
-    return f"{problem}; fix or remove the row"
+        problem = f"has {excerpt(repr(value))}, not one label"
+        return problem, f"{ONE_LABEL}: name a column with one, or fix the row"
+    problem = f"has {value}, which means no label" if is_label(value) else "has no label"
+    return problem, "fix or remove the row"
 
 
 def in_place_of_labels(

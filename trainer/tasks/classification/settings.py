@@ -62,8 +62,9 @@ class ClassificationSettings(TaskSettings):
     label_smoothing: Fraction = 0.0
     """Share of the target probability that is spread evenly over all classes."""
     pair_separator: PairSeparator = "auto"
-    """Text between the two texts of a pair, used if the tokenizer puts nothing there, such as
-    GPT-2's. `auto`: the end token, or a line break if there is none; null: nothing."""
+    """Text between the two texts of a pair, such as "\\n", used if the tokenizer
+    puts nothing there, as GPT-2's does. `auto`: the end token, or a line break if there is none;
+    null: nothing."""
     zero_shot: LabelPrompt | None = None
     """Prompt with which the pretrained causal model is also measured before training; null:
     none."""

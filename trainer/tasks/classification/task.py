@@ -168,21 +168,25 @@ class Classification(Task):
                 index_of(value, indices, checked=self.check_labels) for value in chunk[self.label]
             ]
             for index, number in enumerate(numbers):
-                wrong = [name for name in names if not _is_text(chunk[name][index])]
+                wrong = [
+                    (role, name)
+                    for role, name in zip(("text", "text_pair"), names, strict=False)
+                    if not _is_text(chunk[name][index])
+                ]
                 if wrong:
-                    value = chunk[wrong[0]][index]
+                    role, name = wrong[0]
+                    value = chunk[name][index]
                     shown = "empty" if value is None or isinstance(value, str) else excerpt(value)
                     error = DataError(
-                        f"row {number}: the column {wrong[0]} is {shown}, not text",
-                        key=wrong[0],
+                        f"row {number}: the column {name} is {shown}, not text",
+                        key=f"data.columns.{role}",
                         value=value,
                         hint="fix or remove the row",
                     )
                     summary.reject(error)
                 elif labels[index] == -1:
                     value = chunk[self.label][index]
-                    problem = f"row {number}: {self._problem(value)}"
-                    summary.reject(DataError(problem, key=self.label, value=value))
+                    summary.reject(self._problem(value).after(f"row {number}: "))
                 else:
                     kept.append(index)
             if kept:
@@ -194,14 +198,15 @@ class Classification(Task):
                 }
             first += len(numbers)
 
-    def _problem(self, value: Any) -> str:
+    def _problem(self, value: Any) -> DataError:
         """Returns why a value of the label column cannot be learned, and what to do about it."""
-        if not is_label(value):
-            return f"the column {self.label} {in_place_of_label(value)}"
-        return (
-            f"the label {excerpt(repr(value))} is none of {listed(self.labels)}; set task.labels "
-            f"or fix the row"
-        )
+        if is_label(value):
+            problem = f"the label {excerpt(repr(value))} is not one of {listed(self.labels)}"
+            hint = "set task.labels or fix the row"
+        else:
+            problem, hint = in_place_of_label(value)
+            problem = f"the column {self.label} {problem}"
+        return DataError(problem, key="data.columns.label", value=value, hint=hint)
 
     def _tokens(self, *texts: list[str], summary: Summary) -> dict[str, list[Any]]:
         encoded = self.text_tokenizer.encode(*texts)

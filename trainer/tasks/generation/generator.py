@@ -29,8 +29,10 @@ class Generator:
         *,
         own_tokenizer: bool = False,
     ) -> None:
-        """Answers end at the tokenizer's end of a text, at `turn_end`, or at the model's own end
-        tokens; with a tokenizer that is not the model's `own_tokenizer`, only at special ones.
+        """Answers end at the tokenizer's end of a text, `turn_end`, or an end token of the model.
+
+        `own_tokenizer` says whether the tokenizer is the model's. If not, only those end tokens of
+        the model count that the tokenizer knows as added tokens.
         """
         self.max_new_tokens = settings.max_new_tokens
         self.tokenizer = tokenizer

@@ -104,7 +104,9 @@ class Prompts:
             flags += [int(learned)] * len(ids)
         flags[:1] = [0]
         if not any(flags):
-            return DataError("the answer has no tokens", hint="fix or remove the row")
+            return DataError(
+                "the answer has no tokens", key="data.columns", hint="fix or remove the row"
+            )
         return joined, flags
 
     def turn_end(self) -> list[int]:

@@ -23,6 +23,7 @@ from trainer.tasks.batch import Batch, attention_mask, stack
 from trainer.tasks.masked_lm.masking import Masking
 from trainer.tasks.masked_lm.segments import Document, cut_documents, pair
 from trainer.tasks.masked_lm.settings import MaskedLMSettings
+from trainer.wording import excerpt
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -166,8 +167,8 @@ class MaskedLM(Task):
                 else:
                     error = DataError(
                         f"row {number}: a document of one sentence has no next one",
-                        key=self.column,
-                        value=text,
+                        key="data.columns.text",
+                        value=excerpt(text),
                         hint="set data.documents, or next_sentence_prediction: false",
                     )
                     summary.reject(error)

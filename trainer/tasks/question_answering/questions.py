@@ -121,8 +121,8 @@ def _problem_of_answers(answers: Answers, context: str) -> DataError | None:
         ):
             near = context[max(start, 0) : max(start, 0) + len(text)]
             return DataError(
-                f"the answer {excerpt(text)!r} is not at character {start} of the context, where "
-                f"{excerpt(near)!r} stands",
+                f"the answer {excerpt(text)!r} is not at character {start} of the context, which "
+                f"has {excerpt(near)!r} there",
                 key="data.columns.answers",
                 value=text,
                 hint="fix its answer_start",

@@ -47,8 +47,9 @@ class QuestionAnsweringSettings(TaskSettings):
     max_answer_length: PositiveInt = 30
     """Longest predicted answer, in tokens; training answers may be longer."""
     pair_separator: PairSeparator = "auto"
-    """Text between question and context, used if the tokenizer puts nothing there, such as
-    GPT-2's. `auto`: the end token, or a line break if there is none; null: nothing."""
+    """Text between question and context, such as "\\n", used if the tokenizer
+    puts nothing there, as GPT-2's does. `auto`: the end token, or a line break if there is none;
+    null: nothing."""
     zero_shot: GeneratedAnswerSettings | None = None
     """Prompt with which the pretrained causal model is also measured before training; null:
     none."""
