@@ -282,7 +282,7 @@ def test_a_variable_that_holds_no_number(name, value, monkeypatch):
 def test_a_rank_that_cannot_be(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "2")
-    with pytest.raises(LaunchError, match="RANK=2 is not a rank of 2 process"):
+    with pytest.raises(LaunchError, match="RANK=2 must be less than 2"):
         check_variables()
 
 

@@ -99,7 +99,7 @@ def check_variables() -> None:
         if whole_number(name, 0) >= number:
             value = os.environ.pop(name)
             raise LaunchError(
-                f"{name}={value} is not a rank below {number}, as WORLD_SIZE={size} and "
+                f"{name}={value} must be less than {number}, as WORLD_SIZE={size} and "
                 f"LOCAL_WORLD_SIZE={num_local} say",
                 key=name,
                 value=value,
