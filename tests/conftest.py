@@ -39,12 +39,13 @@ Values = dict[str, Any]
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Returns 2 for a whole tier, and 0, this process alone, for chosen files and for GPU tests.
+    """Returns 2 for the whole first tier, and 0, this process alone, for all else.
 
-    Starting a worker takes seconds, and a GPU is not shared. `-n` overrides it.
+    Starting a worker takes seconds, and the ranks and jobs of the other tiers use all cores
+    already. `-n` overrides it.
     """
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    return 2 if whole and config.getoption("markexpr") != "gpu" else 0
+    return 2 if whole and config.getoption("markexpr").startswith("not ") else 0
 
 
 def pytest_unconfigure() -> None:
