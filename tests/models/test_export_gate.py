@@ -4,9 +4,11 @@ A cell is a family, a task and a tuning mode. Each loads and answers alike, or i
 """
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 from support.export_families import DECODERS, ENCODERS, LANGUAGE_ONLY, save_base
 from support.export_gate import Cell, distance, export_cell, load_afresh
 from support.tiny_models import MODES
@@ -24,6 +26,9 @@ EVERY: dict[str, list[str]] = {
     "question_answering": "bert roberta distilbert electra gpt2 llama qwen2 falcon".split(),
 }
 FEW = ("roberta", "distilbert", "deberta-v2", "gpt2", "llama", "phi", "mixtral")
+# PEFT before 0.20 cannot load adapters on models with experts under transformers 5.17.
+OLD_PEFT = Version(version("peft")) < Version("0.20")
+EXPERTS = ("mixtral", "olmoe", "qwen3_moe")
 pytestmark = pytest.mark.filterwarnings("ignore:.*MatMul8bitLt.*")
 
 
@@ -65,6 +70,8 @@ def check(table: dict[tuple[str, str, str], str]) -> None:
             return "tuning.mode: head_only needs a head that belongs to the task"
         if mode == "full" and (task, kind) == ("masked_lm", "funnel"):
             return "tuning.mode: full moves the padding row"
+        if OLD_PEFT and kind in EXPERTS and mode in ("lora", *QUANTISED):
+            return "TypeError: WeightConverter.__init__() got an unexpected keyword argument"
         return "equal"
 
     assert {cell: now for cell, now in table.items() if not now.startswith(expected(*cell))} == {}
