@@ -42,10 +42,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Returns 2 for the whole first tier, and 0, this process alone, for all else.
 
     Starting a worker takes seconds, and the ranks and jobs of the other tiers use all cores
-    already. `-n` overrides it.
+    already; two workers would also wait for each other's SLURM cluster. `-n` overrides it.
     """
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    return 2 if whole and config.getoption("markexpr").startswith("not ") else 0
+    return 2 if whole and f"-m={config.getoption('markexpr')}" in config.getini("addopts") else 0
 
 
 def pytest_unconfigure() -> None:

@@ -176,6 +176,8 @@ def _second_server(ranks: str) -> socket.socket:
     here.close()
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    # torchrun handles SIGHUP, so its ranks do not inherit that nohup ignores it.
+    DISPOSITIONS[signal.SIGHUP] = signal.SIG_DFL
     serve(there, ranks)
     os._exit(0)
 
