@@ -59,7 +59,7 @@ def find_runs(directories: tuple[Path, ...]) -> tuple[list[FinishedRun], list[st
         left_out += [
             f"left out, because it has not finished: {run} ({state})" for run, state in states
         ]
-    return [_read(directory) for directory in by_place.values()], left_out
+    return [read_finished(directory) for directory in by_place.values()], left_out
 
 
 def _end_of(directory: Path) -> str:
@@ -71,7 +71,7 @@ def _end_of(directory: Path) -> str:
 def has_results(directory: Path) -> bool:
     """Returns whether a run has left results that can be used."""
     try:
-        _read(directory)
+        read_finished(directory)
     except RunDirectoryError:
         return False
     return True
@@ -95,7 +95,11 @@ def _is_finished(directory: Path) -> bool:
     return (directory / "results.json").is_file()
 
 
-def _read(directory: Path) -> FinishedRun:
+def read_finished(directory: Path) -> FinishedRun:
+    """Returns the results of the run in a directory.
+
+    Raises RunDirectoryError if results.json is missing, changed, or not that of a run.
+    """
     file = directory / "results.json"
     try:
         results = read_json(file)

@@ -9,9 +9,11 @@ import numpy as np
 from torch import Tensor, nn
 
 from trainer.data.encoded import EncodedColumns, PreparedSplit, Summary
+from trainer.metrics.scores import Scores
 from trainer.recipe.data import Column
 from trainer.recipe.schema import Recipe, TaskSettings
 from trainer.tasks.batch import Batch
+from trainer.tasks.judgement import Judgement
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -227,6 +229,21 @@ class Task(ABC):
         `validation` holds the metrics of the validation split at the same weights, if they are
         known; thresholds are taken from them.
         """
+
+    @classmethod
+    def scores(cls, answers: Sequence[Record], metrics: Mapping[str, Any]) -> Scores | None:
+        """Returns what each answer adds to the metrics of its split; None if records do not say.
+
+        `answers` are the lines of a file in predictions/, and `metrics` the metrics that were
+        measured with them, which hold thresholds and the order of the classes.
+        """
+        return None
+
+    @classmethod
+    def judge(cls, answer: Record) -> Judgement | None:
+        """Returns an answer, a line of a file in predictions/, held against what is right; None if
+        the task has no right answers."""
+        return None
 
 
 class Objective(nn.Module):

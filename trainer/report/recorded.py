@@ -1,0 +1,88 @@
+"""RecordedRun: everything that the directory of a finished run says about it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import RunDirectoryError
+from trainer.files.plain import parse_json, read_json, read_text, reason
+from trainer.metrics.averages import with_macro_averages
+from trainer.process.finished_runs import read_finished
+from trainer.tracking.metric_lines import read_lines
+from trainer.wording import excerpt
+
+Answers = list[dict[str, Any]]
+"""The lines of a file in predictions/."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedRun:
+    """Everything that the directory of a finished run says about it."""
+
+    directory: Path
+    results: dict[str, Any]
+    """results.json; an old version lacks keys."""
+    recipe: dict[str, Any]
+    """The resolved recipe, nested."""
+    lines: list[dict[str, Any]]
+    """The lines of metrics.jsonl."""
+    environment: dict[str, Any]
+    """environment.json; empty if it is missing."""
+    status: dict[str, Any]
+    """status.json; empty if it is missing."""
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+    def answers(self, name: str) -> Answers:
+        """Returns the lines of predictions/NAME.jsonl; empty if the run did not write it.
+
+        Names are `validation` and `test`, for the exported step, and `baseline-SPLIT`,
+        `final-SPLIT`, `zero_shot_SPLIT` and `examples-SPLIT`. Raises RunDirectoryError if the file
+        cannot be read.
+        """
+        file = self.directory / "predictions" / f"{name}.jsonl"
+        try:
+            records = [parse_json(line) for line in read_text(file).splitlines()]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            raise _unreadable(file, error) from error
+        if not all(isinstance(record, dict) for record in records):
+            raise _unreadable(file, ValueError("a line is not a record"))
+        return records
+
+
+def read_run(directory: Path) -> RecordedRun:
+    """Returns what the directory of a finished run says, also of a run by an older version.
+
+    Raises RunDirectoryError if the run has not finished, or if a file cannot be read.
+    """
+    run = read_finished(directory)
+    return RecordedRun(
+        directory=directory.absolute(),
+        results=run.results,
+        recipe=run.results["recipe"],
+        lines=with_macro_averages(read_lines(directory / "metrics.jsonl")),
+        environment=_optional(directory / "environment.json"),
+        status=_optional(directory / "status.json"),
+    )
+
+
+def _optional(file: Path) -> dict[str, Any]:
+    try:
+        value = read_json(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise _unreadable(file, error) from error
+    return value if isinstance(value, dict) else {}
+
+
+def _unreadable(file: Path, error: OSError | ValueError) -> RunDirectoryError:
+    return RunDirectoryError(
+        f"{file} cannot be read ({excerpt(reason(error))})",
+        key=str(file),
+        hint="restore it, or remove it to report without it",
+    )
