@@ -44,7 +44,7 @@ class RecordedRun:
         """
         file = self.directory / "predictions" / f"{name}.jsonl"
         try:
-            records = [parse_json(line) for line in read_text(file).splitlines()]
+            records = [parse_json(line) for line in read_text(file).split("\n") if line]
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
