@@ -4,9 +4,8 @@ import copy
 from typing import Any
 
 import pytest
-import yaml
 
-from trainer.report.document import model_card, report, write_report
+from trainer.report.document import report, write_report
 
 
 def measured(loss: float, accuracy: float) -> dict[str, Any]:
@@ -170,24 +169,10 @@ def test_markup_in_texts_and_names_is_shown_as_text(results, tmp_path):
     run = tmp_path / "<b>run"
     run.mkdir()
     write_report(run, results)
-    card = model_card(HOSTILE, results)
-    assert yaml.safe_load(card.split("---\n")[1])["base_model"] == f"org/{HOSTILE}"
-    shown = card.split("---\n", 2)[2]
-    for text in ((run / "report.md").read_text(), shown):
-        for markup in ("<img", "<b>", "[a](", "![b]", "`c`", " | d", "\x1b", "\n# e"):
-            assert markup not in text.replace("\\`", "").replace("\\|", "").replace("\\[", "")
-        assert "&lt;" in text
+    text = (run / "report.md").read_text()
+    for markup in ("<img", "<b>", "[a](", "![b]", "`c`", " | d", "\x1b", "\n# e"):
+        assert markup not in text.replace("\\`", "").replace("\\|", "").replace("\\[", "")
+    assert "&lt;" in text
     page = (run / "report.html").read_text()
     assert "<img" not in page
     assert "[a](http://x)" in page  # a page shows it as it stands
-
-
-@pytest.mark.parametrize("name", [None, "google/bert"])
-def test_a_model_card_opens_with_what_the_hub_reads(results, name):
-    results["recipe"]["model"]["name_or_path"] = name
-    _, header, text = model_card("demo", results).split("---\n", 2)
-    expected = {"library_name": "transformers"} | ({"base_model": name} if name else {})
-    assert yaml.safe_load(header) == expected
-    assert f"Base: {name or 'bert'}, random; tuning: full." in text
-    assert report("demo", results) in text
-    assert "Load it so.\n\n# demo" in model_card("demo", results, "Load it so.")

@@ -1,7 +1,6 @@
-"""Results as documents: report.md, report.html and the model card."""
+"""Results as documents: report.md and report.html."""
 
 import html
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,20 +60,6 @@ def report(name: str, results: dict[str, Any], shown: Callable[[object], str] = 
         warnings = (f"- {shown(warning)}" for warning in results["warnings"])
         lines += ["", "## Warnings", "", *warnings]
     return "\n".join(lines) + "\n"
-
-
-def model_card(name: str, results: dict[str, Any], how_to_load: str = "") -> str:
-    """Returns the README.md of an exported model. `how_to_load` is a section for models that
-    `from_pretrained` alone cannot load."""
-    model, tuning = results["recipe"]["model"], results["recipe"]["tuning"]["mode"]
-    base = model["name_or_path"] or model["architecture"]["model_type"]
-    named = json.dumps(base, ensure_ascii=False)  # YAML reads JSON's quotes
-    header = f"---\nlibrary_name: transformers\nbase_model: {named}\n---\n\n"
-    if model["name_or_path"] is None or Path(base).is_dir():
-        header = "---\nlibrary_name: transformers\n---\n\n"
-    shown = Path(base).name if Path(base).is_dir() else base
-    origin = f"Base: {as_markdown(shown)}, {model['initialization']}; tuning: {tuning}."
-    return "\n\n".join(filter(None, [f"{header}{origin}", how_to_load, report(name, results)]))
 
 
 def table(titles: list[str], rows: list[list[str]]) -> list[str]:

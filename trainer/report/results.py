@@ -20,7 +20,10 @@ from trainer.models.quiet import quiet_transformers
 from trainer.models.span_head import how_to_load
 from trainer.process.run_entries import writing_to
 from trainer.report.adapter_card import adapter_card
-from trainer.report.document import model_card, write_report
+from trainer.report.document import write_report
+from trainer.report.model_card import write_card
+from trainer.report.recorded import read_run
+from trainer.report.trainer_state import write_trainer_state
 from trainer.run import Run
 from trainer.state import TrainState
 from trainer.tracking.metric_lines import metrics_at, read_lines
@@ -115,8 +118,7 @@ def _write(run: Run, results: dict[str, Any]) -> None:
         ends=run.task.generation_ends(run.model),
         num_positions=run.num_positions,
     )
-    card = model_card(directory.name, results, how_to_load(run.model))
-    (staging / "README.md").write_text(card, "utf-8")
+    write_card(staging, directory.name, results, how_to_load(run.model))
     _replace(staging, directory / "model")
     if hasattr(run.model, "peft_config"):
         staging = directory / ".adapter.staging"
@@ -127,7 +129,10 @@ def _write(run: Run, results: dict[str, Any]) -> None:
         _replace(staging, directory / "adapter")
     write_report(directory, results)
     write_json(directory / "results.json", sealed(results))
-    run.tracker.say((directory / "report.md").read_text("utf-8"))
+    write_trainer_state(read_run(directory))
+    text = (directory / "report.md").read_text("utf-8")
+    run.tracker.log_report(text, {})
+    run.tracker.say(text)
     run.tracker.say(f"model: {directory / 'model'}\nresults: {directory / 'results.json'}")
 
 
