@@ -21,7 +21,9 @@ from trainer.recipe.schema import Recipe
 from trainer.tasks.base import LossTerm, Record, Task
 from trainer.tasks.batch import Batch, attention_mask, pad
 from trainer.tasks.generation.zero_shot import GeneratedAnswer
+from trainer.tasks.judgement import Judgement
 from trainer.tasks.question_answering.diagnosis import diagnose
+from trainer.tasks.question_answering.judgement import judge, shown_texts
 from trainer.tasks.question_answering.predictions import question_answers, window_records
 from trainer.tasks.question_answering.questions import Question, answer_state, question_of
 from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
@@ -254,3 +256,11 @@ class QuestionAnswering(Task):
             "start_accuracy": 100 * start / total,
             "end_accuracy": 100 * end / total,
         }
+
+    @classmethod
+    def judge(cls, answer: Record, metrics: Mapping[str, Any]) -> Judgement:
+        return judge(answer, metrics)
+
+    @classmethod
+    def shown_texts(cls, answer: Record, row: Mapping[str, Any]) -> dict[str, str]:
+        return shown_texts(answer, row)
