@@ -112,7 +112,7 @@ def _remove_answers_of_last_step(directory: Path) -> None:
 def _suspicious(run: Run, metrics: dict[str, dict[str, Any]], prefix: str = "") -> list[str]:
     """Returns what the task finds suspicious about the metrics of each split, a sentence each."""
     return [
-        f"{prefix}{split}: {finding}"
+        f"{prefix}{split}: {finding.message}"
         for split, values in metrics.items()
         for finding in run.task.diagnose(values)
     ]

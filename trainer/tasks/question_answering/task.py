@@ -20,6 +20,7 @@ from trainer.recipe.data import Columns
 from trainer.recipe.schema import Recipe
 from trainer.tasks.base import LossTerm, Record, Task
 from trainer.tasks.batch import Batch, attention_mask, pad
+from trainer.tasks.finding import Finding
 from trainer.tasks.generation.zero_shot import GeneratedAnswer
 from trainer.tasks.judgement import Judgement
 from trainer.tasks.question_answering.diagnosis import diagnose
@@ -150,7 +151,8 @@ class QuestionAnswering(Task):
             return []
         return [f"no {split} question has an answer"]
 
-    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
+    @classmethod
+    def diagnose(cls, metrics: Mapping[str, Any]) -> list[Finding]:
         return diagnose(metrics)
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
