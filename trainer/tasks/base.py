@@ -246,6 +246,24 @@ class Task(ABC):
         return None
 
     @classmethod
+    def scores_without_reading(
+        cls, answers: Sequence[Record], metrics: Mapping[str, Any]
+    ) -> tuple[str, Scores] | None:
+        """Returns, in words, the best answer to give to every example unread, and its scores; None
+        if there is no such answer.
+
+        `answers` and `metrics` are those of `scores`. Without answers, the examples are those that
+        `metrics` counts, in another order.
+        """
+        return None
+
+    @classmethod
+    def num_judged(cls, metrics: Mapping[str, Any]) -> dict[str, int]:
+        """Returns the number of examples of each metric that is the share of independent examples,
+        0 to 1, which are right."""
+        return {}
+
+    @classmethod
     def judge(cls, answer: Record, metrics: Mapping[str, Any]) -> Judgement | None:
         """Returns an answer, a line of a file in predictions/, held against what is right; None if
         the task has no right answers.

@@ -13,6 +13,7 @@ from trainer.data.packing import pack
 from trainer.data.rows import numbered, texts_of
 from trainer.errors import ConfigError, DataError
 from trainer.metrics.generation import TEXT_SCORES, generation_scores
+from trainer.metrics.scores import Scores
 from trainer.models.decoder import is_decoder
 from trainer.models.output_loss import IGNORED, perplexity, score_tokens
 from trainer.models.positions import num_positions
@@ -23,6 +24,7 @@ from trainer.tasks.base import LossTerm, Record, Task
 from trainer.tasks.batch import Batch, attention_mask, pad, stack
 from trainer.tasks.causal_lm.judgement import judge
 from trainer.tasks.causal_lm.packed import apart, attention_dtype, check_packing
+from trainer.tasks.causal_lm.scores import answer_scores
 from trainer.tasks.causal_lm.settings import CausalLMSettings
 from trainer.tasks.finding import Finding
 from trainer.tasks.generation.generator import Generator, examples, first_answers
@@ -289,6 +291,10 @@ class CausalLM(Task):
             measured |= generation_scores(predictions, references)
             measured["generated_words"] = sum(len(text.split()) for text in predictions)
         return measured
+
+    @classmethod
+    def scores(cls, answers: Sequence[Record], metrics: Mapping[str, Any]) -> Scores | None:
+        return answer_scores(answers)
 
     @classmethod
     def judge(cls, answer: Record, metrics: Mapping[str, Any]) -> Judgement:
