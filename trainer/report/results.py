@@ -21,6 +21,8 @@ from trainer.models.span_head import how_to_load
 from trainer.process.run_entries import writing_to
 from trainer.report.adapter_card import adapter_card
 from trainer.report.document import model_card, write_report
+from trainer.report.facts import facts
+from trainer.report.learned import without_gradient
 from trainer.run import Run
 from trainer.state import TrainState
 from trainer.tracking.metric_lines import metrics_at, read_lines
@@ -56,6 +58,7 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
         metrics = evaluate(run, accelerator, split, predictions=file, validation=validation)
         best["metrics"].setdefault(split, metrics)
 
+    unmoved = without_gradient(run.objective, run.optimizer, run.parameters)
     before = metrics_at(lines, 0)
     zero_shot = {
         name: before[f"zero_shot_{name}"] for name in measured if f"zero_shot_{name}" in before
@@ -88,7 +91,7 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
 
     def write() -> None:
         with writing_to(directory), quiet_transformers():
-            _write(run, results)
+            _write(run, results | facts(run, unmoved))
 
     with whole_model(run.objective):
         on_main(accelerator, write)
