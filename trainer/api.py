@@ -165,6 +165,7 @@ def train_recipe(
     from trainer.evaluation.before_training import measure_before_training
     from trainer.loop import finished
     from trainer.loop import train as train_loop
+    from trainer.process.sessions import begin_session, end_session
     from trainer.recipe.keys import flatten
     from trainer.recipe.reading import dump_yaml
     from trainer.report.results import finish
@@ -191,6 +192,7 @@ def train_recipe(
         if opened.longer:  # until the checkpoint was read, the directory held a finished run
             status.begin()
             on_main(accelerator, lambda: write_settings(recipe, directory))
+        energy = on_main(accelerator, lambda: begin_session(directory, state.step))
         run.tracker.say(summary(run, accelerator))
         for note in run.notes:
             run.tracker.say(f"  note: {note}")
@@ -210,6 +212,8 @@ def train_recipe(
         with training_time(), stop.at_boundaries(), run.saver.closing():
             state = train_loop(run, accelerator, state)
             done = finished(run, state)
+            if accelerator.is_main_process:
+                end_session(directory, energy)
             if not done:
                 message = (
                     f"stopped at step {state.step} of {run.num_steps}; the same command resumes"

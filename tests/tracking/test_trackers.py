@@ -148,7 +148,8 @@ def test_a_tracker_holds_the_values_and_continues_its_run(
 ):
     directory, home = tmp_path / "my run", tmp_path / "home"
     home.mkdir()
-    file, variables = recipe(name), {"HOME": str(home)}
+    # matplotlib keeps its list of fonts in a folder of its own
+    file, variables = recipe(name), {"HOME": str(home), "MPLCONFIGDIR": str(tmp_path / "fonts")}
     for steps in (STEPS, 2 * STEPS):
         code, output, _, _ = commands.run(
             *("train", str(file), "--run-dir", str(directory)),
@@ -176,6 +177,8 @@ def test_tensorboard_shows_the_recipe_and_the_report(recipe, tmp_path):
     (text,) = tensorboard_of(directory).Tensors("report/text_summary")
     assert text.step == STEPS
     assert text.tensor_proto.string_val[0].decode() == (directory / "report.md").read_text()
+    figures = tensorboard_of(directory).Tags()["images"]
+    assert "report/loss" in figures
 
 
 def test_a_report_is_shown_with_its_figures(tmp_path):

@@ -16,7 +16,7 @@ from trainer.state import TrainState
 from trainer.tracking.metric_lines import lines_at, remembered
 from trainer.tracking.progress import Progress, Update, evaluation_message
 from trainer.tracking.rank_times import RankSummary
-from trainer.tracking.trackers import log_report
+from trainer.tracking.trackers import log_report, shows_reports
 
 
 class Tracker:
@@ -121,6 +121,11 @@ class Tracker:
             if isinstance(value, int | float) and name not in ("step", "epoch")
         }
         self._accelerator.log(numbers, step=record["step"])
+
+    @property
+    def shows_reports(self) -> bool:
+        """Whether a tracker shows what `log_report` gets."""
+        return shows_reports(self._accelerator)
 
     def log_report(self, text: str, figures: Mapping[str, bytes]) -> None:
         """Shows the report of the finished run in the trackers: its Markdown, and figures as PNG

@@ -56,6 +56,11 @@ class SafeTracker(GeneralTracker):
         if started is not None:
             self._guarded(lambda: started.log(values, step=step))
 
+    @property
+    def shows_reports(self) -> bool:
+        """Whether the tracker works, and shows texts or images."""
+        return isinstance(self._started, TensorBoardTracker | WandBTracker)
+
     def log_report(self, text: str, images: Mapping[str, Pixels], step: int) -> None:
         """Shows the report of a finished run, if the tracker shows texts or images."""
         started = self._started
@@ -123,17 +128,20 @@ def start_trackers(
     accelerator.init_trackers(directory.name)
 
 
+def shows_reports(accelerator: Accelerator) -> bool:
+    """Returns whether `log_report` has a tracker to show a report in."""
+    return any(isinstance(one, SafeTracker) and one.shows_reports for one in accelerator.trackers)
+
+
 def log_report(
     accelerator: Accelerator, text: str, figures: Mapping[str, bytes], *, step: int
 ) -> None:
     """Shows the report of a finished run in the trackers: its Markdown, and figures as PNG files
     by name."""
-    trackers = [one for one in accelerator.trackers if isinstance(one, SafeTracker)]
-    if not trackers:
-        return
     images = {f"report/{name}": _pixels(figure) for name, figure in figures.items()}
-    for tracker in trackers:
-        tracker.log_report(text, images, step)
+    for tracker in accelerator.trackers:
+        if isinstance(tracker, SafeTracker):
+            tracker.log_report(text, images, step)
 
 
 def _pixels(figure: bytes) -> Pixels:
