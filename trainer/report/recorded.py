@@ -1,5 +1,6 @@
 """RecordedRun: everything that the directory of a finished run says about it."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,16 +43,7 @@ class RecordedRun:
         `final-SPLIT`, `zero_shot_SPLIT` and `examples-SPLIT`. Raises RunDirectoryError if the file
         cannot be read.
         """
-        file = self.directory / "predictions" / f"{name}.jsonl"
-        try:
-            records = [parse_json(line) for line in read_text(file).split("\n") if line]
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError) as error:
-            raise _unreadable(file, error) from error
-        if not all(isinstance(record, dict) for record in records):
-            raise _unreadable(file, ValueError("a line is not a record"))
-        return records
+        return read_answers(answers_file(self.directory, name))
 
 
 def read_run(directory: Path) -> RecordedRun:
@@ -59,15 +51,45 @@ def read_run(directory: Path) -> RecordedRun:
 
     Raises RunDirectoryError if the run has not finished, or if a file cannot be read.
     """
-    run = read_finished(directory)
+    return _recorded(directory, read_finished(directory).results)
+
+
+def record_of(directory: Path, results: dict[str, Any]) -> RecordedRun:
+    """Returns what `read_run` will return as soon as the run has written these results."""
+    values = with_macro_averages(parse_json(json.dumps(results)))
+    return _recorded(directory, values)
+
+
+def _recorded(directory: Path, results: dict[str, Any]) -> RecordedRun:
     return RecordedRun(
         directory=directory.absolute(),
-        results=run.results,
-        recipe=run.results["recipe"],
+        results=results,
+        recipe=results["recipe"],
         lines=with_macro_averages(read_lines(directory / "metrics.jsonl")),
         environment=_optional(directory / "environment.json"),
         status=_optional(directory / "status.json"),
     )
+
+
+def answers_file(directory: Path, name: str) -> Path:
+    """Returns the file of a run that holds the answers `name`."""
+    return directory / "predictions" / f"{name}.jsonl"
+
+
+def read_answers(file: Path) -> Answers:
+    """Returns the lines of a file in predictions/; empty if it does not exist.
+
+    Raises RunDirectoryError if it cannot be read.
+    """
+    try:
+        records = [parse_json(line) for line in read_text(file).split("\n") if line]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise _unreadable(file, error) from error
+    if not all(isinstance(record, dict) for record in records):
+        raise _unreadable(file, ValueError("a line is not a record"))
+    return records
 
 
 def _optional(file: Path) -> dict[str, Any]:

@@ -257,6 +257,11 @@ class MaskedLM(Task):
             measured |= {"next_sentence_accuracy": hits / num_pairs, "num_pairs": int(num_pairs)}
         return measured
 
+    @classmethod
+    def num_judged(cls, metrics: Mapping[str, Any]) -> dict[str, int]:
+        # The tokens of a text are not independent, its pairs nearly are.
+        return {"next_sentence_accuracy": metrics["num_pairs"]} if "num_pairs" in metrics else {}
+
 
 def _auto_model(settings: MaskedLMSettings) -> str:
     pairs = settings.next_sentence_prediction
