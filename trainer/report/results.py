@@ -21,6 +21,7 @@ from trainer.models.span_head import how_to_load
 from trainer.process.run_entries import writing_to
 from trainer.report.adapter_card import adapter_card
 from trainer.report.document import model_card, write_report
+from trainer.report.examples import write_examples
 from trainer.run import Run
 from trainer.state import TrainState
 from trainer.tracking.metric_lines import metrics_at, read_lines
@@ -35,6 +36,7 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
     directory = run.directory
     lines = on_main(accelerator, lambda: read_lines(directory / "metrics.jsonl"))
     lines = with_macro_averages(lines)  # an earlier version may have written some of them
+    on_main(accelerator, lambda: _remove_answers_of_last_step(directory))
     final: dict[str, Any] = {"step": state.step, "epoch": run.order.epoch_of(state.step - 1) + 1}
     final["metrics"] = metrics_at(lines, state.step)
 
@@ -42,8 +44,14 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
     use_best = run.recipe.checkpoint.keep_best and state.best_step is not None
     if use_best and state.best_step is not None and state.best_step != state.step:
         if "test" in run.splits:
-            validation = final["metrics"].get("validation")
-            final["metrics"]["test"] = evaluate(run, accelerator, "test", validation=validation)
+            file = directory / "predictions" / "final-test.jsonl"
+            final["metrics"]["test"] = evaluate(
+                run,
+                accelerator,
+                "test",
+                predictions=file,
+                validation=final["metrics"].get("validation"),
+            )
         checkpoint = run.store.path(state.best_step)
         on_main(accelerator, lambda: verify(checkpoint))
         load_weights(checkpoint, run.objective, run.parameters)
@@ -57,6 +65,7 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
         best["metrics"].setdefault(split, metrics)
 
     before = metrics_at(lines, 0)
+    on_main(accelerator, lambda: write_examples(run, before, best["metrics"], measured))
     zero_shot = {
         name: before[f"zero_shot_{name}"] for name in measured if f"zero_shot_{name}" in before
     }
@@ -92,6 +101,12 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
 
     with whole_model(run.objective):
         on_main(accelerator, write)
+
+
+def _remove_answers_of_last_step(directory: Path) -> None:
+    """Removes them if the run has finished before, with fewer steps."""
+    with writing_to(directory):
+        remove(directory / "predictions" / "final-test.jsonl")
 
 
 def _suspicious(run: Run, metrics: dict[str, dict[str, Any]], prefix: str = "") -> list[str]:

@@ -13,7 +13,8 @@ from trainer.metrics.scores import Scores
 from trainer.recipe.data import Column
 from trainer.recipe.schema import Recipe, TaskSettings
 from trainer.tasks.batch import Batch
-from trainer.tasks.judgement import Judgement
+from trainer.tasks.judgement import LONGEST_SHOWN, Judgement
+from trainer.wording import excerpt
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -258,10 +259,28 @@ class Task(ABC):
         return {}
 
     @classmethod
-    def judge(cls, answer: Record) -> Judgement | None:
+    def judge(cls, answer: Record, metrics: Mapping[str, Any]) -> Judgement | None:
         """Returns an answer, a line of a file in predictions/, held against what is right; None if
-        the task has no right answers."""
+        the task has no right answers.
+
+        `metrics` were measured with the answers of this file; thresholds are taken from them.
+        """
         return None
+
+    @classmethod
+    def shown_texts(cls, answer: Record, row: Mapping[str, Any]) -> dict[str, str]:
+        """Returns the texts by which a reader recognises the example of an answer, by role, each of
+        at most LONGEST_SHOWN characters.
+
+        `row` maps the roles that the task reads to the values of the answer's row; it is empty if
+        the row is not known.
+        """
+        hidden = ("id", cls.target and cls.target.rpartition(".")[2])
+        return {
+            role: excerpt(value, LONGEST_SHOWN)
+            for role, value in row.items()
+            if role not in hidden and isinstance(value, str)
+        }
 
 
 class Objective(nn.Module):

@@ -22,11 +22,14 @@ from trainer.recipe.data import Column, Columns
 from trainer.recipe.schema import Recipe
 from trainer.tasks.base import LossTerm, Record, Task
 from trainer.tasks.batch import Batch, attention_mask, pad, stack
+from trainer.tasks.causal_lm.judgement import judge
 from trainer.tasks.causal_lm.packed import apart, attention_dtype, check_packing
 from trainer.tasks.causal_lm.scores import answer_scores
 from trainer.tasks.causal_lm.settings import CausalLMSettings
 from trainer.tasks.generation.generator import Generator, examples, first_answers
 from trainer.tasks.generation.prompts import Prompts, Texts, are_filled, chat_columns, whole_texts
+from trainer.tasks.judgement import LONGEST_SHOWN, Judgement
+from trainer.wording import excerpt
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -245,7 +248,13 @@ class CausalLM(Task):
         texts = self.generator.generate(model, [prompt for _, prompt, _ in references])
         decode = self.generator.decode
         return [
-            {"id": index, "prompt": decode(prompt), "prediction": text, "reference": decode(answer)}
+            {
+                "id": index,
+                **({"row": index} if _one_per_row(split) else {}),
+                "prompt": decode(prompt),
+                "prediction": text,
+                "reference": decode(answer),
+            }
             for (index, prompt, answer), text in zip(references, texts, strict=True)
         ]
 
@@ -276,3 +285,17 @@ class CausalLM(Task):
     @classmethod
     def scores(cls, answers: Sequence[Record], metrics: Mapping[str, Any]) -> Scores | None:
         return answer_scores(answers)
+
+    @classmethod
+    def judge(cls, answer: Record, metrics: Mapping[str, Any]) -> Judgement:
+        return judge(answer)
+
+    @classmethod
+    def shown_texts(cls, answer: Record, row: Mapping[str, Any]) -> dict[str, str]:
+        return {"prompt": excerpt(answer["prompt"], LONGEST_SHOWN)}
+
+
+def _one_per_row(split: PreparedSplit) -> bool:
+    """Returns whether example i is row i: nothing is packed, and no row was skipped."""
+    packed = "position_ids" in split.columns
+    return split.rows is not None and not packed and len(split) == len(split.rows)

@@ -21,6 +21,7 @@ from trainer.tasks.base import LossTerm, Record, Task
 from trainer.tasks.batch import Batch, attention_mask, pad
 from trainer.tasks.classification.class_weights import class_weights
 from trainer.tasks.classification.diagnosis import diagnose
+from trainer.tasks.classification.judgement import judge
 from trainer.tasks.classification.label_notes import label_notes
 from trainer.tasks.classification.labels import (
     in_place_of_label,
@@ -33,6 +34,7 @@ from trainer.tasks.classification.labels import (
 from trainer.tasks.classification.scores import class_scores, majority_scores
 from trainer.tasks.classification.settings import ClassificationSettings
 from trainer.tasks.generation.zero_shot import LabelLikelihood
+from trainer.tasks.judgement import Judgement
 from trainer.wording import excerpt, listed
 
 if TYPE_CHECKING:
@@ -285,18 +287,24 @@ class Classification(Task):
         return [
             {
                 "id": index,
+                "row": row,
                 "label": self.labels[label],
                 "prediction": self.labels[prediction],
                 "probability": probability,
             }
-            for index, label, prediction, probability in zip(
+            for index, row, label, prediction, probability in zip(
                 ids.tolist(),
+                split.array("row")[ids].tolist(),
                 targets["labels"].tolist(),
                 predicted.tolist(),
                 probabilities.tolist(),
                 strict=True,
             )
         ]
+
+    @classmethod
+    def judge(cls, answer: Record, metrics: Mapping[str, Any]) -> Judgement:
+        return judge(answer)
 
 
 def _labels_of_rows(

@@ -22,7 +22,9 @@ from trainer.recipe.schema import Recipe
 from trainer.tasks.base import LossTerm, Record, Task
 from trainer.tasks.batch import Batch, attention_mask, pad
 from trainer.tasks.generation.zero_shot import GeneratedAnswer
+from trainer.tasks.judgement import Judgement
 from trainer.tasks.question_answering.diagnosis import diagnose
+from trainer.tasks.question_answering.judgement import judge, shown_texts
 from trainer.tasks.question_answering.predictions import question_answers, window_records
 from trainer.tasks.question_answering.questions import Question, answer_state, question_of
 from trainer.tasks.question_answering.scores import never_answering, question_scores
@@ -266,3 +268,11 @@ class QuestionAnswering(Task):
         cls, answers: Sequence[Record], metrics: Mapping[str, Any]
     ) -> tuple[str, Scores] | None:
         return never_answering(answers, metrics)
+
+    @classmethod
+    def judge(cls, answer: Record, metrics: Mapping[str, Any]) -> Judgement:
+        return judge(answer, metrics)
+
+    @classmethod
+    def shown_texts(cls, answer: Record, row: Mapping[str, Any]) -> dict[str, str]:
+        return shown_texts(answer, row)
