@@ -41,7 +41,7 @@ def statistics(run: RecordedRun) -> dict[str, Any]:
 
 
 def _task(run: RecordedRun) -> type[Task] | None:
-    """Returns the class of the run's task; None if it belongs to a package that is not installed."""
+    """Returns the class of the run's task; None if it is of a package that is not installed."""
     try:
         return task_named(run.recipe["task"]["name"])
     except ConfigError:
