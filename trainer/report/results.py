@@ -20,8 +20,11 @@ from trainer.models.quiet import quiet_transformers
 from trainer.models.span_head import how_to_load
 from trainer.process.run_entries import writing_to
 from trainer.report.adapter_card import adapter_card
-from trainer.report.document import model_card, write_report
+from trainer.report.document import model_card
+from trainer.report.documents import write_report
 from trainer.report.examples import write_examples
+from trainer.report.recorded import record_of
+from trainer.report.report import report_of
 from trainer.run import Run
 from trainer.state import TrainState
 from trainer.tracking.metric_lines import metrics_at, read_lines
@@ -112,7 +115,7 @@ def _remove_answers_of_last_step(directory: Path) -> None:
 def _suspicious(run: Run, metrics: dict[str, dict[str, Any]], prefix: str = "") -> list[str]:
     """Returns what the task finds suspicious about the metrics of each split, a sentence each."""
     return [
-        f"{prefix}{split}: {finding}"
+        f"{prefix}{split}: {finding.message}"
         for split, values in metrics.items()
         for finding in run.task.diagnose(values)
     ]
@@ -130,7 +133,8 @@ def _write(run: Run, results: dict[str, Any]) -> None:
         ends=run.task.generation_ends(run.model),
         num_positions=run.num_positions,
     )
-    card = model_card(directory.name, results, how_to_load(run.model))
+    record = record_of(directory, results)
+    card = model_card(report_of(record), how_to_load(run.model))
     (staging / "README.md").write_text(card, "utf-8")
     _replace(staging, directory / "model")
     if hasattr(run.model, "peft_config"):
@@ -140,7 +144,7 @@ def _write(run: Run, results: dict[str, Any]) -> None:
         text = adapter_card(directory.name, run.recipe, run.model, run.task.auto_model, run.base)
         (staging / "README.md").write_text(text, "utf-8")
         _replace(staging, directory / "adapter")
-    write_report(directory, results)
+    write_report([record], directory, ["html", "md"])
     write_json(directory / "results.json", sealed(results))
     run.tracker.say((directory / "report.md").read_text("utf-8"))
     run.tracker.say(f"model: {directory / 'model'}\nresults: {directory / 'results.json'}")

@@ -13,6 +13,7 @@ from trainer.metrics.scores import Scores
 from trainer.recipe.data import Column
 from trainer.recipe.schema import Recipe, TaskSettings
 from trainer.tasks.batch import Batch
+from trainer.tasks.finding import Finding
 from trainer.tasks.judgement import LONGEST_SHOWN, Judgement
 from trainer.wording import excerpt
 
@@ -160,8 +161,12 @@ class Task(ABC):
         """Returns what a reader of the results should know about the targets of a split."""
         return []
 
-    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
-        """Returns, as clauses, what is suspicious about the metrics of one split."""
+    @classmethod
+    def diagnose(cls, metrics: Mapping[str, Any]) -> list[Finding]:
+        """Returns what is suspicious about the metrics of one split, without naming the split.
+
+        The metrics may be those of an older version, or hold None and NaN.
+        """
         return []
 
     @abstractmethod
@@ -239,6 +244,24 @@ class Task(ABC):
         measured with them, which hold thresholds and the order of the classes.
         """
         return None
+
+    @classmethod
+    def scores_without_reading(
+        cls, answers: Sequence[Record], metrics: Mapping[str, Any]
+    ) -> tuple[str, Scores] | None:
+        """Returns, in words, the best answer to give to every example unread, and its scores; None
+        if there is no such answer.
+
+        `answers` and `metrics` are those of `scores`. Without answers, the examples are those that
+        `metrics` counts, in another order.
+        """
+        return None
+
+    @classmethod
+    def num_judged(cls, metrics: Mapping[str, Any]) -> dict[str, int]:
+        """Returns the number of examples of each metric that is the share of independent examples,
+        0 to 1, which are right."""
+        return {}
 
     @classmethod
     def judge(cls, answer: Record, metrics: Mapping[str, Any]) -> Judgement | None:

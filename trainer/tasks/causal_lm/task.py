@@ -13,6 +13,7 @@ from trainer.data.packing import pack
 from trainer.data.rows import numbered, texts_of
 from trainer.errors import ConfigError, DataError
 from trainer.metrics.generation import TEXT_SCORES, generation_scores
+from trainer.metrics.scores import Scores
 from trainer.models.decoder import is_decoder
 from trainer.models.output_loss import IGNORED, perplexity, score_tokens
 from trainer.models.positions import num_positions
@@ -23,7 +24,9 @@ from trainer.tasks.base import LossTerm, Record, Task
 from trainer.tasks.batch import Batch, attention_mask, pad, stack
 from trainer.tasks.causal_lm.judgement import judge
 from trainer.tasks.causal_lm.packed import apart, attention_dtype, check_packing
+from trainer.tasks.causal_lm.scores import answer_scores
 from trainer.tasks.causal_lm.settings import CausalLMSettings
+from trainer.tasks.finding import Finding
 from trainer.tasks.generation.generator import Generator, examples, first_answers
 from trainer.tasks.generation.prompts import Prompts, Texts, are_filled, chat_columns, whole_texts
 from trainer.tasks.judgement import LONGEST_SHOWN, Judgement
@@ -135,8 +138,17 @@ class CausalLM(Task):
         length = self.max_seq_length
         return {"task": "causal_lm", "length": length, "prompts": prompts, "packing": packing}
 
-    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
-        return ["every generated answer is empty"] if metrics.get("generated_words") == 0 else []
+    @classmethod
+    def diagnose(cls, metrics: Mapping[str, Any]) -> list[Finding]:
+        if metrics.get("generated_words") != 0:
+            return []
+        return [
+            Finding(
+                code="empty-answers",
+                message="every generated answer is empty",
+                advice="train longer, or raise task.generation.max_new_tokens",
+            )
+        ]
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
         """Yields blocks of joined documents or, for instructions, examples with `learned` flags.
@@ -279,6 +291,10 @@ class CausalLM(Task):
             measured |= generation_scores(predictions, references)
             measured["generated_words"] = sum(len(text.split()) for text in predictions)
         return measured
+
+    @classmethod
+    def scores(cls, answers: Sequence[Record], metrics: Mapping[str, Any]) -> Scores | None:
+        return answer_scores(answers)
 
     @classmethod
     def judge(cls, answer: Record, metrics: Mapping[str, Any]) -> Judgement:

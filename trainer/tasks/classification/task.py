@@ -13,6 +13,7 @@ from trainer.data.encoded import EncodedColumns, PreparedSplit, Summary
 from trainer.data.rows import numbered
 from trainer.errors import ConfigError, DataError
 from trainer.metrics.classification import from_counts
+from trainer.metrics.scores import Scores
 from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenizer
 from trainer.recipe.data import Columns
 from trainer.recipe.schema import Recipe
@@ -30,7 +31,9 @@ from trainer.tasks.classification.labels import (
     label_indices,
     label_names,
 )
+from trainer.tasks.classification.scores import class_scores, majority_scores
 from trainer.tasks.classification.settings import ClassificationSettings
+from trainer.tasks.finding import Finding
 from trainer.tasks.generation.zero_shot import LabelLikelihood
 from trainer.tasks.judgement import Judgement
 from trainer.wording import excerpt, listed
@@ -155,7 +158,8 @@ class Classification(Task):
     def notes(self, split: str, prepared: PreparedSplit) -> list[str]:
         return label_notes(split, prepared, self.labels, column=self.label, texts=self.text_columns)
 
-    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
+    @classmethod
+    def diagnose(cls, metrics: Mapping[str, Any]) -> list[Finding]:
         return diagnose(metrics)
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
@@ -262,6 +266,21 @@ class Classification(Task):
         validation: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         return from_counts(*statistics.astype(np.int64).reshape(3, -1), labels=self.labels)
+
+    @classmethod
+    def scores(cls, answers: Sequence[Record], metrics: Mapping[str, Any]) -> Scores | None:
+        return class_scores(answers, metrics)
+
+    @classmethod
+    def scores_without_reading(
+        cls, answers: Sequence[Record], metrics: Mapping[str, Any]
+    ) -> tuple[str, Scores] | None:
+        return majority_scores(answers, metrics)
+
+    @classmethod
+    def num_judged(cls, metrics: Mapping[str, Any]) -> dict[str, int]:
+        counts: Any = metrics.get("per_class", {}).values()
+        return {"accuracy": sum(count["support"] for count in counts)}
 
     def records(
         self, outputs: Any, targets: dict[str, Tensor], split: PreparedSplit, ids: np.ndarray
