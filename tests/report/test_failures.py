@@ -94,10 +94,6 @@ def test_a_baseline_of_other_examples_gives_no_churn(tmp_path):
 
 def test_a_task_without_right_answers_has_no_failures(tmp_path):
     assert failures(recorded(tmp_path, "masked_lm", {}, test=labelled("ab"))) == {}
-    (tmp_path / "elsewhere").mkdir()
-    assert (
-        failures(recorded(tmp_path / "elsewhere", "not installed", {}, test=labelled("ab"))) == {}
-    )
     (tmp_path / "empty").mkdir()
     assert failures(recorded(tmp_path / "empty", "classification", {})) == {}
 

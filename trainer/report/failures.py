@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainer.errors import ConfigError
 from trainer.metrics.threshold_curve import threshold_curve
 from trainer.report.calibration import reliability
 from trainer.report.judged import CHURN, judged
@@ -28,13 +27,10 @@ def failures(run: RecordedRun) -> dict[str, Any]:
     Every answer is counted. A split has `churn` (None without the baseline's answers), `confusion`
     (None without classes), `reliability` (None without probabilities), `facets`, `thresholds` (None
     without a threshold for "no answer") and `num_examples_shown`. Splits without answers are left
-    out, and all of them if this version cannot load the task. Raises RunDirectoryError if a file of
-    answers cannot be read.
+    out. Raises RunDirectoryError if a file of answers cannot be read, and ConfigError if the task
+    belongs to a package that is not installed.
     """
-    try:
-        task = task_named(run.recipe["task"]["name"])
-    except ConfigError:  # it belongs to a package that is not installed here
-        return {}
+    task = task_named(run.recipe["task"]["name"])
     measured: Mapping[str, Any] = run.results["best"]["metrics"]
     found: dict[str, Any] = {}
     for split in ("validation", "test"):
