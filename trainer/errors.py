@@ -16,8 +16,9 @@ from typing import Self
 
 from trainer.wording import LONGEST_MESSAGE, excerpt
 
-DONE, WRONG, STOPPED, INTERRUPTED = 0, 2, 85, 130
-"""Exit codes: done, an error to fix, stopped by a signal and resumable, Ctrl-C."""
+DONE, WRONG, UNMET, STOPPED, INTERRUPTED = 0, 2, 3, 85, 130
+"""Exit codes: done, an error to fix, a requirement on runs that does not hold, stopped by a signal
+and resumable, Ctrl-C."""
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

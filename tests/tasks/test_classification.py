@@ -425,8 +425,9 @@ def test_a_class_without_rows_keeps_its_place():
 def test_a_prediction_names_its_label_and_how_sure_it_is():
     outputs = torch.tensor([[0.0, math.log(3.0)], [1.0, 1.0 - math.log(4.0)]])
     targets = {"labels": torch.tensor([1, 1])}
-    found = task().records(outputs, targets, None, np.array([4, 2]))  # type: ignore[arg-type]
-    assert [one["id"] for one in found] == [4, 2]
+    split = PreparedSplit({"row": np.array([0, 1, 3, 4, 7])}, Summary())
+    found = task().records(outputs, targets, split, np.array([4, 2]))
+    assert [(one["id"], one["row"]) for one in found] == [(4, 7), (2, 3)]
     assert [(one["label"], one["prediction"]) for one in found] == [
         ("positive", "positive"),
         ("positive", "negative"),

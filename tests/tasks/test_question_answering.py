@@ -21,7 +21,7 @@ from trainer.recipe.data import Columns
 from trainer.tasks.base import Record
 from trainer.tasks.batch import Batch
 from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
-from trainer.tasks.question_answering.spans import best_spans, merge, null_probability
+from trainer.tasks.question_answering.spans import answer_probabilities, best_spans, merge
 from trainer.tasks.question_answering.task import QuestionAnswering
 from trainer.tasks.recipe import parse_recipe
 
@@ -280,11 +280,12 @@ def test_a_span_of_several_windows_has_its_best_score():
     assert list(merge([two, one], 2).items()) == [((3, 5), 2.0), ((0, 2), 0.5)]
 
 
-def test_the_probability_of_no_answer_is_a_softmax():
-    expected = torch.tensor([1.0, 3.0, -2.0]).softmax(0)[0].item()
-    assert null_probability(1.0, [3.0, -2.0]) == pytest.approx(expected)
-    assert null_probability(-1e4, [1e4]) == 0.0
-    assert null_probability(1e4, [-1e4]) == null_probability(0.0, []) == 1.0
+def test_the_probabilities_of_answers_are_a_softmax():
+    expected = torch.tensor([1.0, 3.0, -2.0]).softmax(0).tolist()
+    assert answer_probabilities(1.0, [3.0, -2.0]) == pytest.approx(expected)
+    assert answer_probabilities(-1e4, [1e4]) == [0.0, 1.0]
+    assert answer_probabilities(1e4, [-1e4]) == [1.0, 0.0]
+    assert answer_probabilities(0.0, []) == [1.0]
 
 
 # Scores

@@ -12,6 +12,7 @@ from trainer.checkpoints.provenance import check_provenance
 from trainer.checkpoints.record import read_record, verify
 from trainer.distributed.collectives import on_main
 from trainer.errors import CheckpointError
+from trainer.files.plain import remove
 from trainer.metrics.averages import with_macro_averages
 from trainer.process.continuation import check_length
 from trainer.process.run_entries import writing_to
@@ -29,8 +30,8 @@ def resume_run(
 
     Without a checkpoint it is the state of step 0. `resume` is `auto`, `never` or the folder of a
     checkpoint; `earlier` is the recipe with which the steps so far were taken. Lines of
-    metrics.jsonl after the state are removed. Raises TrainerError if the checkpoint does not belong
-    to this run.
+    metrics.jsonl after the state are removed, and predictions unless it has a checkpoint of its
+    own. Raises TrainerError if the checkpoint does not belong to this run.
     """
     checkpoint, passed_over = on_main(accelerator, lambda: _find(run, resume))
     for reason in passed_over:
@@ -56,12 +57,15 @@ def resume_run(
         state = _without_lost_best(run, accelerator, state)
         # What a checkpoint of another run remembers are the lines of that run.
         memory = record["metrics"] if checkpoint.parent == run.store.folder else {}
+    continues = checkpoint is not None and checkpoint.parent == run.store.folder
 
-    def keep_lines() -> None:
+    def keep_what_led_here() -> None:
         with writing_to(run.directory):
             run.tracker.start(state, memory)
+            if not continues:  # answers that lie there are those of another run
+                remove(run.directory / "predictions")
 
-    on_main(accelerator, keep_lines)
+    on_main(accelerator, keep_what_led_here)
     if not run.topology.is_writer:
         run.tracker.start(state)
     return state

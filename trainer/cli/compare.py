@@ -6,18 +6,32 @@ from pathlib import Path
 import click
 
 from trainer.cli.options import DEBUG, JSON, DirectoryName
-from trainer.errors import DONE
+from trainer.errors import DONE, UNMET
 
 
 @click.command("compare")
 @click.argument("run_dirs", nargs=-1, required=True, type=DirectoryName())
 @click.option("--by", metavar="KEY.PATH", help="Group by this key; else by all but the seed.")
+@click.option(
+    "--require",
+    "required",
+    multiple=True,
+    metavar="SPLIT.METRIC>=NUMBER",
+    help="End with code 3 unless every run fulfils this.",
+)
 @JSON
 @DEBUG
-def command(run_dirs: tuple[Path, ...], by: str | None, as_json: bool) -> int:
+def command(
+    run_dirs: tuple[Path, ...], by: str | None, required: tuple[str, ...], as_json: bool
+) -> int:
     """Compare RUN_DIRS, or all runs in a sweep's folder: mean and deviation over seeds."""
     from trainer.report.comparison import compare, markdown
+    from trainer.report.requirements import outcome, parse_requirement
 
-    comparison = compare(run_dirs, by)
-    print(json.dumps(comparison, ensure_ascii=False) if as_json else markdown(comparison))
-    return DONE
+    requirements = [parse_requirement(text) for text in required]
+    comparison = compare(run_dirs, by, requirements)
+    if as_json:
+        print(json.dumps(comparison, ensure_ascii=False))
+    else:
+        print("\n".join([markdown(comparison), *map(outcome, comparison["requirements"])]))
+    return DONE if all(checked["holds"] for checked in comparison["requirements"]) else UNMET

@@ -29,9 +29,10 @@ def command(run_dirs: tuple[Path, ...], output: Path | None, formats: str) -> in
     chosen = _formats(formats)
     from trainer.report.documents import write_report
     from trainer.report.recorded import read_run
+    from trainer.report.report import report_of
 
-    runs = [read_run(directory) for directory in run_dirs]
-    for file in write_report(runs, output or run_dirs[0], chosen):
+    reports = [report_of(read_run(directory)) for directory in run_dirs]
+    for file in write_report(reports, output or run_dirs[0], chosen):
         print(file)
     return DONE
 

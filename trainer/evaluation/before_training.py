@@ -18,6 +18,7 @@ def measure_before_training(run: Run, accelerator: Accelerator, state: TrainStat
     measured = ("validation", "test") if run.recipe.evaluation.baseline else ()
     for split in measured:
         if split in run.splits:
-            metrics = evaluate(run, accelerator, split, validation=validation)
+            file = run.directory / "predictions" / f"baseline-{split}.jsonl"
+            metrics = evaluate(run, accelerator, split, predictions=file, validation=validation)
             run.tracker.log_evaluation(state, 0, metrics, split=split)
             validation = metrics if split == "validation" else validation

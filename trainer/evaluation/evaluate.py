@@ -103,10 +103,15 @@ def loss_by_term(run: Run, sums: np.ndarray, counts: np.ndarray) -> dict[str, An
 
 
 def write_records(records: list[Record], file: Path) -> None:
-    """Writes one JSON line per record, and creates the file's folder if it does not exist."""
+    """Writes one JSON line per record, and creates the file's folder if it does not exist.
+
+    Without records there is no such file afterwards.
+    """
     with writing_to(file.parent.parent):
-        file.parent.mkdir(exist_ok=True)
         remove(file)  # if it is a link, opening it would write to its target
+        if not records:
+            return
+        file.parent.mkdir(exist_ok=True)
         with file.open("x", encoding="utf-8") as opened:
             opened.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from trainer.errors import DataError
 
-_ROUGE = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
-TEXT_SCORES = ("bleu", *_ROUGE, "meteor", "exact_match")
+ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+TEXT_SCORES = ("bleu", *ROUGE, "meteor", "exact_match")
 """Names of the scores, each 0 to 100."""
 _WORDS_AND_SIGNS = re.compile(r"\w+|[^\w\s]")
 
@@ -37,13 +37,14 @@ def generation_scores(
     _refuse_unequal(predictions, references)
     if not predictions:
         return {}
-    meteor, meteor_matching = _meteor(predictions, references)
+    meteor, meteor_matching = meteor_of_each(predictions, references)
+    rouge = zip(*rouge_of_each(predictions, references), strict=True)
     return {
         "bleu": _bleu(predictions, references),
-        **_rouge(predictions, references),
-        "meteor": meteor,
+        **{name: _percent(scores) for name, scores in zip(ROUGE, rouge, strict=True)},
+        "meteor": _percent(meteor),
         "meteor_matching": meteor_matching,
-        "exact_match": _exact_match(predictions, references),
+        "exact_match": _percent(exact_of_each(predictions, references)),
     }
 
 
@@ -58,15 +59,18 @@ def _bleu(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> fl
     return float(BLEU().corpus_score(predictions, streams).score)
 
 
-def _rouge(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+def rouge_of_each(
+    predictions: Sequence[str], references: Sequence[Sequence[str]]
+) -> list[list[float]]:
+    """Returns the F-measures of each text, 0 to 1, in the order of ROUGE."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(_ROUGE)
+    scorer = RougeScorer(list(ROUGE))
     scores: list[dict[str, Any]] = [
         scorer.score_multi(texts, prediction)
         for prediction, texts in zip(predictions, references, strict=True)
     ]
-    return {name: _percent([float(score[name].fmeasure) for score in scores]) for name in _ROUGE}
+    return [[float(score[name].fmeasure) for name in ROUGE] for score in scores]
 
 
 class _EmptyWordNet:
@@ -76,7 +80,10 @@ class _EmptyWordNet:
         return []
 
 
-def _meteor(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, str]:
+def meteor_of_each(
+    predictions: Sequence[str], references: Sequence[Sequence[str]]
+) -> tuple[list[float], str]:
+    """Returns METEOR of each text, 0 to 1, and the matchers that it could use."""
     from nltk.translate.meteor_score import meteor_score
 
     synonyms, matching = _synonyms()
@@ -88,7 +95,7 @@ def _meteor(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> 
         )
         for prediction, texts in zip(predictions, references, strict=True)
     ]
-    return _percent(scores), matching
+    return scores, matching
 
 
 def _synonyms() -> tuple[Any, str]:
@@ -102,13 +109,13 @@ def _synonyms() -> tuple[Any, str]:
     return wordnet, "exact, stem, WordNet"
 
 
-def _exact_match(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    return _percent(
-        [
-            float(prediction.strip() in [text.strip() for text in texts])
-            for prediction, texts in zip(predictions, references, strict=True)
-        ]
-    )
+def exact_of_each(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """Returns 1.0 for each text that equals a reference, ignoring white space at both ends, and 0.0
+    for others."""
+    return [
+        float(prediction.strip() in [text.strip() for text in texts])
+        for prediction, texts in zip(predictions, references, strict=True)
+    ]
 
 
 def _percent(scores: Sequence[float]) -> float:

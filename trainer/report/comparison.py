@@ -12,6 +12,7 @@ from trainer.process.finished_runs import FinishedRun, find_runs
 from trainer.report.groups import differing, group_runs
 from trainer.report.markdown import table
 from trainer.report.markup import as_markdown
+from trainer.report.requirements import Requirement, check
 
 Group = dict[str, Any]
 SPLITS = ("validation", "test")
@@ -19,13 +20,16 @@ MAX_NAME = 60
 """Maximum characters of a label in a table."""
 
 
-def compare(directories: tuple[Path, ...], by: str | None = None) -> dict[str, Any]:
+def compare(
+    directories: tuple[Path, ...], by: str | None = None, requirements: Sequence[Requirement] = ()
+) -> dict[str, Any]:
     """Returns groups of runs, with mean, sample standard deviation, n and values of each metric.
 
     `group_runs` forms the groups; metrics are those at the best validation step. `metric` is the
     name of the deciding metric, `findings` says which groups differ by more than the spread,
-    `warnings` says why groups may not be comparable, and `tensorboard` is the folder of all runs.
-    Raises the errors of `find_runs` and `group_runs`.
+    `requirements` says which of them hold, `warnings` why groups may not be comparable, and
+    `tensorboard` is the folder of all runs. Raises the errors of `find_runs`, `group_runs` and
+    `check`.
     """
     runs, left_out = find_runs(directories)
     groups = group_runs(runs, by)
@@ -39,6 +43,7 @@ def compare(directories: tuple[Path, ...], by: str | None = None) -> dict[str, A
         "metric": evaluation["metric"],
         "groups": summaries,
         "findings": _findings(summaries, by, evaluation["metric"], evaluation["mode"]),
+        "requirements": [check(requirement, runs) for requirement in requirements],
         "warnings": [*left_out, *_warnings(runs, [members for _, members in groups], by)],
         "tensorboard": str(directories[0]) if len(directories) == 1 else parent,
     }

@@ -13,8 +13,7 @@ from trainer.report.latex import latex_table
 from trainer.report.markdown import markdown
 from trainer.report.page.render import page
 from trainer.report.printing import browser, printed
-from trainer.report.recorded import RecordedRun
-from trainer.report.report import SPLITS, Report, report_of
+from trainer.report.report import SPLITS, Report
 from trainer.report.spreadsheet import csv_table
 from trainer.report.tables import failures, measured, training
 from trainer.report.tables.table import Table
@@ -23,7 +22,7 @@ FORMATS = ("html", "md", "pdf", "latex")
 
 
 def write_report(
-    runs: Sequence[RecordedRun], destination: Path, formats: Sequence[str]
+    reports: Sequence[Report], destination: Path, formats: Sequence[str]
 ) -> list[Path]:
     """Writes the documents of a run into a folder, and returns their files as they were written.
 
@@ -32,14 +31,14 @@ def write_report(
     same run gives the same bytes, except for report.pdf. Raises ConfigError if nothing here prints,
     and RunDirectoryError if a file cannot be written.
     """
-    if len(runs) != 1:
+    if len(reports) != 1:
         raise ConfigError(
-            f"a report is about one run, not {len(runs)}",
+            f"a report is about one run, not {len(reports)}",
             key="RUN_DIR",
             hint="`trainer compare` shows several",
         )
     program = browser() if "pdf" in formats else None
-    report = report_of(runs[0])
+    report = reports[0]
     with writing_to(destination):
         destination.mkdir(parents=True, exist_ok=True)
         written: list[Path] = []

@@ -43,16 +43,7 @@ class RecordedRun:
         `final-SPLIT`, `zero_shot_SPLIT` and `examples-SPLIT`. Raises RunDirectoryError if the file
         cannot be read.
         """
-        file = self.directory / "predictions" / f"{name}.jsonl"
-        try:
-            records = [parse_json(line) for line in read_text(file).split("\n") if line]
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError) as error:
-            raise _unreadable(file, error) from error
-        if not all(isinstance(record, dict) for record in records):
-            raise _unreadable(file, ValueError("a line is not a record"))
-        return records
+        return read_answers(answers_file(self.directory, name))
 
 
 def read_run(directory: Path) -> RecordedRun:
@@ -78,6 +69,27 @@ def _recorded(directory: Path, results: dict[str, Any]) -> RecordedRun:
         environment=_optional(directory / "environment.json"),
         status=_optional(directory / "status.json"),
     )
+
+
+def answers_file(directory: Path, name: str) -> Path:
+    """Returns the file of a run that holds the answers `name`."""
+    return directory / "predictions" / f"{name}.jsonl"
+
+
+def read_answers(file: Path) -> Answers:
+    """Returns the lines of a file in predictions/; empty if it does not exist.
+
+    Raises RunDirectoryError if it cannot be read.
+    """
+    try:
+        records = [parse_json(line) for line in read_text(file).split("\n") if line]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise _unreadable(file, error) from error
+    if not all(isinstance(record, dict) for record in records):
+        raise _unreadable(file, ValueError("a line is not a record"))
+    return records
 
 
 def _optional(file: Path) -> dict[str, Any]:

@@ -3,11 +3,20 @@
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.report.analysis import analysis
 from trainer.report.recorded import RecordedRun
 
 SPLITS = ("validation", "test")
 MATTERING = ("wrong", "doubtful")
 """The severities of findings that stand at the head of a report."""
+
+
+RECORDED = {
+    "data": "what its data was",
+    "learned": "which parameters got a gradient",
+    "environment": "its starts and restarts",
+}
+"""What runs of older versions did not record: key in results.json to words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,21 +55,19 @@ class Report:
 
 
 def report_of(run: RecordedRun) -> Report:
-    """Returns the report of a run, without the parts that an older version did not record."""
-    results = run.results
-    parts = {
-        "summary": "a summary",
-        "statistics": "intervals and tests",
-        "failures": "an analysis of its answers",
-        "diagnosis": "a diagnosis",
-    }
+    """Returns the report of a run. What a run of an older version did not record is computed, or
+    left out and listed in `missing`.
+
+    Raises RunDirectoryError if a file of answers cannot be read.
+    """
+    results = run.results if "statistics" in run.results else {**run.results, **analysis(run)}
     examples = {split: run.answers(f"examples-{split}") for split in SPLITS}
     return Report(
         run=run,
-        summary=results.get("summary", ""),
-        statistics=results.get("statistics", {}),
-        failures=results.get("failures", {}),
-        findings=results.get("diagnosis", []),
+        summary=results["summary"],
+        statistics=results["statistics"],
+        failures=results["failures"],
+        findings=results["diagnosis"],
         examples={split: answers for split, answers in examples.items() if answers},
-        missing=tuple(noun for key, noun in parts.items() if key not in results),
+        missing=tuple(noun for key, noun in RECORDED.items() if key not in run.results),
     )

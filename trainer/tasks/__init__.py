@@ -55,7 +55,11 @@ def settings_of(name: str) -> type[TaskSettings]:
 
 def task_of(recipe: Recipe) -> "type[Task]":
     """Returns the class of a recipe's task."""
-    name = recipe.task.name
+    return task_named(recipe.task.name)
+
+
+def task_named(name: str) -> "type[Task]":
+    """Returns the class of a task; raises ConfigError as `settings_of` does."""
     if name in TASKS:
         return EntryPoint(name, TASKS[name].task, GROUP).load()
     return _task_of_other_package(name)

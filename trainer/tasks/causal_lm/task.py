@@ -13,6 +13,7 @@ from trainer.data.packing import pack
 from trainer.data.rows import numbered, texts_of
 from trainer.errors import ConfigError, DataError
 from trainer.metrics.generation import TEXT_SCORES, generation_scores
+from trainer.metrics.scores import Scores
 from trainer.models.decoder import is_decoder
 from trainer.models.output_loss import IGNORED, perplexity, score_tokens
 from trainer.models.positions import num_positions
@@ -21,10 +22,15 @@ from trainer.recipe.data import Column, Columns
 from trainer.recipe.schema import Recipe
 from trainer.tasks.base import LossTerm, Record, Task
 from trainer.tasks.batch import Batch, attention_mask, pad, stack
+from trainer.tasks.causal_lm.judgement import judge
 from trainer.tasks.causal_lm.packed import apart, attention_dtype, check_packing
+from trainer.tasks.causal_lm.scores import answer_scores
 from trainer.tasks.causal_lm.settings import CausalLMSettings
+from trainer.tasks.finding import Finding
 from trainer.tasks.generation.generator import Generator, examples, first_answers
 from trainer.tasks.generation.prompts import Prompts, Texts, are_filled, chat_columns, whole_texts
+from trainer.tasks.judgement import LONGEST_SHOWN, Judgement
+from trainer.wording import excerpt
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -132,8 +138,17 @@ class CausalLM(Task):
         length = self.max_seq_length
         return {"task": "causal_lm", "length": length, "prompts": prompts, "packing": packing}
 
-    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
-        return ["every generated answer is empty"] if metrics.get("generated_words") == 0 else []
+    @classmethod
+    def diagnose(cls, metrics: Mapping[str, Any]) -> list[Finding]:
+        if metrics.get("generated_words") != 0:
+            return []
+        return [
+            Finding(
+                code="empty-answers",
+                message="every generated answer is empty",
+                advice="train longer, or raise task.generation.max_new_tokens",
+            )
+        ]
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
         """Yields blocks of joined documents or, for instructions, examples with `learned` flags.
@@ -243,7 +258,13 @@ class CausalLM(Task):
         texts = self.generator.generate(model, [prompt for _, prompt, _ in references])
         decode = self.generator.decode
         return [
-            {"id": index, "prompt": decode(prompt), "prediction": text, "reference": decode(answer)}
+            {
+                "id": index,
+                **({"row": index} if _one_per_row(split) else {}),
+                "prompt": decode(prompt),
+                "prediction": text,
+                "reference": decode(answer),
+            }
             for (index, prompt, answer), text in zip(references, texts, strict=True)
         ]
 
@@ -270,3 +291,21 @@ class CausalLM(Task):
             measured |= generation_scores(predictions, references)
             measured["generated_words"] = sum(len(text.split()) for text in predictions)
         return measured
+
+    @classmethod
+    def scores(cls, answers: Sequence[Record], metrics: Mapping[str, Any]) -> Scores | None:
+        return answer_scores(answers)
+
+    @classmethod
+    def judge(cls, answer: Record, metrics: Mapping[str, Any]) -> Judgement:
+        return judge(answer)
+
+    @classmethod
+    def shown_texts(cls, answer: Record, row: Mapping[str, Any]) -> dict[str, str]:
+        return {"prompt": excerpt(answer["prompt"], LONGEST_SHOWN)}
+
+
+def _one_per_row(split: PreparedSplit) -> bool:
+    """Returns whether example i is row i: nothing is packed, and no row was skipped."""
+    packed = "position_ids" in split.columns
+    return split.rows is not None and not packed and len(split) == len(split.rows)

@@ -13,6 +13,7 @@ from trainer.data.encoded import EncodedColumns, PreparedSplit, Summary
 from trainer.data.rows import numbered
 from trainer.errors import ConfigError, DataError
 from trainer.metrics.classification import from_counts
+from trainer.metrics.scores import Scores
 from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenizer
 from trainer.recipe.data import Columns
 from trainer.recipe.schema import Recipe
@@ -20,6 +21,7 @@ from trainer.tasks.base import LossTerm, Record, Task
 from trainer.tasks.batch import Batch, attention_mask, pad
 from trainer.tasks.classification.class_weights import class_weights
 from trainer.tasks.classification.diagnosis import diagnose
+from trainer.tasks.classification.judgement import judge
 from trainer.tasks.classification.label_notes import label_notes
 from trainer.tasks.classification.labels import (
     in_place_of_label,
@@ -29,8 +31,11 @@ from trainer.tasks.classification.labels import (
     label_indices,
     label_names,
 )
+from trainer.tasks.classification.scores import class_scores, majority_scores
 from trainer.tasks.classification.settings import ClassificationSettings
+from trainer.tasks.finding import Finding
 from trainer.tasks.generation.zero_shot import LabelLikelihood
+from trainer.tasks.judgement import Judgement
 from trainer.wording import excerpt, listed
 
 if TYPE_CHECKING:
@@ -153,7 +158,8 @@ class Classification(Task):
     def notes(self, split: str, prepared: PreparedSplit) -> list[str]:
         return label_notes(split, prepared, self.labels, column=self.label, texts=self.text_columns)
 
-    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
+    @classmethod
+    def diagnose(cls, metrics: Mapping[str, Any]) -> list[Finding]:
         return diagnose(metrics)
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
@@ -261,6 +267,21 @@ class Classification(Task):
     ) -> dict[str, Any]:
         return from_counts(*statistics.astype(np.int64).reshape(3, -1), labels=self.labels)
 
+    @classmethod
+    def scores(cls, answers: Sequence[Record], metrics: Mapping[str, Any]) -> Scores | None:
+        return class_scores(answers, metrics)
+
+    @classmethod
+    def scores_without_reading(
+        cls, answers: Sequence[Record], metrics: Mapping[str, Any]
+    ) -> tuple[str, Scores] | None:
+        return majority_scores(answers, metrics)
+
+    @classmethod
+    def num_judged(cls, metrics: Mapping[str, Any]) -> dict[str, int]:
+        counts: Any = metrics.get("per_class", {}).values()
+        return {"accuracy": sum(count["support"] for count in counts)}
+
     def records(
         self, outputs: Any, targets: dict[str, Tensor], split: PreparedSplit, ids: np.ndarray
     ) -> list[Record]:
@@ -268,18 +289,24 @@ class Classification(Task):
         return [
             {
                 "id": index,
+                "row": row,
                 "label": self.labels[label],
                 "prediction": self.labels[prediction],
                 "probability": probability,
             }
-            for index, label, prediction, probability in zip(
+            for index, row, label, prediction, probability in zip(
                 ids.tolist(),
+                split.array("row")[ids].tolist(),
                 targets["labels"].tolist(),
                 predicted.tolist(),
                 probabilities.tolist(),
                 strict=True,
             )
         ]
+
+    @classmethod
+    def judge(cls, answer: Record, metrics: Mapping[str, Any]) -> Judgement:
+        return judge(answer)
 
 
 def _labels_of_rows(

@@ -19,6 +19,7 @@ from trainer.tasks.batch import attention_mask, stack
 from trainer.tasks.classification.settings import LabelPrompt
 from trainer.tasks.generation.fitted_prompt import FittedPrompt, ScoredPrompt
 from trainer.tasks.generation.generator import BATCH, Generator
+from trainer.tasks.question_answering.articles import first_of_article
 from trainer.tasks.question_answering.settings import GeneratedAnswerSettings
 
 THRESHOLDS = ("best_exact", "best_exact_thresh", "best_f1", "best_f1_thresh", "null_threshold")
@@ -81,7 +82,8 @@ class LabelLikelihood(ZeroShot):
 
     def answer(self, model: Any, split: PreparedSplit, ids: np.ndarray) -> list[Record]:
         names = {field: self.columns[field] for field in self.prompt.fields}
-        rows = split.rows.select(split.array("row")[ids]).select_columns(list(names.values()))
+        numbers = split.array("row")[ids]
+        rows = split.rows.select(numbers).select_columns(list(names.values()))
         prompts: list[ScoredPrompt] = []
         were_cut: list[bool] = []
         for row in rows:
@@ -93,13 +95,19 @@ class LabelLikelihood(ZeroShot):
         return [
             {
                 "id": index,
+                "row": row,
                 "label": self.labels[label],
                 "prediction": self.labels[int(np.argmax(likelihoods))],
                 "log_likelihoods": likelihoods.tolist(),
                 "truncated": was_cut,
             }
-            for index, label, likelihoods, was_cut in zip(
-                ids.tolist(), split.array("label")[ids].tolist(), by_label, were_cut, strict=True
+            for index, row, label, likelihoods, was_cut in zip(
+                ids.tolist(),
+                numbers.tolist(),
+                split.array("label")[ids].tolist(),
+                by_label,
+                were_cut,
+                strict=True,
             )
         ]
 
@@ -153,15 +161,18 @@ class GeneratedAnswer(ZeroShot):
         ]
         prompts = [self.prompt.tokens(texts) for texts, _ in texts_and_cuts]
         generated = self.generator.generate(model, prompts)
+        articles = first_of_article(split.rows, ids, self.columns["context"])
         records: list[Record] = []
-        for index, question, text, (_, was_cut) in zip(
-            ids.tolist(), questions, generated, texts_and_cuts, strict=True
+        for index, group, question, text, (_, was_cut) in zip(
+            ids.tolist(), articles, questions, generated, texts_and_cuts, strict=True
         ):
             answer = text.partition("\n")[0].strip()
             refused = not answer or _plain(answer) == _plain(self.settings.no_answer)
             records.append(
                 {
                     "id": index,
+                    "row": index,
+                    "group": group,
                     "question": question["question"],
                     "prediction": "" if refused else answer,
                     "no_answer_probability": float(refused),

@@ -9,13 +9,14 @@ from torch import Tensor
 from trainer.data.answers import answer_texts
 from trainer.data.encoded import PreparedSplit
 from trainer.tasks.base import Record
+from trainer.tasks.question_answering.articles import first_of_article
 from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
 from trainer.tasks.question_answering.spans import (
     BestSpans,
     Span,
+    answer_probabilities,
     best_spans,
     merge,
-    null_probability,
 )
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def question_answers(
     """Returns the answer to each question, in the order of the rows, from all its windows.
 
     `records` are those of `window_records`, and `columns` maps id, question, context and answers to
-    their columns. `prediction` is the best text, even if "no answer" is more likely.
+    their columns. `prediction` is the best text, even if "no answer" is more likely; `probability`
+    and `no_answer_probability` are those of its span and of "no answer" among the best spans.
     """
     windows: dict[int, list[Record]] = {}
     for record in sorted(records, key=lambda record: record["window"]):
@@ -88,18 +90,25 @@ def question_answers(
     indices = sorted(windows)
     answers: list[Record] = []
     asked: Any = rows.select(indices).select_columns(list(columns.values()))
-    for index, values in zip(indices, asked, strict=True):
+    articles = first_of_article(rows, indices, columns["context"])
+    for index, group, values in zip(indices, articles, asked, strict=True):
         row: dict[str, Any] = {key: values[name] for key, name in columns.items()}
         spans = merge((window["spans"] for window in windows[index]), num_best)
         texts = [row["context"][begin:end].strip() for begin, end in spans]
         # As in BERT's official script, the window that is least sure of "no answer" counts.
         null_score = min(window["null_score"] for window in windows[index])
+        of_none, *of_spans = answer_probabilities(null_score, spans.values())
+        pairs = zip(texts, of_spans, strict=True)
+        prediction, probability = next((pair for pair in pairs if pair[0]), ("", of_none))
         answers.append(
             {
                 "id": str(row["id"]),
+                "row": index,
+                "group": group,
                 "question": row["question"],
-                "prediction": next((text for text in texts if text), ""),
-                "no_answer_probability": null_probability(null_score, spans.values()),
+                "prediction": prediction,
+                "probability": probability,
+                "no_answer_probability": of_none,
                 "answers": answer_texts(row["answers"]),
             }
         )

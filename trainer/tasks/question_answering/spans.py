@@ -70,9 +70,10 @@ def merge(windows: Iterable[Sequence[tuple[Span, float]]], num_best: int) -> dic
     return dict(sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:num_best])
 
 
-def null_probability(null_score: float, scores: Iterable[float]) -> float:
-    """Returns the probability of "no answer": the softmax of its score among those of spans."""
+def answer_probabilities(null_score: float, scores: Iterable[float]) -> list[float]:
+    """Returns the probability of "no answer" and then of each span: the softmax of their scores."""
     all_scores = [null_score, *scores]
     top = max(all_scores)
     weights = [math.exp(score - top) for score in all_scores]
-    return weights[0] / sum(weights)
+    total = sum(weights)
+    return [weight / total for weight in weights]

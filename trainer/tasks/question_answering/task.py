@@ -1,6 +1,6 @@
 """The task of extractive question answering: an answer is a span of its context, or none exists."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
@@ -13,6 +13,7 @@ from trainer.data.encoded import EncodedColumns, PreparedSplit, Summary
 from trainer.data.rows import numbered
 from trainer.errors import DataError
 from trainer.metrics.answers import BESIDE_SQUAD, METRICS, SCALES, answer_metrics
+from trainer.metrics.scores import Scores
 from trainer.models.decoder import is_decoder
 from trainer.models.span_head import ensure_span_head
 from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenizer
@@ -20,10 +21,14 @@ from trainer.recipe.data import Columns
 from trainer.recipe.schema import Recipe
 from trainer.tasks.base import LossTerm, Record, Task
 from trainer.tasks.batch import Batch, attention_mask, pad
+from trainer.tasks.finding import Finding
 from trainer.tasks.generation.zero_shot import GeneratedAnswer
+from trainer.tasks.judgement import Judgement
 from trainer.tasks.question_answering.diagnosis import diagnose
+from trainer.tasks.question_answering.judgement import judge, shown_texts
 from trainer.tasks.question_answering.predictions import question_answers, window_records
 from trainer.tasks.question_answering.questions import Question, answer_state, question_of
+from trainer.tasks.question_answering.scores import never_answering, question_scores
 from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
 from trainer.tasks.question_answering.windows import PairTemplate, tokenize, windows_of
 
@@ -148,7 +153,8 @@ class QuestionAnswering(Task):
             return []
         return [f"no {split} question has an answer"]
 
-    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
+    @classmethod
+    def diagnose(cls, metrics: Mapping[str, Any]) -> list[Finding]:
         return diagnose(metrics)
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
@@ -254,3 +260,21 @@ class QuestionAnswering(Task):
             "start_accuracy": 100 * start / total,
             "end_accuracy": 100 * end / total,
         }
+
+    @classmethod
+    def judge(cls, answer: Record, metrics: Mapping[str, Any]) -> Judgement:
+        return judge(answer, metrics)
+
+    @classmethod
+    def shown_texts(cls, answer: Record, row: Mapping[str, Any]) -> dict[str, str]:
+        return shown_texts(answer, row)
+
+    @classmethod
+    def scores(cls, answers: Sequence[Record], metrics: Mapping[str, Any]) -> Scores | None:
+        return question_scores(answers, metrics)
+
+    @classmethod
+    def scores_without_reading(
+        cls, answers: Sequence[Record], metrics: Mapping[str, Any]
+    ) -> tuple[str, Scores] | None:
+        return never_answering(answers, metrics)

@@ -1,0 +1,140 @@
+"""Evidence: the intervals and tests of a run's metrics, recomputed from its kept answers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from trainer.errors import ConfigError
+from trainer.report.bootstrap import Resampled, percentiles
+from trainer.report.columns import Column, Columns, columns_of, is_number
+from trainer.report.paired import (
+    compare,
+    detectable,
+    detectable_from_values,
+    paired_test,
+    positions,
+)
+from trainer.report.recorded import RecordedRun
+from trainer.report.statistics import detectable_from_share, holm, wilson
+from trainer.tasks import task_of
+from trainer.tasks.base import Task
+from trainer.tasks.recipe import parse_recipe
+
+SPLITS = ("validation", "test")
+TESTED = ("accuracy", "exact", "f1", "bleu")
+"""Metrics that are tested besides the deciding one."""
+AGAINST_MAJORITY = ("accuracy", "exact")
+"""Metrics in which the exported model is tested against the best answer to give unread."""
+
+
+def statistics(run: RecordedRun) -> dict[str, Any]:
+    """Returns the intervals and tests of each measured split, validation and test, as plain JSON.
+
+    Metrics are those in results.json, by name and column; an interval is computed if the answers
+    were kept and give the measured value. Tests compare the exported model with the earlier columns
+    on the same examples. Raises RunDirectoryError if a file of answers cannot be read.
+    """
+    task = _task(run)
+    deciding = run.recipe["evaluation"]["metric"]
+    splits = {split: columns_of(run, task, split) for split in SPLITS}
+    return {
+        split: _evidence(columns, deciding) for split, columns in splits.items() if columns.by_name
+    }
+
+
+def _task(run: RecordedRun) -> type[Task] | None:
+    """Returns the class of the run's task; None if this version cannot load it."""
+    try:
+        return task_of(parse_recipe(run.recipe, run.name))
+    except ConfigError:
+        return None
+
+
+def _evidence(columns: Columns, deciding: str) -> dict[str, Any]:
+    after, by_name = columns.after, columns.by_name
+    names = dict.fromkeys(
+        name
+        for column in [*([after] if after else []), *by_name.values()]
+        for name, value in column.metrics.items()
+        if name != "seconds" and isinstance(value, float) and is_number(value)
+    )
+    tested = [name for name in dict.fromkeys([deciding, *TESTED]) if name in names]
+    tests = list(_tests(columns, tested))
+    adjusted = holm([found["p"] for found in tests])
+    scores = after.scores if after is not None else None
+    clusters = scores.clusters if scores is not None else None
+    return {
+        "num_examples": (after or next(iter(by_name.values()))).num_examples,
+        "clustered_by": None if clusters is None else "group",
+        "num_clusters": None if clusters is None else int(clusters.max()) + 1,
+        "majority_is": columns.majority_is,
+        "metrics": {
+            name: {
+                title: _measured(column, name)
+                for title, column in by_name.items()
+                if is_number(column.metrics.get(name))
+            }
+            for name in names
+        },
+        "tests": [{**found, "p_adjusted": p} for found, p in zip(tests, adjusted, strict=True)],
+        "detectable": _detectable(columns, tested),
+    }
+
+
+def _measured(column: Column, metric: str) -> dict[str, Any]:
+    """Returns the value of a metric and its interval."""
+    value, scores = float(column.metrics[metric]), column.scores
+    interval, method = None, "Wilson"
+    if scores is not None and scores.right is not None and metric in scores.shares:
+        interval = wilson(int(scores.right.sum()), scores.num_examples)
+    elif column.resampled is not None and column.resampled.have(metric, column.system):
+        values = column.resampled.values(column.system, metric)
+        interval, method = percentiles(values), "bootstrap"
+    elif column.judged.get(metric):
+        num_examples = column.judged[metric]
+        interval = wilson(value * num_examples, num_examples)
+    low, high = interval or (None, None)
+    return {"value": value, "low": low, "high": high, "method": method if interval else None}
+
+
+def _tests(columns: Columns, tested: list[str]) -> Iterator[dict[str, Any]]:
+    """Yields the test of each metric between an earlier column and the exported model."""
+    for name in ("majority", "baseline", "zero_shot"):
+        resampled, before, after = _on_the_same(columns.by_name.get(name), columns.after)
+        for metric in tested:
+            if name == "majority" and metric not in AGAINST_MAJORITY:
+                continue
+            if resampled is not None and resampled.have(metric, before, after):
+                found = paired_test(resampled, before, after, metric)
+                yield {"before": name, "after": columns.exported, **found}
+
+
+def _on_the_same(before: Column | None, after: Column | None) -> tuple[Resampled | None, int, int]:
+    """Returns two models on the same resamples of the examples that `before` answered, and their
+    indices; None if `after` did not answer all of them, or if answers were not kept."""
+    unknown = None, 0, 0
+    if before is None or after is None or before.scores is None or after.scores is None:
+        return unknown
+    if before.resampled is after.resampled:
+        return before.resampled, before.system, after.system
+    places = positions(before.answers, after.answers)
+    if places is None:
+        return unknown
+    return compare(before.scores, after.scores.of(places)), 0, 1
+
+
+def _detectable(columns: Columns, tested: list[str]) -> dict[str, float]:
+    """Returns the smallest difference of each metric that the examples show: by the differences
+    between baseline and exported model or, without answers of the baseline, by the latter alone."""
+    after = columns.after
+    if after is None:
+        return {}
+    resampled, first, second = _on_the_same(columns.by_name.get("baseline"), after)
+    found: dict[str, float | None] = {}
+    for metric in tested:
+        if resampled is not None and resampled.have(metric, first, second):
+            found[metric] = detectable(resampled, first, second, metric)
+        elif metric in after.judged:
+            found[metric] = detectable_from_share(after.metrics[metric], after.judged[metric])
+        elif after.resampled is not None and after.resampled.have(metric, after.system):
+            found[metric] = detectable_from_values(after.resampled.values(after.system, metric))
+    return {metric: value for metric, value in found.items() if value is not None}
