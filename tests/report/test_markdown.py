@@ -59,6 +59,10 @@ RESULTS: dict[str, Any] = {
     "precision": "fp32",
     "scales": {"accuracy": "0-1"},
     "warnings": [],
+    "statistics": {},
+    "failures": {},
+    "diagnosis": [],
+    "summary": "",
 }
 
 
@@ -68,7 +72,7 @@ def results() -> dict[str, Any]:
 
 
 def shown(results: dict[str, Any]) -> str:
-    """Returns the Markdown of a run by an older version, which recorded these results."""
+    """Returns the Markdown of a run with these results, none of them analysed."""
     run = RecordedRun(
         directory=Path("/runs/demo"),
         results=results,
@@ -203,7 +207,7 @@ def test_the_summary_and_what_is_doubtful_come_first(recorded):
 
 
 def test_what_an_old_run_lacks_is_named(results, recorded):
-    line = "not recorded by this run: a summary, intervals and tests"
+    line = "not recorded by this run: what its data was, which parameters got a gradient"
     assert line in shown(results)
     assert "not recorded" not in recorded
 

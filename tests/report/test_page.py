@@ -16,6 +16,7 @@ from support.sample_run import HOSTILE, write_run
 
 from trainer.report.documents import write_report
 from trainer.report.recorded import read_run
+from trainer.report.report import report_of
 
 KINDS = ("classification", "hostile", "question_answering", "language_model")
 VOID = {"meta", "input", "br", "hr", "img", "link"}
@@ -71,7 +72,7 @@ def documents(
 
     def written(kind: str) -> Path:
         if not (folder / kind).is_dir():
-            write_report([read_run(runs[kind])], folder / kind, ["html", "md", "latex"])
+            write_report([report_of(read_run(runs[kind]))], folder / kind, ["html", "md", "latex"])
         return folder / kind
 
     return written
@@ -178,9 +179,9 @@ def test_an_old_run_has_a_page_that_names_what_it_lacks(tmp_path):
         file.unlink()
     run("report", directory)
     read = Page((directory / "report.html").read_text())
-    lacks = "a summary, intervals and tests, an analysis of its answers, a diagnosis"
+    lacks = "what its data was, which parameters got a gradient, its starts and restarts"
     assert f"This run did not record {lacks}." in read.texts("p")
-    assert "accuracy 0.509 0.874 0.869" in read.texts("tr")
+    assert any(re.match(r"accuracy .*0\.509 .*0\.874 .*0\.869", row) for row in read.texts("tr"))
     assert "Curves" not in read.texts("h2")
 
 
@@ -227,7 +228,7 @@ def test_hostile_texts_are_escaped_in_latex(documents):
 def test_the_same_run_gives_the_same_bytes(runs, documents, tmp_path):
     for kind in ("classification", "hostile"):
         again = tmp_path / kind
-        write_report([read_run(runs[kind])], again, ["html", "md", "latex"])
+        write_report([report_of(read_run(runs[kind]))], again, ["html", "md", "latex"])
         files = sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
         assert len(files) > 60
         for file in files:
