@@ -63,15 +63,6 @@ def squad_scores(
     return scores
 
 
-def scores_of_text(record: SquadRecord) -> tuple[float, float]:
-    """Returns exact match and F1, 0 to 1, of one predicted text if it is accepted as the answer.
-
-    Raises DataError if the probability is NaN.
-    """
-    accepted = _question(record).accepted
-    return accepted["exact"], accepted["f1"]
-
-
 @dataclass(frozen=True, slots=True)
 class _Question:
     """A question and the scores of its predicted text if it is accepted as the answer."""
