@@ -21,6 +21,7 @@ from trainer.models.span_head import how_to_load
 from trainer.process.run_entries import writing_to
 from trainer.report.adapter_card import adapter_card
 from trainer.report.analysis import analysis
+from trainer.report.diagnosis import IN_NOTES
 from trainer.report.documents import plots_of, write_report
 from trainer.report.examples import write_examples
 from trainer.report.facts import facts
@@ -133,7 +134,7 @@ def _write(run: Run, results: dict[str, Any]) -> None:
     results["warnings"] += [
         Finding(**finding).sentence()
         for finding in results["diagnosis"]
-        if finding["severity"] != "note"
+        if finding["severity"] != "note" and finding["code"] not in IN_NOTES
     ]
     report = report_of(record_of(directory, results))
     write_card(staging, directory.name, results, how_to_load(run.model))
