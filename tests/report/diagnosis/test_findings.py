@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from support.recorded_runs import (
+from support.diagnosed_runs import (
     ANSWERED,
     ANSWERS,
     CLASSIFICATION,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.recorded_runs import (
+from support.diagnosed_runs import (
     ANSWERS,
     CLASSIFICATION,
     LANGUAGE_MODEL,

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from support.recorded_runs import ANSWERS, CLASSIFICATION, LANGUAGE_MODEL, course, recorded
+from support.diagnosed_runs import ANSWERS, CLASSIFICATION, LANGUAGE_MODEL, course, recorded
 
 from trainer.report.diagnosis import diagnose_run
 
