@@ -11,7 +11,7 @@ README = ROOT / "report" / "README.md"
 
 
 def texts(node: ast.expr | None, names: dict[str, str]) -> set[str]:
-    """Returns the texts that an expression in the code can be; empty for that of another finding."""
+    """Returns the texts that an expression can be; empty for that of another finding."""
     if isinstance(node, ast.Constant):
         return {str(node.value)}
     if isinstance(node, ast.Name):
