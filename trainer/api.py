@@ -165,6 +165,7 @@ def train_recipe(
     from trainer.evaluation.before_training import measure_before_training
     from trainer.loop import finished
     from trainer.loop import train as train_loop
+    from trainer.process.sessions import begin_session, end_session
     from trainer.report.results import finish
 
     with launched(recipe, directory, stop) as accelerator, ExitStack() as claims:
@@ -187,6 +188,7 @@ def train_recipe(
         if opened.longer:  # until the checkpoint was read, the directory held a finished run
             status.begin()
             on_main(accelerator, lambda: write_settings(recipe, directory))
+        energy = on_main(accelerator, lambda: begin_session(directory, state.step))
         run.tracker.say(summary(run, accelerator))
         for note in run.notes:
             run.tracker.say(f"  note: {note}")
@@ -197,6 +199,8 @@ def train_recipe(
         with training_time(), stop.at_boundaries(), run.saver.closing():
             state = train_loop(run, accelerator, state)
             done = finished(run, state)
+            if accelerator.is_main_process:
+                end_session(directory, energy)
             if not done:
                 message = (
                     f"stopped at step {state.step} of {run.num_steps}; the same command resumes"

@@ -6,7 +6,7 @@ import datasets
 import numpy as np
 import pytest
 
-from trainer.data.overlap import notes_on_overlap, num_contradictory, row_hashes
+from trainer.data.overlap import notes_on_overlap, num_contradictory, num_shared, row_hashes
 
 
 def rows(texts: list[Any], pairs: list[Any] | None = None) -> datasets.Dataset:
@@ -72,3 +72,23 @@ def test_texts_with_two_labels_are_counted():
     assert num_contradictory(hashes, labels) == 3
     assert num_contradictory(hashes[:2], labels[:2]) == 0
     assert num_contradictory(hashes[:0], labels[:0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "exact", "normalised"),
+    [
+        ("Hello,  World!", 1, 1),
+        ("hello world", 0, 1),
+        ("hello\u00a0WORLD", 0, 1),
+        ("helloworld", 0, 0),
+        ("\uff28ello world", 0, 1),  # a full-width letter
+        ("cafe\u0301", 0, 1),  # a letter and a combining accent
+        ("cafe", 0, 0),
+        ("???", 0, 0),  # without letters and digits there is nothing to compare
+        ("", 0, 0),
+    ],
+)
+def test_normalised_texts_have_the_same_words(text, exact, normalised):
+    train = rows(["Hello,  World!", "Caf\u00e9", "!!!", ""])
+    found = [num_shared(rows([text]), train, ["text"], normalised=one) for one in (False, True)]
+    assert found == [exact, normalised]

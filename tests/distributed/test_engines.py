@@ -116,6 +116,24 @@ def test_tuning_modes(
     assert torch.allclose(*logits, atol=1e-5)
 
 
+@pytest.mark.distributed
+@pytest.mark.parametrize("config", ["cpu-2", "zero2", "zero3", "fsdp2"])
+def test_what_learned_nothing_is_known_under_every_engine(
+    config, uneven_rows, write_recipe, train_once, train_on_two_ranks, tmp_path
+):
+    """After one step of LoRA, A had no gradient yet: it is a product with B, which begins at 0."""
+    recipe = classification(uneven_rows) | {"tuning": {"mode": "lora", "r": 4, "dropout": 0.0}}
+    recipe["schedule"] = {"steps": 1}
+    file = write_recipe(recipe)
+    whole, sharded = train_once(file), train_on_two_ranks(file, tmp_path / config, config=config)
+    learned = whole.results()["learned"]
+    assert learned["without_gradient"]
+    assert all(".lora_A." in name for name in learned["without_gradient"])
+    assert sharded.results()["learned"] == learned
+    assert sharded.results()["parameters"] == whole.results()["parameters"]
+    assert sharded.results()["data"] == whole.results()["data"]
+
+
 def exported_logits(run: Finished) -> torch.Tensor:
     folder = run.directory / "model"
     return logits_of(AutoModelForSequenceClassification.from_pretrained(folder).eval(), run)

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from torch.utils import cpp_extension
 
 from trainer.engines.extension_locks import remove_stale_locks, use_own_folder
 
@@ -15,9 +16,18 @@ def lock(tmp_path):
     return path
 
 
+@pytest.mark.skipif(
+    not hasattr(cpp_extension, "FileBaton"), reason="from torch 2.14 on, locks end with a process"
+)
 def test_a_lock_without_a_process_is_removed(lock, tmp_path):
     assert remove_stale_locks(tmp_path) == [lock]
     assert not lock.exists()
+
+
+def test_a_file_that_is_not_the_lock_itself_stays(lock, tmp_path, monkeypatch):
+    monkeypatch.delattr(cpp_extension, "FileBaton", raising=False)  # as from torch 2.14 on
+    assert remove_stale_locks(tmp_path) == []
+    assert lock.exists()
 
 
 def test_a_lock_that_is_held_stays(lock, tmp_path):

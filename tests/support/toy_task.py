@@ -20,6 +20,7 @@ from trainer.recipe.schema import Miniature, Recipe, TaskSettings
 from trainer.recipe.section import PositiveInt
 from trainer.tasks.base import LossTerm, Record, Task
 from trainer.tasks.batch import Batch, attention_mask, pad
+from trainer.tasks.finding import Finding
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -117,9 +118,13 @@ class Length(Task):
             counts=torch.tensor([len(ids)], dtype=torch.float64),
         )
 
-    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
+    @classmethod
+    def diagnose(cls, metrics: Mapping[str, Any]) -> list[Finding]:
         error = metrics.get("mean_error", 0.0)
-        return [f"mean_error {error:.2f} is more than one unit"] if error > 1 else []
+        if error <= 1:
+            return []
+        message = f"mean_error {error:.2f} is more than one unit"
+        return [Finding(code="far-off", message=message, figures={"mean_error": error})]
 
     def loss_sums(
         self, model: nn.Module, inputs: dict[str, Tensor], targets: dict[str, Tensor]

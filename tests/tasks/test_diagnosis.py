@@ -1,25 +1,26 @@
 """Tasks name what is suspicious about their metrics, and only that."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 from trainer.metrics.classification import from_counts
+from trainer.tasks.base import Task
 from trainer.tasks.causal_lm.task import CausalLM
-from trainer.tasks.classification.diagnosis import diagnose as diagnose_classes
+from trainer.tasks.classification.task import Classification
 from trainer.tasks.masked_lm.task import MaskedLM
-from trainer.tasks.question_answering.diagnosis import diagnose as diagnose_answers
+from trainer.tasks.question_answering.task import QuestionAnswering
 
 LABELS = ["a", "b", "c"]
 
 
-def diagnose_pairs(metrics: dict[str, float]) -> list[str]:
-    return MaskedLM.diagnose(MaskedLM.__new__(MaskedLM), metrics)
+TASKS = (Classification, QuestionAnswering, MaskedLM, CausalLM)
 
 
-def diagnose_texts(metrics: dict[str, float]) -> list[str]:
-    return CausalLM.diagnose(CausalLM.__new__(CausalLM), metrics)
+def sentences(task: type[Task], metrics: dict[str, Any]) -> list[str]:
+    return [finding.sentence() for finding in task.diagnose(metrics)]
 
 
 def from_confusion(confusion: np.ndarray, labels: list[str]) -> dict[str, object]:
@@ -28,16 +29,16 @@ def from_confusion(confusion: np.ndarray, labels: list[str]) -> dict[str, object
 
 def findings(confusion: list[list[int]], loss: float = 0.3) -> list[str]:
     metrics = from_confusion(np.array(confusion), LABELS[: len(confusion)])
-    return diagnose_classes({"loss": loss, **metrics})
+    return sentences(Classification, {"loss": loss, **metrics})
 
 
-def kinds(sentences: list[str]) -> set[str]:
+def kinds(found: list[str]) -> set[str]:
     names = {
         "every example is predicted as": "one class",
         "is not above": "no better",
         "is that of guessing": "guess",
     }
-    return {name for text, name in names.items() if any(text in one for one in sentences)}
+    return {name for text, name in names.items() if any(text in one for one in found)}
 
 
 @pytest.mark.parametrize(
@@ -87,11 +88,9 @@ def test_the_loss_of_guessing_is_named(num_classes, distance, suspected):
     assert kinds(found) == ({"guess"} if suspected else set())
 
 
-@pytest.mark.parametrize(
-    "diagnose", [diagnose_classes, diagnose_answers, diagnose_pairs, diagnose_texts]
-)
-def test_a_loss_alone_is_not_suspicious(diagnose):
-    assert diagnose({"loss": 1.0}) == []
+@pytest.mark.parametrize("task", TASKS)
+def test_a_loss_alone_is_not_suspicious(task):
+    assert task.diagnose({"loss": 1.0}) == []
 
 
 def answer_findings(**values: float) -> list[str]:
@@ -104,7 +103,7 @@ def answer_findings(**values: float) -> list[str]:
         "HasAns_f1": 55.0,
         "length_ratio": 1.1,
     }
-    return diagnose_answers({"loss": 1.0, **learned, **values})
+    return sentences(QuestionAnswering, {"loss": 1.0, **learned, **values})
 
 
 @pytest.mark.parametrize(
@@ -128,7 +127,7 @@ def test_a_model_that_answers_is_not_suspected(values):
 def test_where_no_question_has_an_answer_never_answering_is_right():
     metrics = dict.fromkeys(("exact_at_threshold", "best_exact", "never_answer"), 100.0)
     metrics["best_exact_thresh"] = 0.0
-    assert diagnose_answers(metrics) == []
+    assert sentences(QuestionAnswering, metrics) == []
 
 
 @pytest.mark.parametrize(("best", "suspected"), [(50.0, True), (50.004, True), (50.02, False)])
@@ -158,21 +157,21 @@ def test_predictions_of_another_length_are_named(ratio):
 
 def test_pairs_that_are_guessed_are_named():
     metrics = {"loss": 6.0, "next_sentence_accuracy": 0.53, "num_pairs": 1000}
-    (sentence,) = diagnose_pairs(metrics)
-    assert "0.5300 is not above guessing, 0.5, by two standard errors (0.0158 each)" in sentence
-    assert diagnose_pairs({**metrics, "num_pairs": 2000}) == []
+    (found,) = sentences(MaskedLM, metrics)
+    assert "0.5300 is not above guessing, 0.5, by two standard errors (0.0158 each)" in found
+    assert sentences(MaskedLM, {**metrics, "num_pairs": 2000}) == []
 
 
 def test_answers_without_a_word_are_named():
     empty = ["every generated answer is empty"]
-    assert diagnose_texts({"loss": 1.0, "generated_words": 0}) == empty
-    assert diagnose_texts({"loss": 1.0, "generated_words": 3}) == []
+    assert sentences(CausalLM, {"loss": 1.0, "generated_words": 0}) == empty
+    assert sentences(CausalLM, {"loss": 1.0, "generated_words": 3}) == []
 
 
 def test_zero_shot_near_chance_is_said_without_a_loss():
     metrics = from_confusion(np.array([[0, 50], [0, 50]]), LABELS[:2])
-    assert kinds(diagnose_classes(metrics)) == {"one class", "no better"}
-    assert diagnose_classes(from_confusion(np.array([[45, 5], [5, 45]]), LABELS[:2])) == []
+    assert kinds(sentences(Classification, metrics)) == {"one class", "no better"}
+    assert sentences(Classification, from_confusion(np.array([[45, 5], [5, 45]]), LABELS[:2])) == []
 
 
 @pytest.mark.parametrize(
@@ -181,6 +180,84 @@ def test_zero_shot_near_chance_is_said_without_a_loss():
 )
 def test_generated_answers_are_compared_with_never_answering(f1, never, suspected):
     metrics = {"f1": f1, "exact": 0.0, "never_answer": never, "HasAns_f1": 20.0}
-    found = diagnose_answers(metrics)
+    found = sentences(QuestionAnswering, metrics)
     assert len(found) == suspected
     assert all(f"f1 {f1:.2f} is not above never answering, {never:.2f}" in one for one in found)
+
+
+def codes(task: type[Task], metrics: dict[str, Any]) -> list[str]:
+    return [finding.code for finding in task.diagnose(metrics)]
+
+
+@pytest.mark.parametrize("share", [0.551, 0.509])
+def test_one_class_shows_without_counts(share):
+    """Recall 1 with accuracy = precision, as two reports on SST-2 print it."""
+    f1 = 2 * share / (1 + share)
+    scores = {"accuracy": share, "precision": share, "recall": 1.0, "f1": round(f1, 3)}
+    assert codes(Classification, scores) == ["one-class"]
+    assert codes(Classification, {**scores, "recall": 0.97}) == []
+    assert codes(Classification, {**scores, "accuracy": share + 0.01}) == []
+
+
+def test_a_perfect_classifier_without_counts_is_not_suspected():
+    scores = dict.fromkeys(("accuracy", "precision", "recall", "f1"), 1.0)
+    assert codes(Classification, scores) == []
+
+
+SQUAD = {"best_exact": 50.09, "best_exact_thresh": 0.0, "NoAns_exact": 0.0, "length_ratio": 5.6}
+"""Scores of a report on SQuAD v2."""
+
+
+@pytest.mark.parametrize("also", [{}, {"exact": 12.5}, {"exact": 12.5, "never_answer": 50.07}])
+def test_a_threshold_that_rejects_every_answer_is_void(also):
+    assert codes(QuestionAnswering, {**SQUAD, **also}) == ["void-threshold", "answer-length"]
+
+
+@pytest.mark.parametrize(
+    "learned",
+    [
+        {"best_exact_thresh": 0.4},
+        {"NoAns_exact": 30.0},
+        {"exact": 50.09},
+        {"exact": 12.5, "exact_at_threshold": 48.0},
+    ],
+)
+def test_a_threshold_that_keeps_some_answers_is_not_void(learned):
+    assert codes(QuestionAnswering, {**SQUAD, "length_ratio": 1.1, **learned}) == []
+
+
+def test_never_answering_is_counted_from_the_questions():
+    counts = {"NoAns_total": 5945, "total": 11873}
+    assert codes(
+        QuestionAnswering, {**SQUAD, **counts, "best_exact": 50.07, "length_ratio": 1}
+    ) == ["at-never-answering"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("odd", [None, math.nan, math.inf, -math.inf, "0.5", [], {}, True, -1, 0])
+def test_odd_values_are_not_an_error(task, odd):
+    names = (
+        *("accuracy", "precision", "recall", "loss", "per_class", "next_sentence_accuracy"),
+        *("num_pairs", "generated_words", "never_answer", "best_exact", "exact_at_threshold"),
+        *("best_exact_thresh", "HasAns_f1", "NoAns_exact", "NoAns_total", "total", "f1", "exact"),
+        "length_ratio",
+    )
+    task.diagnose(dict.fromkeys(names, odd))
+    sound = {**dict.fromkeys(names, 0.5), "per_class": {"a": {"support": 1, "predicted": 1}}}
+    for name in names:
+        task.diagnose({**sound, name: odd})
+    task.diagnose({**sound, "per_class": {"a": {"support": odd, "predicted": 1}, "b": odd}})
+
+
+def test_every_finding_says_what_to_try():
+    confusion = from_confusion(np.array([[0, 50, 0], [0, 40, 0], [0, 0, 0]]), LABELS)
+    never = {"never_answer": 50.0, "best_exact": 50.0, "exact_at_threshold": 40.0, "HasAns_f1": 0.0}
+    found = [
+        *Classification.diagnose({"loss": math.log(3), **confusion}),
+        *QuestionAnswering.diagnose({**never, "length_ratio": 3.0}),
+        *QuestionAnswering.diagnose({"never_answer": 50.0, "f1": 20.0}),
+        *MaskedLM.diagnose({"next_sentence_accuracy": 0.5, "num_pairs": 100}),
+        *CausalLM.diagnose({"generated_words": 0}),
+    ]
+    assert len({finding.code for finding in found}) == 11
+    assert all(finding.advice and finding.split is None for finding in found)

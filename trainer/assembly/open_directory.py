@@ -14,10 +14,8 @@ from trainer.assembly.deciding_metric import check_mode
 from trainer.checkpoints.store import CheckpointStore
 from trainer.distributed.collectives import on_main
 from trainer.errors import CheckpointError, RunDirectoryError
-from trainer.files.durable import write_json
 from trainer.files.plain import remove
 from trainer.process.continuation import LENGTH, PATIENCE, instead
-from trainer.process.environment import describe_environment
 from trainer.process.finished_runs import has_results
 from trainer.process.run_directory import (
     check_recipe,
@@ -30,6 +28,7 @@ from trainer.process.run_directory import (
     write_recipe,
 )
 from trainer.process.run_entries import check_entries, writing_to
+from trainer.process.sessions import write_environment
 from trainer.process.status import read_status
 from trainer.recipe.schema import Recipe
 from trainer.wording import excerpt
@@ -83,7 +82,7 @@ def write_settings(recipe: Recipe, directory: Path) -> None:
     machine."""
     with writing_to(directory):
         write_recipe(directory, recipe)
-        write_json(directory / "environment.json", describe_environment())
+    write_environment(directory)
 
 
 def check_shared(accelerator: Accelerator, directory: Path) -> None:

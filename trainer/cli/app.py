@@ -18,6 +18,7 @@ from trainer.cli import (
     params,
     prepare,
     recipes,
+    report,
     show,
     sweep,
     train,
@@ -89,7 +90,7 @@ def main() -> None:
 
 for _command in (
     *(train.command, evaluate.command, recipes.command, show.command, params.command),
-    *(prepare.command, sweep.command, compare.command, checkpoints.command),
+    *(prepare.command, sweep.command, compare.command, report.command, checkpoints.command),
 ):
     main.add_command(_command)
 

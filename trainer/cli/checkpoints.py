@@ -27,7 +27,7 @@ def list_(run_dir: Path, as_json: bool) -> int:
     """List the checkpoints of RUN_DIR: size, metric, processes, and whether they are complete."""
     from trainer.checkpoints.listing import list_checkpoints
     from trainer.process.run_directory import read_recipe
-    from trainer.report.document import table
+    from trainer.report.markdown import table
     from trainer.tasks.recipe import Recipe
     from trainer.wording import format_bytes
 

@@ -10,6 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_BETWEEN_WORDS = r"[^\pL\pM\pN]+"
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 """Odd, so that the hash of a pair depends on each text and on their order."""
 
@@ -31,8 +32,23 @@ def notes_on_overlap(splits: "dict[str, Dataset]", columns: Sequence[str]) -> li
     return notes
 
 
-def row_hashes(rows: "Dataset", columns: Sequence[str]) -> np.ndarray:
-    """Returns a hash of the values of each row in some columns, uint64 [rows]; 0 without text."""
+def num_shared(
+    rows: "Dataset", train: "Dataset", columns: Sequence[str], *, normalised: bool
+) -> int:
+    """Returns how many rows occur in `train`, by the text in `columns`; rows without text do not.
+
+    With `normalised`, texts are equal if they have the same letters and digits in the same order,
+    in any case and form of Unicode, with anything else between the words.
+    """
+    known = row_hashes(train, columns, normalised=normalised)
+    return int(np.isin(row_hashes(rows, columns, normalised=normalised), known[known != 0]).sum())
+
+
+def row_hashes(rows: "Dataset", columns: Sequence[str], *, normalised: bool = False) -> np.ndarray:
+    """Returns a hash of the values of each row in some columns, uint64 [rows]; 0 without text.
+
+    `num_shared` says what `normalised` texts are.
+    """
     import datasets
 
     names = list(dict.fromkeys(columns))
@@ -40,7 +56,7 @@ def row_hashes(rows: "Dataset", columns: Sequence[str]) -> np.ndarray:
     order = selected._indices  # set if the rows are a selection from a table on disk
     if order is not None and len(rows) * 8 > selected.data.num_rows:
         # Hashing the whole table in its order on disk is many times faster.
-        hashes = row_hashes(datasets.Dataset(selected.data), names)
+        hashes = row_hashes(datasets.Dataset(selected.data), names, normalised=normalised)
         return hashes[order.column(0).to_numpy()]
     chunks = [np.empty(0, np.uint64)]
     for chunk in selected.with_format("arrow").iter(batch_size=10_000):
@@ -48,7 +64,7 @@ def row_hashes(rows: "Dataset", columns: Sequence[str]) -> np.ndarray:
         hashes = np.zeros(len(table), np.uint64)
         blank = np.ones(len(table), bool)
         for name in names:
-            column_hashes, empty = _hashed(table[name])
+            column_hashes, empty = _hashed(table[name], normalised=normalised)
             hashes = hashes * _FACTOR + column_hashes
             blank &= empty
         chunks.append(np.where(blank, np.uint64(0), hashes | np.uint64(1)))
@@ -67,7 +83,7 @@ def num_contradictory(hashes: np.ndarray, labels: np.ndarray) -> int:
     return int((last - first + 1)[contradictory].sum())
 
 
-def _hashed(column: Any) -> tuple[np.ndarray, np.ndarray]:
+def _hashed(column: Any, *, normalised: bool) -> tuple[np.ndarray, np.ndarray]:
     """Returns a hash of each value, uint64, and whether it is empty, bool."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -81,6 +97,10 @@ def _hashed(column: Any) -> tuple[np.ndarray, np.ndarray]:
         values = [None if value is None else _as_text(value) for value in column.to_pylist()]
         column = pa.chunked_array([pa.array(values, pa.large_string())])
     column = compute.fill_null(column, "")
+    if normalised:
+        column = compute.utf8_lower(compute.utf8_normalize(column, "NFKC"))
+        column = compute.replace_substring_regex(column, _BETWEEN_WORDS, " ")
+        column = compute.utf8_trim_whitespace(column)
     empty = compute.equal(compute.utf8_trim_whitespace(column), "").to_numpy(zero_copy_only=False)
     texts = column.to_numpy(zero_copy_only=False)
     return hashing.hash_array(texts, categorize=False), empty.astype(bool)

@@ -1,8 +1,9 @@
 """Stale locks of torch's compiled extensions, for which every later start would wait forever.
 
-A process that compiles an extension keeps its lock open (torch.utils.file_baton). A lock that no
-process has open was left by a killed one, but only if all processes are visible. Extensions are
-therefore kept in a folder for each machine and PID namespace; a container has its own.
+Before torch 2.14 a lock is a file that exists, and a process that compiles an extension keeps it
+open (torch.utils.file_baton). A lock that no process has open was left by a killed one, but only if
+all processes are visible. Extensions are therefore kept in a folder for each machine and PID
+namespace; a container has its own. Newer locks end with their process, and their file stays.
 """
 
 import os
@@ -35,7 +36,11 @@ def use_own_folder() -> Path | None:
 
 
 def remove_stale_locks(folder: Path) -> list[Path]:
-    """Removes and returns the locks in a folder that no process holds."""
+    """Removes and returns the locks in a folder that no process holds; none with torch 2.14."""
+    from torch.utils import cpp_extension
+
+    if not hasattr(cpp_extension, "FileBaton"):
+        return []
     stale = _not_held(folder.glob("**/lock"))
     if stale:
         time.sleep(PAUSE_SECONDS)

@@ -40,6 +40,15 @@ def write_text(file: Path, text: str) -> None:
     staging.replace(file)
 
 
+def write_bytes(file: Path, content: bytes) -> None:
+    """Writes bytes so that the file is always the old one or complete."""
+    staging = file.with_name(f".{file.name}.staging")
+    remove(staging)
+    with staging.open("xb") as opened:
+        opened.write(content)
+    staging.replace(file)
+
+
 def write_with_reserve(file: Path, value: Any) -> None:
     """Writes JSON as `write_json` does or, if the disk is full, over the old file."""
     text = json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")

@@ -1,8 +1,8 @@
 """Parameter counts, which see through the packing of 4-bit weights."""
 
+import math
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 
@@ -29,8 +29,13 @@ def count_parameters(model: nn.Module) -> ParameterCounts:
 def num_weights(parameter: nn.Parameter) -> int:
     """Returns the number of weights in a parameter, which is more than its elements if it is packed
     in 4 bits."""
+    return math.prod(weight_shape(parameter))
+
+
+def weight_shape(parameter: nn.Parameter) -> tuple[int, ...]:
+    """Returns the shape of a parameter, before packing if it is packed in 4 bits."""
     state = getattr(parameter, "quant_state", None)
-    return int(torch.Size(state.shape).numel()) if state is not None else parameter.numel()
+    return tuple(parameter.shape if state is None else state.shape)
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -5,6 +5,8 @@ from itertools import groupby
 
 from torch import nn
 
+from trainer.models.parameters import num_weights, weight_shape
+
 
 @dataclass(frozen=True)
 class Weight:
@@ -59,9 +61,9 @@ def outline(model: nn.Module, *, full: bool = False) -> list[Row]:
 def _read(module: nn.Module, seen: set[int]) -> Module:
     weights: list[Weight] = []
     for name, parameter in module.named_parameters(recurse=False):
-        size = 0 if id(parameter) in seen else parameter.numel()
+        size = 0 if id(parameter) in seen else num_weights(parameter)
         seen.add(id(parameter))
-        weights.append(Weight(name, tuple(parameter.shape), size, parameter.requires_grad))
+        weights.append(Weight(name, weight_shape(parameter), size, parameter.requires_grad))
     children = [(name, _read(child, seen)) for name, child in module.named_children()]
     with_weights = tuple(
         (name, child) for name, child in children if child.weights or child.children

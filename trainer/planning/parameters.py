@@ -14,6 +14,7 @@ from trainer.models.architecture import shape_config
 from trainer.models.load import QUANTISED, LoadedModel, from_numbers, unquantised_modules
 from trainer.models.structure import head_modules, plain_model
 from trainer.models.tuning import apply_tuning
+from trainer.planning.breakdown import module_rows, notes_on_counts
 from trainer.planning.outline import outline
 from trainer.recipe.schema import Recipe
 from trainer.tasks import task_of
@@ -102,7 +103,7 @@ def count(recipe: Recipe) -> Parameters:
         added=_folded(added),
         absent=_folded(absent),
         model=trained,
-        notes=_notes(mode, added, absent),
+        notes=notes_on_counts(mode, added, absent),
     )
 
 
@@ -114,17 +115,7 @@ def as_json(parameters: Parameters, *, full: bool) -> dict[str, Any]:
         "before": parameters.before.as_dict(),
         "added": [vars(change) for change in parameters.added],
         "absent": [vars(change) for change in parameters.absent],
-        "modules": [
-            {
-                "name": row.name,
-                "type": row.module.kind,
-                "repeats": row.repeats,
-                "shapes": {weight.name: list(weight.shape) for weight in row.module.weights},
-                "parameters": row.module.parameters,
-                "trainable": row.module.trainable,
-            }
-            for row in outline(parameters.model, full=full)
-        ],
+        "modules": module_rows(parameters.model, full=full),
         "notes": parameters.notes,
     }
 
@@ -196,20 +187,6 @@ def _folded(parameters: dict[str, nn.Parameter]) -> list[Change]:
         Change(name=name, shape=shape, repeats=repeats, trainable=trainable)
         for (name, shape, trainable), repeats in alike.items()
     ]
-
-
-def _notes(mode: str, added: dict[str, Any], absent: dict[str, Any]) -> list[str]:
-    notes: list[str] = []
-    if mode == "qlora":
-        notes.append(
-            "stored counts two 4-bit weights as one element; total is the number of weights; the "
-            "scales of 4-bit blocks, about 0.13 bits a weight, are not counted"
-        )
-    if any(".modules_to_save." in name for name in added):
-        notes.append("the head counts twice: the frozen original, and the copy that is trained")
-    if any("pooler" in name for name in absent):
-        notes.append("the model has no pooler: its head reads every token")
-    return notes
 
 
 def _change(change: Change) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from trainer.distributed.environment_variables import whole_number
 
 PACKAGES = "torch accelerate deepspeed transformers datasets peft bitsandbytes".split()
+TIME = "%Y-%m-%dT%H:%M:%S%z"
 QUIETED = ("bitsandbytes", "torch.distributed")
 NOISY_MODULES = r"(torch|transformers|peft|bitsandbytes|accelerate)\b"
 
@@ -33,7 +34,7 @@ def describe_environment() -> dict[str, Any]:
         "num_threads": torch.get_num_threads(),
         "gpus": gpus,
         "processes": whole_number("WORLD_SIZE", 1),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "started": time.strftime(TIME),
     }
 
 

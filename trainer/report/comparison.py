@@ -9,8 +9,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from trainer.process.finished_runs import FinishedRun, find_runs
-from trainer.report.document import table
 from trainer.report.groups import differing, group_runs
+from trainer.report.markdown import table
 from trainer.report.markup import as_markdown
 from trainer.report.requirements import Requirement, check
 

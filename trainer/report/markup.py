@@ -2,13 +2,21 @@
 
 import re
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_DIRECTIONS = r"\u2028\u2029\u202a-\u202e\u2066-\u2069"
+_HALVES = r"\ud800-\udfff"  # of characters, which cannot be written as UTF-8
+_CONTROL = re.compile(rf"[\x00-\x1f\x7f-\x9f{_DIRECTIONS}{_HALVES}]")
+_INVISIBLE = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_DIRECTIONS}{_HALVES}]")
 _LONE_UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 def plain(text: object) -> str:
     """Returns a text as one line, without control characters, which a terminal would execute."""
     return _CONTROL.sub(" ", str(text))
+
+
+def plain_lines(text: object) -> str:
+    """Returns a text without control characters other than tabs and the ends of its lines."""
+    return _INVISIBLE.sub(" ", str(text).replace("\r\n", "\n"))
 
 
 def as_markdown(text: object) -> str:

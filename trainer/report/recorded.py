@@ -1,5 +1,6 @@
 """RecordedRun: everything that the directory of a finished run says about it."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,20 @@ def read_run(directory: Path) -> RecordedRun:
 
     Raises RunDirectoryError if the run has not finished, or if a file cannot be read.
     """
-    run = read_finished(directory)
+    return _recorded(directory, read_finished(directory).results)
+
+
+def record_of(directory: Path, results: dict[str, Any]) -> RecordedRun:
+    """Returns what `read_run` will return as soon as the run has written these results."""
+    values = with_macro_averages(parse_json(json.dumps(results)))
+    return _recorded(directory, values)
+
+
+def _recorded(directory: Path, results: dict[str, Any]) -> RecordedRun:
     return RecordedRun(
         directory=directory.absolute(),
-        results=run.results,
-        recipe=run.results["recipe"],
+        results=results,
+        recipe=results["recipe"],
         lines=with_macro_averages(read_lines(directory / "metrics.jsonl")),
         environment=_optional(directory / "environment.json"),
         status=_optional(directory / "status.json"),

@@ -20,10 +20,17 @@ from trainer.models.quiet import quiet_transformers
 from trainer.models.span_head import how_to_load
 from trainer.process.run_entries import writing_to
 from trainer.report.adapter_card import adapter_card
-from trainer.report.document import model_card, write_report
+from trainer.report.analysis import analysis
+from trainer.report.document import model_card
+from trainer.report.documents import write_report
 from trainer.report.examples import write_examples
+from trainer.report.facts import facts
+from trainer.report.learned import without_gradient
+from trainer.report.recorded import record_of
+from trainer.report.report import report_of
 from trainer.run import Run
 from trainer.state import TrainState
+from trainer.tasks.finding import Finding
 from trainer.tracking.metric_lines import metrics_at, read_lines
 
 
@@ -64,6 +71,7 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
         metrics = evaluate(run, accelerator, split, predictions=file, validation=validation)
         best["metrics"].setdefault(split, metrics)
 
+    unmoved = without_gradient(run.objective, run.optimizer, run.parameters)
     before = metrics_at(lines, 0)
     on_main(accelerator, lambda: write_examples(run, before, best["metrics"], measured))
     zero_shot = {
@@ -90,14 +98,12 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
         "warnings": [
             *run.notes,
             *_lost(run, lines),
-            *_suspicious(run, zero_shot, "zero-shot "),
-            *_suspicious(run, {split: best["metrics"][split] for split in measured}),
         ],
     }
 
     def write() -> None:
         with writing_to(directory), quiet_transformers():
-            _write(run, results)
+            _write(run, results | facts(run, unmoved))
 
     with whole_model(run.objective):
         on_main(accelerator, write)
@@ -107,15 +113,6 @@ def _remove_answers_of_last_step(directory: Path) -> None:
     """Removes them if the run has finished before, with fewer steps."""
     with writing_to(directory):
         remove(directory / "predictions" / "final-test.jsonl")
-
-
-def _suspicious(run: Run, metrics: dict[str, dict[str, Any]], prefix: str = "") -> list[str]:
-    """Returns what the task finds suspicious about the metrics of each split, a sentence each."""
-    return [
-        f"{prefix}{split}: {finding}"
-        for split, values in metrics.items()
-        for finding in run.task.diagnose(values)
-    ]
 
 
 def _write(run: Run, results: dict[str, Any]) -> None:
@@ -130,7 +127,14 @@ def _write(run: Run, results: dict[str, Any]) -> None:
         ends=run.task.generation_ends(run.model),
         num_positions=run.num_positions,
     )
-    card = model_card(directory.name, results, how_to_load(run.model))
+    results |= analysis(record_of(directory, results))
+    results["warnings"] += [
+        Finding(**finding).sentence()
+        for finding in results["diagnosis"]
+        if finding["severity"] != "note"
+    ]
+    report = report_of(record_of(directory, results))
+    card = model_card(report, how_to_load(run.model))
     (staging / "README.md").write_text(card, "utf-8")
     _replace(staging, directory / "model")
     if hasattr(run.model, "peft_config"):
@@ -140,7 +144,7 @@ def _write(run: Run, results: dict[str, Any]) -> None:
         text = adapter_card(directory.name, run.recipe, run.model, run.task.auto_model, run.base)
         (staging / "README.md").write_text(text, "utf-8")
         _replace(staging, directory / "adapter")
-    write_report(directory, results)
+    write_report([report], directory, ["html", "md"])
     write_json(directory / "results.json", sealed(results))
     run.tracker.say((directory / "report.md").read_text("utf-8"))
     run.tracker.say(f"model: {directory / 'model'}\nresults: {directory / 'results.json'}")

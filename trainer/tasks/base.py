@@ -13,6 +13,7 @@ from trainer.metrics.scores import Scores
 from trainer.recipe.data import Column
 from trainer.recipe.schema import Recipe, TaskSettings
 from trainer.tasks.batch import Batch
+from trainer.tasks.finding import Finding
 from trainer.tasks.judgement import LONGEST_SHOWN, Judgement
 from trainer.wording import excerpt
 
@@ -160,8 +161,12 @@ class Task(ABC):
         """Returns what a reader of the results should know about the targets of a split."""
         return []
 
-    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
-        """Returns, as clauses, what is suspicious about the metrics of one split."""
+    @classmethod
+    def diagnose(cls, metrics: Mapping[str, Any]) -> list[Finding]:
+        """Returns what is suspicious about the metrics of one split, without naming the split.
+
+        The metrics may be those of an older version, or hold None and NaN.
+        """
         return []
 
     @abstractmethod

@@ -26,6 +26,7 @@ from trainer.tasks.causal_lm.judgement import judge
 from trainer.tasks.causal_lm.packed import apart, attention_dtype, check_packing
 from trainer.tasks.causal_lm.scores import answer_scores
 from trainer.tasks.causal_lm.settings import CausalLMSettings
+from trainer.tasks.finding import Finding
 from trainer.tasks.generation.generator import Generator, examples, first_answers
 from trainer.tasks.generation.prompts import Prompts, Texts, are_filled, chat_columns, whole_texts
 from trainer.tasks.judgement import LONGEST_SHOWN, Judgement
@@ -137,8 +138,17 @@ class CausalLM(Task):
         length = self.max_seq_length
         return {"task": "causal_lm", "length": length, "prompts": prompts, "packing": packing}
 
-    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
-        return ["every generated answer is empty"] if metrics.get("generated_words") == 0 else []
+    @classmethod
+    def diagnose(cls, metrics: Mapping[str, Any]) -> list[Finding]:
+        if metrics.get("generated_words") != 0:
+            return []
+        return [
+            Finding(
+                code="empty-answers",
+                message="every generated answer is empty",
+                advice="train longer, or raise task.generation.max_new_tokens",
+            )
+        ]
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
         """Yields blocks of joined documents or, for instructions, examples with `learned` flags.

@@ -33,6 +33,7 @@ from trainer.tasks.classification.labels import (
 )
 from trainer.tasks.classification.scores import class_scores, majority_scores
 from trainer.tasks.classification.settings import ClassificationSettings
+from trainer.tasks.finding import Finding
 from trainer.tasks.generation.zero_shot import LabelLikelihood
 from trainer.tasks.judgement import Judgement
 from trainer.wording import excerpt, listed
@@ -157,7 +158,8 @@ class Classification(Task):
     def notes(self, split: str, prepared: PreparedSplit) -> list[str]:
         return label_notes(split, prepared, self.labels, column=self.label, texts=self.text_columns)
 
-    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
+    @classmethod
+    def diagnose(cls, metrics: Mapping[str, Any]) -> list[Finding]:
         return diagnose(metrics)
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:

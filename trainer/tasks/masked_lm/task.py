@@ -14,12 +14,14 @@ from trainer.data.documents import sentences
 from trainer.data.encoded import EncodedColumns, PreparedSplit, Summary
 from trainer.data.rows import numbered, texts_of
 from trainer.errors import ConfigError, DataError
+from trainer.metrics.numbers import finite
 from trainer.models.output_loss import IGNORED, perplexity, score_tokens
 from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenizer
 from trainer.recipe.data import Column
 from trainer.recipe.schema import Recipe
 from trainer.tasks.base import LossTerm, Record, Task
 from trainer.tasks.batch import Batch, attention_mask, stack
+from trainer.tasks.finding import Finding
 from trainer.tasks.masked_lm.masking import Masking
 from trainer.tasks.masked_lm.segments import Document, cut_documents, pair
 from trainer.tasks.masked_lm.settings import MaskedLMSettings
@@ -111,15 +113,23 @@ class MaskedLM(Task):
         pairs = self.settings.next_sentence_prediction
         return {"task": "masked_lm", "pairs": pairs, "length": self.max_seq_length}
 
-    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
-        if "next_sentence_accuracy" not in metrics:
+    @classmethod
+    def diagnose(cls, metrics: Mapping[str, Any]) -> list[Finding]:
+        accuracy = finite(metrics.get("next_sentence_accuracy"))
+        num_pairs = finite(metrics.get("num_pairs"))
+        if accuracy is None or not num_pairs or num_pairs < 0:
             return []
-        accuracy, error = metrics["next_sentence_accuracy"], 0.5 / math.sqrt(metrics["num_pairs"])
+        error = 0.5 / math.sqrt(num_pairs)
         if accuracy > 0.5 + 2 * error:
             return []
         return [
-            f"next_sentence_accuracy {accuracy:.4f} is not above guessing, 0.5, by two standard "
-            f"errors ({error:.4f} each); nothing was learned from the pairs yet"
+            Finding(
+                code="guessed-pairs",
+                message=f"next_sentence_accuracy {accuracy:.4f} is not above guessing, 0.5, by two "
+                f"standard errors ({error:.4f} each); nothing was learned from the pairs yet",
+                advice="train longer, or set task.next_sentence_prediction: false",
+                figures={"next_sentence_accuracy": accuracy, "error": error},
+            )
         ]
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:

@@ -21,6 +21,7 @@ from trainer.recipe.data import Columns
 from trainer.recipe.schema import Recipe
 from trainer.tasks.base import LossTerm, Record, Task
 from trainer.tasks.batch import Batch, attention_mask, pad
+from trainer.tasks.finding import Finding
 from trainer.tasks.generation.zero_shot import GeneratedAnswer
 from trainer.tasks.judgement import Judgement
 from trainer.tasks.question_answering.diagnosis import diagnose
@@ -152,7 +153,8 @@ class QuestionAnswering(Task):
             return []
         return [f"no {split} question has an answer"]
 
-    def diagnose(self, metrics: Mapping[str, Any]) -> list[str]:
+    @classmethod
+    def diagnose(cls, metrics: Mapping[str, Any]) -> list[Finding]:
         return diagnose(metrics)
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
@@ -260,6 +262,14 @@ class QuestionAnswering(Task):
         }
 
     @classmethod
+    def judge(cls, answer: Record, metrics: Mapping[str, Any]) -> Judgement:
+        return judge(answer, metrics)
+
+    @classmethod
+    def shown_texts(cls, answer: Record, row: Mapping[str, Any]) -> dict[str, str]:
+        return shown_texts(answer, row)
+
+    @classmethod
     def scores(cls, answers: Sequence[Record], metrics: Mapping[str, Any]) -> Scores | None:
         return question_scores(answers, metrics)
 
@@ -268,11 +278,3 @@ class QuestionAnswering(Task):
         cls, answers: Sequence[Record], metrics: Mapping[str, Any]
     ) -> tuple[str, Scores] | None:
         return never_answering(answers, metrics)
-
-    @classmethod
-    def judge(cls, answer: Record, metrics: Mapping[str, Any]) -> Judgement:
-        return judge(answer, metrics)
-
-    @classmethod
-    def shown_texts(cls, answer: Record, row: Mapping[str, Any]) -> dict[str, str]:
-        return shown_texts(answer, row)
