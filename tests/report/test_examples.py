@@ -2,6 +2,7 @@
 
 import html
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -106,9 +107,13 @@ def lines_of(directory: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def trained(directory: Path, case: str, **sections: Any) -> trainer.Result:
+def trained(
+    directory: Path, case: str, *, resume: str | Path = "auto", **sections: Any
+) -> trainer.Result:
     values = {**CASES[case].recipe(), "schedule": {"steps": 4}, "evaluation": {"every": 2}}
-    return trainer.train(trainer.Recipe(**{**values, **sections}), run_dir=directory, progress=None)
+    return trainer.train(
+        trainer.Recipe(**{**values, **sections}), run_dir=directory, resume=resume, progress=None
+    )
 
 
 @pytest.fixture(
@@ -201,6 +206,29 @@ def test_answers_that_lie_in_a_new_run_s_directory_are_removed(tmp_path):
     assert {example["kind"] for example in examples} <= {"right", "wrong"}
     assert {example["before"] for example in examples} == {None}
     assert failures(read_run(tmp_path / "run"))["test"]["churn"] is None
+
+
+def test_only_a_run_that_continues_keeps_its_baseline_s_answers(tmp_path):
+    directory, other = tmp_path / "run", tmp_path / "other"
+    checkpoint = {"every_steps": 2, "keep_last": 2}
+    trained(directory, "classification", checkpoint=checkpoint)
+    baseline = (directory / "predictions" / "baseline-test.jsonl").read_bytes()
+    first, *later = sorted((directory / "checkpoints").glob("step-*"))
+    for step in later:
+        shutil.rmtree(step)
+    (directory / "status.json").unlink()
+    (directory / "results.json").unlink()
+    (directory / "predictions" / "test.jsonl").unlink()
+    assert trained(directory, "classification", checkpoint=checkpoint).state == "done"
+    assert (directory / "predictions" / "baseline-test.jsonl").read_bytes() == baseline
+    assert lines_of(directory, "examples-test")[0]["before"] is not None
+
+    # From another run's checkpoint: there is no baseline, and what lies there is not it.
+    (other / "predictions").mkdir(parents=True)
+    (other / "predictions" / "baseline-test.jsonl").write_bytes(baseline)
+    trained(other, "classification", checkpoint=checkpoint, resume=first)
+    assert not list((other / "predictions").glob("baseline-*"))
+    assert lines_of(other, "examples-test")[0]["before"] is None
 
 
 def test_the_last_step_s_answers_are_kept_unless_it_is_the_exported_one(tmp_path):

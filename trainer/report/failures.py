@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.metrics.threshold_curve import threshold_curve
 from trainer.report.calibration import reliability
 from trainer.report.judged import CHURN, judged
-from trainer.report.recorded import Answers, RecordedRun, answers_file
+from trainer.report.recorded import Answers, RecordedRun, answers_file, read_answers
 from trainer.tasks import task_named
 from trainer.tasks.judgement import Judgement
 
@@ -34,11 +34,12 @@ def failures(run: RecordedRun) -> dict[str, Any]:
     measured: Mapping[str, Any] = run.results["best"]["metrics"]
     found: dict[str, Any] = {}
     for split in ("validation", "test"):
+        before = _right_before(run, task, split)
         answers, metrics = run.answers(split), measured.get(split, {})
         judgements = judged(task, answers, metrics, answers_file(run.directory, split))
         if judgements:
             found[split] = {
-                "churn": _churn(run, task, split, answers, judgements),
+                "churn": _churn(answers, judgements, before),
                 "confusion": confusion(judgements, list(metrics.get("per_class", ()))),
                 "reliability": _reliability(judgements),
                 "facets": facets(judgements),
@@ -62,8 +63,8 @@ def confusion(judgements: Sequence[Judgement], labels: Sequence[str]) -> dict[st
     for (gold, predicted), count in pairs.items():
         occurrences[gold] += count
         occurrences[predicted] += count
-    kept = sorted(labels, key=lambda label: -occurrences[label])[:MOST_VALUES]
-    shown = [label for label in labels if label in set(kept)]
+    kept = set(sorted(labels, key=lambda label: -occurrences[label])[:MOST_VALUES])
+    shown = [label for label in labels if label in kept]
     places = {label: place for place, label in enumerate(shown)}
     rest = len(shown)
     if any(label not in places for label in [*labels, *occurrences]):
@@ -106,21 +107,19 @@ def _rows(values: Mapping[str, list[float]]) -> list[dict[str, Any]]:
     ]
 
 
+def _right_before(run: RecordedRun, task: "type[Task]", split: str) -> dict[Any, bool]:
+    """Returns whether the baseline's answer to each example is right, by id."""
+    file = answers_file(run.directory, f"baseline-{split}")
+    answers, metrics = read_answers(file), run.results["baseline"].get(split, {})
+    judgements = judged(task, answers, metrics, file)
+    pairs = zip(answers, judgements, strict=False)  # of a task without right answers, none
+    return {answer["id"]: judgement.right for answer, judgement in pairs}
+
+
 def _churn(
-    run: RecordedRun,
-    task: "type[Task]",
-    split: str,
-    answers: Answers,
-    judgements: Sequence[Judgement],
+    answers: Answers, judgements: Sequence[Judgement], before: Mapping[Any, bool]
 ) -> dict[str, int] | None:
     """Returns how many answers training fixed and broke, of those that the baseline also has."""
-    name = f"baseline-{split}"
-    earlier, metrics = run.answers(name), run.results["baseline"].get(split, {})
-    judged_earlier = judged(task, earlier, metrics, answers_file(run.directory, name))
-    before = {
-        answer["id"]: judgement.right
-        for answer, judgement in zip(earlier, judged_earlier, strict=False)
-    }
     counts = dict.fromkeys(CHURN.values(), 0)
     for answer, judgement in zip(answers, judgements, strict=True):
         if answer["id"] in before:
