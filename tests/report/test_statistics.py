@@ -265,8 +265,8 @@ def test_few_pairs_cannot_show_more_than_a_sign_test():
     assert resampled is not None
     assert paired_test(resampled, 0, 1, "mean")["p"] == stats.binomtest(5, 5).pvalue == 0.0625
     clusters = np.array([0, 0, 1, 1, 2])
-    assert smallest_p_value(means(np.zeros(5), clusters), after) == 0.25
-    assert smallest_p_value(before, before) == 1.0
+    assert smallest_p_value(means(np.zeros(5), clusters), after, "mean") == 0.25
+    assert smallest_p_value(before, before, "mean") == 1.0
 
 
 def test_resamples_are_the_same_every_time():

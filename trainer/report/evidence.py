@@ -15,9 +15,8 @@ from trainer.report.paired import (
 )
 from trainer.report.recorded import RecordedRun
 from trainer.report.statistics import detectable_from_share, holm, wilson
-from trainer.tasks import task_of
+from trainer.tasks import task_named
 from trainer.tasks.base import Task
-from trainer.tasks.recipe import parse_recipe
 
 SPLITS = ("validation", "test")
 TESTED = ("accuracy", "exact", "f1", "bleu")
@@ -42,9 +41,9 @@ def statistics(run: RecordedRun) -> dict[str, Any]:
 
 
 def _task(run: RecordedRun) -> type[Task] | None:
-    """Returns the class of the run's task; None if this version cannot load it."""
+    """Returns the class of the run's task; None if it is of a package that is not installed."""
     try:
-        return task_of(parse_recipe(run.recipe, run.name))
+        return task_named(run.recipe["task"]["name"])
     except ConfigError:
         return None
 

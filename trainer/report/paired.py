@@ -30,7 +30,7 @@ def positions(answers: Answers, others: Answers) -> np.ndarray | None:
     """Returns the index among `others` of the record about the same example, for each answer.
 
     None if some example is missing there or has another target, or if records do not say which
-    example they are about.
+    example they are about. The first of KEYS that all records have tells.
     """
     for key in KEYS:
         own, there = ([record.get(key) for record in records] for records in (answers, others))
@@ -38,7 +38,7 @@ def positions(answers: Answers, others: Answers) -> np.ndarray | None:
             continue
         index = {value: number for number, value in enumerate(there)}
         if len(set(own)) < len(own) or len(index) < len(there) or not index.keys() >= set(own):
-            continue
+            return None
         places = [index[value] for value in own]
         pairs = zip(answers, places, strict=True)
         same = all(_agree(answer, others[place]) for answer, place in pairs)
@@ -72,17 +72,22 @@ def paired_test(resampled: Resampled, before: int, after: int, metric: str) -> d
             "sacrebleu paired bootstrap",
         )
     difference = second.values()[metric] - first.values()[metric]
-    p = max(p, smallest_p_value(first, second))
+    p = max(p, smallest_p_value(first, second, metric))
     values = {"difference": difference, "low": low, "high": high, "p": p}
     return {**found, **values, "method": method}
 
 
-def smallest_p_value(before: Scores, after: Scores) -> float:
+def smallest_p_value(before: Scores, after: Scores, metric: str) -> float:
     """Returns the smallest two-sided p-value that as many pairs can give as differ between two
     systems: that of a sign test which they all win. Resamples of fewer than ten pairs vary too
     little, and would give smaller ones."""
-    rows = (scores.outcomes[scores.outcome_of] for scores in (before, after))
-    differ = np.not_equal(*rows).any(axis=1)
+    systems = (before, after)
+    if before.outcomes.shape[1] == after.outcomes.shape[1]:
+        rows = [scores.outcomes for scores in systems]
+    else:  # other sums, such as those of no text: then the metric of each example counts
+        rows = [scores.metrics[metric](scores.outcomes)[:, None] for scores in systems]
+    one, other = (values[scores.outcome_of] for values, scores in zip(rows, systems, strict=True))
+    differ = (one != other).any(axis=1)
     clusters = before.clusters if after.clusters is None else after.clusters
     num_pairs = int(differ.sum()) if clusters is None else len(np.unique(clusters[differ]))
     return min(1.0, 2.0 ** (1 - num_pairs))

@@ -97,7 +97,7 @@ def _about(subject: _Subject) -> list[str]:
     else:
         value = f"{_number(subject, after['value'])}{_worth(subject, after, None)}"
         sentences = [
-            f"After {subject.training.lower()}, {subject.name} is {value}{_aside(subject)}; there "
+            f"After {subject.training.lower()}, {subject.name} is {value}{_beside(subject)}; there "
             f"is no baseline to compare it with."
         ]
     return [*sentences, *_against_majority(subject), *_zero_shot(subject)]
@@ -122,7 +122,7 @@ def _change(subject: _Subject, before: Mapping[str, Any], after: Mapping[str, An
         )
         return f"{begin} and is {last} after it{worth}: the difference may be chance{shows}."
     if first == last:
-        return f"{subject.training} left {subject.name} at {last}{aside}{worth}."
+        return f"{subject.training} left {subject.name} at {last}{worth}{_beside(subject)}."
     verb = "raised" if difference > 0 else "lowered"
     sentence = f"{subject.training} {verb} {subject.name} from {first}{aside} to {last}{worth}"
     if (difference > 0) == subject.is_better_smaller:
@@ -190,6 +190,13 @@ def _aside(subject: _Subject) -> str:
     if words is None or "majority" not in subject.columns:
         return ""
     return f" ({words}: {_number(subject, subject.columns['majority']['value'])})"
+
+
+def _beside(subject: _Subject) -> str:
+    words = _majority(subject)
+    if words is None or "majority" not in subject.columns:
+        return ""
+    return f"; {words} gives {_number(subject, subject.columns['majority']['value'])}"
 
 
 def _majority(subject: _Subject) -> str | None:

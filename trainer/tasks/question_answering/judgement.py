@@ -6,7 +6,7 @@ from typing import Any
 
 from trainer.data.answers import answers_of
 from trainer.errors import DataError
-from trainer.metrics.squad import scores_of_text
+from trainer.metrics.squad import answer_scores
 from trainer.tasks.judgement import LONGEST_SHOWN, Judgement, length_of
 from trainer.wording import excerpt
 
@@ -25,17 +25,17 @@ def judge(answer: Mapping[str, Any], metrics: Mapping[str, Any]) -> Judgement:
     golds, text = answer["answers"], answer["prediction"]
     refused = answer["no_answer_probability"] > metrics.get("null_threshold", 1.0)
     if refused:
-        text, exact, f1 = "", float(not golds), float(not golds)
+        text, scores = "", dict.fromkeys(("exact", "f1"), float(not golds))
     else:
-        exact, f1 = scores_of_text(golds, text)
+        scores = answer_scores(golds, text)
     confidence = answer.get("probability")  # a prompted model gives none
     if confidence is not None and refused:
         confidence = answer["no_answer_probability"]
     return Judgement(
         gold=" | ".join(dict.fromkeys(golds)) or NO_ANSWER,
         predicted=text or NO_ANSWER,
-        right=exact == 1,
-        score=f1,
+        right=scores["exact"] == 1,
+        score=scores["f1"],
         confidence=confidence,
         facets={
             "answerable": "yes" if golds else "no",

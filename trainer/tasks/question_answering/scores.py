@@ -8,7 +8,7 @@ import numpy as np
 
 from trainer.metrics.answers import BESIDE_SQUAD
 from trainer.metrics.scores import Metric, Scores, distinct, have, numbered, share
-from trainer.metrics.squad import SquadRecord, scores_of_text
+from trainer.metrics.squad import answer_scores
 from trainer.metrics.text_sums import text_metrics, text_sums
 
 OF_ALL = ("exact", "f1", "exact_at_threshold", "f1_at_threshold")
@@ -34,19 +34,11 @@ def question_scores(
         for answer in answers
     ):
         return None
-    records = [
-        SquadRecord(
-            id=str(index),
-            gold_answers=answer["answers"],
-            prediction_text=answer["prediction"],
-            no_answer_probability=answer["no_answer_probability"],
-        )
-        for index, answer in enumerate(answers)
-    ]
     texts = None
-    has_answer = np.array([len(record.gold_answers) > 0 for record in records])
-    refused = np.array([record.no_answer_probability for record in records])
-    accepted = np.array([scores_of_text(one.gold_answers, one.prediction_text) for one in records])
+    has_answer = np.array([len(answer["answers"]) > 0 for answer in answers])
+    refused = np.array([answer["no_answer_probability"] for answer in answers])
+    scored = [answer_scores(answer["answers"], answer["prediction"]) for answer in answers]
+    accepted = np.array([(scores["exact"], scores["f1"]) for scores in scored])
     means = np.hstack(
         [
             np.where((refused > threshold)[:, None], ~has_answer[:, None], accepted)
@@ -55,7 +47,7 @@ def question_scores(
     )
     rows, measured = _squad_rows(means, has_answer), _squad_metrics(has_answer)
     if "bleu" in metrics:
-        texts = [(record.prediction_text, record.gold_answers) for record in records]
+        texts = [(answer["prediction"], answer["answers"]) for answer in answers]
         rows = np.hstack([rows, text_sums(*zip(*texts, strict=True))])
         of_texts = text_metrics(NUM_SQUAD)
         measured |= {name: of_texts[name] for name in BESIDE_SQUAD}
