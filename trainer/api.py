@@ -166,8 +166,12 @@ def train_recipe(
     from trainer.loop import finished
     from trainer.loop import train as train_loop
     from trainer.process.sessions import begin_session, end_session
+    from trainer.recipe.keys import flatten
+    from trainer.recipe.reading import dump_yaml
     from trainer.report.results import finish
+    from trainer.tracking.trackers import check_installed, start_trackers
 
+    check_installed(recipe.tracking.trackers)
     with launched(recipe, directory, stop) as accelerator, ExitStack() as claims:
         opened = on_main(accelerator, lambda: open_directory(recipe, directory, resume, claims))
         if opened is None:
@@ -192,8 +196,17 @@ def train_recipe(
         run.tracker.say(summary(run, accelerator))
         for note in run.notes:
             run.tracker.say(f"  note: {note}")
-        accelerator.init_trackers(run.directory.name)
+        start_trackers(
+            accelerator,
+            directory,
+            recipe.tracking.trackers,
+            settings=flatten(recipe.model_dump(mode="json")),
+            text=dump_yaml(recipe),
+            step=state.step,
+            say=run.tracker.say,
+        )
         run.tracker.say(f"  {disk_space(run, accelerator)}")
+        status.begin_training(state.step, run.num_steps)
         if state.step == 0:
             measure_before_training(run, accelerator, state)
         with training_time(), stop.at_boundaries(), run.saver.closing():

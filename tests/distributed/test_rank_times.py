@@ -5,7 +5,8 @@ import torch
 from support.launches import Finished
 
 pytestmark = pytest.mark.distributed
-NUM_STEPS, TIMELESS = 6, ("seconds", "tokens_per_second", "ranks")
+NUM_STEPS = 6
+TIMELESS = ("seconds", "tokens_per_second", "peak_memory_bytes", "ranks")
 
 
 def test_a_slow_rank_is_named_once(

@@ -25,6 +25,17 @@ def test_the_status_comes_back(tmp_path):
     assert os.listdir(tmp_path) == ["status.json"]  # noqa: PTH208
 
 
+def test_the_number_of_steps_stays_once_it_is_known(tmp_path):
+    status = Status(tmp_path, StopRequest())
+    status.begin()
+    assert "num_steps" not in read_status(tmp_path)
+    status.begin_training(3, 20)
+    training = {"state": "running", "exit_code": None, "step": 3, "num_steps": 20}
+    assert read_status(tmp_path) == {**training, "message": "training"}
+    status.write("stopped", 85, 7, "asked to")
+    assert read_status(tmp_path)["num_steps"] == 20
+
+
 def test_a_status_that_cannot_be_read_is_none(tmp_path):
     (tmp_path / "status.json").write_text('{"state": "do')
     assert read_status(tmp_path) == {}

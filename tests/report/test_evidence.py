@@ -13,7 +13,7 @@ from support.recorded_runs import asked, classified, counted, measured_answers, 
 
 from trainer.errors import RunDirectoryError
 from trainer.metrics.generation import generation_scores
-from trainer.report.evidence import statistics
+from trainer.report.evidence import between, statistics
 
 LABELS = "nnnnpppppp" * 10
 BEFORE = "npnpnpnpnp" * 10  # half of each class: 50 of 100
@@ -387,3 +387,22 @@ def test_a_hundred_thousand_answers_take_seconds(tmp_path):
 
 def test_nothing_was_measured(tmp_path: Path):
     assert statistics(write_run(tmp_path, {"best": {}}, {})) == {}
+
+
+def test_two_runs_on_the_same_examples(tmp_path, run_files):
+    metrics, answers = run_files
+    first = write_run(tmp_path / "first", metrics, answers)
+    swapped = {"best": metrics["baseline"], "baseline": metrics["baseline"]}
+    second = write_run(tmp_path / "second", swapped, {"test": answers["baseline-test"]})
+    tests = between(first, second)["test"]
+    assert [found["metric"] for found in tests] == ["accuracy", "f1"]
+    own = {found["metric"]: found for found in statistics(first)["test"]["tests"][1:3]}
+    for found in tests:
+        assert found["difference"] == pytest.approx(-own[found["metric"]]["difference"])
+        assert found["p"] == pytest.approx(own[found["metric"]]["p"])
+    assert (tests[0]["won"], tests[0]["lost"]) == (own["accuracy"]["lost"], own["accuracy"]["won"])
+    assert tests[0]["p_adjusted"] <= 2 * tests[0]["p"]
+    assert between(first, write_run(tmp_path / "third", metrics, {})) == {}
+    first.results["data"] = {"test": {"sha256": "a"}}
+    second.results["data"] = {"test": {"sha256": "b"}}
+    assert between(first, second) == {}

@@ -52,7 +52,8 @@ def wait_for_step(cluster, job: str, run: Path, step: int) -> None:
 
 
 def test_ranks_of_two_nodes_form_one_world(whole):
-    assert whole.status() == {"state": "done", "exit_code": 0, "step": STEPS, "message": "done"}
+    counts = {"exit_code": 0, "step": STEPS, "num_steps": STEPS}
+    assert whole.status() == {"state": "done", **counts, "message": "done"}
     assert whole.results()["processes"] == 2
     logs = sorted(path.name for path in (whole.directory / "logs").glob("*.log"))
     assert [name.rpartition("-node-")[2] for name in logs] == ["0.log", "1.log"]

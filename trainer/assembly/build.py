@@ -93,7 +93,11 @@ def build_run(
     }
     store = CheckpointStore(directory / "checkpoints")
     tracker = Tracker(
-        accelerator, directory / "metrics.jsonl", num_steps=num_steps, progress=progress
+        accelerator,
+        directory / "metrics.jsonl",
+        num_steps=num_steps,
+        progress=progress,
+        deciding_metric=recipe.evaluation.metric,
     )
     saver = Saver(
         accelerator,

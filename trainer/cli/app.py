@@ -22,6 +22,7 @@ from trainer.cli import (
     show,
     sweep,
     train,
+    watch,
 )
 from trainer.distributed.environment_variables import is_local_main, is_main
 from trainer.errors import DONE, INTERRUPTED, WRONG, FileError, Stopped, TrainerError
@@ -91,6 +92,7 @@ def main() -> None:
 for _command in (
     *(train.command, evaluate.command, recipes.command, show.command, params.command),
     *(prepare.command, sweep.command, compare.command, report.command, checkpoints.command),
+    watch.command,
 ):
     main.add_command(_command)
 

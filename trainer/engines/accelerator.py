@@ -27,7 +27,7 @@ from trainer.engines.deepspeed_state import allow_any_loss_scale
 from trainer.engines.extension_locks import remove_stale_locks, use_own_folder
 from trainer.engines.fsdp2 import check_mesh, fill_in_fsdp, layer_classes
 from trainer.engines.launch import asks_for_deepspeed, asks_for_fsdp
-from trainer.engines.launch_checks import check_launch, check_processes, check_trackers
+from trainer.engines.launch_checks import check_launch, check_processes
 from trainer.engines.precision import Precision, resolve_precision
 from trainer.process.stop_request import StopRequest
 from trainer.process.switches import restored_switches
@@ -109,14 +109,13 @@ def build_accelerator(
     is not supported, and ConfigError if the device or the engine cannot train the recipe.
     """
     check_launch()
-    check_trackers(recipe.tracking.trackers)
     on_cpu = not torch.cuda.is_available()
     precision = resolve_precision(recipe.precision)
     _prepare_engine(on_cpu=on_cpu)
     with meeting() as store:
         if stop is not None and store is not None:
             stop.share(store)
-        accelerator = _new_accelerator(recipe, directory, precision, on_cpu=on_cpu)
+        accelerator = _new_accelerator(directory, precision, on_cpu=on_cpu)
     wait_at_most(PREPARATION)
     check_processes(accelerator)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
@@ -157,9 +156,7 @@ def _prepare_engine(*, on_cpu: bool) -> None:
     check_mesh()
 
 
-def _new_accelerator(
-    recipe: Recipe, directory: Path, precision: Precision, *, on_cpu: bool
-) -> Accelerator:
+def _new_accelerator(directory: Path, precision: Precision, *, on_cpu: bool) -> Accelerator:
     with_deepspeed = asks_for_deepspeed()
     # Without a backend, DeepSpeed on CPUs puts each process into a world of its own.
     backend: dict[str, Any] = {"backend": "gloo"} if on_cpu and with_deepspeed else {}
@@ -168,10 +165,7 @@ def _new_accelerator(
     return Accelerator(
         cpu=on_cpu and not with_deepspeed,
         mixed_precision="no" if precision == "fp32" else precision,
-        log_with=list(recipe.tracking.trackers) or None,
-        project_config=ProjectConfiguration(
-            str(directory), logging_dir=str(directory / "tensorboard")
-        ),
+        project_config=ProjectConfiguration(str(directory)),
         kwargs_handlers=[
             DistributedDataParallelKwargs(broadcast_buffers=False),
             InitProcessGroupKwargs(timeout=step_time(), **backend),

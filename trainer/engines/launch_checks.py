@@ -4,7 +4,6 @@ Without these checks, a mismatch would train silently: without exchanging gradie
 settings than the recipe's.
 """
 
-import importlib.util
 import os
 from typing import Any
 
@@ -22,7 +21,7 @@ from trainer.engines.micro_batch import accumulation
 from trainer.engines.portable_state import base_optimizer
 from trainer.engines.precision import Precision
 from trainer.engines.topology import topology_of
-from trainer.errors import ConfigError, LaunchError
+from trainer.errors import LaunchError
 from trainer.recipe.schema import Recipe
 
 SUPPORTED = (
@@ -56,18 +55,6 @@ def check_launch() -> None:
             hint="for CPU ranks use --config_file accelerate_configs/cpu-2.yaml, for one process "
             "unset MASTER_ADDR",
         )
-
-
-def check_trackers(trackers: tuple[str, ...]) -> None:
-    """Raises ConfigError if a tracker is not installed: Accelerate would leave it out."""
-    for name in trackers:
-        if importlib.util.find_spec(name) is None:
-            raise ConfigError(
-                f"tracking.trackers: {name} is not installed",
-                key="tracking.trackers",
-                value=name,
-                hint=f"pip install {name}",
-            )
 
 
 def check_processes(accelerator: Accelerator) -> None:

@@ -35,3 +35,21 @@ def lock(descriptor: int, *, wait: bool) -> None:
             if not wait:
                 raise BlockingIOError(error.errno, error.strerror) from error
         time.sleep(0.1)
+
+
+def is_locked(descriptor: int) -> bool:
+    """Returns whether another process holds the lock of a file that is open for reading; True if
+    the file system does not say.
+
+    Holds a shared lock for an instant, in which no other process can lock the file.
+    """
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return False

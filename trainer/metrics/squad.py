@@ -63,6 +63,15 @@ def squad_scores(
     return scores
 
 
+def scores_of_text(gold_answers: Sequence[str], text: str) -> tuple[float, float]:
+    """Returns exact match and F1, 0 to 1, of one text if it is accepted as the answer."""
+    predicted = _tokens(text)
+    golds = [tokens for tokens in map(_tokens, dict.fromkeys(gold_answers)) if tokens] or [[]]
+    if predicted in golds:
+        return 1.0, 1.0
+    return 0.0, max(_f1(gold, predicted) for gold in golds)
+
+
 @dataclass(frozen=True, slots=True)
 class _Question:
     """A question and the scores of its predicted text if it is accepted as the answer."""
@@ -86,24 +95,13 @@ def _question(record: SquadRecord) -> _Question:
             value=record.no_answer_probability,
             hint="give a number that can be compared with a threshold",
         )
+    exact, f1 = scores_of_text(record.gold_answers, record.prediction_text)
     return _Question(
         has_answer=len(record.gold_answers) > 0,
         has_prediction=record.prediction_text != "",
         no_answer_probability=record.no_answer_probability,
-        accepted=answer_scores(record.gold_answers, record.prediction_text),
+        accepted={"exact": exact, "f1": f1},
     )
-
-
-def answer_scores(gold_answers: Sequence[str], prediction: str) -> dict[str, float]:
-    """Returns `exact` and `f1`, 0 to 1, of an accepted answer to one question, as `squad_scores`
-    counts them; without gold answers only a text without words is right."""
-    predicted = _tokens(prediction)
-    golds = [tokens for tokens in map(_tokens, dict.fromkeys(gold_answers)) if tokens] or [[]]
-    exact = predicted in golds
-    return {
-        "exact": float(exact),
-        "f1": 1.0 if exact else max(_f1(gold, predicted) for gold in golds),
-    }
 
 
 def _tokens(text: str) -> list[str]:

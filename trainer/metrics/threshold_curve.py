@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.metrics.squad import answer_scores
+from trainer.metrics.squad import scores_of_text
 
 MOST_POINTS = 200
 
@@ -35,10 +35,11 @@ def threshold_curve(
     thresholds = _thresholds(probabilities, [float(mark) for mark in marks.values() if mark])
     order = np.argsort(probabilities, kind="stable")
     num_accepted = np.searchsorted(probabilities[order], thresholds, side="right")
-    scores = [answer_scores(answer["answers"], answer["prediction"]) for answer in answers]
+    scores = np.array(
+        [scores_of_text(answer["answers"], answer["prediction"]) for answer in answers]
+    )
     curves = {"threshold": thresholds}
-    for name in ("exact", "f1"):
-        accepted = np.array([score[name] for score in scores])
+    for name, accepted in zip(("exact", "f1"), scores.T, strict=True):
         gains = (accepted - ~answerable)[order]
         totals = np.sum(~answerable) + np.append(0.0, gains.cumsum())
         curves[name] = 100 * totals[num_accepted] / len(answers)

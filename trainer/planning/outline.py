@@ -5,6 +5,7 @@ from itertools import groupby
 
 from torch import nn
 
+from trainer.engines.fsdp2_state import is_fsdp2
 from trainer.models.parameters import num_weights, weight_shape
 
 
@@ -68,7 +69,10 @@ def _read(module: nn.Module, seen: set[int]) -> Module:
     with_weights = tuple(
         (name, child) for name, child in children if child.weights or child.children
     )
-    return Module(type(module).__name__, tuple(weights), with_weights)
+    kind = type(module).__name__
+    if is_fsdp2(module):
+        kind = kind.removeprefix("FSDP")  # of the class that FSDP2 derives
+    return Module(kind, tuple(weights), with_weights)
 
 
 def _rows(prefix: str, module: Module, depth: int, full: bool) -> list[Row]:

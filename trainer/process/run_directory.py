@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from trainer.errors import RunDirectoryError
 from trainer.files.durable import write_text
-from trainer.files.file_lock import lock
+from trainer.files.file_lock import is_locked, lock
 from trainer.files.plain import read_text, reason
 from trainer.process.continuation import LENGTH, instead, may_continue
 from trainer.process.run_entries import writing_to
@@ -88,6 +88,22 @@ def claim(directory: Path) -> Generator[None]:
 def claimed(directory: Path) -> bool:
     """Returns whether this process holds a run directory."""
     return directory in _claimed
+
+
+def is_held(directory: Path) -> bool:
+    """Returns whether a process, on any machine, holds a run directory; True if it cannot be
+    known."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        descriptor = os.open(directory / ".lock", flags)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        return is_locked(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def leave_token(directory: Path) -> str:

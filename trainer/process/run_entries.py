@@ -9,10 +9,13 @@ from trainer.errors import RunDirectoryError
 from trainer.files.file_errors import FULL, remedy
 from trainer.files.plain import reason
 
-FOLDERS = ("checkpoints", "model", "adapter", "predictions", "tensorboard", "tokenizer")
+FOLDERS = (
+    *("checkpoints", "model", "adapter", "predictions", "tensorboard", "tokenizer"),
+    *("wandb", "mlflow", "trackio"),
+)
 FILES = (
     *("config.yaml", "environment.json", "status.json", "metrics.jsonl"),
-    *("results.json", "report.md", ".lock", ".token"),
+    *("results.json", "report.md", "trackers.json", "trainer_state.json", ".lock", ".token"),
 )
 EFFECTIVE = os.access in os.supports_effective_ids
 

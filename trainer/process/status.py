@@ -36,6 +36,7 @@ class Status:
         self._ending = threading.RLock()
         self._over = False
         """Whether the end of the command is written."""
+        self._num_steps: int | None = None
 
     @property
     def _main(self) -> bool:
@@ -47,6 +48,12 @@ class Status:
             self.write("running", None, self._newest_step(), "starting")
             self._begun = True
 
+    def begin_training(self, step: int, num_steps: int) -> None:
+        """Writes that the run trains from `step` on, and of how many steps it is."""
+        with self._ending:
+            self._num_steps = num_steps
+            self.write("running", None, step, "training")
+
     def write(self, state: str, exit_code: int | None, step: int | None, message: str) -> None:
         """Writes the status: state is running, done, stopped or failed."""
         with self._ending:
@@ -56,6 +63,8 @@ class Status:
 
     def _write(self, state: str, exit_code: int | None, step: int | None, message: str) -> None:
         status = {"state": state, "exit_code": exit_code, "step": step}
+        if self._num_steps is not None:
+            status["num_steps"] = self._num_steps
         write_with_reserve(
             self._directory / "status.json",
             {**status, "message": excerpt(message, LONGEST_MESSAGE)},

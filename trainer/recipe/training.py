@@ -95,9 +95,11 @@ class Checkpoint(Section):
 
 
 class Tracking(Section):
-    trackers: ListOf[Literal["tensorboard", "wandb", "mlflow", "comet_ml", "aim"]] = (
+    trackers: ListOf[Literal["tensorboard", "wandb", "mlflow", "trackio", "comet_ml", "aim"]] = (
         "tensorboard",
     )
-    """Trackers that get the metrics; metrics.jsonl is always written."""
+    """Trackers that get the metrics; metrics.jsonl is always written. wandb, mlflow and trackio
+    write into the run directory and send nothing, unless environment variables of theirs say
+    otherwise."""
     log_every_steps: PositiveInt = 10
     """Number of steps between two lines of training metrics."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,10 @@ MOST_WEIGHTS = 2**22
 """Weights of units in memory at once, 8 bytes each."""
 DRAWS_PER_UNIT = 20
 """Examples drawn one by one in the time of a multinomial draw's unit."""
+ROUNDING = 1e-9
+"""Largest difference that may be due to the order of a sum."""
+SPARSE = 0.05
+"""Share of sums to which an example adds, below which a sparse product is faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +85,11 @@ def p_value(differences: np.ndarray) -> float:
     out 0, up to rounding. It is 1 if no difference was defined.
     """
     differences = differences[~np.isnan(differences)]
-    beyond = min((differences <= 0).sum(), (differences >= 0).sum())
+    beyond = min((differences <= ROUNDING).sum(), (differences >= -ROUNDING).sum())
     return min(1.0, 2 * float(beyond + 1) / (len(differences) + 1))
 
 
-def _kinds(systems: Sequence[Scores]) -> tuple[list[np.ndarray], np.ndarray]:
+def _kinds(systems: Sequence[Scores]) -> tuple[list[Any], np.ndarray]:
     """Returns the rows of sums of each kind of example, by system, and the number of its examples.
 
     Examples are of a kind if every system has the same outcome for them.
@@ -94,10 +99,19 @@ def _kinds(systems: Sequence[Scores]) -> tuple[list[np.ndarray], np.ndarray]:
         codes = kind_of * len(system.outcomes) + system.outcome_of
         _, kind_of = np.unique(codes, return_inverse=True)
     _, first, sizes = np.unique(kind_of, return_index=True, return_counts=True)
-    return [system.outcomes[system.outcome_of[first]] for system in systems], sizes
+    rows = [_compact(system.outcomes)[system.outcome_of[first]] for system in systems]
+    return rows, sizes
 
 
-def _clusters(systems: Sequence[Scores]) -> tuple[list[np.ndarray], np.ndarray]:
+def _compact(outcomes: np.ndarray) -> Any:
+    """Returns a matrix as it is, or sparse if it is mostly zeros, as with many classes."""
+    from scipy import sparse
+
+    is_sparse = np.count_nonzero(outcomes) < SPARSE * outcomes.size
+    return sparse.csr_array(outcomes) if is_sparse else outcomes
+
+
+def _clusters(systems: Sequence[Scores]) -> tuple[list[Any], np.ndarray]:
     """Returns the sums of each cluster, by system, and 1 for each cluster."""
     cluster_of = systems[0].clusters
     assert cluster_of is not None
@@ -115,8 +129,9 @@ def _draw(generator: np.random.Generator, sizes: np.ndarray, num_resamples: int)
     total = int(sizes.sum())
     if len(sizes) * DRAWS_PER_UNIT < total:
         return generator.multinomial(total, sizes / total, num_resamples).astype(float)
-    kinds = np.repeat(np.arange(len(sizes)), sizes)
+    kinds = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
     weights = np.empty((num_resamples, len(sizes)))
     for row in weights:
-        row[:] = np.bincount(kinds[generator.integers(total, size=total)], minlength=len(sizes))
+        drawn = kinds[generator.integers(total, size=total, dtype=np.uint32)]
+        row[:] = np.bincount(drawn, minlength=len(sizes))
     return weights

@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from trainer.process.finished_runs import FinishedRun, find_runs
+from trainer.report.diagnosis.scales import mixed_scales
 from trainer.report.groups import differing, group_runs
 from trainer.report.markdown import table
 from trainer.report.markup import as_markdown
@@ -220,12 +221,4 @@ def _about_deciding_metrics(runs: list[FinishedRun]) -> list[str]:
 
 
 def _about_scales(runs: list[FinishedRun]) -> list[str]:
-    scales: dict[str, set[str]] = {}
-    for run in runs:
-        for name, scale in run.results["scales"].items():
-            scales.setdefault(name, set()).add(scale)
-    return [
-        f"{name} has the scales {' and '.join(sorted(ranges))}"
-        for name, ranges in scales.items()
-        if len(ranges) > 1
-    ]
+    return [finding.sentence() for finding in mixed_scales([run.results["scales"] for run in runs])]

@@ -8,6 +8,7 @@ from trainer.files.durable import write_bytes, write_text
 from trainer.process.run_entries import writing_to
 from trainer.report.figures.answers import answer_plots
 from trainer.report.figures.drawing import drawn
+from trainer.report.figures.plot import Plot
 from trainer.report.figures.training import training_plots
 from trainer.report.latex import latex_table
 from trainer.report.markdown import markdown
@@ -43,7 +44,7 @@ def write_report(
         destination.mkdir(parents=True, exist_ok=True)
         written: list[Path] = []
         in_page = "html" in formats or program is not None
-        plots = [*training_plots(report), *answer_plots(report)]
+        plots = plots_of(report)
         latex = "latex" in formats
         figures = drawn(plots, with_pdf=latex) if in_page or latex else []
         if latex:
@@ -66,6 +67,11 @@ def write_report(
         if "md" in formats:
             written += _write_all(destination, {"report.md": markdown(report)})
     return written
+
+
+def plots_of(report: Report) -> list[Plot]:
+    """Returns every plot of a report."""
+    return [*training_plots(report), *answer_plots(report)]
 
 
 def tables_of(report: Report) -> list[Table]:

@@ -40,6 +40,39 @@ def statistics(run: RecordedRun) -> dict[str, Any]:
     }
 
 
+def between(first: RecordedRun, second: RecordedRun) -> dict[str, list[dict[str, Any]]]:
+    """Returns, by split, the tests between the exported models of two runs, as plain JSON.
+
+    `difference` is that of the second run's metric from the first one's. A split has no tests
+    unless both runs kept their answers to the same examples. Raises RunDirectoryError if a file of
+    answers cannot be read.
+    """
+    names = dict.fromkeys(run.recipe["evaluation"]["metric"] for run in (first, second))
+    found: dict[str, list[dict[str, Any]]] = {}
+    for split in SPLITS:
+        digests = [
+            run.results.get("data", {}).get(split, {}).get("sha256") for run in (first, second)
+        ]
+        if None not in digests and digests[0] != digests[1]:
+            continue
+        one, other = (columns_of(run, _task(run), split).after for run in (first, second))
+        resampled, before, after = _on_the_same(one, other)
+        if resampled is not None:
+            tests = [
+                paired_test(resampled, before, after, metric)
+                for metric in dict.fromkeys([*names, *TESTED])
+                if resampled.have(metric, before, after)
+            ]
+            found[split] = _adjusted(tests)
+    return found
+
+
+def _adjusted(tests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns tests with the p-values that testing all of them leaves."""
+    adjusted = holm([found["p"] for found in tests])
+    return [{**found, "p_adjusted": p} for found, p in zip(tests, adjusted, strict=True)]
+
+
 def _task(run: RecordedRun) -> type[Task] | None:
     """Returns the class of the run's task; None if it is of a package that is not installed."""
     try:
@@ -57,8 +90,6 @@ def _evidence(columns: Columns, deciding: str) -> dict[str, Any]:
         if name != "seconds" and isinstance(value, float) and is_number(value)
     )
     tested = [name for name in dict.fromkeys([deciding, *TESTED]) if name in names]
-    tests = list(_tests(columns, tested))
-    adjusted = holm([found["p"] for found in tests])
     scores = after.scores if after is not None else None
     clusters = scores.clusters if scores is not None else None
     return {
@@ -74,7 +105,7 @@ def _evidence(columns: Columns, deciding: str) -> dict[str, Any]:
             }
             for name in names
         },
-        "tests": [{**found, "p_adjusted": p} for found, p in zip(tests, adjusted, strict=True)],
+        "tests": _adjusted(list(_tests(columns, tested))),
         "detectable": _detectable(columns, tested),
     }
 
@@ -123,7 +154,7 @@ def _on_the_same(before: Column | None, after: Column | None) -> tuple[Resampled
 
 def _detectable(columns: Columns, tested: list[str]) -> dict[str, float]:
     """Returns the smallest difference of each metric that the examples show: by the differences
-    between baseline and exported model or, without answers of the baseline, by the latter alone."""
+    between baseline and exported model or, if they do not say it, by the latter alone."""
     after = columns.after
     if after is None:
         return {}
@@ -132,7 +163,9 @@ def _detectable(columns: Columns, tested: list[str]) -> dict[str, float]:
     for metric in tested:
         if resampled is not None and resampled.have(metric, first, second):
             found[metric] = detectable(resampled, first, second, metric)
-        elif metric in after.judged:
+        if found.get(metric) is not None:
+            continue
+        if metric in after.judged:
             found[metric] = detectable_from_share(after.metrics[metric], after.judged[metric])
         elif after.resampled is not None and after.resampled.have(metric, after.system):
             found[metric] = detectable_from_values(after.resampled.values(after.system, metric))

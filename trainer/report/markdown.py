@@ -10,7 +10,7 @@ from trainer.report.tables.measured import (
     zero_shot_note,
 )
 from trainer.report.tables.table import Table
-from trainer.report.tables.training import data_table, epochs_table, parameters_table
+from trainer.report.tables.training import data_table, epochs_table
 
 
 def markdown(report: Report) -> str:
@@ -33,7 +33,6 @@ def markdown(report: Report) -> str:
     for split in SPLITS:
         lines += _section(f"Classes of {split}", classes_table(report, split))
     lines += _section("Epochs", epochs_table(report))
-    lines += _section("Parameters", parameters_table(report))
     lines += _section("Data", data_table(report))
     lines += ["## Run", ""]
     lines += [

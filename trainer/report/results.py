@@ -21,13 +21,16 @@ from trainer.models.span_head import how_to_load
 from trainer.process.run_entries import writing_to
 from trainer.report.adapter_card import adapter_card
 from trainer.report.analysis import analysis
-from trainer.report.document import model_card
-from trainer.report.documents import write_report
+from trainer.report.diagnosis import IN_NOTES
+from trainer.report.documents import plots_of, write_report
 from trainer.report.examples import write_examples
 from trainer.report.facts import facts
+from trainer.report.figures.png import as_png
 from trainer.report.learned import without_gradient
+from trainer.report.model_card import write_card
 from trainer.report.recorded import record_of
 from trainer.report.report import report_of
+from trainer.report.trainer_state import write_trainer_state
 from trainer.run import Run
 from trainer.state import TrainState
 from trainer.tasks.finding import Finding
@@ -131,11 +134,10 @@ def _write(run: Run, results: dict[str, Any]) -> None:
     results["warnings"] += [
         Finding(**finding).sentence()
         for finding in results["diagnosis"]
-        if finding["severity"] != "note"
+        if finding["severity"] != "note" and finding["code"] not in IN_NOTES
     ]
     report = report_of(record_of(directory, results))
-    card = model_card(report, how_to_load(run.model))
-    (staging / "README.md").write_text(card, "utf-8")
+    write_card(staging, directory.name, results, how_to_load(run.model))
     _replace(staging, directory / "model")
     if hasattr(run.model, "peft_config"):
         staging = directory / ".adapter.staging"
@@ -146,7 +148,11 @@ def _write(run: Run, results: dict[str, Any]) -> None:
         _replace(staging, directory / "adapter")
     write_report([report], directory, ["html", "md"])
     write_json(directory / "results.json", sealed(results))
-    run.tracker.say((directory / "report.md").read_text("utf-8"))
+    write_trainer_state(report.run)
+    text = (directory / "report.md").read_text("utf-8")
+    if run.tracker.shows_reports:
+        run.tracker.log_report(text, as_png(plots_of(report)))
+    run.tracker.say(text)
     run.tracker.say(f"model: {directory / 'model'}\nresults: {directory / 'results.json'}")
 
 

@@ -19,7 +19,8 @@ class Finding:
     figures: dict[str, float] = field(default_factory=dict[str, float])
     """The numbers of the message by name."""
     split: str | None = None
-    """The split that it is about; None if it is about the run."""
+    """The split that it is about, such as "test", or "zero-shot test" for the answers before
+    training; None if it is about the run."""
     severity: Severity = "doubtful"
     """`wrong`: a number means something else than it says; `doubtful`: it may mean less; `note`:
     worth knowing."""

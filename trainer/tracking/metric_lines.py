@@ -23,6 +23,15 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     return [record for _, record in _read(file)]
 
 
+def parse_line(text: str) -> dict[str, Any] | None:
+    """Returns the record in a line of metrics.jsonl; None if it is not a record."""
+    try:
+        record = parse_json(text)
+    except ValueError:
+        return None
+    return record if _is_record(record) else None
+
+
 def metrics_at(lines: list[dict[str, Any]], step: int) -> dict[str, Any]:
     """Returns the metrics of each evaluated split at one step."""
     return {

@@ -7,11 +7,13 @@ and `NotebookProgress` shows them below the cell.
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tqdm import tqdm
+
+from trainer.wording import format_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,10 @@ class Update:
     """Optimizer steps of the whole run."""
     record: dict[str, Any] | None = None
     """The line of metrics.jsonl of this step, if one was written."""
+    metric: tuple[str, float] | None = None
+    """The metric that decides which step is best, and its last value, once it was measured."""
+    seconds_before: float | None = None
+    """Seconds that the steps before the first update took; None if the run continues from there."""
     ended: bool = False
     """Whether this is the last update about steps."""
 
@@ -54,17 +60,19 @@ class TerminalProgress:
 
     def _line(self, update: Update) -> None:
         now = time.monotonic()
-        first_step, start = self._first = self._first or (update.step, now)
+        before = update.seconds_before
+        began = (update.step, now) if before is None else (0, now - before)
+        first_step, start = self._first = self._first or began
         if update.record is None:
             return
         taken = update.step - first_step
         pace = (now - start) / taken if taken else math.nan
-        print(
-            f"step {update.step}/{update.num_steps}  loss {update.record['loss']:.4f}  "
-            f"{update.record['tokens_per_second']:,.0f} tokens/s  "
-            f"{_clock(pace * (update.num_steps - update.step))} left",
-            flush=True,
-        )
+        parts = [
+            f"step {update.step}/{update.num_steps or '?'}",
+            *measured(update),
+            f"{_clock(pace * (update.num_steps - update.step))} left" if update.num_steps else "",
+        ]
+        print("  ".join(filter(None, parts)), flush=True)
 
 
 class NotebookProgress:
@@ -89,6 +97,36 @@ def default_progress() -> Progress:
     return NotebookProgress() if _in_notebook() else TerminalProgress()
 
 
+def measured(update: Update) -> list[str]:
+    """Returns what an update's record says: loss, deciding metric, tokens per second, memory."""
+    record = update.record or {}
+    metric = []
+    if update.metric is not None:
+        name, value = update.metric
+        metric = [f"{'validation ' * ('loss' in name)}{name} {value:.4f}"]
+    shown = {
+        "loss": "loss {:.4f}".format,
+        "tokens_per_second": "{:,.0f} tokens/s".format,
+        "peak_memory_bytes": format_bytes,
+    }
+    loss, speed, memory = (
+        [show(record[key])] if isinstance(record.get(key), int | float) else []
+        for key, show in shown.items()
+    )
+    return [*loss, *metric, *speed, *memory]
+
+
+def evaluation_message(split: str, step: int, metrics: Mapping[str, Any]) -> str:
+    """Returns the message about an evaluation: the metrics that are numbers, without macro
+    averages."""
+    numbers = "  ".join(
+        f"{name} {value:.4f}"
+        for name, value in metrics.items()
+        if isinstance(value, float) and name != "seconds" and not name.endswith("_macro")
+    )
+    return f"{split} after step {step}: {numbers}"
+
+
 def _in_notebook() -> bool:
     """Returns whether this process is a notebook's kernel that can show widgets."""
     from importlib.util import find_spec
@@ -100,15 +138,20 @@ def _in_notebook() -> bool:
 
 
 def _bar(kind: "type[tqdm[Any]]", update: Update) -> "tqdm[Any]":
-    return kind(total=update.num_steps, initial=update.step, unit="step", leave=True)
+    before = update.seconds_before
+    first = update.step if before is None else 0
+    bar = kind(total=update.num_steps or None, initial=first, unit="step", leave=True)
+    if before is not None:  # the bar's own clock began when it was made
+        bar.start_t -= before
+        bar.last_print_t -= before
+    return bar
 
 
 def _moved(bar: "tqdm[Any]", update: Update) -> "tqdm[Any]":
     """Returns the bar after moving it to the step of an update."""
     bar.update(update.step - bar.n)
     if update.record is not None:
-        speed = update.record["tokens_per_second"]
-        bar.set_postfix_str(f"loss {update.record['loss']:.4f}, {speed:,.0f} tokens/s")
+        bar.set_postfix_str(", ".join(measured(update)))
     return bar
 
 

@@ -14,8 +14,9 @@ from accelerate import Accelerator
 from trainer.files.durable import flush, write_text
 from trainer.state import TrainState
 from trainer.tracking.metric_lines import lines_at, remembered
-from trainer.tracking.progress import Progress, Update
+from trainer.tracking.progress import Progress, Update, evaluation_message
 from trainer.tracking.rank_times import RankSummary
+from trainer.tracking.trackers import log_report, shows_reports
 
 
 class Tracker:
@@ -28,6 +29,7 @@ class Tracker:
         *,
         num_steps: int,
         progress: Progress | None = None,
+        deciding_metric: str | None = None,
     ) -> None:
         self._accelerator = accelerator
         self._file = file
@@ -37,6 +39,9 @@ class Tracker:
         self._logged_tokens = 0
         self._step = 0
         self._peak = 0
+        self._peak_since_evaluation = 0
+        self._deciding_metric = deciding_metric
+        self._metric: tuple[str, float] | None = None
 
     def start(self, state: TrainState, memory: Mapping[str, Any] | None = None) -> None:
         """Continues from `state`: removes later lines, which the run will write again.
@@ -48,6 +53,8 @@ class Tracker:
         if self._active and os.path.lexists(self._file):
             kept = lines_at(self._file, state, memory or {})
             write_text(self._file, "".join(f"{line}\n" for line in kept))
+            for line in kept:
+                self._note_metric(json.loads(line))
 
     def remembered(self) -> dict[str, Any]:
         """Returns what a checkpoint remembers of the lines so far, after flushing them to disk."""
@@ -81,6 +88,7 @@ class Tracker:
             "tokens": state.tokens,
             "seconds": seconds,
             "tokens_per_second": tokens / max(seconds, 1e-9),
+            "peak_memory_bytes": self._measure_memory(),
             **({"ranks": ranks.record()} if ranks is not None else {}),
         }
         self.log(record)
@@ -95,20 +103,16 @@ class Tracker:
         one."""
         train_loss = state.loss_sum / state.loss_steps if state.loss_steps else None
         position = {"step": state.step, "epoch": epoch, "split": split}
-        peak = _peak_memory_since_last_call()
-        self._peak = max(self._peak, peak)
+        self._measure_memory()
+        peak, self._peak_since_evaluation = self._peak_since_evaluation, 0
         self.log({**position, **metrics, "train_loss": train_loss, "peak_memory_bytes": peak})
-        numbers = "  ".join(
-            f"{name} {value:.4f}"
-            for name, value in metrics.items()
-            if isinstance(value, float) and name != "seconds" and not name.endswith("_macro")
-        )
-        self.say(f"{split} after step {state.step}: {numbers}")
+        self.say(evaluation_message(split, state.step, metrics))
 
     def log(self, record: dict[str, Any]) -> None:
         """Writes a line of metrics.jsonl, and sends its numbers to the trackers as split/name."""
         if not self._active:
             return
+        self._note_metric(record)
         with self._file.open("a") as file:
             file.write(json.dumps(record) + "\n")
         numbers = {
@@ -117,6 +121,17 @@ class Tracker:
             if isinstance(value, int | float) and name not in ("step", "epoch")
         }
         self._accelerator.log(numbers, step=record["step"])
+
+    @property
+    def shows_reports(self) -> bool:
+        """Whether a tracker shows what `log_report` gets."""
+        return shows_reports(self._accelerator)
+
+    def log_report(self, text: str, figures: Mapping[str, bytes]) -> None:
+        """Shows the report of the finished run in the trackers: its Markdown, and figures as PNG
+        files by name."""
+        if self._active:
+            log_report(self._accelerator, text, figures, step=self._step)
 
     def progress(self, step: int, record: dict[str, Any] | None) -> None:
         """Reports a step that was taken, with its line of metrics.jsonl if one was written."""
@@ -133,8 +148,22 @@ class Tracker:
 
     def peak_memory(self) -> int:
         """Returns the peak memory of this process in bytes: of its GPU if it has one."""
-        self._peak = max(self._peak, _peak_memory_since_last_call())
+        self._measure_memory()
         return self._peak
+
+    def _measure_memory(self) -> int:
+        """Returns the peak memory since the last call, and adds it to the longer peaks."""
+        peak = _peak_memory_since_last_call()
+        self._peak = max(self._peak, peak)
+        self._peak_since_evaluation = max(self._peak_since_evaluation, peak)
+        return peak
+
+    def _note_metric(self, record: Mapping[str, Any]) -> None:
+        """Remembers the deciding metric if a line of metrics.jsonl has it."""
+        name = self._deciding_metric
+        value = record.get(name) if name is not None else None
+        if name is not None and record["split"] == "validation" and isinstance(value, int | float):
+            self._metric = (name, value)
 
     def _tell(
         self,
@@ -150,6 +179,7 @@ class Tracker:
                     step=self._step,
                     num_steps=self._num_steps,
                     record=record,
+                    metric=self._metric,
                     ended=ended,
                 )
             )

@@ -1,6 +1,6 @@
 """Prints which libraries that are slow to import have been imported by an everyday use.
 
-python heavy_imports.py package|commands|recipe
+python heavy_imports.py package|commands|recipe|watch RUN_DIR
 """
 
 import sys
@@ -34,6 +34,16 @@ def recipe() -> None:
     from trainer.tasks.recipe import load_recipe
 
     load_recipe("demo")
+
+
+def watch() -> None:
+    """A run that has ended is watched."""
+    from click.testing import CliRunner
+
+    from trainer.cli.app import main
+
+    done = CliRunner().invoke(main, ["watch", sys.argv[2]])
+    assert done.exit_code == 0, done.output
 
 
 globals()[sys.argv[1]]()

@@ -106,7 +106,7 @@ def _draw_confusion(labels: list[str], counts: list[list[int]], axes: "Axes") ->
     axes.set_xlabel("answer")
     if len(labels) > LARGEST_MATRIX:
         axes.imshow(colours, interpolation="nearest", aspect="auto")
-        axes.set_ylabel("right")
+        axes.set_ylabel("gold")
         return
     for (row, column), count in np.ndenumerate(table):
         axes.axvspan(
@@ -185,6 +185,7 @@ def _thresholds(thresholds: dict[str, Any] | None, split: str) -> list[Plot]:
                 f"exact is {best['exact']:.2f} there."
             ),
             draw=partial(_draw_thresholds, kept, thresholds),
+            legend=True,
         )
     ]
 
@@ -200,4 +201,3 @@ def _draw_thresholds(
             axes.axvline(thresholds[name], color=INK, linewidth=0.8, linestyle=dashes, label=name)
     axes.set_xlabel("threshold")
     axes.set_ylabel("metric")
-    axes.legend(loc="best")

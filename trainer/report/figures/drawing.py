@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 BELOW, ABOVE, RIGHT = 40.0, 10.0, 12.0
 """Points between the axes and the edges of a figure."""
+LEGEND = 18.0
+"""Height of a legend above the axes, in points."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +56,18 @@ def figure_of(plot: Plot) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(plot.width / 72, plot.height / 72))
+    above = ABOVE + LEGEND * plot.legend
     axes = figure.add_axes(
         (
             plot.left / plot.width,
             BELOW / plot.height,
             (plot.width - plot.left - RIGHT) / plot.width,
-            (plot.height - BELOW - ABOVE) / plot.height,
+            (plot.height - BELOW - above) / plot.height,
         )
     )
     plot.draw(axes)
+    if plot.legend:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2)
     return figure
 
 

@@ -38,7 +38,9 @@ SETTINGS: dict[str, Any] = {
     "ytick.labelsize": 10.0,
     "legend.fontsize": 10.0,
     "legend.frameon": False,
-    "legend.handlelength": 1.6,
+    "legend.handlelength": 1.5,
+    "legend.columnspacing": 1.4,
+    "legend.borderpad": 0.1,
     "lines.linewidth": 1.4,
     "path.simplify": False,
     "figure.dpi": 72.0,
@@ -60,3 +62,5 @@ class Plot:
     height: float = HEIGHT
     left: float = 58.0
     """Points between the left edge and the axes."""
+    legend: bool = False
+    """Whether the names of the lines stand above the axes."""

@@ -97,6 +97,7 @@ def _plot(
             title=title,
             description=_described(drawn),
             draw=partial(_draw, report, drawn, label, axis, limit),
+            legend=len(drawn) > 1,
         )
     ]
 
@@ -134,15 +135,13 @@ def _draw(
     _mark(report, drawn, axis, unit, axes)
     axes.set_xlabel(x_label)
     axes.set_ylabel(label)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=axis != "seconds"))
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(FuncFormatter(_short))
     axes.yaxis.set_major_formatter(FuncFormatter(_short))
     axes.margins(x=0.02)
     if label in FROM_ZERO:
         axes.set_ylim(0, 1.15 * max(max(line[2].values) for line in drawn))
-    if len(drawn) > 1:
-        axes.legend(loc="best")
 
 
 def _mark(report: Report, drawn: Sequence[Line], axis: str, unit: float, axes: "Axes") -> None:

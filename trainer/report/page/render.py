@@ -30,7 +30,7 @@ def page(report: Report, figures: Sequence[Drawn]) -> str:
     return _template().render(
         report=report,
         about=_about(report),
-        mattering=[one for one in report.findings if one["severity"] in MATTERING],
+        mattering=_mattering(report),
         results=[_results(report, split, by_name) for split in shown_first],
         loss=loss,
         curves=[
@@ -89,6 +89,15 @@ def _about(report: Report) -> list[str]:
     return [part for part in parts if part]
 
 
+def _mattering(report: Report) -> list[list[dict[str, Any]]]:
+    """Returns the findings for the head of the page, those of several splits together."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for finding in report.findings:
+        if finding["severity"] in MATTERING:
+            groups.setdefault((finding["code"], finding["severity"]), []).append(finding)
+    return list(groups.values())
+
+
 def _results(report: Report, split: str, figures: dict[str, Drawn]) -> dict[str, Any]:
     return {
         "split": split,
@@ -137,7 +146,11 @@ def _examples(report: Report, split: str) -> dict[str, Any] | None:
     rows: list[dict[str, Any]] = []
     for example in examples:
         seen[example["kind"]] = seen.get(example["kind"], 0) + 1
-        rows.append({**example, "printed": seen[example["kind"]] <= NUM_PRINTED})
+        facets = {
+            name: value for name, value in example["facets"].items() if value != example["gold"]
+        }
+        printed = seen[example["kind"]] <= NUM_PRINTED
+        rows.append({**example, "facets": facets, "printed": printed})
     return {
         "rows": rows,
         "kinds": seen,

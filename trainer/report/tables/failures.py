@@ -61,7 +61,7 @@ def classes_table(report: Report, split: str) -> Table | None:
 
 
 def confusion_table(report: Report, split: str) -> Table | None:
-    """Returns the confusion matrix, with a row for each class that is right; None without one.
+    """Returns the confusion matrix, with a row for each gold label; None without one.
 
     Of more than LARGEST_MATRIX labels it returns the pairs that are confused most often.
     """
@@ -72,8 +72,8 @@ def confusion_table(report: Report, split: str) -> Table | None:
     if len(labels) <= LARGEST_MATRIX:
         return Table(
             name=f"confusion-{split}",
-            caption=f"Confusion matrix of the {split} split: rows are right, columns are answers",
-            columns=columns(["right"], labels),
+            caption=f"Confusion matrix of the {split} split: rows are gold, columns are answers",
+            columns=columns(["gold"], labels),
             rows=[[label, *row] for label, row in zip(labels, counts, strict=True)],
         )
     pairs = [
@@ -86,7 +86,7 @@ def confusion_table(report: Report, split: str) -> Table | None:
     return Table(
         name=f"confusion-{split}",
         caption=f"Labels of the {split} split that are confused most often, of {len(labels):,}",
-        columns=columns(["right", "answered"], ["examples"]),
+        columns=columns(["gold", "answered"], ["examples"]),
         rows=[[labels[gold], labels[other], count] for count, gold, other in pairs[:MOST_CONFUSED]],
     )
 

@@ -9,6 +9,9 @@ from trainer.report.tables.table import Cell, Number, Table, columns, digits_of
 NUM_EPOCH_METRICS = 4
 """Maximum metrics in the table of evaluations; more would not fit into a line."""
 
+NUM_DIGITS = 16
+"""Number of digits of a SHA-256 that are shown."""
+
 
 def epochs_table(report: Report) -> Table | None:
     """Returns all evaluations, with NUM_EPOCH_METRICS metrics; None if there are none."""
@@ -70,30 +73,31 @@ def parameters_table(report: Report) -> Table | None:
     ]
     return Table(
         name="parameters",
-        caption="Parameters by module",
-        columns=columns(
-            ["module", "type", "arithmetic"], ["repeats", "parameters", "trained parameters"]
+        caption=(
+            "Parameters by module, which include those of the modules in it; of repeated modules, "
+            "those of one repeat"
         ),
+        columns=columns(["module", "type", "arithmetic"], ["repeats", "parameters", "trained"]),
         rows=rows,
     )
 
 
 def totals_table(report: Report) -> Table:
-    """Returns the numbers of parameters of the whole model, and of its backbone if known."""
+    """Returns the numbers of parameters of the model, and of its parts if the run recorded them."""
     counts = report.results["parameters"]
-    backbone = counts.get("backbone") or {}
-    rows: list[list[Cell]] = []
-    if "total" in backbone:
-        rows.append(["before head or adapters", backbone["total"]])
+    rows: list[list[Cell]] = [
+        [name, part["total"], part["trainable"]]
+        for name in ("backbone", "head", "adapters")
+        if (part := counts.get(name)) and part["total"]
+    ]
     rows += [
-        ["in total", counts["total"]],
-        ["trained", counts["trainable"]],
-        ["elements stored", counts["stored"]],
+        ["in total", counts["total"], counts["trainable"]],
+        ["elements stored", counts["stored"], None],
     ]
     return Table(
         name="parameter-totals",
         caption="Parameters of the model",
-        columns=columns(["parameters"], ["number"]),
+        columns=columns(["part"], ["parameters", "trained"]),
         rows=rows,
     )
 
@@ -102,18 +106,19 @@ def data_table(report: Report) -> Table | None:
     """Returns what each split holds; None if the run did not record it."""
     data = report.results.get("data", {})
     counted = ("rows", "examples", "tokens", "num_truncated", "longest", "num_skipped")
+    titles = ["rows", "examples", "tokens", "truncated", "longest", "skipped"]
     if not data:
         return None
+    rows: list[list[Cell]] = []
+    for split, facts in data.items():
+        digest = (facts.get("sha256") or "")[:NUM_DIGITS]
+        shared = facts.get("overlap_with_train") or {}
+        rows.append([split, digest, *(facts.get(name) for name in counted), shared.get("exact")])
     return Table(
         name="data",
-        caption="Data by split",
-        columns=columns(
-            ["split", "SHA-256"], ["rows", "examples", "tokens", "truncated", "longest", "skipped"]
-        ),
-        rows=[
-            [split, (facts.get("sha256") or "")[:16], *(facts.get(name) for name in counted)]
-            for split, facts in data.items()
-        ],
+        caption=f"Data by split, with the first {NUM_DIGITS} digits of its SHA-256",
+        columns=columns(["split", "SHA-256"], [*titles, "rows also in train"]),
+        rows=rows,
     )
 
 

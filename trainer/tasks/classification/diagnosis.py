@@ -83,7 +83,6 @@ def _absent(absent: list[str], classes: Mapping[str, Mapping[str, float]]) -> Fi
         f"that occur or are predicted, {len(classes) - never} of {len(classes)}",
         advice="check task.labels and how the split was made",
         figures={"absent": len(absent), "classes": len(classes)},
-        severity="note",
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from trainer.data.answers import answers_of
 from trainer.errors import DataError
-from trainer.metrics.squad import answer_scores
+from trainer.metrics.squad import scores_of_text
 from trainer.tasks.judgement import LONGEST_SHOWN, Judgement, length_of
 from trainer.wording import excerpt
 
@@ -25,17 +25,17 @@ def judge(answer: Mapping[str, Any], metrics: Mapping[str, Any]) -> Judgement:
     golds, text = answer["answers"], answer["prediction"]
     refused = answer["no_answer_probability"] > metrics.get("null_threshold", 1.0)
     if refused:
-        text, scores = "", dict.fromkeys(("exact", "f1"), float(not golds))
+        text, exact, f1 = "", float(not golds), float(not golds)
     else:
-        scores = answer_scores(golds, text)
+        exact, f1 = scores_of_text(golds, text)
     confidence = answer.get("probability")  # a prompted model gives none
     if confidence is not None and refused:
         confidence = answer["no_answer_probability"]
     return Judgement(
         gold=" | ".join(dict.fromkeys(golds)) or NO_ANSWER,
         predicted=text or NO_ANSWER,
-        right=scores["exact"] == 1,
-        score=scores["f1"],
+        right=exact == 1,
+        score=f1,
         confidence=confidence,
         facets={
             "answerable": "yes" if golds else "no",

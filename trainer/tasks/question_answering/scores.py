@@ -8,7 +8,7 @@ import numpy as np
 
 from trainer.metrics.answers import BESIDE_SQUAD
 from trainer.metrics.scores import Metric, Scores, distinct, have, numbered, share
-from trainer.metrics.squad import answer_scores
+from trainer.metrics.squad import scores_of_text
 from trainer.metrics.text_sums import text_metrics, text_sums
 
 OF_ALL = ("exact", "f1", "exact_at_threshold", "f1_at_threshold")
@@ -37,8 +37,9 @@ def question_scores(
     texts = None
     has_answer = np.array([len(answer["answers"]) > 0 for answer in answers])
     refused = np.array([answer["no_answer_probability"] for answer in answers])
-    scored = [answer_scores(answer["answers"], answer["prediction"]) for answer in answers]
-    accepted = np.array([(scores["exact"], scores["f1"]) for scores in scored])
+    accepted = np.array(
+        [scores_of_text(answer["answers"], answer["prediction"]) for answer in answers]
+    )
     means = np.hstack(
         [
             np.where((refused > threshold)[:, None], ~has_answer[:, None], accepted)
