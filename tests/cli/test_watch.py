@@ -190,6 +190,17 @@ def test_an_old_run_takes_its_number_of_steps_from_the_recipe(written):
     assert "step 5/?  loss" in invoke("watch", written.directory).stdout
 
 
+@pytest.mark.parametrize("config", ["", "- 1", "evaluation: 3\nschedule: [4]", "{", "a: &b [*b]"])
+def test_a_damaged_recipe_leaves_out_what_it_would_say(written, config):
+    written.begin()
+    (written.directory / "config.yaml").write_text(config)
+    written.add(evaluation_line(0, 0.5) + train_line(5))
+    written.status("done", 0, "done", step=5)
+    ended = invoke("watch", written.directory)
+    assert ended.exit_code == 0
+    assert "step 5/20  loss 0.2000  2,000 tokens/s" in ended.stdout
+
+
 @pytest.mark.parametrize(
     "line",
     [

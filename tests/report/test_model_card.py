@@ -118,8 +118,8 @@ def test_a_run_without_statistics_has_a_table_without_intervals(results):
 def test_without_a_test_split_the_card_shows_validation(results):
     del results["best"]["metrics"]["test"]
     (accuracy,) = card_of(results).data.eval_results
-    assert (accuracy.metric_value, accuracy.dataset_split) == (0.9, "validation")
-    assert eval_results(results)["stanfordnlp-sst2.yaml"][0]["value"] == 0.9
+    assert (accuracy.metric_value, accuracy.dataset_split) == (0.9, "validation, held out")
+    assert eval_results(results) == {}
 
 
 def test_without_metrics_there_is_no_model_index(results):
@@ -170,7 +170,8 @@ def test_evaluation_results_are_what_the_hub_library_reads(results, tmp_path):
     assert (entry.dataset_id, entry.task_id) == ("nyu-mll/glue", "sst2")
     assert (entry.value, entry.dataset_revision) == (0.874123, REVISION)
     assert entry.notes == (
-        "accuracy, scale 0-1; split validation; 95 % interval 0.8504 to 0.8945 (Wilson)"
+        "accuracy, scale 0-1; split validation; 872 examples; "
+        "95 % interval 0.8504 to 0.8945 (Wilson)"
     )
     assert entry.date is None
 
@@ -181,6 +182,17 @@ def test_a_branch_is_no_revision_of_evaluation_results(results, revision):
     assert "revision" not in eval_results(results)["stanfordnlp-sst2.yaml"][0]["dataset"]
 
 
+@pytest.mark.parametrize(
+    ("chosen", "split"),
+    [("auto", "test"), ("test_matched", "test_matched"), ({"ratio": 0.2, "seed": 1}, None)],
+)
+def test_rows_that_the_run_held_out_are_no_split_of_the_hub(results, chosen, split):
+    results["recipe"]["data"]["split"]["test"] = chosen
+    accuracy, _ = card_of(results).data.eval_results
+    assert accuracy.dataset_split == (split or "test, held out")
+    assert bool(eval_results(results)) == (split is not None)
+
+
 def test_a_loss_is_no_evaluation_result(results):
     results["recipe"]["evaluation"]["metric"] = "loss"
     assert eval_results(results) == {}
@@ -188,7 +200,7 @@ def test_a_loss_is_no_evaluation_result(results):
 
 def entries_of(text: str) -> dict[str, str]:
     """Returns the entries by key, read with balanced braces as BibTeX does."""
-    found = {}
+    entries = {}
     position = 0
     while match := re.compile(r"\s*@\w+\{([^,]+),").match(text, position):
         depth, end = 1, match.end()
@@ -196,10 +208,10 @@ def entries_of(text: str) -> dict[str, str]:
             escaped = text[end - 1] == "\\"
             depth += {"{": 1, "}": -1}.get(text[end], 0) * (not escaped)
             end += 1
-        found[match[1]] = text[match.end() : end - 1]
+        entries[match[1]] = text[match.end() : end - 1]
         position = end
     assert not text[position:].strip()
-    return found
+    return entries
 
 
 def test_model_data_and_tool_can_be_cited(results):

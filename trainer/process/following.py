@@ -136,9 +136,9 @@ def _show(record: dict[str, Any], lines: _Lines, num_steps: int, show: Progress)
 def _end_of(status: dict[str, Any]) -> tuple[int, str]:
     code, state, message = status.get("exit_code"), status["state"], status.get("message")
     known = code if type(code) is int and 0 <= code < 256 else int(state != "done")
-    said = "" if message in (None, state) else f": {message}"
+    detail = "" if message in (None, state) else f": {message}"
     steps = f" after step {status['step']}" * (state == "done" and type(status.get("step")) is int)
-    return known, _shown(f"{state}{steps}{said}")
+    return known, _shown(f"{state}{steps}{detail}")
 
 
 def _num_steps(status: dict[str, Any], settings: tuple[str | None, int] | None) -> int:
@@ -155,11 +155,13 @@ def _settings(directory: Path) -> tuple[str | None, int] | None:
     file = directory / "config.yaml"
     try:
         recipe: Any = read_yaml(read_text(file), str(file))
-        metric, steps = recipe["evaluation"]["metric"], recipe["schedule"]["steps"]
     except (OSError, ValueError, TrainerError):
         return None
-    except (KeyError, TypeError):
-        return None, 0
+    if not isinstance(recipe, dict):  # still empty
+        return None
+    evaluation, schedule = recipe.get("evaluation"), recipe.get("schedule")
+    metric = evaluation.get("metric") if isinstance(evaluation, dict) else None
+    steps = schedule.get("steps") if isinstance(schedule, dict) else None
     return (metric if isinstance(metric, str) else None), (steps if type(steps) is int else 0)
 
 

@@ -15,6 +15,7 @@ from trainer.report.model_index import (
     interval,
     is_on_hub,
     model_index,
+    num_examples,
     reported_metrics,
     reported_split,
 )
@@ -55,7 +56,7 @@ def model_card(name: str, results: dict[str, Any], how_to_load: str = "") -> str
 def _metadata(name: str, results: dict[str, Any]) -> dict[str, Any]:
     """Returns what the hub reads at the head of a card."""
     model, source = results["recipe"]["model"], results["recipe"]["data"]["source"]
-    metrics = dict.fromkeys(METRICS.get(one, one) for one in reported_metrics(results))
+    metrics = dict.fromkeys(METRICS.get(name, name) for name in reported_metrics(results))
     metadata = {
         "library_name": "transformers",
         "base_model": model["name_or_path"] if is_on_hub(model["name_or_path"]) else None,
@@ -77,25 +78,25 @@ def _measured(results: dict[str, Any]) -> list[str]:
     split, metrics = reported_split(results), reported_metrics(results)
     if split is None or not metrics:
         return []
-    others = {"baseline": results["baseline"], "zero-shot": results.get("zero_shot") or {}}
-    others = {title: one[split] for title, one in others.items() if one.get(split)}
-    if "baseline" in others and results["baseline_is"] != "pretrained":
-        others = {f"baseline ({results['baseline_is']})": others.pop("baseline"), **others}
+    kind = results["baseline_is"]
+    baseline = "baseline" if kind == "pretrained" else f"baseline ({kind})"
+    columns = {baseline: results["baseline"], "zero-shot": results.get("zero_shot") or {}}
+    columns = {title: measured[split] for title, measured in columns.items() if measured.get(split)}
     intervals = {metric: interval(results, metric) or "" for metric in metrics}
-    titles = [split, "value", *["95 % interval"] * any(intervals.values()), *others]
+    titles = [split, "value", *["95 % interval"] * any(intervals.values()), *columns]
     lines = [_row(titles), _row(["---"] * len(titles))]
     for metric, value in metrics.items():
         cells = [as_markdown(metric), f"{value:.4f}"]
         cells += [intervals[metric]] * any(intervals.values())
-        cells += [_number(one.get(metric)) for one in others.values()]
+        cells += [_number(measured.get(metric)) for measured in columns.values()]
         lines.append(_row(cells))
     dataset = dataset_of(results)
-    origin = f"{dataset['name']}, split {dataset['split']}" if "split" in dataset else "its data"
+    place = f"{dataset['name']}, split {dataset['split']}"
     step = results[results["model"]]["step"]
-    count = results.get("statistics", {}).get(split, {}).get("num_examples")
-    examples = f"; {count:,} examples" if isinstance(count, int) else ""
-    said = f"Measured after step {step} on {as_markdown(origin)}{examples}."
-    return ["## Results", said, "\n".join(lines)]
+    count = num_examples(results)
+    examples = "" if count is None else f"; {count:,} examples"
+    sentence = f"Measured after step {step} on {as_markdown(place)}{examples}."
+    return ["## Results", sentence, "\n".join(lines)]
 
 
 def _row(cells: list[str]) -> str:
@@ -122,5 +123,5 @@ def _training(results: dict[str, Any]) -> list[str]:
 
 
 def _warnings(results: dict[str, Any]) -> list[str]:
-    found = "\n".join(f"- {as_markdown(warning)}" for warning in results["warnings"])
-    return ["## Warnings", found] if found else []
+    lines = "\n".join(f"- {as_markdown(warning)}" for warning in results["warnings"])
+    return ["## Warnings", lines] if lines else []

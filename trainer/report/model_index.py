@@ -49,12 +49,13 @@ def reported_metrics(results: dict[str, Any]) -> dict[str, float]:
 def dataset_of(results: dict[str, Any]) -> dict[str, Any]:
     """Returns the data set of a run as a model-index describes it: type, name and, of one of the
     hub, config, split and revision. Of folders and files only the last name is shown."""
-    data, split = results["recipe"]["data"], reported_split(results)
-    source = data["source"]
-    chosen = data["split"].get(split)
-    named = chosen if isinstance(chosen, str) and chosen != "auto" else split
+    source, split = results["recipe"]["data"]["source"], reported_split(results)
     if is_on_hub(source["hub"]):
-        described = {"config": source["config"], "split": named, "revision": source["revision"]}
+        described = {
+            "config": source["config"],
+            "split": _split_on_hub(results) or f"{split}, held out",
+            "revision": source["revision"],
+        }
         known = {key: value for key, value in described.items() if value is not None}
         return {"type": source["hub"], "name": source["hub"], **known}
     if source["builtin"] is not None:
@@ -65,6 +66,16 @@ def dataset_of(results: dict[str, Any]) -> dict[str, Any]:
         files = (source["files"] or {}).get(split) or (source["files"] or {}).get("train") or ""
         name = Path(files if isinstance(files, str) else files[0]).name
     return {"type": slug(name), "name": name or "data", "split": split}
+
+
+def _split_on_hub(results: dict[str, Any]) -> str | None:
+    """Returns what the data set itself calls the reported split; None if the run may have held it
+    out from another split."""
+    split = reported_split(results)
+    chosen = results["recipe"]["data"]["split"].get(split)
+    if chosen == "auto":
+        return split if split == "test" else None
+    return chosen if isinstance(chosen, str) else None
 
 
 def is_on_hub(name: str | None) -> bool:
@@ -89,22 +100,24 @@ def model_index(name: str, results: dict[str, Any]) -> list[dict[str, Any]]:
 def eval_results(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Returns the content of each file of .eval_results/ by its name.
 
-    Only the deciding metric on a data set of the hub is such a result: the format names a data set,
-    a task in it and one value (huggingface.co/docs/hub/eval-results).
+    Only the deciding metric on a split of a data set of the hub is such a result: the format names
+    a data set, a task in it and one value (huggingface.co/docs/hub/eval-results).
     """
     source, deciding = (
         results["recipe"]["data"]["source"],
         results["recipe"]["evaluation"]["metric"],
     )
     value = reported_metrics(results).get(deciding)
-    if value is None or not is_on_hub(source["hub"]):
+    split = _split_on_hub(results)
+    if value is None or split is None or not is_on_hub(source["hub"]):
         return {}
     dataset = {"id": source["hub"], "task_id": source["config"] or "default"}
     if re.fullmatch(r"[0-9a-f]{40}", source["revision"] or ""):
         dataset["revision"] = source["revision"]
     notes = [
         f"{deciding}, scale {results['scales'].get(deciding, 'unbounded')}",
-        f"split {dataset_of(results).get('split')}",
+        f"split {split}",
+        *([f"{count:,} examples"] if (count := num_examples(results)) is not None else []),
         *([f"95 % interval {text}"] if (text := interval(results, deciding)) else []),
     ]
     entry = {"dataset": dataset, "value": round(value, 6), "notes": "; ".join(notes)}
@@ -115,11 +128,17 @@ def interval(results: dict[str, Any], metric: str) -> str | None:
     """Returns the 95 % interval of a reported metric, such as "0.8500 to 0.8950 (Wilson)"; None if
     the run has none."""
     split = results.get("statistics", {}).get(reported_split(results), {})
-    found = split.get("metrics", {}).get(metric, {}).get(results["model"], {})
-    low, high = found.get("low"), found.get("high")
+    estimate = split.get("metrics", {}).get(metric, {}).get(results["model"], {})
+    low, high = estimate.get("low"), estimate.get("high")
     if low is None or high is None:
         return None
-    return f"{low:.4f} to {high:.4f} ({found['method']})"
+    return f"{low:.4f} to {high:.4f} ({estimate['method']})"
+
+
+def num_examples(results: dict[str, Any]) -> int | None:
+    """Returns the number of examples of the reported split; None if the run does not say."""
+    count = results.get("statistics", {}).get(reported_split(results), {}).get("num_examples")
+    return count if isinstance(count, int) else None
 
 
 def slug(name: str) -> str:

@@ -140,13 +140,22 @@ class _OwnTrackio(TrackioTracker):
 
     def start(self) -> None:
         self._before = _without_modules("trackio")
-        with redirect_stdout(StringIO()):
-            super().start()
+        try:
+            with redirect_stdout(StringIO()):
+                super().start()
+        except Exception:
+            self._restore_modules()
+            raise
 
     def finish(self) -> None:
         trackio: Any = import_module("trackio")
-        with redirect_stdout(StringIO()):
-            trackio.finish()  # the method of the run would leave it to be finished again at exit
+        try:
+            with redirect_stdout(StringIO()):
+                trackio.finish()  # the run's own method would leave it to be finished at exit
+        finally:
+            self._restore_modules()
+
+    def _restore_modules(self) -> None:
         _without_modules("trackio")
         sys.modules.update(self._before)
 

@@ -130,7 +130,8 @@ def start_trackers(
 
 def shows_reports(accelerator: Accelerator) -> bool:
     """Returns whether `log_report` has a tracker to show a report in."""
-    return any(isinstance(one, SafeTracker) and one.shows_reports for one in accelerator.trackers)
+    trackers = accelerator.trackers
+    return any(isinstance(item, SafeTracker) and item.shows_reports for item in trackers)
 
 
 def log_report(
