@@ -83,14 +83,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def t_interval(values: Sequence[float]) -> Interval | None:
-    """Returns the interval of the mean over seeds, by Student's t; None for fewer than two seeds.
+    """Returns the interval of the mean over seeds, by Student's t; None for fewer than two seeds,
+    or if they agree exactly, which says nothing about how far others would be.
 
     It takes the results of seeds for a sample of a normal distribution, so few seeds give a wide
     interval.
     """
     from scipy import stats
 
-    if len(values) < 2 or not all(map(math.isfinite, values)):
+    if len(set(values)) < 2 or not all(map(math.isfinite, values)):
         return None
     quantile: Any = stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)
     half = float(quantile) * stdev(values) / math.sqrt(len(values))

@@ -41,7 +41,7 @@ def seeds_disagree(metric: str, values: Sequence[float], difference: float) -> F
     if len(known) < 2 or finite(difference) is None:
         return None
     spread = stdev(known)
-    if spread < abs(difference):
+    if spread == 0 or spread < abs(difference):
         return None
     return Finding(
         code="seeds-disagree",
