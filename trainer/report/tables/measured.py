@@ -127,6 +127,8 @@ def _caption(report: Report, split: str) -> str:
     clustered = statistics.get("clustered_by")
     by = f", resampled by {clustered}" if clustered else ""
     number = statistics["num_examples"]
+    if number is None:  # the run kept no answers
+        return f"Metrics on the {split} split"
     return f"Metrics on {number:,} {split} examples, with 95 % intervals{by}"
 
 
