@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 from scipy import stats
 from support.recorded_runs import asked, classified, counted, measured_answers, write_run
+from support.task_cases import CASES
 
+import trainer
 from trainer.errors import RunDirectoryError
 from trainer.metrics.generation import generation_scores
+from trainer.report.columns import columns_of
 from trainer.report.evidence import between, statistics
+from trainer.report.recorded import read_run
+from trainer.tasks import task_named
 
 LABELS = "nnnnpppppp" * 10
 BEFORE = "npnpnpnpnp" * 10  # half of each class: 50 of 100
@@ -407,3 +412,28 @@ def test_two_runs_on_the_same_examples(tmp_path, run_files):
     first.results["data"] = {"test": {"sha256": "a"}}
     second.results["data"] = {"test": {"sha256": "b"}}
     assert between(first, second) == {}
+
+
+@pytest.mark.parametrize("name", ["classification", "question_answering", "causal_lm-instructions"])
+def test_the_answers_of_a_real_run_give_its_metrics(tmp_path, name):
+    recipe = {**CASES[name].recipe(), "schedule": {"steps": 2}, "evaluation": {"every": 1}}
+    if name == "causal_lm-instructions":
+        recipe["task"] = {**recipe["task"], "generation": {"num_examples": 5, "max_new_tokens": 4}}
+    trainer.train(trainer.Recipe(**recipe), run_dir=tmp_path / "run", progress=None)
+    run = read_run(tmp_path / "run")
+    names = {
+        "classification": {"accuracy", "f1_macro"},
+        "question_answering": {"exact", "f1", "f1_at_threshold", "bleu", "rougeL", "meteor"},
+        "causal_lm-instructions": {"bleu", "rouge1", "rouge2", "meteor", "exact_match"},
+    }[name]
+    task = task_named(recipe["task"]["name"])
+    for split in ("validation", "test"):
+        columns = columns_of(run, task, split)
+        for title in {"baseline", "best", "final"} & columns.by_name.keys():
+            column = columns.by_name[title]
+            if title == "final" and split == "validation" and not column.answers:
+                continue  # it was measured in training, and its answers were not kept
+            assert column.scores is not None
+            assert names <= column.scores.metrics.keys()  # equal to those in results.json
+    tested = {found["before"] for found in statistics(run)["test"]["tests"]}
+    assert "baseline" in tested

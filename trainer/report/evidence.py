@@ -32,7 +32,8 @@ def statistics(run: RecordedRun) -> dict[str, Any]:
 
     Metrics are those in results.json, by name and column; an interval is computed if the answers
     were kept and give the measured value. Tests compare the exported model with the earlier columns
-    on the same examples. Raises RunDirectoryError if a file of answers cannot be read.
+    on the same examples. `num_examples` counts the answers; it is None if the task neither keeps
+    nor counts any. Raises RunDirectoryError if a file of answers cannot be read.
     """
     task = _task(run)
     deciding = _deciding(run)

@@ -127,7 +127,8 @@ def _caption(report: Report, split: str) -> str:
     clustered = statistics.get("clustered_by")
     by = f", resampled by {clustered}" if clustered else ""
     number = statistics["num_examples"]
-    return f"Metrics on {number:,} {split} examples, with 95 % intervals{by}"
+    examples = f"{number:,} {split} examples" if number else f"the {split} split"
+    return f"Metrics on {examples}, with 95 % intervals{by}"
 
 
 def _cells(estimates: list[dict[str, Any]], scale: str | None) -> list[Cell]:
