@@ -13,6 +13,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(find() is None, reason="no Chromium on PATH"),
 ]
+NO_AXE = "TRAINER_AXE does not name axe.min.js of the npm package axe-core"
 KINDS = ("classification", "hostile", "question_answering", "language_model")
 SHOWN = """[...document.querySelectorAll("#examples-test ~ table tbody tr")]
     .filter((row) => row.checkVisibility())"""
@@ -54,12 +55,23 @@ def test_it_is_readable_and_loads_nothing(browser, pages, kind, width, dark):
 def test_axe_finds_nothing(browser, pages, kind, width, dark):
     axe = os.environ.get("TRAINER_AXE")
     if not axe:
-        pytest.skip("TRAINER_AXE does not name axe.min.js of the npm package axe-core")
+        pytest.skip(NO_AXE)
     browser.open(pages[kind], width=width, dark=dark)
     browser.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
     browser.evaluate(f"{Path(axe).read_text('utf-8')}; null")
     found = browser.evaluate("axe.run().then((result) => result.violations)")
     assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found] == []
+
+
+def test_axe_finds_a_page_without_a_language(browser, pages):
+    axe = os.environ.get("TRAINER_AXE")
+    if not axe:
+        pytest.skip(NO_AXE)
+    browser.open(pages["classification"])
+    browser.evaluate("document.documentElement.removeAttribute('lang')")
+    browser.evaluate(f"{Path(axe).read_text('utf-8')}; null")
+    found = browser.evaluate("axe.run().then((result) => result.violations)")
+    assert "html-has-lang" in [one["id"] for one in found]
 
 
 def test_texts_with_too_little_contrast_are_found(browser, pages):

@@ -4,6 +4,7 @@ from typing import Any
 
 from trainer.errors import ConfigError
 from trainer.recipe.keys import flatten
+from trainer.report.citations import bibtex
 from trainer.report.markup import plain_lines
 from trainer.report.report import Report
 from trainer.report.tables.table import Table, columns
@@ -31,6 +32,7 @@ def making(report: Report) -> dict[str, Any]:
         "time": _time(results),
         "energy": _energy(environment),
         "recipe": _yaml(recipe),
+        "bibtex": plain_lines(bibtex(results)),
     }
 
 
