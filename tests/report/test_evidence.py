@@ -409,6 +409,10 @@ def test_two_runs_on_the_same_examples(tmp_path, run_files):
     assert (tests[0]["won"], tests[0]["lost"]) == (own["accuracy"]["lost"], own["accuracy"]["won"])
     assert tests[0]["p_adjusted"] <= 2 * tests[0]["p"]
     assert between(first, write_run(tmp_path / "third", metrics, {})) == {}
+    second.recipe["task"]["name"] = "masked_lm"
+    assert between(first, second) == {}
+    second.recipe["task"]["name"] = "classification"
+    assert between(first, second) != {}
     first.results["data"] = {"test": {"sha256": "a"}}
     second.results["data"] = {"test": {"sha256": "b"}}
     assert between(first, second) == {}

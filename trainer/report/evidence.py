@@ -5,7 +5,7 @@ from typing import Any
 
 from trainer.errors import ConfigError
 from trainer.report.bootstrap import Resampled, percentiles
-from trainer.report.columns import Column, Columns, columns_of, is_number
+from trainer.report.columns import Column, Columns, columns_of, exported_column, is_number
 from trainer.report.paired import (
     compare,
     detectable,
@@ -47,17 +47,19 @@ def between(first: RecordedRun, second: RecordedRun) -> dict[str, list[dict[str,
     """Returns, by split, the tests between the exported models of two runs, as plain JSON.
 
     `difference` is that of the second run's metric from the first one's. A split has no tests
-    unless both runs kept their answers to the same examples. Raises RunDirectoryError if a file of
-    answers cannot be read.
+    unless both runs have the same task and kept their answers to the same examples. Raises
+    RunDirectoryError if a file of answers cannot be read.
     """
     by_split: dict[str, list[dict[str, Any]]] = {}
+    if first.recipe["task"]["name"] != second.recipe["task"]["name"]:
+        return by_split
     for split in SPLITS:
         digests = [
             run.results.get("data", {}).get(split, {}).get("sha256") for run in (first, second)
         ]
         if None not in digests and digests[0] != digests[1]:
             continue
-        models = [columns_of(run, _task(run), split).after for run in (first, second)]
+        models = [exported_column(run, _task(run), split) for run in (first, second)]
         resampled, before, after = _on_the_same(*models)
         if resampled is not None and models[1] is not None:
             tested = _tested(models[1].metrics, *(_deciding(run) for run in (first, second)))
@@ -163,7 +165,7 @@ def _on_the_same(before: Column | None, after: Column | None) -> tuple[Resampled
     unknown = None, 0, 0
     if before is None or after is None or before.scores is None or after.scores is None:
         return unknown
-    if before.resampled is after.resampled:
+    if before.resampled is not None and before.resampled is after.resampled:
         return before.resampled, before.system, after.system
     places = positions(before.answers, after.answers)
     if places is None:
