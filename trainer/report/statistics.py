@@ -129,8 +129,8 @@ def detectable_from_share(share: float, num_examples: int) -> float | None:
     sign = 1 if share <= 0.5 else -1
 
     def is_found(difference: float) -> bool:
-        other = min(max(share + sign * difference, 0.0), 1.0)
-        needed = _Z * math.sqrt(share * (1 - share)) + _Z_POWER * math.sqrt(other * (1 - other))
+        second = min(max(share + sign * difference, 0.0), 1.0)
+        needed = _Z * math.sqrt(share * (1 - share)) + _Z_POWER * math.sqrt(second * (1 - second))
         return difference * math.sqrt(num_examples) >= needed
 
     return _smallest(is_found, max(share, 1 - share))
