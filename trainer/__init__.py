@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainer.api import evaluate, load, load_recipe, train
+    from trainer.api import evaluate, load, load_recipe, train, write_report
     from trainer.errors import (
         CheckpointError,
         ConfigError,
@@ -46,12 +46,13 @@ __all__ = [
     "load",
     "load_recipe",
     "train",
+    "write_report",
 ]
 
 _ERRORS = frozenset(name for name in __all__ if name.endswith("Error"))
 _PLACES = {
     **dict.fromkeys(_ERRORS, "trainer.errors"),
-    **dict.fromkeys(("evaluate", "load", "load_recipe", "train"), "trainer.api"),
+    **dict.fromkeys(("evaluate", "load", "load_recipe", "train", "write_report"), "trainer.api"),
     "Recipe": "trainer.tasks.recipe",
     "Result": "trainer.report.result",
 }

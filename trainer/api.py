@@ -140,6 +140,27 @@ def evaluate(
         )
 
 
+def write_report(
+    run_dirs: str | Path | Sequence[str | Path],
+    *,
+    output: str | Path | None = None,
+    formats: Sequence[str] = ("html", "md"),
+    by: str | None = None,
+) -> Path:
+    """Writes the report of a finished run, or of several, and returns the first file.
+
+    `run_dirs` is the directory of a run, the folder of a sweep, or several of either; several need
+    an `output` folder. `formats` are of "html", "md", "pdf" and "latex" (tables and figures). `by`
+    is the dotted recipe key by which several runs are grouped; by default, all but the seed. The
+    same runs give the same bytes, except for a PDF. Raises TrainerError.
+    """
+    from trainer.report.documents import write_reports
+
+    named = [run_dirs] if isinstance(run_dirs, str | Path) else list(run_dirs)
+    place = None if output is None else Path(output)
+    return write_reports([Path(directory) for directory in named], place, formats, by)[0]
+
+
 def train_recipe(
     recipe: schema.Recipe,
     directory: Path,

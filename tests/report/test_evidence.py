@@ -271,9 +271,10 @@ def test_questions_in_articles(tmp_path):
     assert exact["best"]["method"] == "bootstrap"
     names = [(found["metric"], found["before"]) for found in test["tests"]]
     assert names == [
-        ("exact", "majority"),
+        ("exact_at_threshold", "majority"),
         ("f1", "baseline"),
-        ("exact", "baseline"),
+        ("exact_at_threshold", "baseline"),
+        ("f1_at_threshold", "baseline"),
         ("bleu", "baseline"),
     ]
     # BLEU's own test does not know articles.

@@ -62,6 +62,9 @@ def test_what_a_run_says_of_its_data(recipe, tmp_path):
     ]
     assert data["train"]["tokens"] == max(line.get("tokens", 0) for line in tokens)
     assert "overlap_with_train" not in data["train"]
+    found = {(finding["code"], finding["split"]) for finding in results["diagnosis"]}
+    assert {("trained-on", "test"), ("seen-in-training", "validation")} <= found
+    assert any(one.startswith("test: every row was trained on") for one in results["warnings"])
 
 
 @pytest.mark.parametrize("mode", ["full", "head_only", "lora", "qlora"])
@@ -103,8 +106,10 @@ def test_after_one_step_of_lora_only_its_b_has_moved(recipe, tmp_path):
 
 def test_adapters_that_learned_nothing_are_named(recipe, tmp_path):
     still = {"tuning.mode": "lora", "optimizer.learning_rate": 1e-60}
-    found = train(recipe, tmp_path / "run", **still)["learned"]["zero_adapters"]
+    results = train(recipe, tmp_path / "run", **still)
+    found = results["learned"]["zero_adapters"]
     assert "bert.encoder.layer.*.attention.self.query" in found
+    assert "zero-adapters" in {finding["code"] for finding in results["diagnosis"]}
 
 
 class Branches(nn.Module):

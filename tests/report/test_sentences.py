@@ -155,18 +155,18 @@ def test_a_model_that_was_prompted(tmp_path):
     )
 
 
-def questions(folder: Path, before: Answers, after: Answers) -> RecordedRun:
+def questions(folder: Path, before: Answers, after: Answers, metric: str) -> RecordedRun:
     metrics = {
         column: {"test": measured_answers(answers)}
         for column, answers in (("baseline", before), ("best", after))
     }
-    scales = dict.fromkeys(("exact", "f1", "bleu"), "0-100")
+    scales = dict.fromkeys(("exact", "exact_at_threshold", "f1_at_threshold"), "0-100")
     return write_run(
         folder,
         metrics,
         {"baseline-test": before, "test": after},
         task="question_answering",
-        metric="exact",
+        metric=metric,
         scales=scales,
         best_step=20,
     )
@@ -174,15 +174,26 @@ def questions(folder: Path, before: Answers, after: Answers) -> RecordedRun:
 
 def test_questions_are_measured_out_of_a_hundred(tmp_path):
     golds = [[f"name {index}"] if index % 2 else [] for index in range(80)]
-    silent, loud = [""] * 80, ["nobody"] * 80
-    right = [texts[0] if texts else "" for texts in golds]
-    text = paragraph(questions(tmp_path / "a", asked(golds, loud), asked(golds, right)))
+    loud, right = ["nobody"] * 80, [texts[0] if texts else "" for texts in golds]
+    text = paragraph(questions(tmp_path, asked(golds, loud), asked(golds, right), "exact"))
     assert text.startswith(
         "Fine-tuning raised test exact from 0.0 (never answering: 50.0) to 100.0 (paired bootstrap "
+        "p < 0.001, 80 examples)."
     )
-    text = paragraph(questions(tmp_path / "b", asked(golds, silent), asked(golds, loud)))
-    assert "lowered test exact from 50.0 (never answering: 50.0) to 0.0" in text
-    assert "The model is worse than never answering (exact 0.0 against 50.0; paired" in text
+
+
+def test_the_best_threshold_is_not_taken_from_the_test(tmp_path):
+    golds = [[f"name {index}"] if index % 2 else [] for index in range(80)]
+    unsure = asked(golds, [texts[0] if texts else "nobody" for texts in golds])
+    for answer in unsure:  # the model knows which questions have an answer
+        answer["no_answer_probability"] = 0.1 if answer["answers"] else 0.9
+    loud = [{**answer, "no_answer_probability": 0.5} for answer in asked(golds, ["nobody"] * 80)]
+    text = paragraph(questions(tmp_path / "a", loud, unsure, "best_f1"))
+    assert "raised test f1_at_threshold from 50.0 (never answering: 50.0) to 100.0" in text
+    assert "never answering (" not in text  # `exact`, which refuses nothing, is 50.0 as well
+    text = paragraph(questions(tmp_path / "b", unsure, loud, "best_exact"))
+    assert "lowered test exact_at_threshold from 100.0 (never answering: 50.0) to 50.0" in text
+    assert "That is the exact_at_threshold of never answering" in text
 
 
 def test_language_models_have_a_loss_without_an_interval(tmp_path):

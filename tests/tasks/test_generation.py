@@ -299,6 +299,22 @@ def test_all_examples_are_asked_where_as_many_are_wanted(model, tokenizer, packi
 
 
 @pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize(("packing", "bad"), [(False, False), (False, True), (True, False)])
+def test_an_answer_names_its_row_unless_rows_were_packed_or_skipped(model, tokenizer, packing, bad):
+    generation = GenerationSettings(num_examples=3, max_new_tokens=1)
+    made = task(tokenizer, packing=packing, generation=generation, prompt="{q} ?", completion="{a}")
+    rows = datasets.Dataset.from_list([*ROWS, *[{**ROWS[0], "a": ""}] * bad])
+    made_of = encode_once("split", lambda counted: made.encode(rows, counted), Summary("skip"))
+    split = PreparedSplit(made_of.columns, made_of.summary, rows)
+    records = made.generate(model, split, made.sample(split))
+    found = [record.get("row") for record in records]
+    ids = [record["id"] for record in records]
+    assert found == ([None] * 3 if packing or bad else ids)
+    assert all(row is None or ROWS[row]["a"].replace(" ", "") == record["reference"]
+               for row, record in zip(found, records, strict=True))  # fmt: skip
+
+
+@pytest.mark.usefixtures("cache")
 def test_of_a_conversation_the_first_answer_is_asked(model, tokenizer):
     made = task(tokenizer, chat=True, generation=GenerationSettings(max_new_tokens=4))
     turns = [("user", "w1 w2"), ("assistant", "w3"), ("user", "w4"), ("assistant", "w5 w6")]

@@ -20,6 +20,7 @@ from trainer.models.span_head import ensure_span_head
 from trainer.recipe.data import Columns
 from trainer.tasks.base import Record
 from trainer.tasks.batch import Batch
+from trainer.tasks.question_answering.articles import first_of_article
 from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
 from trainer.tasks.question_answering.spans import answer_probabilities, best_spans, merge
 from trainer.tasks.question_answering.task import QuestionAnswering
@@ -242,6 +243,21 @@ def test_answers_do_not_depend_on_how_windows_were_dealt(task, split, outputs):
         ranks[number % 3] += task.records(outputs(batch, ids), batch.targets, split, ids)
     assert task.answers([*ranks[2], *ranks[0], *ranks[1]], split) == expected
     assert len(expected) == len({one["id"] for one in expected}) == len(ROWS)
+
+
+def test_questions_of_one_article_are_a_group(task, split):
+    """Those with one title or, without a title, with one context."""
+    contexts = ["c", "c", "d", "d", "c", "d"]
+    titles = [None, "t", "t", "u", None, " "]
+    rows = Dataset.from_dict({"context": contexts, "title": titles})
+    assert first_of_article(rows, range(6), "context") == [0, 1, 1, 3, 0, 5]
+    assert first_of_article(rows, [4, 2, 1], "context") == [4, 2, 2]
+    untitled = rows.remove_columns("title")
+    assert first_of_article(untitled, range(6), "context") == [0, 0, 2, 2, 0, 2]
+    answers, _ = answered(task, split, noise)
+    assert [one["row"] for one in answers] == list(range(len(ROWS)))
+    first = {row["title"]: index for index, row in reversed(list(enumerate(ROWS)))}
+    assert [one["group"] for one in answers] == [first[row["title"]] for row in ROWS]
 
 
 def test_records_are_short(task, split):

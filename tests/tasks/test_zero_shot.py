@@ -224,6 +224,7 @@ def test_labels_go_by_length_normalised_likelihood_in_any_company(asked, tmp_pat
     assert isinstance(shot, LabelLikelihood)
     assert shot.sample(split).tolist() == [0, 1, 2, 3, 4]
     together = shot.answer(model, split, np.arange(5))
+    assert [record["row"] for record in together] == [0, 2, 3, 4, 5]
     assert [record["label"] for record in together] == ["good", "bad", "bad", "good", "bad"]
     assert [record["truncated"] for record in together] == [False] * 4 + [True]
     for record, text in zip(together, TEXTS, strict=True):
@@ -310,7 +311,8 @@ def test_questions_are_asked_and_the_first_line_is_scored(llama, tmp_path):
     assert metrics["never_answer"] == pytest.approx(100 / 3)
     assert (metrics["total"], metrics["num_truncated"]) == (6, 2)
     assert not metrics.keys() & {"best_exact", "best_f1", "best_f1_thresh", "null_threshold"}
-    assert [one["id"] for one in real] == ids.tolist()
+    assert [one["id"] for one in real] == [one["row"] for one in real] == ids.tolist()
+    assert [one["group"] for one in real] == [0, 5, 5, 0, 5, 5]  # questions about one context
     assert all("\n" not in one["prediction"] for one in real)
 
 

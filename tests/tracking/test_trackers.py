@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import struct
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from importlib.util import find_spec
@@ -87,7 +88,11 @@ def in_wandb(directory: Path) -> Points:
                     for item in record.history.item
                 }
                 step = items.pop("_step", record.history.step.num)
-                points |= {(name, step): value for name, value in items.items() if name[0] != "_"}
+                points |= {
+                    (name, step): value
+                    for name, value in items.items()
+                    if not name.startswith(("_", "report/"))
+                }
     assert len(identities) == 1, identities
     return points
 
@@ -168,6 +173,28 @@ def test_a_tracker_holds_the_values_and_continues_its_run(
     assert "wandb:" not in output
 
 
+@needs("trackio")
+def test_each_run_of_a_process_has_a_trackio_of_its_own(recipe, tmp_path):
+    for name in ("one", "two"):
+        run("train", recipe("trackio"), "--run-dir", tmp_path / name)
+    assert in_trackio(tmp_path / "one").keys() == recorded(tmp_path / "one").keys()
+    assert in_trackio(tmp_path / "two").keys() == recorded(tmp_path / "two").keys()
+    assert "trackio" not in sys.modules
+
+
+@needs("wandb")
+def test_a_run_that_the_process_tracks_already_stays_its_own(recipe, tmp_path):
+    import wandb
+
+    mine = wandb.init(mode="offline", dir=tmp_path, settings=wandb.Settings(silent=True))
+    run("train", recipe("wandb"), "--run-dir", tmp_path / "run")
+    assert wandb.run is mine
+    mine.log({"mine": 1}, step=1)
+    mine.finish()
+    assert in_wandb(tmp_path / "run").keys() == recorded(tmp_path / "run").keys()
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/files/media/images/report/*.png"))
+
+
 def test_tensorboard_shows_the_recipe_and_the_report(recipe, tmp_path):
     directory = tmp_path / "run"
     run("train", recipe("tensorboard"), "--run-dir", directory)
@@ -178,7 +205,7 @@ def test_tensorboard_shows_the_recipe_and_the_report(recipe, tmp_path):
     assert text.step == STEPS
     assert text.tensor_proto.string_val[0].decode() == (directory / "report.md").read_text()
     figures = tensorboard_of(directory).Tags()["images"]
-    assert "report/loss" in figures
+    assert "report/loss-steps" in figures
 
 
 def test_a_report_is_shown_with_its_figures(tmp_path):

@@ -19,10 +19,17 @@ from trainer.errors import DONE, UNMET
     metavar="SPLIT.METRIC>=NUMBER",
     help="End with code 3 unless every run fulfils this.",
 )
+@click.option(
+    "--output", metavar="DIR", type=DirectoryName(), help="Also write report.html and .md there."
+)
 @JSON
 @DEBUG
 def command(
-    run_dirs: tuple[Path, ...], by: str | None, required: tuple[str, ...], as_json: bool
+    run_dirs: tuple[Path, ...],
+    by: str | None,
+    required: tuple[str, ...],
+    output: Path | None,
+    as_json: bool,
 ) -> int:
     """Compare RUN_DIRS, or all runs in a sweep's folder: mean and deviation over seeds."""
     from trainer.report.comparison import compare, markdown
@@ -34,4 +41,8 @@ def command(
         print(json.dumps(comparison, ensure_ascii=False))
     else:
         print("\n".join([markdown(comparison), *map(outcome, comparison["requirements"])]))
+    if output is not None:
+        from trainer.report.documents import write_reports
+
+        write_reports(run_dirs, output, ["html", "md"], by)
     return DONE if all(checked["holds"] for checked in comparison["requirements"]) else UNMET

@@ -1,13 +1,11 @@
-"""`trainer report`: writes the documents of a run."""
+"""`trainer report`: writes the documents of one run or of several."""
 
-import difflib
 from pathlib import Path
 
 import click
 
 from trainer.cli.options import DEBUG, DirectoryName
-from trainer.errors import DONE, ConfigError
-from trainer.wording import excerpt
+from trainer.errors import DONE
 
 
 @click.command("report")
@@ -23,31 +21,12 @@ from trainer.wording import excerpt
     show_default=True,
     help="What to write; latex is tables as LaTeX and CSV, figures as PDF and SVG.",
 )
+@click.option("--by", metavar="KEY.PATH", help="Group several runs by this key.")
 @DEBUG
-def command(run_dirs: tuple[Path, ...], output: Path | None, formats: str) -> int:
-    """Write the report of RUN_DIRS again, from what the directories hold."""
-    chosen = _formats(formats)
-    from trainer.report.documents import write_report
-    from trainer.report.recorded import read_run
-    from trainer.report.report import report_of
+def command(run_dirs: tuple[Path, ...], output: Path | None, formats: str, by: str | None) -> int:
+    """Write the report of RUN_DIRS, or of all runs in a sweep's folder, from what they hold."""
+    from trainer.report.documents import write_reports
 
-    reports = [report_of(read_run(directory)) for directory in run_dirs]
-    for file in write_report(reports, output or run_dirs[0], chosen):
+    for file in write_reports(run_dirs, output, formats.split(","), by):
         print(file)
     return DONE
-
-
-def _formats(text: str) -> list[str]:
-    """Returns the formats that --format names, each once; raises ConfigError for another name."""
-    known = ("html", "md", "pdf", "latex")
-    names = list(dict.fromkeys(name.strip().lower() for name in text.split(",")))
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.4)
-            raise ConfigError(
-                f"--format: {excerpt(repr(name))} is not one of {', '.join(known)}",
-                key="--format",
-                value=name,
-                hint=f"did you mean {near[0]}?" if near else None,
-            )
-    return names

@@ -10,7 +10,10 @@ from trainer.metrics.scores import Scores
 from trainer.report.statistics import CONFIDENCE, Interval
 
 NUM_RESAMPLES = 2000
-"""So many give percentiles, and p-values down to 0.001 (Efron and Tibshirani 1993, chapter 13)."""
+"""So many give percentiles (Efron and Tibshirani 1993, section 19.3) and p-values from 0.001 on."""
+MANY_RESAMPLES = 10_000
+"""For p-values from 0.0002 on, if a resample costs no more than drawing CHEAP examples."""
+CHEAP = 5000
 SEED = 1
 MOST_WEIGHTS = 2**22
 """Weights of units in memory at once, 8 bytes each."""
@@ -28,10 +31,10 @@ class Resampled:
 
     systems: tuple[Scores, ...]
     sums: tuple[np.ndarray, ...]
-    """Of each system, float64 [NUM_RESAMPLES, num_sums]."""
+    """Of each system, float64 [num_resamples, num_sums]."""
 
     def values(self, system: int, metric: str) -> np.ndarray:
-        """Returns a metric of a system on each resample, [NUM_RESAMPLES]; NaN where the resample
+        """Returns a metric of a system on each resample, [num_resamples]; NaN where the resample
         does not define it."""
         return self.systems[system].metrics[metric](self.sums[system])
 
@@ -54,10 +57,12 @@ def resample(systems: Sequence[Scores]) -> Resampled | None:
     if sizes.sum() < 2:
         return None
     generator = np.random.default_rng(SEED)
-    sums = [np.empty((NUM_RESAMPLES, matrix.shape[1])) for matrix in rows]
+    is_cheap = min(int(sizes.sum()), DRAWS_PER_UNIT * len(sizes)) <= CHEAP
+    num_resamples = MANY_RESAMPLES if is_cheap else NUM_RESAMPLES
+    sums = [np.empty((num_resamples, matrix.shape[1])) for matrix in rows]
     at_once = max(1, MOST_WEIGHTS // len(sizes))
-    for first in range(0, NUM_RESAMPLES, at_once):
-        drawn = slice(first, min(first + at_once, NUM_RESAMPLES))
+    for first in range(0, num_resamples, at_once):
+        drawn = slice(first, min(first + at_once, num_resamples))
         weights = _draw(generator, sizes, drawn.stop - drawn.start)
         for total, matrix in zip(sums, rows, strict=True):
             total[drawn] = weights @ matrix

@@ -14,6 +14,7 @@ from trainer.report.groups import differing, group_runs
 from trainer.report.markdown import table
 from trainer.report.markup import as_markdown
 from trainer.report.requirements import Requirement, check
+from trainer.report.statistics import t_interval
 
 Group = dict[str, Any]
 SPLITS = ("validation", "test")
@@ -24,7 +25,8 @@ MAX_NAME = 60
 def compare(
     directories: tuple[Path, ...], by: str | None = None, requirements: Sequence[Requirement] = ()
 ) -> dict[str, Any]:
-    """Returns groups of runs, with mean, sample standard deviation, n and values of each metric.
+    """Returns groups of runs, with mean, sample standard deviation, t interval (`low`, `high`), n
+    and values of each metric.
 
     `group_runs` forms the groups; metrics are those at the best validation step. `metric` is the
     name of the deciding metric, `findings` says which groups differ by more than the spread,
@@ -80,11 +82,17 @@ def markdown(comparison: dict[str, Any]) -> str:
     lines = ["Baseline → best validation step: mean ± standard deviation (number of runs)", ""]
     lines += [*table(titles, rows), ""] * bool(rows)
     lines += [*table(run_titles, run_rows), ""]
-    renamed = [group for group in groups if group["name"] != group["label"]]
-    notes = [f"{group['name']}: {group['label']}" for group in renamed]
-    notes += [*comparison["findings"], *comparison["warnings"]]
-    lines += [*(f"- {as_markdown(note)}" for note in notes), ""] * bool(notes)
+    listed = notes(comparison)
+    lines += [*(f"- {as_markdown(note)}" for note in listed), ""] * bool(listed)
     return "\n".join([*lines, f"Curves: tensorboard --logdir {comparison['tensorboard']}"])
+
+
+def notes(comparison: dict[str, Any]) -> list[str]:
+    """Returns what a shortened name of a group stands for, findings and warnings, a line each."""
+    groups: list[Group] = comparison["groups"]
+    renamed = [group for group in groups if group["name"] != group["label"]]
+    names = [f"{group['name']}: {group['label']}" for group in renamed]
+    return [*names, *comparison["findings"], *comparison["warnings"]]
 
 
 def _cell(metrics: dict[str, Any], metric: str) -> str:
@@ -147,7 +155,15 @@ def _is_number(value: Any) -> bool:
 
 def _summary(values: Sequence[float]) -> dict[str, Any]:
     spread = stdev(values) if len(values) > 1 else None
-    return {"mean": fmean(values), "std": spread, "n": len(values), "values": values}
+    low, high = t_interval(values) or (None, None)
+    return {
+        "mean": fmean(values),
+        "std": spread,
+        "low": low,
+        "high": high,
+        "n": len(values),
+        "values": values,
+    }
 
 
 def _findings(groups: list[Group], by: str | None, metric: str, mode: str) -> list[str]:

@@ -1,6 +1,6 @@
 """Evidence: the intervals and tests of a run's metrics, recomputed from its kept answers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trainer.errors import ConfigError
@@ -21,8 +21,10 @@ from trainer.tasks.base import Task
 SPLITS = ("validation", "test")
 TESTED = ("accuracy", "exact", "f1", "bleu")
 """Metrics that are tested besides the deciding one."""
-AGAINST_MAJORITY = ("accuracy", "exact")
+AGAINST_MAJORITY = ("accuracy", "exact_at_threshold")
 """Metrics in which the exported model is tested against the best answer to give unread."""
+AT_THRESHOLD = {"best_exact": "exact_at_threshold", "best_f1": "f1_at_threshold"}
+"""What is tested instead of metrics that take their threshold from the answers they measure."""
 
 
 def statistics(run: RecordedRun) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def statistics(run: RecordedRun) -> dict[str, Any]:
     on the same examples. Raises RunDirectoryError if a file of answers cannot be read.
     """
     task = _task(run)
-    deciding = run.recipe["evaluation"]["metric"]
+    deciding = _deciding(run)
     splits = {split: columns_of(run, task, split) for split in SPLITS}
     return {
         split: _evidence(columns, deciding) for split, columns in splits.items() if columns.by_name
@@ -47,7 +49,6 @@ def between(first: RecordedRun, second: RecordedRun) -> dict[str, list[dict[str,
     unless both runs kept their answers to the same examples. Raises RunDirectoryError if a file of
     answers cannot be read.
     """
-    names = dict.fromkeys(run.recipe["evaluation"]["metric"] for run in (first, second))
     found: dict[str, list[dict[str, Any]]] = {}
     for split in SPLITS:
         digests = [
@@ -57,14 +58,31 @@ def between(first: RecordedRun, second: RecordedRun) -> dict[str, list[dict[str,
             continue
         one, other = (columns_of(run, _task(run), split).after for run in (first, second))
         resampled, before, after = _on_the_same(one, other)
-        if resampled is not None:
+        if resampled is not None and other is not None:
+            tested = _tested(other.metrics, *(_deciding(run) for run in (first, second)))
             tests = [
                 paired_test(resampled, before, after, metric)
-                for metric in dict.fromkeys([*names, *TESTED])
+                for metric in tested
                 if resampled.have(metric, before, after)
             ]
             found[split] = _adjusted(tests)
     return found
+
+
+def _deciding(run: RecordedRun) -> str:
+    return run.recipe["evaluation"]["metric"]
+
+
+def _tested(metrics: Mapping[str, Any], *deciding: str) -> list[str]:
+    """Returns the measured metrics that are tested.
+
+    If some questions have no answer, SQuAD's metrics are those at the threshold: the others count
+    every question as answered.
+    """
+    names = [AT_THRESHOLD.get(name, name) for name in deciding]
+    refuses = "NoAns_exact" in metrics
+    names += [AT_THRESHOLD.get(f"best_{name}", name) if refuses else name for name in TESTED]
+    return [name for name in dict.fromkeys(names) if is_number(metrics.get(name))]
 
 
 def _adjusted(tests: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -89,7 +107,7 @@ def _evidence(columns: Columns, deciding: str) -> dict[str, Any]:
         for name, value in column.metrics.items()
         if name != "seconds" and isinstance(value, float) and is_number(value)
     )
-    tested = [name for name in dict.fromkeys([deciding, *TESTED]) if name in names]
+    tested = _tested(after.metrics, deciding) if after else []
     scores = after.scores if after is not None else None
     clusters = scores.clusters if scores is not None else None
     return {

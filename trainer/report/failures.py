@@ -49,6 +49,30 @@ def failures(run: RecordedRun) -> dict[str, Any]:
     return found
 
 
+def churn_between(first: RecordedRun, second: RecordedRun) -> dict[str, dict[str, int]]:
+    """Returns, by split, how many answers of one run another run of the same task fixed and broke.
+
+    A split is left out unless both kept answers to the same examples. Raises the errors of
+    `failures`.
+    """
+    found: dict[str, dict[str, int]] = {}
+    for split in ("validation", "test"):
+        sides = [_judged_by_id(run, split) for run in (first, second)]
+        if sides[0] and sides[0].keys() == sides[1].keys():
+            counts = Counter(CHURN[right, sides[1][example]] for example, right in sides[0].items())
+            found[split] = {name.replace(" ", "_"): counts[name] for name in CHURN.values()}
+    return found
+
+
+def _judged_by_id(run: RecordedRun, split: str) -> dict[Any, bool]:
+    """Returns whether the exported step's answer to each example is right, by id."""
+    task = task_named(run.recipe["task"]["name"])
+    answers, metrics = run.answers(split), run.results["best"]["metrics"].get(split, {})
+    judgements = judged(task, answers, metrics, answers_file(run.directory, split))
+    pairs = zip(answers, judgements, strict=False)  # of a task without right answers, none
+    return {answer["id"]: judgement.right for answer, judgement in pairs}
+
+
 def confusion(judgements: Sequence[Judgement], labels: Sequence[str]) -> dict[str, Any] | None:
     """Returns how often each label (rows) was answered as each label (columns); None without
     labels.

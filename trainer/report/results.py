@@ -146,7 +146,7 @@ def _write(run: Run, results: dict[str, Any]) -> None:
         text = adapter_card(directory.name, run.recipe, run.model, run.task.auto_model, run.base)
         (staging / "README.md").write_text(text, "utf-8")
         _replace(staging, directory / "adapter")
-    write_report([report], directory, ["html", "md"])
+    write_report(report, directory, ["html", "md"])
     write_json(directory / "results.json", sealed(results))
     write_trainer_state(report.run)
     text = (directory / "report.md").read_text("utf-8")

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.report.evidence import AT_THRESHOLD
 from trainer.report.markup import plain
 from trainer.report.recorded import RecordedRun
 from trainer.tasks.finding import Finding
@@ -11,7 +12,7 @@ from trainer.wording import excerpt
 
 SIGNIFICANT = 0.05
 QUALITY = (
-    *("accuracy", "f1_macro", "f1", "exact", "bleu", "rougeL", "next_sentence_accuracy"),
+    *("accuracy", "f1_at_threshold", "f1", "bleu", "next_sentence_accuracy"),
     *("masked_accuracy", "token_accuracy"),
 )
 """Metrics that are named beside a loss, the first that was measured."""
@@ -46,7 +47,8 @@ def summary(run: RecordedRun, statistics: Mapping[str, Any], findings: Sequence[
     """Returns what the run achieved, as plain text of a few sentences.
 
     It is about the deciding metric on the test split or, without one, on validation, and says
-    whether the difference from the baseline may be chance. The worst finding that makes a number
+    whether the difference from the baseline may be chance. Of questions, it is about the metric at
+    the threshold that validation gives. The worst finding that makes a number
     wrong follows. `statistics` are those of `trainer.report.evidence`.
     """
     split = next((name for name in ("test", "validation") if name in statistics), None)
@@ -70,7 +72,8 @@ def summary(run: RecordedRun, statistics: Mapping[str, Any], findings: Sequence[
 def _subjects(run: RecordedRun, split: str, evidence: Mapping[str, Any]) -> list[_Subject]:
     """Returns the deciding metric and, if it is a loss, a metric of quality beside it."""
     evaluation = run.recipe["evaluation"]
-    deciding: str = evaluation["metric"]
+    chosen: str = evaluation["metric"]
+    deciding = AT_THRESHOLD.get(chosen, chosen)
     beside = [name for name in QUALITY if name in evidence["metrics"]][:1]
     metrics = [deciding, *(beside if deciding.startswith(LOSSES) else [])]
     random = run.recipe.get("model", {}).get("initialization") == "random"
@@ -142,10 +145,11 @@ def _against_majority(subject: _Subject) -> list[str]:
     test = tests[0]
     shown = subject.evidence["metrics"][test["metric"]]
     majority, model = shown["majority"]["value"], shown[test["after"]]["value"]
-    scale = "0-100" if test["metric"] == "exact" else "0-1"
+    scale = "0-1" if test["metric"] == "accuracy" else "0-100"
     values = f"{_scaled(scale, model)} against {_scaled(scale, majority)}; {_tested(test)}"
-    if test["won"] == test["lost"] == 0:
-        return [f"That is the {test['metric']} of {words}: nothing useful was learned."]
+    if not test["difference"]:
+        nothing = ": nothing useful was learned" if test["won"] == 0 else ""
+        return [f"That is the {test['metric']} of {words}{nothing}."]
     if test["p_adjusted"] >= SIGNIFICANT:
         return [f"The model is not shown to be better than {words} ({test['metric']} {values})."]
     if test["difference"] < 0:

@@ -72,8 +72,8 @@ def _overfit(evaluated: list[tuple[int, Measured]]) -> list[Finding]:
         Finding(
             code="overfit-from-start",
             message=f"the loss is lowest at the first evaluation, {losses[0]:.4f} after step "
-            f"{evaluated[0][0]:,}, and {losses[-1]:.4f} at the last: the model learns its training "
-            f"examples by heart",
+            f"{evaluated[0][0]:,}, and {losses[-1]:.4f} at the last: the model memorises its "
+            f"training examples",
             advice="train fewer epochs, lower optimizer.learning_rate, or use more examples",
             figures={"first": losses[0], "last": losses[-1]},
             split="validation",

@@ -15,6 +15,7 @@ LARGEST_EXPONENT = 700.0
 """Largest loss whose perplexity is a number of double precision."""
 TOLERANCE = 0.02
 """Relative difference up to which two perplexities are taken for one that was rounded."""
+NAME_THE_BASE = "call exp(mean loss) the perplexity, and name the base of every other logarithm"
 BASES = {"2": 2.0, "10": 10.0}
 
 
@@ -79,7 +80,7 @@ def _of_logarithm(one: Measured, name: str, value: float) -> Iterator[Finding]:
             code="log-base",
             message=f"{name} {value:.2f} ({one.column}) cannot be a logarithm to the base {base}: "
             f"guessing among {LARGEST_VOCABULARY:,} tokens has {most:.1f}",
-            advice="call it perplexity if it is one, and say the base of every logarithm",
+            advice=NAME_THE_BASE,
             figures={name: value, "most": most},
             split=one.split,
             severity="wrong",
@@ -108,7 +109,7 @@ def _beside_the_loss(one: Measured, name: str, value: float) -> Iterator[Finding
         code="log-base" if base else "perplexity-and-loss",
         message=f"{name} {value:.2f} ({one.column}) stands beside the loss {loss:.4f}, whose "
         f"perplexity is {math.exp(loss):.2f}: {cause}",
-        advice="take the exponential of the loss, which is in natural logarithms",
+        advice=NAME_THE_BASE,
         figures={name: value, "loss": loss, "expected": math.exp(loss)},
         split=one.split,
         severity="wrong",

@@ -75,7 +75,7 @@ def _warm_up(run: RecordedRun) -> list[Finding]:
     rising = finite(schedule.get("warmup_steps"))
     if rising is None and ratio is not None:
         length = planned if planned is not None else steps
-        rising = None if length is None else math.ceil(ratio * length)
+        rising = None if length is None else math.ceil(min(ratio, 1.0) * length)
     if rising is None or not steps or rising < steps:
         return []
     return [

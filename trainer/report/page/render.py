@@ -1,22 +1,16 @@
 """The page: a report as one HTML file that loads nothing and is read without a script."""
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from trainer.report.figures.drawing import Drawn
 from trainer.report.figures.training import NAMES
-from trainer.report.markup import plain, plain_lines
 from trainer.report.page.making import making
+from trainer.report.page.templates import template
 from trainer.report.report import MATTERING, SPLITS, Report
 from trainer.report.tables import failures, measured, training
-from trainer.report.tables.table import Cell, Number, shown
-from trainer.wording import excerpt
 
-FOLDER = Path(__file__).parent
-LONGEST_TEXT = 1200
-"""Maximum characters of a text of an example."""
 NUM_PRINTED = 3
 """Number of examples of each kind that are printed; the page on a screen has all."""
 
@@ -27,7 +21,7 @@ def page(report: Report, figures: Sequence[Drawn]) -> str:
     by_name = {figure.name: figure for figure in figures}
     loss = [by_name[f"loss-{axis}"] for axis in NAMES if f"loss-{axis}" in by_name]
     of_answers = ("intervals-", "confusion-", "reliability-", "threshold-")
-    return _template().render(
+    return template("report.html.jinja").render(
         report=report,
         about=_about(report),
         mattering=_mattering(report),
@@ -48,35 +42,6 @@ def page(report: Report, figures: Sequence[Drawn]) -> str:
         data=training.data_table(report),
         making=making(report),
     )
-
-
-@cache
-def _template() -> Any:
-    import jinja2
-    from markupsafe import Markup
-
-    environment: Any = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "plain": plain,
-        "text": _text,
-        "shown": _shown,
-        "cut": _cut,
-        "share": _share,
-        "markup": Markup,
-        "figures_text": training.figures_text,
-    }
-    environment.tests["number"] = _is_number
-    environment.globals |= {
-        "style": Markup((FOLDER / "page.css").read_text("utf-8")),
-        "script": Markup((FOLDER / "page.js").read_text("utf-8")),
-    }
-    return environment.get_template("report.html.jinja")
 
 
 def _about(report: Report) -> list[str]:
@@ -158,27 +123,3 @@ def _examples(report: Report, split: str) -> dict[str, Any] | None:
         "has_confidence": any(example["confidence"] is not None for example in examples),
         "num_printed": NUM_PRINTED,
     }
-
-
-def _shown(cell: Cell) -> str:
-    return plain(shown(cell))
-
-
-def _cut(value: object, most: int) -> str:
-    return excerpt(plain(value), most)
-
-
-def _is_number(cell: Cell) -> bool:
-    return isinstance(cell, Number)
-
-
-def _text(value: object) -> str:
-    """Returns a text of an example without control characters, cut after LONGEST_TEXT."""
-    text = plain_lines(value)
-    if len(text) <= LONGEST_TEXT:
-        return text
-    return f"{text[:LONGEST_TEXT]}… ({len(text):,} characters)"
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"

@@ -121,12 +121,14 @@ def zero_shot_note(report: Report, split: str) -> str:
 
 
 def _caption(report: Report, split: str) -> str:
-    statistics = report.statistics.get(split)
-    if not statistics:
+    statistics = report.statistics.get(split) or {}
+    if statistics.get("num_examples") is None:  # nothing was recorded, or no example is judged
         return f"Metrics on the {split} split"
     clustered = statistics.get("clustered_by")
     by = f", resampled by {clustered}" if clustered else ""
     number = statistics["num_examples"]
+    if number is None:  # the run kept no answers
+        return f"Metrics on the {split} split"
     return f"Metrics on {number:,} {split} examples, with 95 % intervals{by}"
 
 

@@ -146,7 +146,7 @@ class CausalLM(Task):
             Finding(
                 code="empty-answers",
                 message="every generated answer is empty",
-                advice="train longer, or raise task.generation.max_new_tokens",
+                advice="train longer, or check the prompt, after which the model ends at once",
             )
         ]
 

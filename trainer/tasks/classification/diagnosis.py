@@ -59,7 +59,7 @@ def _classes(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         if not isinstance(scores, Mapping):
             return {}
         support, predicted = finite(scores.get("support")), finite(scores.get("predicted"))
-        if support is None or predicted is None:
+        if support is None or predicted is None or min(support, predicted) < 0:
             return {}
         classes[str(label)] = {"support": support, "predicted": predicted}
     return classes
