@@ -306,6 +306,8 @@ def test_the_test_counts_before_validation_and_other_metrics_do_not():
         "(p = 0.20) on 800 examples"
     ]
     assert codes(CLASSIFICATION, change_of_accuracy(0.01, 0.2, metric="f1_macro")) == set()
+    (same,) = diagnose_run(recorded(CLASSIFICATION, change_of_accuracy(0.0, 1.0)))
+    assert same.message == "no change of accuracy from baseline to best on 800 examples"
     less_is_better = {**change_of_accuracy(-0.5, 0.001, metric="perplexity")}
     assert codes(LANGUAGE_MODEL, less_is_better) == set()
 

@@ -62,10 +62,10 @@ def _of_test(test: Mapping[str, Any], metric: str, more_is_better: bool) -> Find
     columns = f"from {test.get('before')} to {test.get('after')}"
     figures = {"difference": difference, "p": p}
     if p >= LEVEL:
+        change = f"the change of {metric} {columns}, {difference:+.4f}, could be luck"
         return Finding(
             code="could-be-luck",
-            message=f"the change of {metric} {columns}, {difference:+.4f}, could be luck "
-            f"(p = {p:.2f})",
+            message=f"{change} (p = {p:.2f})" if difference else f"no change of {metric} {columns}",
             advice="evaluate on more examples, or train more seeds",
             figures=figures,
         )
