@@ -72,7 +72,7 @@ def documents(
 
     def written(kind: str) -> Path:
         if not (folder / kind).is_dir():
-            write_report([report_of(read_run(runs[kind]))], folder / kind, ["html", "md", "latex"])
+            write_report(report_of(read_run(runs[kind])), folder / kind, ["html", "md", "latex"])
         return folder / kind
 
     return written
@@ -228,7 +228,7 @@ def test_hostile_texts_are_escaped_in_latex(documents):
 def test_the_same_run_gives_the_same_bytes(runs, documents, tmp_path):
     for kind in ("classification", "hostile"):
         again = tmp_path / kind
-        write_report([report_of(read_run(runs[kind]))], again, ["html", "md", "latex"])
+        write_report(report_of(read_run(runs[kind])), again, ["html", "md", "latex"])
         files = sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
         assert len(files) > 60
         for file in files:
