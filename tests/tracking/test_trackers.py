@@ -151,7 +151,9 @@ READ = {
 def test_a_tracker_holds_the_values_and_continues_its_run(
     name, recipe, commands, tmp_path, monkeypatch
 ):
-    directory, home = tmp_path / "my run", tmp_path / "home"
+    # MLflow stores nothing in a folder with a question mark in its name.
+    directory = tmp_path / ("my run #1 é" + "? %20" * (name != "mlflow"))
+    home = tmp_path / "home"
     home.mkdir()
     # matplotlib keeps its list of fonts in a folder of its own
     file, variables = recipe(name), {"HOME": str(home), "MPLCONFIGDIR": str(tmp_path / "fonts")}
@@ -169,17 +171,30 @@ def test_a_tracker_holds_the_values_and_continues_its_run(
         for key, value in expected.items():
             assert shown[key] == pytest.approx(value, rel=1e-6), key
     assert list(home.rglob("*")) == []
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        *(directory.name, "home", "fonts", "recipe.yaml"),
+    }
     assert "Trackio" not in output
     assert "wandb:" not in output
 
 
-@needs("trackio")
-def test_each_run_of_a_process_has_a_trackio_of_its_own(recipe, tmp_path):
-    for name in ("one", "two"):
-        run("train", recipe("trackio"), "--run-dir", tmp_path / name)
-    assert in_trackio(tmp_path / "one").keys() == recorded(tmp_path / "one").keys()
-    assert in_trackio(tmp_path / "two").keys() == recorded(tmp_path / "two").keys()
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=needs(name)) for name in ("mlflow", "trackio")]
+)
+def test_each_run_of_a_process_has_a_store_of_its_own(name, recipe, tmp_path):
+    for directory in (tmp_path / "one", tmp_path / "two"):
+        run("train", recipe(name), "--run-dir", directory)
+        assert READ[name](directory).keys() == recorded(directory).keys()
     assert "trackio" not in sys.modules
+
+
+@needs("mlflow")
+@pytest.mark.parametrize("name", ["a%20b", "a?b"])
+def test_what_mlflow_cannot_store_is_a_note(name, recipe, tmp_path):
+    output = run("train", recipe("mlflow"), "--run-dir", tmp_path / name)
+    assert output.count("note: the tracker mlflow failed (ValueError: MLflow cannot store") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {name, "recipe.yaml"}
 
 
 @needs("wandb")

@@ -112,8 +112,8 @@ def _training(results: dict[str, Any]) -> list[str]:
     length = f"{schedule['epochs']} epochs" if schedule["epochs"] else f"{schedule['steps']} steps"
     facts = [
         f"parameters: {counts['total']:,}, of which {counts['trainable']:,} trained",
-        f"{length} of {batch['global_batch_size']} examples, at most {batch['max_seq_length']} "
-        f"tokens each",
+        f"{length}, with {batch['global_batch_size']} examples in a step, of at most "
+        f"{batch['max_seq_length']} tokens",
         f"{optimizer['name']}, learning rate {optimizer['learning_rate']:g}, {schedule['name']}",
         f"{results['processes']} process{'es' * (results['processes'] != 1)}, "
         f"{results['precision']}, {results['seconds']['total']:.1f} s",

@@ -2,6 +2,7 @@
 of its package say otherwise, and in the run that an earlier start began."""
 
 import os
+import re
 import secrets
 import sys
 from collections.abc import Callable, Mapping
@@ -80,7 +81,7 @@ def _start_wandb(run: TrackedRun) -> GeneralTracker:
     wandb: Any = import_module("wandb")
     identity = run.identity("wandb").get("id") or secrets.token_hex(4)
     tracker = WandBTracker(
-        os.environ.get("WANDB_PROJECT") or run.directory.name,
+        os.environ.get("WANDB_PROJECT") or re.sub(r"[/\\#?%:]", "-", run.directory.name)[:128],
         name=None if "WANDB_NAME" in os.environ else run.directory.name,
         id=None if "WANDB_RUN_ID" in os.environ else identity,
         dir=None if "WANDB_DIR" in os.environ else str(run.directory),
@@ -102,8 +103,8 @@ def _start_mlflow(run: TrackedRun) -> GeneralTracker:
     mlflow: Any = import_module("mlflow")
     local = not mlflow.is_tracking_uri_set()
     if local:
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{_checked(folder.absolute())}/mlflow.db"
         folder.mkdir(exist_ok=True)
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder.absolute() / 'mlflow.db'}"
     store = "run directory" if local else mlflow.get_tracking_uri()
     kept = run.identity("mlflow")
     known = kept.get("id") if kept.get("store") == store else None
@@ -118,6 +119,16 @@ def _start_mlflow(run: TrackedRun) -> GeneralTracker:
     if known is None:  # parameters of a run cannot change
         tracker.store_init_configuration(dict(run.settings))
     return tracker
+
+
+def _checked(folder: Path) -> Path:
+    """Returns a folder; raises ValueError if MLflow would write into another one.
+
+    MLflow decodes the path of a database in one place, and takes it as it is in another.
+    """
+    if {"%", "?"} & set(str(folder)):
+        raise ValueError(f"MLflow cannot store a run in {folder}, because of its % or ?")
+    return folder
 
 
 class _OwnTrackio(TrackioTracker):
