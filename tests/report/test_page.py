@@ -19,7 +19,7 @@ from trainer.report.recorded import read_run
 from trainer.report.report import report_of
 
 KINDS = ("classification", "hostile", "question_answering", "language_model")
-VOID = {"meta", "input", "br", "hr", "img", "link"}
+VOID = {"col", "meta", "input", "br", "hr", "img", "link"}
 
 
 class Page(HTMLParser):

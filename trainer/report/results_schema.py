@@ -195,6 +195,8 @@ class Thresholds(Part):
     """The threshold that `exact_at_threshold` and `f1_at_threshold` use."""
     best: float
     """The threshold with the best F1 on this split."""
+    best_exact: float
+    """The threshold with the best exact match on this split."""
 
 
 class Failures(Part):
