@@ -364,6 +364,14 @@ def test_seeds_that_differ_more_than_the_effect_are_named(values, difference, su
     assert found is None or found.code == "seeds-disagree"
 
 
+def test_the_scores_of_one_class_may_fall():
+    changes = {"best.metrics.test.f1": 0.01, "best.metrics.test.recall": 0.01}
+    assert codes(CLASSIFICATION, changes) == set()
+    assert codes(CLASSIFICATION, {"best.metrics.test.accuracy": 0.04}) >= {"implausible-fall"}
+    kinds = {"baseline.test": {"NoAns_exact": 90.0}, "best.metrics.test.NoAns_exact": 2.0}
+    assert codes(ANSWERS, kinds) == set()
+
+
 def test_answers_keep_their_findings():
     metrics = {**ANSWERED, "best_exact": 50.0, "exact_at_threshold": 40.0}
     found = codes(ANSWERS, {"best.metrics.test": metrics})
