@@ -28,6 +28,7 @@ STEPS = {"schedule": {"steps": 4}, "evaluation": {"every": 2}, "checkpoint": {"e
 PUBLIC = """
 CheckpointError ConfigError DataError DivergedError FileError LaunchError OutOfMemoryError Recipe
 Result RunDirectoryError TrainerError __version__ evaluate load load_recipe train
+write_report
 """
 
 
