@@ -34,8 +34,15 @@ class Module(Part):
     """Number of weights."""
     trainable: int
     """Number of weights that are trained."""
+    shapes: dict[str, list[int]]
+    """Shape of each of the module's own weights."""
     arithmetic: str
-    """The number of weights as a product of sizes, such as "30,522 x 384"."""
+    """These shapes multiplied out, such as "30,522 x 384"; empty if only children have weights."""
+
+
+class PartCounts(Part):
+    total: int
+    trainable: int
 
 
 class Parameters(Part):
@@ -45,12 +52,23 @@ class Parameters(Part):
     """Number of weights that are trained."""
     stored: int
     """Number of elements in memory; two 4-bit weights are one element."""
-    backbone: dict[str, Any] | None = None
-    """The same counts before a head or adapters were added."""
-    modules: list[Module] = []
+    backbone: PartCounts
+    """Weights of the model without head and adapters; the three parts add up to the model."""
+    head: PartCounts
+    adapters: PartCounts
+    vocabulary: int | None = None
+    """Tokens that the model knows; absent if it reads no tokens."""
+    modules: list[Module]
     """A line for each module with weights; equal layers are one line."""
-    notes: list[str] = []
-    """Why the counts differ from what another tool reports, a sentence each."""
+    notes: list[str]
+    """The sum in words, and why the counts differ from what another tool reports."""
+
+
+class Overlap(Part):
+    exact: int
+    """Rows that also occur in the train split."""
+    normalised: int
+    """The same, if only letters and digits count, in any case."""
 
 
 class DataSplit(Part):
@@ -66,15 +84,16 @@ class DataSplit(Part):
     """Tokens of the longest example before it was cut."""
     num_skipped: int
     """Rows that were left out because they could not be used."""
-    sha256: str
-    """Digest of the rows."""
-    overlap_with_train: dict[str, int] | None = None
-    """Rows that also occur in the train split: `exact`, and `normalised` (case and space)."""
+    sha256: str | None
+    """Digest of the columns read."""
+    overlap_with_train: Overlap | None = None
+    """Absent for train, and without columns to compare."""
 
 
 class Learned(Part):
-    without_gradient: list[str]
-    """Trainable parameters that never got a gradient; * stands for layer numbers."""
+    without_gradient: list[str] | None = None
+    """Trainable parameters whose gradient was always 0, with * for all layers; absent with SGD,
+    whose state does not tell."""
     zero_adapters: list[str]
     """Adapters whose matrix B is still zero, so that they change nothing."""
 
@@ -135,9 +154,14 @@ class Comparison(Part):
 
 
 class SplitStatistics(Part):
-    num_examples: int
+    num_examples: int | None
+    """Answers; null if the task keeps none."""
     clustered_by: str | None
-    """What examples share that were resampled together, such as an article; null if nothing."""
+    """`group` if questions share articles or passages, which are then resampled whole."""
+    num_clusters: int | None
+    """Number of these articles or passages."""
+    majority_is: str | None
+    """What the column `majority` answers to everything: `always 'LABEL'` or `never answering`."""
     metrics: dict[str, dict[Column, Interval]]
     tests: list[Comparison]
     detectable: dict[str, float]
@@ -252,8 +276,7 @@ class Results(Part):
     """Which answers of model/ are wrong."""
     diagnosis: list[Diagnosed]
     """Where numbers cannot be right, or mean less than they seem to; the worst first."""
-    learned: Learned | None = None
-    """Absent if the engine cannot tell."""
+    learned: Learned
     seconds: Seconds
     peak_memory_bytes: int
     """The largest of all processes."""
@@ -264,7 +287,8 @@ class Results(Part):
     scales: dict[str, str]
     """Range of each metric, `0-1` or `0-100`."""
     environment: dict[str, Any]
-    """environment.json: command, versions, machine, and each start of the run."""
+    """environment.json; its `sessions` are the start and each resumption, with `started`, `step`,
+    `command`, `processes`, `host`, `ended` and, with pynvml, `energy_joules`."""
     warnings: list[str]
     """Notes on data and model, and the findings of the diagnosis, as sentences."""
     checksum: str = Field(pattern="^[0-9a-f]{64}$")
