@@ -53,3 +53,9 @@ def test_the_file_is_current():
 
 def test_the_readme_explains_every_field():
     assert field_table() in (FOLDER / "README.md").read_text("utf-8"), WRITE.format("field_table")
+
+
+def test_every_field_has_a_meaning():
+    rows = field_table().splitlines()[2:]
+    assert len(rows) > 100
+    assert not [row for row in rows if row.endswith("|  |")]
