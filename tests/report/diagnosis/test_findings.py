@@ -353,7 +353,7 @@ def test_scales_that_differ_between_runs_are_named():
         ((0.80, 0.90), 0.05, True),  # a standard deviation of 0.0707
         ((0.80, 0.90), -0.05, True),
         ((0.80, 0.90), 0.08, False),
-        ((0.80, 0.80, 0.80), 0.0, True),
+        ((0.80, 0.80, 0.80), 0.0, False),
         ((0.80,), 0.01, False),
         ((0.80, math.nan), 0.01, False),
     ],
