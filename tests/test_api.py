@@ -28,6 +28,7 @@ STEPS = {"schedule": {"steps": 4}, "evaluation": {"every": 2}, "checkpoint": {"e
 PUBLIC = """
 CheckpointError ConfigError DataError DivergedError FileError LaunchError OutOfMemoryError Recipe
 Result RunDirectoryError TrainerError __version__ evaluate load load_recipe train
+write_report
 """
 
 
@@ -376,9 +377,12 @@ def test_the_table_of_a_result_escapes_text_from_data(recipe, rows, tmp_path):
     )
     page = result._repr_html_()
     assert "<b>run" not in page
-    assert "&lt;b&gt;run: done" in page
+    assert "&lt;b&gt;run" in page
     assert "<i>yes" not in page
-    assert "<td>accuracy</td>" in page
+    assert "<bdi>accuracy</bdi>" in page
+    assert "report.html" in page
+    (tmp_path / result.run_dir / "results.json").unlink()
+    assert "<td>accuracy</td>" in result._repr_html_(), "what the result itself holds"
 
 
 def test_ranks_of_a_notebook_train_together(recipe, tmp_path):

@@ -108,7 +108,10 @@ def test_seeds_form_groups_with_mean_and_sample_deviation(parent):
     assert two["test"]["accuracy"]["std"] == pytest.approx(0.0007**0.5)
     assert one["validation"]["accuracy"]["mean"] == pytest.approx(0.92)
     assert one["baseline"]["test"]["accuracy"]["mean"] == 0.25
-    assert one["best_step"] == {"mean": 20.0, "std": 10.0, "n": 3, "values": [10, 20, 30]}
+    steps = one["best_step"]
+    assert (steps["mean"], steps["std"], steps["values"]) == (20.0, 10.0, [10, 20, 30])
+    half = 4.302653 * 10 / 3**0.5  # the quantile of t with 2 degrees of freedom
+    assert (steps["low"], steps["high"]) == pytest.approx((20 - half, 20 + half), abs=1e-4)
     assert one["seconds"]["mean"] == 102
     assert one["peak_memory_bytes"]["std"] == 0
     assert one["zero_shot"] == {}

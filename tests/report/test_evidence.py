@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 from scipy import stats
 from support.recorded_runs import asked, classified, counted, measured_answers, write_run
+from support.task_cases import CASES
 
+import trainer
 from trainer.errors import RunDirectoryError
 from trainer.metrics.generation import generation_scores
+from trainer.report.columns import columns_of
 from trainer.report.evidence import between, statistics
+from trainer.report.recorded import read_run
+from trainer.tasks import task_named
 
 LABELS = "nnnnpppppp" * 10
 BEFORE = "npnpnpnpnp" * 10  # half of each class: 50 of 100
@@ -81,7 +86,7 @@ def test_a_complete_run(tmp_path, run_files):
 
 def test_tests_against_earlier_columns(tmp_path, run_files):
     test = statistics(write_run(tmp_path, *run_files))["test"]
-    names = [(found["metric"], found["before"], found["after"]) for found in test["tests"]]
+    names = [(result["metric"], result["before"], result["after"]) for result in test["tests"]]
     assert names == [
         ("accuracy", "majority", "best"),
         ("accuracy", "baseline", "best"),
@@ -90,7 +95,7 @@ def test_tests_against_earlier_columns(tmp_path, run_files):
         ("f1", "zero_shot", "best"),
     ]
     baseline = test["tests"][1]
-    right = [[a == b for a, b in zip(LABELS, said, strict=True)] for said in (BEFORE, AFTER)]
+    right = [[a == b for a, b in zip(LABELS, answer, strict=True)] for answer in (BEFORE, AFTER)]
     won = sum(after and not before for before, after in zip(*right, strict=True))
     lost = sum(before and not after for before, after in zip(*right, strict=True))
     assert (baseline["won"], baseline["lost"]) == (won, lost)
@@ -101,7 +106,7 @@ def test_tests_against_earlier_columns(tmp_path, run_files):
     assert test["tests"][2]["method"] == "paired bootstrap"
     assert test["tests"][2]["won"] is None
     assert baseline["p_adjusted"] >= baseline["p"]
-    ranked = sorted(test["tests"], key=lambda found: found["p"])
+    ranked = sorted(test["tests"], key=lambda result: result["p"])
     assert ranked[0]["p_adjusted"] == pytest.approx(5 * ranked[0]["p"])
     assert set(test["detectable"]) == {"accuracy", "f1"}
 
@@ -135,7 +140,7 @@ def test_a_run_that_kept_no_answers(tmp_path, run_files):
 def test_an_older_run_kept_the_exported_step_s_answers(tmp_path, run_files):
     metrics, answers = run_files
     test = statistics(write_run(tmp_path, metrics, {"test": answers["test"]}))["test"]
-    assert [found["before"] for found in test["tests"]] == ["majority"]
+    assert [result["before"] for result in test["tests"]] == ["majority"]
     assert test["metrics"]["f1"]["best"]["method"] == "bootstrap"
     assert test["metrics"]["f1"]["baseline"]["method"] is None
 
@@ -167,7 +172,7 @@ def test_answers_of_other_examples_are_not_tested(tmp_path, run_files, change):
     answers["baseline-test"] = change(answers["baseline-test"])
     metrics["baseline"]["test"] = counted(answers["baseline-test"])
     test = statistics(write_run(tmp_path, metrics, answers))["test"]
-    assert {found["before"] for found in test["tests"]} == {"majority", "zero_shot"}
+    assert {result["before"] for result in test["tests"]} == {"majority", "zero_shot"}
     assert test["metrics"]["accuracy"]["baseline"]["method"] == "Wilson"
     assert test["metrics"]["f1"]["baseline"]["method"] == "bootstrap"
 
@@ -176,7 +181,7 @@ def test_records_that_are_no_answers_count_for_nothing(tmp_path, run_files):
     metrics, answers = run_files
     answers["baseline-test"] = [{"text": "?"} for _ in answers["baseline-test"]]
     test = statistics(write_run(tmp_path, metrics, answers))["test"]
-    assert {found["before"] for found in test["tests"]} == {"majority", "zero_shot"}
+    assert {result["before"] for result in test["tests"]} == {"majority", "zero_shot"}
     assert test["metrics"]["f1"]["baseline"]["method"] is None
 
 
@@ -213,7 +218,7 @@ def test_a_run_that_exports_its_last_step(tmp_path, run_files):
     run = write_run(tmp_path, metrics, answers, best_step=20, model="final")
     test = statistics(run)["test"]
     assert list(test["metrics"]["accuracy"]) == ["majority", "baseline", "zero_shot", "final"]
-    assert {found["after"] for found in test["tests"]} == {"final"}
+    assert {result["after"] for result in test["tests"]} == {"final"}
     assert test["metrics"]["f1"]["final"]["low"] is not None
 
 
@@ -269,7 +274,7 @@ def test_questions_in_articles(tmp_path):
     exact = test["metrics"]["exact"]
     assert exact["majority"]["value"] == pytest.approx(100 / 3)
     assert exact["best"]["method"] == "bootstrap"
-    names = [(found["metric"], found["before"]) for found in test["tests"]]
+    names = [(result["metric"], result["before"]) for result in test["tests"]]
     assert names == [
         ("exact_at_threshold", "majority"),
         ("f1", "baseline"),
@@ -278,7 +283,7 @@ def test_questions_in_articles(tmp_path):
         ("bleu", "baseline"),
     ]
     # BLEU's own test does not know articles.
-    assert {found["method"] for found in test["tests"]} == {"paired bootstrap"}
+    assert {result["method"] for result in test["tests"]} == {"paired bootstrap"}
     apart = [{**answer} for answer in files["test"]]
     for answer in apart:
         del answer["group"]
@@ -309,7 +314,7 @@ def test_a_model_is_prompted_about_some_questions(tmp_path):
     files = {"zero_shot_test": prompted, "test": after}
     run = write_run(tmp_path, metrics, files, task="question_answering", metric="exact")
     test = statistics(run)["test"]
-    (exact, *_) = [found for found in test["tests"] if found["metric"] == "exact"]
+    (exact, *_) = [result for result in test["tests"] if result["metric"] == "exact"]
     assert (exact["before"], exact["num_examples"]) == ("zero_shot", 10)
     # Of the questions 0, 4, 8, …, the trained model answers none, the prompted one every second.
     assert exact["difference"] == pytest.approx(-50.0)
@@ -396,14 +401,43 @@ def test_two_runs_on_the_same_examples(tmp_path, run_files):
     swapped = {"best": metrics["baseline"], "baseline": metrics["baseline"]}
     second = write_run(tmp_path / "second", swapped, {"test": answers["baseline-test"]})
     tests = between(first, second)["test"]
-    assert [found["metric"] for found in tests] == ["accuracy", "f1"]
-    own = {found["metric"]: found for found in statistics(first)["test"]["tests"][1:3]}
-    for found in tests:
-        assert found["difference"] == pytest.approx(-own[found["metric"]]["difference"])
-        assert found["p"] == pytest.approx(own[found["metric"]]["p"])
+    assert [result["metric"] for result in tests] == ["accuracy", "f1"]
+    own = {result["metric"]: result for result in statistics(first)["test"]["tests"][1:3]}
+    for result in tests:
+        assert result["difference"] == pytest.approx(-own[result["metric"]]["difference"])
+        assert result["p"] == pytest.approx(own[result["metric"]]["p"])
     assert (tests[0]["won"], tests[0]["lost"]) == (own["accuracy"]["lost"], own["accuracy"]["won"])
     assert tests[0]["p_adjusted"] <= 2 * tests[0]["p"]
     assert between(first, write_run(tmp_path / "third", metrics, {})) == {}
+    second.recipe["task"]["name"] = "masked_lm"
+    assert between(first, second) == {}
+    second.recipe["task"]["name"] = "classification"
+    assert between(first, second) != {}
     first.results["data"] = {"test": {"sha256": "a"}}
     second.results["data"] = {"test": {"sha256": "b"}}
     assert between(first, second) == {}
+
+
+@pytest.mark.parametrize("name", ["classification", "question_answering", "causal_lm-instructions"])
+def test_the_answers_of_a_real_run_give_its_metrics(tmp_path, name):
+    recipe = {**CASES[name].recipe(), "schedule": {"steps": 2}, "evaluation": {"every": 1}}
+    if name == "causal_lm-instructions":
+        recipe["task"] = {**recipe["task"], "generation": {"num_examples": 5, "max_new_tokens": 4}}
+    trainer.train(trainer.Recipe(**recipe), run_dir=tmp_path / "run", progress=None)
+    run = read_run(tmp_path / "run")
+    names = {
+        "classification": {"accuracy", "f1_macro"},
+        "question_answering": {"exact", "f1", "f1_at_threshold", "bleu", "rougeL", "meteor"},
+        "causal_lm-instructions": {"bleu", "rouge1", "rouge2", "meteor", "exact_match"},
+    }[name]
+    task = task_named(recipe["task"]["name"])
+    for split in ("validation", "test"):
+        columns = columns_of(run, task, split)
+        for title in {"baseline", "best", "final"} & columns.by_name.keys():
+            column = columns.by_name[title]
+            if title == "final" and split == "validation" and not column.answers:
+                continue  # it was measured in training, and its answers were not kept
+            assert column.scores is not None
+            assert names <= column.scores.metrics.keys()  # equal to those in results.json
+    tested = {result["before"] for result in statistics(run)["test"]["tests"]}
+    assert "baseline" in tested

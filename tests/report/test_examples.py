@@ -19,6 +19,7 @@ from trainer.report.examples import (
 )
 from trainer.report.failures import failures
 from trainer.report.recorded import read_run
+from trainer.report.results_schema import Failures
 from trainer.tasks import task_named
 from trainer.tasks.judgement import Judgement
 
@@ -164,6 +165,7 @@ def test_examples_show_the_texts_of_their_rows(run):
 
     rows = build_inputs(recipe, run).splits["test"].rows
     found = failures(read_run(run))["test"]
+    assert Failures.model_validate(found).num_examples_shown
     examples = lines_of(run, "examples-test")
     assert len(examples) == found["num_examples_shown"] > 0
     answers = {answer["id"]: answer for answer in lines_of(run, "test")}

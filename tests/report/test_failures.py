@@ -13,7 +13,7 @@ from trainer.metrics.answers import answer_metrics
 from trainer.metrics.squad import SquadRecord, squad_scores
 from trainer.metrics.threshold_curve import MOST_POINTS, threshold_curve
 from trainer.report.calibration import reliability
-from trainer.report.failures import MOST_VALUES, confusion, facets, failures
+from trainer.report.failures import MOST_VALUES, churn_between, confusion, facets, failures
 from trainer.report.recorded import RecordedRun
 from trainer.tasks.judgement import Judgement
 
@@ -90,6 +90,17 @@ def test_a_baseline_of_other_examples_gives_no_churn(tmp_path):
     after = labelled("ab", "bb")
     run = recorded(tmp_path, "classification", {}, test=after, baseline_test=before)
     assert failures(run)["test"]["churn"] is None
+
+
+def test_what_one_run_fixed_and_broke_of_another_is_counted(tmp_path):
+    runs = []
+    answers = labelled("aa", "ab", "bb", "ba"), labelled("aa", "aa", "ba", "ba"), labelled("aa")
+    for number, test in enumerate(answers):
+        (tmp_path / str(number)).mkdir()
+        runs.append(recorded(tmp_path / str(number), "classification", {}, test=test))
+    counts = {"fixed": 1, "broken": 1, "still_wrong": 1, "still_right": 1}
+    assert churn_between(runs[0], runs[1]) == {"test": counts}
+    assert churn_between(runs[0], runs[2]) == {}  # of other examples
 
 
 def test_a_task_without_right_answers_has_no_failures(tmp_path):

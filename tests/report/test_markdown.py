@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.sample_run import HOSTILE, write_run
+from support.sample_run import write_run
+from support.sample_tasks import HOSTILE
 
 from trainer.report.markdown import markdown
 from trainer.report.recorded import RecordedRun, read_run

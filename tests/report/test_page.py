@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 import yaml
 from support.command_line import invoke, run
-from support.sample_run import HOSTILE, write_run
+from support.sample_run import write_run
+from support.sample_tasks import HOSTILE
 
 from trainer.report.documents import write_report
 from trainer.report.recorded import read_run
 from trainer.report.report import report_of
 
 KINDS = ("classification", "hostile", "question_answering", "language_model")
-VOID = {"meta", "input", "br", "hr", "img", "link"}
+VOID = {"col", "meta", "input", "br", "hr", "img", "link"}
 
 
 class Page(HTMLParser):
@@ -72,7 +73,7 @@ def documents(
 
     def written(kind: str) -> Path:
         if not (folder / kind).is_dir():
-            write_report([report_of(read_run(runs[kind]))], folder / kind, ["html", "md", "latex"])
+            write_report(report_of(read_run(runs[kind])), folder / kind, ["html", "md", "latex"])
         return folder / kind
 
     return written
@@ -228,7 +229,7 @@ def test_hostile_texts_are_escaped_in_latex(documents):
 def test_the_same_run_gives_the_same_bytes(runs, documents, tmp_path):
     for kind in ("classification", "hostile"):
         again = tmp_path / kind
-        write_report([report_of(read_run(runs[kind]))], again, ["html", "md", "latex"])
+        write_report(report_of(read_run(runs[kind])), again, ["html", "md", "latex"])
         files = sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
         assert len(files) > 60
         for file in files:
@@ -311,6 +312,30 @@ def test_a_browser_that_prints_nothing_is_named(runs, tmp_path, monkeypatch):
     ended = invoke("report", runs["classification"], "--format", "pdf", "--output", tmp_path / "o")
     assert ended.exit_code == 2
     assert f"{program} printed nothing (code 7)" in ended.stderr
+
+
+@pytest.mark.parametrize("key", ["final", "model", "epochs", "parameters", "precision", "warnings"])
+def test_damaged_results_are_refused_in_a_sentence(tmp_path, key):
+    directory = write_run(tmp_path / "run", num_lines=3, num_examples=20, num_shown=4)
+    results = json.loads((directory / "results.json").read_text())
+    del results["checksum"]
+    missing = {name: value for name, value in results.items() if name != key}
+    for damaged in ({**results, key: None}, missing):
+        (directory / "results.json").write_text(json.dumps(damaged))
+        ended = invoke("report", directory)
+        assert ended.exit_code == 2
+        assert ended.stderr.count("\n") == 1
+        assert f"has no {key}" in ended.stderr
+
+
+@pytest.mark.parametrize("line", ['{"id": 1}', '{"kind": "fixed", "texts": "x"}'])
+def test_damaged_examples_are_refused_in_a_sentence(tmp_path, line):
+    directory = write_run(tmp_path / "run", num_lines=3, num_examples=20, num_shown=4)
+    with (directory / "predictions" / "examples-test.jsonl").open("a") as file:
+        file.write(f"{line}\n")
+    ended = invoke("report", directory)
+    assert ended.exit_code == 2
+    assert "examples-test.jsonl, line 5: not an example as a run writes it" in ended.stderr
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -125,6 +125,16 @@ def test_examples_are_sorted_by_a_column_both_ways(browser, pages, width):
     )
 
 
+def test_only_tables_that_scroll_are_stops_of_the_keyboard(browser, pages):
+    wide = """[...document.querySelectorAll('.scroll')]
+        .filter((one) => (one.scrollWidth > one.clientWidth) !== (one.tabIndex === 0)).length"""
+    for width in (390, 1280):
+        browser.open(pages["classification"], width=width)
+        assert browser.evaluate(wide) == 0
+        stops = browser.evaluate("document.querySelectorAll('.scroll[tabindex]').length")
+        assert (stops > 2) if width == 390 else (stops == 0)
+
+
 def test_without_script_everything_is_readable_and_no_control_is_dead(browser, pages):
     browser.open(pages["question_answering"], scripts=False)
     assert browser.evaluate(f"{SHOWN}.length") == 60

@@ -132,12 +132,12 @@ def test_the_answers_were_not_kept(tmp_path):
 def test_several_tests_are_corrected(tmp_path):
     before, after = GOOD, GOOD[:-30] + LABELS[-30:]
     test = statistics(run := classifier(tmp_path, before, after))["test"]
-    (found,) = [
-        found
-        for found in test["tests"]
-        if (found["metric"], found["before"]) == ("accuracy", "baseline")
+    (result,) = [
+        result
+        for result in test["tests"]
+        if (result["metric"], result["before"]) == ("accuracy", "baseline")
     ]
-    assert f"p = {found['p_adjusted']:.2g} after Holm's correction" in paragraph(run)
+    assert f"p = {result['p_adjusted']:.2g} after Holm's correction" in paragraph(run)
 
 
 def test_a_model_that_was_prompted(tmp_path):
@@ -223,12 +223,12 @@ def test_language_models_have_a_loss_without_an_interval(tmp_path):
 def test_the_worst_finding_follows(tmp_path):
     run = classifier(tmp_path, SHUFFLED, GOOD)
     wrong = Finding(code="a", message="20 examples are train rows", split="test", severity="wrong")
-    other = Finding(code="b", message="something else is wrong", severity="wrong")
+    second = Finding(code="b", message="something else is wrong", severity="wrong")
     doubtful = Finding(code="c", message="it may be", split="test")
-    assert paragraph(run, doubtful, wrong, other).endswith(
+    assert paragraph(run, doubtful, wrong, second).endswith(
         "200 examples). But on test, 20 examples are train rows."
     )
-    assert paragraph(run, other).endswith(" But something else is wrong.")
+    assert paragraph(run, second).endswith(" But something else is wrong.")
     assert paragraph(run, doubtful).endswith("200 examples).")
 
 

@@ -33,7 +33,7 @@ def counted(answers: Answers, labels: str = "np") -> dict[str, Any]:
 
 
 def asked(golds: list[list[str]], predictions: list[str], *, articles: int = 0) -> Answers:
-    """Returns answers to questions, in articles of so many questions if it is given."""
+    """Returns answers to questions, in articles of `articles` questions if it is not 0."""
     pairs = zip(golds, predictions, strict=True)
     return [
         {

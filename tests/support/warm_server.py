@@ -35,6 +35,7 @@ LAUNCHER = ["-m", "accelerate.commands.launch"]
 PRELOADED = (
     *("accelerate.commands.launch", "bitsandbytes", "datasets", "deepspeed", "evaluate", "peft"),
     *("deepspeed.runtime.engine", "deepspeed.runtime.zero.stage3", "sklearn.metrics"),
+    *("jinja2", "matplotlib.figure", "matplotlib.backends.backend_svg", "scipy.stats"),
     *("torch.distributed.run", "torch.distributed.fsdp", "transformers"),
     *("transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto"),
     *("transformers.models.bert.modeling_bert", "transformers.models.llama.modeling_llama"),

@@ -33,15 +33,19 @@ def notes_on_overlap(splits: "dict[str, Dataset]", columns: Sequence[str]) -> li
 
 
 def num_shared(
-    rows: "Dataset", train: "Dataset", columns: Sequence[str], *, normalised: bool
-) -> int:
-    """Returns how many rows occur in `train`, by the text in `columns`; rows without text do not.
+    splits: "dict[str, Dataset]", columns: Sequence[str], *, normalised: bool
+) -> dict[str, int]:
+    """Returns how many rows of each other split occur in `train`, by the text in `columns`.
 
-    With `normalised`, texts are equal if they have the same letters and digits in the same order,
-    in any case and form of Unicode, with anything else between the words.
+    Rows without text do not. With `normalised`, texts are equal if they have the same letters and
+    digits in the same order, in any case and form of Unicode, with anything else between the words.
     """
-    known = row_hashes(train, columns, normalised=normalised)
-    return int(np.isin(row_hashes(rows, columns, normalised=normalised), known[known != 0]).sum())
+    hashes = {
+        name: row_hashes(rows, columns, normalised=normalised) for name, rows in splits.items()
+    }
+    train = hashes.pop("train")
+    known = train[train != 0]
+    return {name: int(np.isin(others, known).sum()) for name, others in hashes.items()}
 
 
 def row_hashes(rows: "Dataset", columns: Sequence[str], *, normalised: bool = False) -> np.ndarray:

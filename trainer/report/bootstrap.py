@@ -10,9 +10,9 @@ from trainer.metrics.scores import Scores
 from trainer.report.statistics import CONFIDENCE, Interval
 
 NUM_RESAMPLES = 2000
-"""So many give percentiles (Efron and Tibshirani 1993, section 19.3) and p-values from 0.001 on."""
+"""Enough for percentiles (Efron and Tibshirani 1993, section 19.3) and p-values from 0.001 on."""
 MANY_RESAMPLES = 10_000
-"""For p-values from 0.0002 on, if a resample costs no more than drawing CHEAP examples."""
+"""Enough for p-values from 0.0002 on; for resamples that cost as much as drawing CHEAP examples."""
 CHEAP = 5000
 SEED = 1
 MOST_WEIGHTS = 2**22

@@ -90,6 +90,18 @@ def columns_of(run: RecordedRun, task: type[Task] | None, split: str) -> Columns
     )
 
 
+def exported_column(run: RecordedRun, task: type[Task] | None, split: str) -> Column | None:
+    """Returns the column of the exported model alone, without resamples; None if the split was not
+    measured.
+
+    Raises RunDirectoryError if its file of answers cannot be read.
+    """
+    results = run.results
+    exported = results["best"] if results.get("model", "best") == "best" else results["final"]
+    metrics = exported["metrics"].get(split)
+    return _column(task, metrics, run.answers(split)) if metrics else None
+
+
 def _column(task: type[Task] | None, metrics: Mapping[str, Any], answers: Answers) -> Column:
     judged = {} if task is None else task.num_judged(metrics)
     scores = None if task is None or not answers else task.scores(answers, metrics)

@@ -5,7 +5,7 @@ from typing import Any
 
 from trainer.errors import ConfigError
 from trainer.report.bootstrap import Resampled, percentiles
-from trainer.report.columns import Column, Columns, columns_of, is_number
+from trainer.report.columns import Column, Columns, columns_of, exported_column, is_number
 from trainer.report.paired import (
     compare,
     detectable,
@@ -32,7 +32,8 @@ def statistics(run: RecordedRun) -> dict[str, Any]:
 
     Metrics are those in results.json, by name and column; an interval is computed if the answers
     were kept and give the measured value. Tests compare the exported model with the earlier columns
-    on the same examples. Raises RunDirectoryError if a file of answers cannot be read.
+    on the same examples. `num_examples` counts the answers; it is None if the task neither keeps
+    nor counts any. Raises RunDirectoryError if a file of answers cannot be read.
     """
     task = _task(run)
     deciding = _deciding(run)
@@ -46,27 +47,29 @@ def between(first: RecordedRun, second: RecordedRun) -> dict[str, list[dict[str,
     """Returns, by split, the tests between the exported models of two runs, as plain JSON.
 
     `difference` is that of the second run's metric from the first one's. A split has no tests
-    unless both runs kept their answers to the same examples. Raises RunDirectoryError if a file of
-    answers cannot be read.
+    unless both runs have the same task and kept their answers to the same examples. Raises
+    RunDirectoryError if a file of answers cannot be read.
     """
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_split: dict[str, list[dict[str, Any]]] = {}
+    if first.recipe["task"]["name"] != second.recipe["task"]["name"]:
+        return by_split
     for split in SPLITS:
         digests = [
             run.results.get("data", {}).get(split, {}).get("sha256") for run in (first, second)
         ]
         if None not in digests and digests[0] != digests[1]:
             continue
-        one, other = (columns_of(run, _task(run), split).after for run in (first, second))
-        resampled, before, after = _on_the_same(one, other)
-        if resampled is not None and other is not None:
-            tested = _tested(other.metrics, *(_deciding(run) for run in (first, second)))
+        models = [exported_column(run, _task(run), split) for run in (first, second)]
+        resampled, before, after = _on_the_same(*models)
+        if resampled is not None and models[1] is not None:
+            tested = _tested(models[1].metrics, *(_deciding(run) for run in (first, second)))
             tests = [
                 paired_test(resampled, before, after, metric)
                 for metric in tested
                 if resampled.have(metric, before, after)
             ]
-            found[split] = _adjusted(tests)
-    return found
+            by_split[split] = _adjusted(tests)
+    return by_split
 
 
 def _deciding(run: RecordedRun) -> str:
@@ -87,8 +90,8 @@ def _tested(metrics: Mapping[str, Any], *deciding: str) -> list[str]:
 
 def _adjusted(tests: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns tests with the p-values that testing all of them leaves."""
-    adjusted = holm([found["p"] for found in tests])
-    return [{**found, "p_adjusted": p} for found, p in zip(tests, adjusted, strict=True)]
+    adjusted = holm([test["p"] for test in tests])
+    return [{**test, "p_adjusted": p} for test, p in zip(tests, adjusted, strict=True)]
 
 
 def _task(run: RecordedRun) -> type[Task] | None:
@@ -152,8 +155,8 @@ def _tests(columns: Columns, tested: list[str]) -> Iterator[dict[str, Any]]:
             if name == "majority" and metric not in AGAINST_MAJORITY:
                 continue
             if resampled is not None and resampled.have(metric, before, after):
-                found = paired_test(resampled, before, after, metric)
-                yield {"before": name, "after": columns.exported, **found}
+                test = paired_test(resampled, before, after, metric)
+                yield {"before": name, "after": columns.exported, **test}
 
 
 def _on_the_same(before: Column | None, after: Column | None) -> tuple[Resampled | None, int, int]:
@@ -162,7 +165,7 @@ def _on_the_same(before: Column | None, after: Column | None) -> tuple[Resampled
     unknown = None, 0, 0
     if before is None or after is None or before.scores is None or after.scores is None:
         return unknown
-    if before.resampled is after.resampled:
+    if before.resampled is not None and before.resampled is after.resampled:
         return before.resampled, before.system, after.system
     places = positions(before.answers, after.answers)
     if places is None:
@@ -177,14 +180,14 @@ def _detectable(columns: Columns, tested: list[str]) -> dict[str, float]:
     if after is None:
         return {}
     resampled, first, second = _on_the_same(columns.by_name.get("baseline"), after)
-    found: dict[str, float | None] = {}
+    smallest: dict[str, float | None] = {}
     for metric in tested:
         if resampled is not None and resampled.have(metric, first, second):
-            found[metric] = detectable(resampled, first, second, metric)
-        if found.get(metric) is not None:
+            smallest[metric] = detectable(resampled, first, second, metric)
+        if smallest.get(metric) is not None:
             continue
         if metric in after.judged:
-            found[metric] = detectable_from_share(after.metrics[metric], after.judged[metric])
+            smallest[metric] = detectable_from_share(after.metrics[metric], after.judged[metric])
         elif after.resampled is not None and after.resampled.have(metric, after.system):
-            found[metric] = detectable_from_values(after.resampled.values(after.system, metric))
-    return {metric: value for metric, value in found.items() if value is not None}
+            smallest[metric] = detectable_from_values(after.resampled.values(after.system, metric))
+    return {metric: value for metric, value in smallest.items() if value is not None}

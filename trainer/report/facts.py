@@ -40,6 +40,10 @@ def data_facts(run: Run) -> dict[str, dict[str, Any]]:
     """
     rows = {name: split.rows for name, split in run.splits.items()}
     columns = identifying_columns(rows, run.recipe)
+    kinds = {"exact": False, "normalised": True} if columns else {}
+    shared = {
+        kind: num_shared(rows, columns, normalised=normalised) for kind, normalised in kinds.items()
+    }
     facts: dict[str, dict[str, Any]] = {}
     for name, split in run.splits.items():
         summary = split.summary
@@ -52,9 +56,6 @@ def data_facts(run: Run) -> dict[str, dict[str, Any]]:
             "num_skipped": summary.num_skipped,
             "sha256": split.digests.get("rows"),
         }
-        if name != "train" and columns:
-            facts[name]["overlap_with_train"] = {
-                kind: num_shared(split.rows, rows["train"], columns, normalised=normalised)
-                for kind, normalised in (("exact", False), ("normalised", True))
-            }
+        if name != "train" and shared:
+            facts[name]["overlap_with_train"] = {kind: shared[kind][name] for kind in shared}
     return facts

@@ -4,7 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainer.metrics.threshold_curve import threshold_curve
 from trainer.report.calibration import reliability
@@ -12,9 +12,6 @@ from trainer.report.judged import CHURN, judged
 from trainer.report.recorded import Answers, RecordedRun, answers_file, read_answers
 from trainer.tasks import task_named
 from trainer.tasks.judgement import Judgement
-
-if TYPE_CHECKING:
-    from trainer.tasks.base import Task
 
 MOST_VALUES = 50
 """Labels of a confusion matrix and values of a facet that are counted by themselves."""
@@ -34,7 +31,7 @@ def failures(run: RecordedRun) -> dict[str, Any]:
     measured: Mapping[str, Any] = run.results["best"]["metrics"]
     found: dict[str, Any] = {}
     for split in ("validation", "test"):
-        before = _right_before(run, task, split)
+        before = _right_by_id(run, f"baseline-{split}", run.results["baseline"].get(split, {}))
         answers, metrics = run.answers(split), measured.get(split, {})
         judgements = judged(task, answers, metrics, answers_file(run.directory, split))
         if judgements:
@@ -57,20 +54,14 @@ def churn_between(first: RecordedRun, second: RecordedRun) -> dict[str, dict[str
     """
     found: dict[str, dict[str, int]] = {}
     for split in ("validation", "test"):
-        sides = [_judged_by_id(run, split) for run in (first, second)]
+        sides = [
+            _right_by_id(run, split, run.results["best"]["metrics"].get(split, {}))
+            for run in (first, second)
+        ]
         if sides[0] and sides[0].keys() == sides[1].keys():
             counts = Counter(CHURN[right, sides[1][example]] for example, right in sides[0].items())
             found[split] = {name.replace(" ", "_"): counts[name] for name in CHURN.values()}
     return found
-
-
-def _judged_by_id(run: RecordedRun, split: str) -> dict[Any, bool]:
-    """Returns whether the exported step's answer to each example is right, by id."""
-    task = task_named(run.recipe["task"]["name"])
-    answers, metrics = run.answers(split), run.results["best"]["metrics"].get(split, {})
-    judgements = judged(task, answers, metrics, answers_file(run.directory, split))
-    pairs = zip(answers, judgements, strict=False)  # of a task without right answers, none
-    return {answer["id"]: judgement.right for answer, judgement in pairs}
 
 
 def confusion(judgements: Sequence[Judgement], labels: Sequence[str]) -> dict[str, Any] | None:
@@ -131,10 +122,10 @@ def _rows(values: Mapping[str, list[float]]) -> list[dict[str, Any]]:
     ]
 
 
-def _right_before(run: RecordedRun, task: "type[Task]", split: str) -> dict[Any, bool]:
-    """Returns whether the baseline's answer to each example is right, by id."""
-    file = answers_file(run.directory, f"baseline-{split}")
-    answers, metrics = read_answers(file), run.results["baseline"].get(split, {})
+def _right_by_id(run: RecordedRun, name: str, metrics: Mapping[str, Any]) -> dict[Any, bool]:
+    """Returns whether each answer in predictions/NAME.jsonl is right, by the id of its example."""
+    task, file = task_named(run.recipe["task"]["name"]), answers_file(run.directory, name)
+    answers = read_answers(file)
     judgements = judged(task, answers, metrics, file)
     pairs = zip(answers, judgements, strict=False)  # of a task without right answers, none
     return {answer["id"]: judgement.right for answer, judgement in pairs}

@@ -46,8 +46,8 @@ def positions(answers: Answers, others: Answers) -> np.ndarray | None:
     return None
 
 
-def _agree(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return all(one[key] == other[key] for key in TARGETS if key in one and key in other)
+def _agree(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    return all(first[key] == second[key] for key in TARGETS if key in first and key in second)
 
 
 def paired_test(resampled: Resampled, before: int, after: int, metric: str) -> dict[str, Any]:
@@ -57,12 +57,18 @@ def paired_test(resampled: Resampled, before: int, after: int, metric: str) -> d
     paired bootstrap if no examples share clusters, and everything else the paired bootstrap.
     """
     first, second = resampled.systems[before], resampled.systems[after]
-    found = {"metric": metric, "num_examples": second.num_examples, "won": None, "lost": None}
+    subject = {"metric": metric, "num_examples": second.num_examples, "won": None, "lost": None}
     if metric in first.shares and metric in second.shares:
         pairs = discordant(first, second)
         low, high = difference_interval(pairs)
         values = {"difference": pairs.difference, "low": low, "high": high, "p": mcnemar(pairs)}
-        return {**found, **values, "won": pairs.won, "lost": pairs.lost, "method": "exact McNemar"}
+        return {
+            **subject,
+            **values,
+            "won": pairs.won,
+            "lost": pairs.lost,
+            "method": "exact McNemar",
+        }
     differences = resampled.values(after, metric) - resampled.values(before, metric)
     low, high = percentiles(differences) or (None, None)
     p, method = p_value(differences), "paired bootstrap"
@@ -74,7 +80,7 @@ def paired_test(resampled: Resampled, before: int, after: int, metric: str) -> d
     difference = second.values()[metric] - first.values()[metric]
     p = max(p, smallest_p_value(first, second, metric))
     values = {"difference": difference, "low": low, "high": high, "p": p}
-    return {**found, **values, "method": method}
+    return {**subject, **values, "method": method}
 
 
 def smallest_p_value(before: Scores, after: Scores, metric: str) -> float:
@@ -86,8 +92,10 @@ def smallest_p_value(before: Scores, after: Scores, metric: str) -> float:
         rows = [scores.outcomes for scores in systems]
     else:  # other sums, such as those of no text: then the metric of each example counts
         rows = [scores.metrics[metric](scores.outcomes)[:, None] for scores in systems]
-    one, other = (values[scores.outcome_of] for values, scores in zip(rows, systems, strict=True))
-    differ = (one != other).any(axis=1)
+    first, second = (
+        values[scores.outcome_of] for values, scores in zip(rows, systems, strict=True)
+    )
+    differ = (first != second).any(axis=1)
     clusters = before.clusters if after.clusters is None else after.clusters
     num_pairs = int(differ.sum()) if clusters is None else len(np.unique(clusters[differ]))
     return min(1.0, 2.0 ** (1 - num_pairs))

@@ -14,6 +14,18 @@ from trainer.wording import excerpt
 
 Answers = list[dict[str, Any]]
 """The lines of a file in predictions/."""
+NEEDED: dict[str, type] = {
+    "final": dict,
+    "model": str,
+    "baseline_is": str,
+    "epochs": list,
+    "parameters": dict,
+    "processes": int,
+    "precision": str,
+    "skipped_steps": int,
+    "warnings": list,
+}
+"""What a report needs of results.json beyond what a comparison does, in every version."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +63,17 @@ def read_run(directory: Path) -> RecordedRun:
 
     Raises RunDirectoryError if the run has not finished, or if a file cannot be read.
     """
-    return _recorded(directory, read_finished(directory).results)
+    results = read_finished(directory).results
+    for key, kind in NEEDED.items():
+        if not isinstance(results.get(key), kind):
+            file = directory / "results.json"
+            raise RunDirectoryError(
+                f"{file} has no {key} as a run writes it",
+                key=str(file),
+                value=key,
+                hint="restore it, or train the run again",
+            )
+    return _recorded(directory, results)
 
 
 def record_of(directory: Path, results: dict[str, Any]) -> RecordedRun:

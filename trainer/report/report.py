@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.errors import RunDirectoryError
 from trainer.report.analysis import analysis
-from trainer.report.recorded import RecordedRun
+from trainer.report.recorded import RecordedRun, answers_file
 
 SPLITS = ("validation", "test")
 MATTERING = ("wrong", "doubtful")
@@ -61,7 +62,7 @@ def report_of(run: RecordedRun) -> Report:
     Raises RunDirectoryError if a file of answers cannot be read.
     """
     results = run.results if "statistics" in run.results else {**run.results, **analysis(run)}
-    examples = {split: run.answers(f"examples-{split}") for split in SPLITS}
+    examples = {split: _examples(run, split) for split in SPLITS}
     return Report(
         run=run,
         summary=results["summary"],
@@ -71,3 +72,22 @@ def report_of(run: RecordedRun) -> Report:
         examples={split: answers for split, answers in examples.items() if answers},
         missing=tuple(noun for key, noun in RECORDED.items() if key not in run.results),
     )
+
+
+def _examples(run: RecordedRun, split: str) -> list[dict[str, Any]]:
+    examples = run.answers(f"examples-{split}")
+    for number, example in enumerate(examples, start=1):
+        sound = (
+            example.keys() >= {"id", "kind", "gold", "before", "after", "confidence", "score"}
+            and isinstance(example.get("texts"), dict)
+            and isinstance(example.get("facets"), dict)
+        )
+        if not sound:
+            file = answers_file(run.directory, f"examples-{split}")
+            raise RunDirectoryError(
+                f"{file}, line {number}: not an example as a run writes it",
+                key=str(file),
+                value=number,
+                hint="restore it, or remove it to report without it",
+            )
+    return examples

@@ -1,11 +1,12 @@
 """Result: the outcome of a run, read from its directory, for notebooks and programs."""
 
 import html
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from trainer.errors import CheckpointError, RunDirectoryError
+from trainer.errors import CheckpointError, RunDirectoryError, TrainerError
 from trainer.files.plain import is_changed, read_json, reason
 from trainer.metrics.averages import with_macro_averages
 from trainer.process.run_directory import read_recipe
@@ -81,18 +82,18 @@ class Result:
             ) from error
 
     def _repr_html_(self) -> str:
-        """Returns a table of the metrics for a notebook; text from data and names is escaped."""
+        """Returns the summary, the findings and the metrics for a notebook; text from data and
+        names is escaped."""
+        if self.state == "done":
+            from trainer.report.page.render import notebook_fragment
+            from trainer.report.recorded import read_run
+            from trainer.report.report import report_of
+
+            with suppress(TrainerError):  # the directory has been moved or changed since
+                return notebook_fragment(report_of(read_run(self.run_dir)), self.model_dir)
         title = f"{self.run_dir.name}: {self.state}, step {self.step}"
-        parts = [f"<p><b>{html.escape(title)}</b></p>"]
-        if self.state != "done":
-            parts.append(f"<p>{html.escape(self.message)}</p>")
-        parts += [_table(self, split) for split in self.final or self.baseline]
-        if self.warnings:
-            items = "".join(f"<li>{html.escape(warning)}</li>" for warning in self.warnings)
-            parts.append(f"<p>Warnings</p><ul>{items}</ul>")
-        if self.model_dir is not None:
-            parts.append(f"<p>model: <code>{html.escape(str(self.model_dir))}</code></p>")
-        return "\n".join(parts)
+        parts = [f"<p><b>{html.escape(title)}</b></p>", f"<p>{html.escape(self.message)}</p>"]
+        return "\n".join([*parts, *(_table(self, split) for split in self.final or self.baseline)])
 
 
 def read_result(directory: Path) -> Result:

@@ -34,8 +34,17 @@ class Module(Part):
     """Number of weights."""
     trainable: int
     """Number of weights that are trained."""
+    shapes: dict[str, list[int]]
+    """Shape of each of the module's own weights."""
     arithmetic: str
-    """The number of weights as a product of sizes, such as "30,522 x 384"."""
+    """These shapes multiplied out, such as "30,522 x 384"; empty if only children have weights."""
+
+
+class PartCounts(Part):
+    total: int
+    """Number of weights."""
+    trainable: int
+    """Number of those that are trained."""
 
 
 class Parameters(Part):
@@ -45,12 +54,25 @@ class Parameters(Part):
     """Number of weights that are trained."""
     stored: int
     """Number of elements in memory; two 4-bit weights are one element."""
-    backbone: dict[str, Any] | None = None
-    """The same counts before a head or adapters were added."""
-    modules: list[Module] = []
+    backbone: PartCounts
+    """Weights of the model without head and adapters; the three parts add up to the model."""
+    head: PartCounts
+    """Weights of the task's head."""
+    adapters: PartCounts
+    """Weights of LoRA's adapters."""
+    vocabulary: int | None = None
+    """Tokens that the model knows; absent if it reads no tokens."""
+    modules: list[Module]
     """A line for each module with weights; equal layers are one line."""
-    notes: list[str] = []
-    """Why the counts differ from what another tool reports, a sentence each."""
+    notes: list[str]
+    """The sum in words, and why the counts differ from what another tool reports."""
+
+
+class Overlap(Part):
+    exact: int
+    """Rows that also occur in the train split."""
+    normalised: int
+    """The same, if only letters and digits count, in any case."""
 
 
 class DataSplit(Part):
@@ -66,80 +88,107 @@ class DataSplit(Part):
     """Tokens of the longest example before it was cut."""
     num_skipped: int
     """Rows that were left out because they could not be used."""
-    sha256: str
-    """Digest of the rows."""
-    overlap_with_train: dict[str, int] | None = None
-    """Rows that also occur in the train split: `exact`, and `normalised` (case and space)."""
+    sha256: str | None
+    """Digest of the columns read."""
+    overlap_with_train: Overlap | None = None
+    """Absent for train, and without columns to compare."""
 
 
 class Learned(Part):
-    without_gradient: list[str]
-    """Trainable parameters that never got a gradient; * stands for layer numbers."""
+    without_gradient: list[str] | None = None
+    """Trainable parameters whose gradient was always 0, with * for all layers; absent with SGD,
+    whose state does not tell."""
     zero_adapters: list[str]
     """Adapters whose matrix B is still zero, so that they change nothing."""
 
 
 class Evaluation(Part):
     epoch: int
+    """Epoch, from 1."""
     step: int
+    """Optimizer steps taken."""
     train_loss: float | None
     """Mean training loss since the evaluation before."""
     validation: Metrics
+    """Metrics of the validation split."""
     seconds: float
     """Training time since the evaluation before."""
     tokens_per_second: float
+    """Training tokens, without padding, per second of training."""
     peak_memory_bytes: int
     """Peak memory of the main process since the evaluation before."""
 
 
 class Measured(Part):
     step: int
+    """Optimizer steps taken."""
     epoch: int
+    """Epoch, from 1."""
     metrics: dict[str, Metrics]
     """Metrics by split."""
 
 
 class Seconds(Part):
     total: float
+    """Training and evaluation."""
     per_epoch: list[float]
     """Training time of each epoch."""
     evaluation: float
+    """All evaluations, the baseline included."""
 
 
 class Interval(Part):
     value: float | None
+    """The metric, in its scale."""
     low: float | None
     """Lower end of the 95 % interval; null if it is unknown."""
     high: float | None
+    """Upper end of the interval."""
     method: Literal["Wilson", "bootstrap"] | None
+    """How the interval was computed."""
 
 
 class Comparison(Part):
     metric: str
+    """Name of the metric."""
     before: Column
+    """Column that it is compared with."""
     after: Column
+    """Column of the exported model."""
     difference: float
     """After minus before, in the scale of the metric."""
     low: float | None
     """Lower end of the 95 % interval of the difference."""
     high: float | None
+    """Upper end of the interval of the difference."""
     p: float
+    """Two-sided p-value of the test."""
     p_adjusted: float
     """p after Holm's correction for all tests of the split."""
     method: str
     """exact McNemar, paired bootstrap or sacrebleu paired bootstrap."""
     num_examples: int
+    """Examples that both answered."""
     won: int | None
     """Examples that are right only after; null if examples are not right or wrong."""
     lost: int | None
+    """Examples that are right only before."""
 
 
 class SplitStatistics(Part):
-    num_examples: int
+    num_examples: int | None
+    """Answers; null if the task keeps none."""
     clustered_by: str | None
-    """What examples share that were resampled together, such as an article; null if nothing."""
+    """`group` if questions share articles or passages, which are then resampled whole."""
+    num_clusters: int | None
+    """Number of these articles or passages."""
+    majority_is: str | None
+    """What the column `majority` answers to everything: `always 'LABEL'` or `never answering`."""
     metrics: dict[str, dict[Column, Interval]]
+    """Name of a metric to column (`majority`, `baseline`, `zero_shot`, `best`, `final`) to
+    estimate."""
     tests: list[Comparison]
+    """Tests of the exported model against other columns, on the same examples."""
     detectable: dict[str, float]
     """The smallest difference of each metric that this split could show (5 %, power 80 %)."""
 
@@ -150,19 +199,25 @@ class Churn(Part):
     broken: int
     """Right before training, wrong after."""
     still_wrong: int
+    """Wrong before and after."""
     still_right: int
+    """Right before and after."""
 
 
 class Confusion(Part):
     labels: list[str]
+    """Labels, the rare ones of more than 50 gathered in (other)."""
     counts: list[list[int]]
     """A row for each right label, a column for each predicted one."""
 
 
 class Bin(Part):
     low: float
+    """Lowest confidence of the bin."""
     high: float
+    """Highest confidence of the bin."""
     count: int
+    """Number of answers in the bin."""
     confidence: float | None
     """Mean confidence of the answers in the bin."""
     accuracy: float | None
@@ -171,40 +226,53 @@ class Bin(Part):
 
 class Reliability(Part):
     bins: list[Bin]
+    """Ten bins of equal width."""
     ece: float
     """Expected calibration error: mean distance of confidence and accuracy (Guo et al. 2017)."""
 
 
 class FacetValue(Part):
     value: str
+    """Value of the property, such as `who`."""
     count: int
+    """Answers with this value."""
     right: int
+    """Those of them that are right."""
     score: float
     """Mean score of the answers, 0 to 1."""
 
 
 class ThresholdPoint(Part):
     threshold: float
+    """Answers whose probability of having none is above it count as no answer."""
     exact: float
+    """Exact match at this threshold, 0 to 100."""
     f1: float
+    """F1 at this threshold, 0 to 100."""
 
 
 class Thresholds(Part):
     points: list[ThresholdPoint]
+    """At most 200 thresholds, with their scores."""
     chosen: float
     """The threshold that `exact_at_threshold` and `f1_at_threshold` use."""
     best: float
     """The threshold with the best F1 on this split."""
+    best_exact: float
+    """The threshold with the best exact match on this split."""
 
 
 class Failures(Part):
     churn: Churn | None
     """Null without the predictions of the baseline."""
     confusion: Confusion | None
+    """Null if the task has no classes."""
     reliability: Reliability | None
+    """Null if answers have no probability."""
     facets: dict[str, list[FacetValue]]
     """Answers by a property, such as the question word."""
     thresholds: Thresholds | None
+    """Null if no answer can be refused."""
     num_examples_shown: int
     """Lines of predictions/examples-SPLIT.jsonl."""
 
@@ -213,27 +281,34 @@ class Diagnosed(Part):
     code: str
     """Name that stays the same when the message changes."""
     message: str
+    """What was found, with its figures."""
     advice: str
     """What to try."""
     figures: dict[str, float]
+    """The numbers of the message by name."""
     split: str | None
+    """The split that it is about; null if it is about the run."""
     severity: Severity
+    """`wrong`, `doubtful` or `note`."""
 
 
 class Results(Part):
     """results.json."""
 
     version: Literal[2]
+    """2."""
     recipe: dict[str, Any]
     """The resolved recipe."""
     summary: str
     """What happened, in a paragraph made of the numbers below."""
     parameters: Parameters
+    """The weights of the model as trained, by part and by module."""
     data: dict[str, DataSplit]
     """What each split held."""
     baseline: dict[str, Metrics]
     """Metrics by split before the first step."""
     baseline_is: Literal["pretrained", "untrained head", "random weights"]
+    """What the baseline measures."""
     zero_shot: dict[str, Metrics] | None = None
     """Metrics by split of the prompted pretrained model; absent without task.zero_shot."""
     epochs: list[Evaluation]
@@ -250,19 +325,23 @@ class Results(Part):
     """Which answers of model/ are wrong."""
     diagnosis: list[Diagnosed]
     """Where numbers cannot be right, or mean less than they seem to; the worst first."""
-    learned: Learned | None = None
-    """Absent if the engine cannot tell."""
+    learned: Learned
+    """What learned nothing."""
     seconds: Seconds
+    """Time that the run took, over all its starts."""
     peak_memory_bytes: int
     """The largest of all processes."""
     processes: int
+    """Number of processes at the end."""
     precision: Literal["fp32", "bf16", "fp16"]
+    """Precision of the computation."""
     skipped_steps: int
     """Steps that fp16 loss scaling left out."""
     scales: dict[str, str]
     """Range of each metric, `0-1` or `0-100`."""
     environment: dict[str, Any]
-    """environment.json: command, versions, machine, and each start of the run."""
+    """environment.json; its `sessions` are the start and each resumption, with `started`, `step`,
+    `command`, `processes`, `host`, `ended` and, with pynvml, `energy_joules`."""
     warnings: list[str]
     """Notes on data and model, and the findings of the diagnosis, as sentences."""
     checksum: str = Field(pattern="^[0-9a-f]{64}$")

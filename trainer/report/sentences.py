@@ -182,9 +182,13 @@ def _worth(subject: _Subject, after: Mapping[str, Any], test: Mapping[str, Any] 
         parts.append(f"95 % interval {low} to {high}")
     elif subject.metric.startswith(LOSSES):
         return " (a mean, for which no interval is computed)"
-    num_examples = subject.evidence["num_examples"]
+    num_examples, num_clusters = (
+        subject.evidence[name] for name in ("num_examples", "num_clusters")
+    )
     tail = [_tested(test)] if test is not None else []
-    tail += [f"{num_examples:,} examples"] if num_examples and (parts or tail) else []
+    if num_examples and (parts or tail):
+        groups = f" in {num_clusters:,} groups" if num_clusters else ""
+        tail.append(f"{num_examples:,} example{'' if num_examples == 1 else 's'}{groups}")
     parts += [", ".join(tail)] if tail else []
     return f" ({'; '.join(parts)})" if parts else ""
 

@@ -83,14 +83,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def t_interval(values: Sequence[float]) -> Interval | None:
-    """Returns the interval of the mean over seeds, by Student's t; None for fewer than two seeds.
+    """Returns the interval of the mean over seeds, by Student's t; None for fewer than two seeds,
+    or if they agree exactly, which says nothing about how far others would be.
 
     It takes the results of seeds for a sample of a normal distribution, so few seeds give a wide
     interval.
     """
     from scipy import stats
 
-    if len(values) < 2 or not all(map(math.isfinite, values)):
+    if len(set(values)) < 2 or not all(map(math.isfinite, values)):
         return None
     quantile: Any = stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)
     half = float(quantile) * stdev(values) / math.sqrt(len(values))
@@ -128,8 +129,8 @@ def detectable_from_share(share: float, num_examples: int) -> float | None:
     sign = 1 if share <= 0.5 else -1
 
     def is_found(difference: float) -> bool:
-        other = min(max(share + sign * difference, 0.0), 1.0)
-        needed = _Z * math.sqrt(share * (1 - share)) + _Z_POWER * math.sqrt(other * (1 - other))
+        second = min(max(share + sign * difference, 0.0), 1.0)
+        needed = _Z * math.sqrt(share * (1 - share)) + _Z_POWER * math.sqrt(second * (1 - second))
         return difference * math.sqrt(num_examples) >= needed
 
     return _smallest(is_found, max(share, 1 - share))

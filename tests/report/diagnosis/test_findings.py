@@ -306,6 +306,8 @@ def test_the_test_counts_before_validation_and_other_metrics_do_not():
         "(p = 0.20) on 800 examples"
     ]
     assert codes(CLASSIFICATION, change_of_accuracy(0.01, 0.2, metric="f1_macro")) == set()
+    (same,) = diagnose_run(recorded(CLASSIFICATION, change_of_accuracy(0.0, 1.0)))
+    assert same.message == "no change of accuracy from baseline to best on 800 examples"
     less_is_better = {**change_of_accuracy(-0.5, 0.001, metric="perplexity")}
     assert codes(LANGUAGE_MODEL, less_is_better) == set()
 
@@ -351,7 +353,7 @@ def test_scales_that_differ_between_runs_are_named():
         ((0.80, 0.90), 0.05, True),  # a standard deviation of 0.0707
         ((0.80, 0.90), -0.05, True),
         ((0.80, 0.90), 0.08, False),
-        ((0.80, 0.80, 0.80), 0.0, True),
+        ((0.80, 0.80, 0.80), 0.0, False),  # they agree
         ((0.80,), 0.01, False),
         ((0.80, math.nan), 0.01, False),
     ],
@@ -360,6 +362,14 @@ def test_seeds_that_differ_more_than_the_effect_are_named(values, difference, su
     found = seeds_disagree("accuracy", values, difference)
     assert (found is not None) == suspected
     assert found is None or found.code == "seeds-disagree"
+
+
+def test_the_scores_of_one_class_may_fall():
+    changes = {"best.metrics.test.f1": 0.01, "best.metrics.test.recall": 0.01}
+    assert codes(CLASSIFICATION, changes) == set()
+    assert codes(CLASSIFICATION, {"best.metrics.test.accuracy": 0.04}) >= {"implausible-fall"}
+    kinds = {"baseline.test": {"NoAns_exact": 90.0}, "best.metrics.test.NoAns_exact": 2.0}
+    assert codes(ANSWERS, kinds) == set()
 
 
 def test_answers_keep_their_findings():

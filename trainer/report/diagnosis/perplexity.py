@@ -31,7 +31,7 @@ def about_perplexity(run: RecordedRun) -> list[Finding]:
 
 
 def _vocabulary(run: RecordedRun) -> float | None:
-    """Returns the number of tokens that the model knows, or an upper bound of it."""
+    """Returns the number of tokens that the model knows, or the most that it can know."""
     model = mapping(run.recipe, "model")
     known = (
         mapping(run.results, "parameters").get("vocabulary"),

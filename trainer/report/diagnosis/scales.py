@@ -11,6 +11,18 @@ from trainer.wording import excerpt
 RANGES = {"0-1": (0.0, 1.0), "0-100": (0.0, 100.0)}
 BOUNDED = ("accuracy", "precision", "recall", "f1", "exact", "exact_match", "bleu", "meteor")
 """Metrics that no scale lets go beyond 0 to 100."""
+WHOLE = (
+    "accuracy",
+    "f1",
+    "exact",
+    "exact_match",
+    "bleu",
+    "meteor",
+    "rouge1",
+    "rougeL",
+    "rougeLsum",
+)
+"""Metrics of all examples; those of one class or kind fall when the model prefers another."""
 ROUNDING = 1e-6
 FALL = 10
 """A metric that falls to less than one part in this many is likely not the same metric."""
@@ -79,18 +91,21 @@ def _falls(columns: list[Measured], scales: Mapping[str, Any]) -> Iterator[Findi
         by_column = {one.column: one.numbers() for one in columns if one.split == split}
         before = by_column.get("baseline", {})
         after = by_column.get("best") or by_column.get("final", {})
-        for name in [name for name in before if name in after]:
+        for name in [name for name in WHOLE if name in before and name in after]:
             limits, first, second = _range(name, scales), before[name], after[name]
-            if limits is None or first < limits[1] / FALL or not 0 < second < first / FALL:
+            of_one_class = name == "f1" and limits == RANGES["0-1"]
+            if limits is None or of_one_class or first < limits[1] / FALL:
+                continue
+            if not 0 < second < first / FALL:
                 continue
             yield Finding(
                 code="implausible-fall",
                 message=f"{name} is {first:.3f} in the baseline and {second:.3f} after training: "
-                f"two scales, or two metrics of one name, stand side by side",
+                f"two scales or two metrics of one name stand side by side, or training ruined "
+                f"the model",
                 advice="measure both with the same function, on the same examples",
                 figures={"before": first, "after": second},
                 split=split,
-                severity="wrong",
             )
 
 

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from trainer.metrics.numbers import finite
 from trainer.report.diagnosis.measured import deciding, mapping
+from trainer.report.evidence import AT_THRESHOLD
 from trainer.report.recorded import RecordedRun
 from trainer.tasks.finding import Finding
 
@@ -16,6 +17,7 @@ def about_significance(run: RecordedRun) -> list[Finding]:
     """Returns whether the deciding metric differs from the baseline by less than luck explains, or
     in the wrong direction; needs the key `statistics` of the results."""
     metric, more_is_better = deciding(run)
+    metric = AT_THRESHOLD.get(metric, metric)
     findings: list[Finding] = []
     for split in ("test", "validation"):
         statistics = mapping(run.results, "statistics", split)
@@ -41,7 +43,7 @@ def seeds_disagree(metric: str, values: Sequence[float], difference: float) -> F
     if len(known) < 2 or finite(difference) is None:
         return None
     spread = stdev(known)
-    if spread < abs(difference):
+    if spread == 0 or spread < abs(difference):
         return None
     return Finding(
         code="seeds-disagree",
@@ -60,10 +62,10 @@ def _of_test(test: Mapping[str, Any], metric: str, more_is_better: bool) -> Find
     columns = f"from {test.get('before')} to {test.get('after')}"
     figures = {"difference": difference, "p": p}
     if p >= LEVEL:
+        change = f"the change of {metric} {columns}, {difference:+.4f}, could be luck"
         return Finding(
             code="could-be-luck",
-            message=f"the change of {metric} {columns}, {difference:+.4f}, could be luck "
-            f"(p = {p:.2f})",
+            message=f"{change} (p = {p:.2f})" if difference else f"no change of {metric} {columns}",
             advice="evaluate on more examples, or train more seeds",
             figures=figures,
         )

@@ -105,7 +105,8 @@ def _draw_confusion(labels: list[str], counts: list[list[int]], axes: "Axes") ->
     colours[..., 3] = STRONGEST * shares
     axes.set_xlabel("answer")
     if len(labels) > LARGEST_MATRIX:
-        axes.imshow(colours, interpolation="nearest", aspect="auto")
+        axes.set_xlabel("answer, by number of the label")
+        axes.imshow(colours, interpolation="none", aspect="auto")
         axes.set_ylabel("gold")
         return
     for (row, column), count in np.ndenumerate(table):

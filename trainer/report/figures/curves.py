@@ -37,7 +37,8 @@ def curve(lines: Sequence[dict[str, Any]], split: str, name: str) -> Curve:
     for line in lines:
         seconds += line["seconds"]
         if line["split"] == "train":
-            tokens = float(line.get("tokens", tokens))
+            now = line.get("tokens")
+            tokens = float(now) if _is_number(now) else tokens
         value = line.get(name)
         if line["split"] == split and _is_number(value):
             found.append((float(line["step"]), tokens, seconds, float(value)))

@@ -7,7 +7,6 @@ from trainer.report.figures.curves import curve
 from trainer.report.figures.plot import GREY, SERIES, Plot
 from trainer.report.markup import plain
 from trainer.report.several import SeveralRuns
-from trainer.wording import excerpt
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,4 +101,7 @@ def _draw_points(groups: list[tuple[str, str, dict[str, Any]]], metric: str, axe
 
 
 def _short(name: str) -> str:
-    return excerpt(plain(name), LONGEST_LABEL)
+    """Returns the name of a group, without the section of its key, as far as there is room."""
+    key, equals, value = plain(name).partition("=")
+    text = f"{key.rpartition('.')[2]}{equals}{value}"
+    return text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1]}…"

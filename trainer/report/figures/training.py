@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FEWEST_POINTS = 4
 """Fewer points are read in the table of evaluations, not in a curve."""
+FEWEST_FOR_AXES = 10
+"""With fewer logged lines, the loss by tokens and by time looks like that by step."""
 FROM_ZERO = ("tokens/s", "GiB")
 """Labels of values that are amounts, so that their axis begins at 0."""
 NAMES = {"steps": "step", "tokens": "tokens", "seconds": "time"}
@@ -32,12 +34,15 @@ def training_plots(report: Report) -> list[Plot]:
     """Returns the curves that a run has enough points for."""
     lines, results = report.run.lines, report.results
     plots: list[Plot] = []
-    for axis, name in NAMES.items():
+    long = sum(line["split"] == "train" for line in lines) >= FEWEST_FOR_AXES
+    for axis, name in NAMES.items() if long else [("steps", NAMES["steps"])]:
         drawn = [
             ("train", BLUE, curve(lines, "train", "loss"), False),
             ("validation", ORANGE, curve(lines, "validation", "loss"), True),
         ]
-        plots += _plot(report, f"loss-{axis}", f"Loss by {name}", "loss", drawn, axis)
+        plots += _plot(
+            report, f"loss-{axis}", f"Loss by {name}" if long else "Loss", "loss", drawn, axis
+        )
     terms = loss_terms(lines)
     if len(terms) > 1:
         drawn = [

@@ -18,7 +18,7 @@ def making(report: Report) -> dict[str, Any]:
     recipe = results["recipe"]
     shipped = shipped_name(environment)
     return {
-        "command": _words(environment.get("command", [])),
+        "command": _words(environment.get("command")),
         "shipped": shipped,
         "changed": None if shipped is None else _changed(recipe, shipped),
         "seeds": {key: value for key, value in flatten(recipe).items() if _is_seed(key, value)},
@@ -40,7 +40,8 @@ def shipped_name(environment: dict[str, Any]) -> str | None:
     """Returns the name of the shipped recipe that the command trained; None if it is another."""
     from trainer.recipe.reading import shipped_recipes
 
-    words = [str(word) for word in environment.get("command", [])]
+    command = environment.get("command")
+    words = [str(word) for word in command] if isinstance(command, list) else []
     if "train" not in words:
         return None
     names = shipped_recipes()
@@ -75,10 +76,10 @@ def _is_seed(key: str, value: Any) -> bool:
     return key.rpartition(".")[2] == "seed" and value is not None
 
 
-def _words(command: list[Any]) -> str:
+def _words(command: Any) -> str:
     import shlex
 
-    words = [str(word) for word in command]
+    words = [str(word) for word in command] if isinstance(command, list) else []
     if words and words[0].endswith(("/trainer/__main__.py", "/bin/trainer")):
         words[0] = "trainer"
     return shlex.join(words)

@@ -42,6 +42,21 @@ for (const section of document.querySelectorAll(".examples")) {
     });
   });
 }
+const scrollers = document.querySelectorAll(".scroll");
+const reach = () => {
+  for (const one of scrollers) {
+    // What scrolls can be reached by the keyboard, and says what it is; the rest is not in the way.
+    const wide = one.scrollWidth > one.clientWidth;
+    const named = { tabindex: "0", role: "group", "aria-label": one.querySelector("caption").textContent };
+    for (const [name, value] of Object.entries(named)) {
+      if (wide) one.setAttribute(name, value);
+      else one.removeAttribute(name);
+    }
+  }
+};
+reach();
+addEventListener("resize", reach);
+document.addEventListener("toggle", reach, true);
 addEventListener("beforeprint", () => {
   for (const closed of document.querySelectorAll("details:not([open])")) {
     closed.open = true;

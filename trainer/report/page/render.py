@@ -44,6 +44,18 @@ def page(report: Report, figures: Sequence[Drawn]) -> str:
     )
 
 
+def notebook_fragment(report: Report, model: Path | None) -> str:
+    """Returns what a notebook shows of a run below its cell: summary, findings and metrics."""
+    tables = [measured.measured_table(report, split) for split in reversed(SPLITS)]
+    return template("notebook.html.jinja").render(
+        report=report,
+        mattering=_mattering(report),
+        tables=[table for table in tables if table is not None],
+        file=report.run.directory / "report.html",
+        model=model,
+    )
+
+
 def _about(report: Report) -> list[str]:
     """Returns what was trained on what, in short parts."""
     recipe = report.results["recipe"]
