@@ -104,6 +104,16 @@ def test_a_shipped_recipe_loads_and_comes_back_from_its_dump(name, tmp_path):
     assert load_recipe(str(file)) == recipe
 
 
+def test_a_folder_of_its_name_does_not_hide_a_shipped_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = load_recipe("demo")
+    (tmp_path / "demo").mkdir()
+    assert load_recipe("demo") == before
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ConfigError, match="is not a file"):
+        load_recipe("mine")
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_recipe_opens_with_its_purpose_and_its_command(name):
     text = (FOLDER / f"{name}.yaml").read_text("utf-8")

@@ -72,8 +72,9 @@ def validated(kind: type[RecipeT], values: dict[str, Any], origin: str) -> Recip
 
 
 def _recipe_text(name_or_path: str) -> str:
-    path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml") or _exists(path):
+    path, names = Path(name_or_path), shipped_recipes()
+    hidden = name_or_path in names and path.is_dir()  # a folder of that name, such as a run's
+    if (path.suffix in (".yaml", ".yml") or _exists(path)) and not hidden:
         shown = excerpt(name_or_path, 200)
         if _exists(path) and not path.is_file():  # reading a FIFO would never end
             raise ConfigError(f"recipe {shown} is not a file", key="RECIPE", value=name_or_path)
@@ -90,7 +91,6 @@ def _recipe_text(name_or_path: str) -> str:
                 value=name_or_path,
                 hint="save it as UTF-8",
             ) from error
-    names = shipped_recipes()
     if name_or_path not in names:
         near = difflib.get_close_matches(name_or_path[:100], names, n=1)
         raise ConfigError(
