@@ -20,6 +20,8 @@ from trainer.tasks.recipe import load_recipe
 
 NOT_OURS = {"build", "dist", "runs", "venv"}
 OWN_FOLDERS = ("trainer", "tests", "slurm", "accelerate_configs", "ds_configs", ".ci")
+OF_RUNS = ("evaluate", "compare", "report", "watch")
+"""Commands whose argument is a run directory."""
 PLACEHOLDERS = {"RECIPE", "NAME", "mine.yaml"}
 SMALL = {"data.source.num_rows": 64, "schedule.epochs": 1}
 """Overrides that make the demo a matter of seconds when a page trains it."""
@@ -137,7 +139,7 @@ def test_shown_recipes_and_overrides_are_valid():
             at = next((i for i, word in enumerate(words) if word.endswith(".sbatch")), None)
             if at is None and "trainer" in words:
                 at = words.index("trainer") + 1
-            if at is None or len(words) < at + 2 or words[at] in ("evaluate", "compare"):
+            if at is None or len(words) < at + 2 or words[at] in OF_RUNS:
                 continue
             named = [word for word in words[at + 1 :] if not word.startswith("-")][:1]
             if not named or named[0] in PLACEHOLDERS or words[at] == "checkpoints":
