@@ -74,7 +74,9 @@ def write_run(
     results = {
         "recipe": {
             "seed": 1,
-            "model": {"initialization": initialization},
+            "model": {"name_or_path": "some/bert", "initialization": initialization},
+            "tuning": {"mode": "full"},
+            "optimizer": {"max_grad_norm": 1.0},
             "task": {"name": task},
             "evaluation": {"metric": metric, "mode": mode},
         },
@@ -84,8 +86,13 @@ def write_run(
         "best": {"step": best_step, "epoch": 1, "metrics": metrics["best"]},
         "final": {"step": 20, "epoch": 2, "metrics": metrics.get("final", metrics["best"])},
         "model": model,
+        "parameters": {"total": 10, "trainable": 5, "stored": 10},
+        "epochs": [],
         "seconds": {"total": 1.0},
         "peak_memory_bytes": 1,
+        "processes": 1,
+        "precision": "fp32",
+        "skipped_steps": 0,
         "scales": SCALES if scales is None else scales,
         "warnings": [],
     }
