@@ -22,8 +22,10 @@ def plain_lines(text: object) -> str:
 def as_markdown(text: object) -> str:
     """Returns Markdown that shows a text unchanged, without tags, links, table cells or emphasis.
 
-    An underscore between letters, as in the name of a metric, has no meaning in Markdown and stays.
+    An underscore between letters, as in the name of a metric, has no meaning in Markdown and stays,
+    and so do a `<` before a space and a `>` inside a line: a terminal shows the text as it is, too.
     """
     escaped = re.sub(r"([\\`*\[\]|~])", r"\\\1", plain(text))
-    escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"^(\s*)([#+-])", r"\1\\\2", _LONE_UNDERSCORE.sub(r"\\_", escaped))
+    escaped = re.sub(r"&(?=#?\w+;)", "&amp;", escaped)
+    escaped = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", escaped)
+    return re.sub(r"^(\s*)([#+>-])", r"\1\\\2", _LONE_UNDERSCORE.sub(r"\\_", escaped))
