@@ -17,7 +17,7 @@ from trainer.cli.sweep import sweep
 from trainer.errors import ConfigError, LaunchError
 from trainer.process.run_directory import claim
 from trainer.process.status import Status, read_status
-from trainer.report.comparison import compare, markdown
+from trainer.report.comparison.compare import compare, markdown
 from trainer.tasks.recipe import load_recipe
 
 LAUNCHER = f"{sys.executable} -m accelerate.commands.launch --num_processes 1"

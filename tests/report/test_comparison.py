@@ -10,7 +10,7 @@ from support.command_line import invoke
 
 from trainer.errors import ConfigError, RunDirectoryError
 from trainer.process.status import Status
-from trainer.report.comparison import compare, markdown
+from trainer.report.comparison.compare import compare, markdown
 
 RECIPE: dict[str, Any] = {
     "seed": 1,

@@ -15,9 +15,9 @@ from support.task_cases import CASES
 import trainer
 from trainer.errors import RunDirectoryError
 from trainer.metrics.generation import generation_scores
-from trainer.report.columns import columns_of
-from trainer.report.evidence import between, statistics
 from trainer.report.recorded import read_run
+from trainer.report.statistics.columns import columns_of
+from trainer.report.statistics.evidence import between, statistics
 from trainer.tasks import task_named
 
 LABELS = "nnnnpppppp" * 10

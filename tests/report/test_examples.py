@@ -11,13 +11,13 @@ import pytest
 from support.task_cases import CASES
 
 import trainer
-from trainer.report.examples import (
+from trainer.report.answers.examples import (
     MOST_BYTES,
     MOST_OF_A_KIND,
     fitting,
     sample_examples,
 )
-from trainer.report.failures import failures
+from trainer.report.answers.failures import failures
 from trainer.report.recorded import read_run
 from trainer.report.results_schema import Failures
 from trainer.tasks import task_named

@@ -12,8 +12,8 @@ from trainer.errors import RunDirectoryError
 from trainer.metrics.answers import answer_metrics
 from trainer.metrics.squad import SquadRecord, squad_scores
 from trainer.metrics.threshold_curve import MOST_POINTS, threshold_curve
-from trainer.report.calibration import reliability
-from trainer.report.failures import MOST_VALUES, churn_between, confusion, facets, failures
+from trainer.report.answers.calibration import reliability
+from trainer.report.answers.failures import MOST_VALUES, churn_between, confusion, facets, failures
 from trainer.report.recorded import RecordedRun
 from trainer.tasks.judgement import Judgement
 

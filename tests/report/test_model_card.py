@@ -9,9 +9,9 @@ import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from support.command_line import run
 
-from trainer.report.citations import bibtex
-from trainer.report.model_card import model_card, write_card
-from trainer.report.model_index import eval_results
+from trainer.report.card.citations import bibtex
+from trainer.report.card.model_card import model_card, write_card
+from trainer.report.card.model_index import eval_results
 
 HOSTILE = (
     "<img src=x onerror=a()> [a](http://x) ![b](y) `c` | d \x1b[31m\n---\n# e\n```\n} @evil{x, $\\"

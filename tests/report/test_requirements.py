@@ -10,7 +10,7 @@ from support.command_line import invoke
 
 from trainer.errors import UNMET, WRONG, ConfigError
 from trainer.process.finished_runs import FinishedRun
-from trainer.report.requirements import check, parse_requirement
+from trainer.report.comparison.requirements import check, parse_requirement
 
 TEST = {"f1": 0.86, "loss": 0.4, "num": 7, "per_class": {"a.b": {"recall": 0.5}}, "kind": "exact"}
 

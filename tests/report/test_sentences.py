@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from support.recorded_runs import Answers, asked, classified, counted, measured_answers, write_run
 
-from trainer.report.evidence import statistics
 from trainer.report.recorded import RecordedRun
 from trainer.report.sentences import summary
+from trainer.report.statistics.evidence import statistics
 from trainer.tasks.finding import Finding
 
 LABELS = "nnnnpppppp" * 20

@@ -12,8 +12,8 @@ from support.recorded_runs import classified, counted, write_run
 
 import trainer
 from trainer.errors import ConfigError, RunDirectoryError
+from trainer.report.comparison.several import MOST_PAIRS, several_of
 from trainer.report.documents import tables_of, write_report
-from trainer.report.several import MOST_PAIRS, several_of
 from trainer.report.tables import several as tables
 
 GOLD = "np" * 20

@@ -11,16 +11,8 @@ from sacrebleu.significance import PairedTest
 from scipy import stats
 
 from trainer.metrics.scores import Scores, distinct
-from trainer.report.bootstrap import NUM_RESAMPLES, p_value, percentiles, resample
-from trainer.report.paired import (
-    bleu_p_value,
-    compare,
-    detectable,
-    paired_test,
-    positions,
-    smallest_p_value,
-)
-from trainer.report.statistics import (
+from trainer.report.statistics.bootstrap import NUM_RESAMPLES, p_value, percentiles, resample
+from trainer.report.statistics.closed_forms import (
     Discordant,
     detectable_between_pairs,
     detectable_from_error,
@@ -30,6 +22,14 @@ from trainer.report.statistics import (
     mcnemar,
     t_interval,
     wilson,
+)
+from trainer.report.statistics.paired import (
+    bleu_p_value,
+    compare,
+    detectable,
+    paired_test,
+    positions,
+    smallest_p_value,
 )
 
 

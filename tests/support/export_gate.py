@@ -22,7 +22,7 @@ from trainer.models.tokenizers.own_tokens import new_tokens
 from trainer.models.tokenizers.tokenizer import load_tokenizer, num_rows
 from trainer.models.tuning import apply_tuning
 from trainer.recipe.model import Model
-from trainer.report.adapter_card import adapter_card
+from trainer.report.card.adapter_card import adapter_card
 from trainer.tasks.recipe import Recipe
 
 HEADS = {

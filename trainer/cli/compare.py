@@ -32,8 +32,8 @@ def command(
     as_json: bool,
 ) -> int:
     """Compare RUN_DIRS, or all runs in a sweep's folder: mean and deviation over seeds."""
-    from trainer.report.comparison import compare, markdown
-    from trainer.report.requirements import outcome, parse_requirement
+    from trainer.report.comparison.compare import compare, markdown
+    from trainer.report.comparison.requirements import outcome, parse_requirement
 
     requirements = [parse_requirement(text) for text in required]
     comparison = compare(run_dirs, by, requirements)

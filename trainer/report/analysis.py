@@ -4,11 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 from trainer.errors import ConfigError
+from trainer.report.answers.failures import failures
 from trainer.report.diagnosis import diagnose_run
-from trainer.report.evidence import statistics
-from trainer.report.failures import failures
 from trainer.report.recorded import RecordedRun
 from trainer.report.sentences import summary
+from trainer.report.statistics.evidence import statistics
 
 
 def analysis(run: RecordedRun) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from trainer.errors import ConfigError
 from trainer.files.durable import write_bytes, write_text
 from trainer.process.run_entries import writing_to
+from trainer.report.comparison.markdown import several_markdown
+from trainer.report.comparison.several import SeveralRuns, several_of
 from trainer.report.figures.answers import answer_plots
 from trainer.report.figures.drawing import Drawn, drawn
 from trainer.report.figures.plot import Plot
@@ -19,8 +21,6 @@ from trainer.report.page.several import several_page
 from trainer.report.printing import browser, printed
 from trainer.report.recorded import read_run
 from trainer.report.report import SPLITS, Report, report_of
-from trainer.report.several import SeveralRuns, several_of
-from trainer.report.several_markdown import several_markdown
 from trainer.report.spreadsheet import csv_table
 from trainer.report.tables import failures, measured, training
 from trainer.report.tables.several import several_tables

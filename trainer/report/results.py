@@ -19,15 +19,15 @@ from trainer.models.export import export_adapter, export_model
 from trainer.models.quiet import quiet_transformers
 from trainer.models.span_head import how_to_load
 from trainer.process.run_entries import writing_to
-from trainer.report.adapter_card import adapter_card
 from trainer.report.analysis import analysis
+from trainer.report.answers.examples import write_examples
+from trainer.report.card.adapter_card import adapter_card
+from trainer.report.card.model_card import write_card
 from trainer.report.diagnosis import IN_NOTES
 from trainer.report.documents import plots_of, write_report
-from trainer.report.examples import write_examples
 from trainer.report.facts import facts
 from trainer.report.figures.png import as_png
 from trainer.report.learned import without_gradient
-from trainer.report.model_card import write_card
 from trainer.report.recorded import record_of
 from trainer.report.report import report_of
 from trainer.report.trainer_state import write_trainer_state

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.report.evidence import AT_THRESHOLD
 from trainer.report.markup import plain
 from trainer.report.recorded import RecordedRun
+from trainer.report.statistics.evidence import AT_THRESHOLD
 from trainer.tasks.finding import Finding
 from trainer.wording import excerpt
 
@@ -49,7 +49,7 @@ def summary(run: RecordedRun, statistics: Mapping[str, Any], findings: Sequence[
     It is about the deciding metric on the test split or, without one, on validation, and says
     whether the difference from the baseline may be chance. Of questions, it is about the metric at
     the threshold that validation gives. The worst finding that makes a number
-    wrong follows. `statistics` are those of `trainer.report.evidence`.
+    wrong follows. `statistics` are those of `trainer.report.statistics.evidence`.
     """
     split = next((name for name in ("test", "validation") if name in statistics), None)
     if split is None:

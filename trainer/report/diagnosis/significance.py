@@ -6,8 +6,8 @@ from typing import Any, cast
 
 from trainer.metrics.numbers import finite
 from trainer.report.diagnosis.measured import deciding, mapping
-from trainer.report.evidence import AT_THRESHOLD
 from trainer.report.recorded import RecordedRun
+from trainer.report.statistics.evidence import AT_THRESHOLD
 from trainer.tasks.finding import Finding
 
 LEVEL = 0.05

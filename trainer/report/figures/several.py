@@ -3,10 +3,10 @@
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from trainer.report.comparison.several import SeveralRuns
 from trainer.report.figures.curves import curve
 from trainer.report.figures.plot import GREY, SERIES, Plot
 from trainer.report.markup import plain
-from trainer.report.several import SeveralRuns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from trainer.report.comparison.several import SeveralRuns
 from trainer.report.figures.drawing import Drawn
 from trainer.report.page.templates import template
-from trainer.report.several import SeveralRuns
 from trainer.report.tables import several as tables
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from trainer.report.several import Pair, SeveralRuns
+from trainer.report.comparison.several import Pair, SeveralRuns
 from trainer.report.tables.table import Cell, Number, Table, columns, digits_of
 from trainer.report.tables.training import value_text
 

@@ -9,12 +9,12 @@ from statistics import fmean, stdev
 from typing import Any
 
 from trainer.process.finished_runs import FinishedRun, find_runs
+from trainer.report.comparison.groups import differing, group_runs
+from trainer.report.comparison.requirements import Requirement, check
 from trainer.report.diagnosis.scales import mixed_scales
-from trainer.report.groups import differing, group_runs
 from trainer.report.markdown import table
 from trainer.report.markup import as_markdown
-from trainer.report.requirements import Requirement, check
-from trainer.report.statistics import t_interval
+from trainer.report.statistics.closed_forms import t_interval
 
 Group = dict[str, Any]
 SPLITS = ("validation", "test")

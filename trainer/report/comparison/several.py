@@ -7,14 +7,14 @@ from typing import Any
 
 from trainer.errors import ConfigError
 from trainer.process.finished_runs import find_runs
-from trainer.report.comparison import compare
+from trainer.report.answers.failures import churn_between
+from trainer.report.comparison.compare import compare
+from trainer.report.comparison.groups import differing
 from trainer.report.diagnosis.significance import seeds_disagree
-from trainer.report.evidence import between
-from trainer.report.failures import churn_between
-from trainer.report.groups import differing
 from trainer.report.recorded import read_run
 from trainer.report.report import Report, report_of
-from trainer.report.statistics import holm
+from trainer.report.statistics.closed_forms import holm
+from trainer.report.statistics.evidence import between
 
 MOST_PAIRS = 12
 """Pairs of runs that are tested; each reads the answers of both."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer.metrics.threshold_curve import threshold_curve
-from trainer.report.calibration import reliability
-from trainer.report.judged import CHURN, judged
+from trainer.report.answers.calibration import reliability
+from trainer.report.answers.judged import CHURN, judged
 from trainer.report.recorded import Answers, RecordedRun, answers_file, read_answers
 from trainer.tasks import task_named
 from trainer.tasks.judgement import Judgement

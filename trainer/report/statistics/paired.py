@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from trainer.metrics.scores import Scores
-from trainer.report.bootstrap import Resampled, p_value, percentiles, resample
 from trainer.report.recorded import Answers
-from trainer.report.statistics import (
+from trainer.report.statistics.bootstrap import Resampled, p_value, percentiles, resample
+from trainer.report.statistics.closed_forms import (
     Discordant,
     detectable_between_pairs,
     detectable_from_error,

@@ -4,17 +4,23 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trainer.errors import ConfigError
-from trainer.report.bootstrap import Resampled, percentiles
-from trainer.report.columns import Column, Columns, columns_of, exported_column, is_number
-from trainer.report.paired import (
+from trainer.report.recorded import RecordedRun
+from trainer.report.statistics.bootstrap import Resampled, percentiles
+from trainer.report.statistics.closed_forms import detectable_from_share, holm, wilson
+from trainer.report.statistics.columns import (
+    Column,
+    Columns,
+    columns_of,
+    exported_column,
+    is_number,
+)
+from trainer.report.statistics.paired import (
     compare,
     detectable,
     detectable_from_values,
     paired_test,
     positions,
 )
-from trainer.report.recorded import RecordedRun
-from trainer.report.statistics import detectable_from_share, holm, wilson
 from trainer.tasks import task_named
 from trainer.tasks.base import Task
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from trainer.metrics.scores import Scores
-from trainer.report.bootstrap import Resampled, resample
-from trainer.report.paired import positions
 from trainer.report.recorded import Answers, RecordedRun
+from trainer.report.statistics.bootstrap import Resampled, resample
+from trainer.report.statistics.paired import positions
 from trainer.tasks.base import Task
 
 TOLERANCE = 1e-6

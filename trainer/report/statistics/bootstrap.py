@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trainer.metrics.scores import Scores
-from trainer.report.statistics import CONFIDENCE, Interval
+from trainer.report.statistics.closed_forms import CONFIDENCE, Interval
 
 NUM_RESAMPLES = 2000
 """Enough for percentiles (Efron and Tibshirani 1993, section 19.3) and p-values from 0.001 on."""

@@ -1,9 +1,9 @@
 """The report of several runs as Markdown."""
 
-from trainer.report.comparison import notes
+from trainer.report.comparison.compare import notes
+from trainer.report.comparison.several import SeveralRuns
 from trainer.report.markdown import as_lines
 from trainer.report.markup import as_markdown
-from trainer.report.several import SeveralRuns
 from trainer.report.tables.several import several_tables
 
 

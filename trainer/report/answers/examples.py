@@ -11,7 +11,7 @@ import numpy as np
 
 from trainer.data.columns import column_name
 from trainer.evaluation.evaluate import write_records
-from trainer.report.judged import CHURN, judged
+from trainer.report.answers.judged import CHURN, judged
 from trainer.report.recorded import answers_file, read_answers
 from trainer.run import Run
 from trainer.tasks.base import Record

@@ -5,9 +5,8 @@ from typing import Any
 
 import yaml
 
-from trainer.report.citations import bibtex
-from trainer.report.markup import as_markdown
-from trainer.report.model_index import (
+from trainer.report.card.citations import bibtex
+from trainer.report.card.model_index import (
     METRICS,
     TASKS,
     dataset_of,
@@ -19,6 +18,7 @@ from trainer.report.model_index import (
     reported_metrics,
     reported_split,
 )
+from trainer.report.markup import as_markdown
 
 
 def write_card(folder: Path, name: str, results: dict[str, Any], how_to_load: str = "") -> None:

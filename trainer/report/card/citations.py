@@ -5,8 +5,8 @@ from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote
 
+from trainer.report.card.model_index import is_on_hub
 from trainer.report.markup import plain
-from trainer.report.model_index import is_on_hub
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
