@@ -125,7 +125,7 @@ def _caption(report: Report, split: str) -> str:
     if statistics.get("num_examples") is None:  # nothing was recorded, or no example is judged
         return f"Metrics on the {split} split"
     clustered = statistics.get("clustered_by")
-    by = f", resampled by {clustered}" if clustered else ""
+    by = ", resampled by article or passage" if clustered else ""
     number = statistics["num_examples"]
     if number is None:  # the run kept no answers
         return f"Metrics on the {split} split"
