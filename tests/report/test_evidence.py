@@ -255,7 +255,7 @@ def test_metrics_that_are_not_numbers_are_left_out(tmp_path, run_files):
 
 def test_questions_in_articles(tmp_path):
     generator = np.random.default_rng(1)
-    golds = [[f"name {index}"] if index % 3 else [] for index in range(90)]
+    golds = [[f"the name of number {index}"] if index % 3 else [] for index in range(90)]
     guesses = [
         (texts[0] if texts else "") if generator.random() < 0.5 else "nobody" for texts in golds
     ]
@@ -441,3 +441,19 @@ def test_the_answers_of_a_real_run_give_its_metrics(tmp_path, name):
             assert names <= column.scores.metrics.keys()  # equal to those in results.json
     tested = {result["before"] for result in statistics(run)["test"]["tests"]}
     assert "baseline" in tested
+
+
+def test_four_examples_that_differ_prove_nothing(tmp_path):
+    """Many differ in F1, and only four in exact match: its p-value is that of four."""
+    golds = [["red apple"]] * 40
+    before = asked(golds, ["apple pie"] * 40)
+    after = asked(golds, ["red apple"] * 4 + ["red apple pie"] * 36)
+    metrics = {
+        "baseline": {"test": measured_answers(before)},
+        "best": {"test": measured_answers(after)},
+    }
+    files = {"baseline-test": before, "test": after}
+    run = write_run(tmp_path, metrics, files, task="question_answering", metric="exact")
+    tests = {result["metric"]: result for result in statistics(run)["test"]["tests"]}
+    assert tests["exact"]["p"] >= 2**-3
+    assert tests["f1"]["p"] < 0.01

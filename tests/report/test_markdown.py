@@ -174,7 +174,7 @@ def test_warnings_appear_where_there_are_any(results):
     assert "Warnings" not in shown(results)
     results["warnings"] = ["validation: every example is predicted as 'a'"]
     text = shown(results)
-    assert "## Warnings\n\n- validation: every example is predicted as 'a'" in text
+    assert "## Warnings and notes\n\n- validation: every example is predicted as 'a'" in text
 
 
 def test_tables_are_aligned(results):

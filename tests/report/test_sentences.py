@@ -81,7 +81,7 @@ def test_the_detectable_difference_is_named(tmp_path):
 def test_one_class_for_everything(tmp_path):
     assert paragraph(classifier(tmp_path, ALWAYS, ALWAYS)).endswith(
         " before fine-tuning and still is 0.600 (95 % interval 0.531 to 0.665; exact McNemar "
-        "p = 1, 200 examples): nothing was learned that changes it. That is the accuracy of "
+        "p = 1, 200 examples): nothing was learned that changes it. Its accuracy of 0.600 is that of "
         "always 'p': nothing useful was learned."
     )
 
@@ -96,7 +96,7 @@ def test_a_rise_that_only_reaches_the_majority(tmp_path):
 def test_a_deciding_metric_that_always_one_class_makes_high(tmp_path):
     text = paragraph(classifier(tmp_path, "n" * 200, ALWAYS, metric="f1"))
     assert "raised test f1 from 0.000 (always 'p': 0.750) to 0.750" in text
-    assert "That is the accuracy of always 'p': nothing useful was learned." in text
+    assert "Its accuracy of 0.600 is that of always 'p': nothing useful was learned." in text
 
 
 def test_without_a_baseline(tmp_path):
@@ -193,7 +193,7 @@ def test_the_best_threshold_is_not_taken_from_the_test(tmp_path):
     assert "never answering (" not in text  # `exact`, which refuses nothing, is 50.0 as well
     text = paragraph(questions(tmp_path / "b", unsure, loud, "best_exact"))
     assert "lowered test exact_at_threshold from 100.0 (never answering: 50.0) to 50.0" in text
-    assert "That is the exact_at_threshold of never answering" in text
+    assert "Its exact_at_threshold of 50.0 is that of never answering" in text
 
 
 def test_language_models_have_a_loss_without_an_interval(tmp_path):

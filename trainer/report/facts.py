@@ -7,10 +7,8 @@ from trainer.data.overlap import num_shared
 from trainer.planning.breakdown import breakdown
 from trainer.process.sessions import recorded_environment
 from trainer.report.learned import zero_adapters
+from trainer.report.results_schema import VERSION
 from trainer.run import Run
-
-VERSION = 2
-"""Version of results.json; files of the first version have none."""
 
 
 def facts(run: Run, without_gradient: list[str] | None) -> dict[str, Any]:

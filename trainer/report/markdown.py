@@ -45,9 +45,9 @@ def markdown(report: Report) -> str:
     ]
     if report.missing:
         lines.append(f"- not recorded by this run: {', '.join(report.missing)}")
-    if results["warnings"]:
-        warnings = (f"- {shown(warning)}" for warning in results["warnings"])
-        lines += ["", "## Warnings", "", *warnings]
+    if report.notes:
+        notes = (f"- {shown(note)}" for note in report.notes)
+        lines += ["", "## Warnings and notes", "", *notes]
     return "\n".join(lines) + "\n"
 
 

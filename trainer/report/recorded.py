@@ -12,6 +12,8 @@ from trainer.process.finished_runs import read_finished
 from trainer.tracking.metric_lines import read_lines
 from trainer.wording import excerpt
 
+SPLITS = ("validation", "test")
+"""The splits that are measured."""
 Answers = list[dict[str, Any]]
 """The lines of a file in predictions/."""
 NEEDED: dict[str, type] = {
@@ -91,6 +93,16 @@ def _recorded(directory: Path, results: dict[str, Any]) -> RecordedRun:
         environment=_optional(directory / "environment.json"),
         status=_optional(directory / "status.json"),
     )
+
+
+def same_examples(first: RecordedRun, second: RecordedRun, split: str) -> bool:
+    """Returns whether two runs have the same task, and can have answered the same rows of a split:
+    older versions did not record their digest."""
+    if first.recipe["task"]["name"] != second.recipe["task"]["name"]:
+        return False
+    data = (run.results.get("data", {}).get(split, {}) for run in (first, second))
+    one, other = (facts.get("sha256") for facts in data)
+    return one is None or other is None or one == other
 
 
 def answers_file(directory: Path, name: str) -> Path:

@@ -5,9 +5,8 @@ from typing import Any
 
 from trainer.errors import RunDirectoryError
 from trainer.report.analysis import analysis
-from trainer.report.recorded import RecordedRun, answers_file
+from trainer.report.recorded import SPLITS, RecordedRun, answers_file
 
-SPLITS = ("validation", "test")
 MATTERING = ("wrong", "doubtful")
 """The severities of findings that stand at the head of a report."""
 
@@ -26,7 +25,7 @@ class Report:
 
     run: RecordedRun
     summary: str
-    """A paragraph in words; empty if the run did not record one."""
+    """A paragraph in words."""
     statistics: dict[str, Any]
     failures: dict[str, Any]
     findings: list[dict[str, Any]]
@@ -34,7 +33,7 @@ class Report:
     examples: dict[str, list[dict[str, Any]]]
     """Answers by split, sampled by kind."""
     missing: tuple[str, ...] = ()
-    """What this run did not record, as nouns."""
+    """What this run did not record, as clauses such as "what its data was"."""
 
     @property
     def name(self) -> str:
@@ -47,12 +46,12 @@ class Report:
     @property
     def notes(self) -> list[str]:
         """The warnings of the run that are not a finding."""
-        found = {
+        diagnosed = {
             text
             for finding in self.findings
             for text in (finding["message"], f"{finding['split']}: {finding['message']}")
         }
-        return [note for note in self.results.get("warnings", []) if note not in found]
+        return [note for note in self.results.get("warnings", []) if note not in diagnosed]
 
 
 def report_of(run: RecordedRun) -> Report:
@@ -70,7 +69,7 @@ def report_of(run: RecordedRun) -> Report:
         failures=results["failures"],
         findings=results["diagnosis"],
         examples={split: answers for split, answers in examples.items() if answers},
-        missing=tuple(noun for key, noun in RECORDED.items() if key not in run.results),
+        missing=tuple(clause for key, clause in RECORDED.items() if key not in run.results),
     )
 
 
@@ -81,6 +80,13 @@ def _examples(run: RecordedRun, split: str) -> list[dict[str, Any]]:
             example.keys() >= {"id", "kind", "gold", "before", "after", "confidence", "score"}
             and isinstance(example.get("texts"), dict)
             and isinstance(example.get("facets"), dict)
+            and isinstance(example["kind"], str)
+            and all(isinstance(example[key], float | int | None) for key in ("confidence", "score"))
+            and all(isinstance(example[key], str | None) for key in ("gold", "before", "after"))
+            and all(
+                isinstance(text, str)
+                for text in [*example["texts"].values(), *example["facets"].values()]
+            )
         )
         if not sound:
             file = answers_file(run.directory, f"examples-{split}")

@@ -79,7 +79,7 @@ class DataSplit(Part):
     rows: int
     """Rows of the source."""
     examples: int
-    """Examples made from the rows: windows, blocks or packed sequences where there are any."""
+    """Examples made from the rows, such as windows, blocks or packed sequences."""
     tokens: int
     """Tokens of all examples, without padding."""
     num_truncated: int

@@ -149,7 +149,7 @@ def _against_majority(subject: _Subject) -> list[str]:
     values = f"{_scaled(scale, model)} against {_scaled(scale, majority)}; {_tested(test)}"
     if not test["difference"]:
         nothing = ": nothing useful was learned" if test["won"] == 0 else ""
-        return [f"That is the {test['metric']} of {words}{nothing}."]
+        return [f"Its {test['metric']} of {_scaled(scale, model)} is that of {words}{nothing}."]
     if test["p_adjusted"] >= SIGNIFICANT:
         return [f"The model is not shown to be better than {words} ({test['metric']} {values})."]
     if test["difference"] < 0:
@@ -165,12 +165,16 @@ def _zero_shot(subject: _Subject) -> list[str]:
     sentence = f"Prompted without training, the model reaches {_number(subject, column['value'])}"
     if test is None:
         return [f"{sentence}."]
-    better = "better" if test["difference"] >= 0 else "worse"
-    by = _number(subject, abs(test["difference"]))
+    better = "better" if (test["difference"] > 0) != subject.is_better_smaller else "worse"
+    by = (
+        f"{_number(subject, abs(test['difference']))} {better}"
+        if test["difference"]
+        else "no better"
+    )
     chance = " which may be chance," if test["p_adjusted"] >= SIGNIFICANT else ""
     return [
-        f"{sentence}; on the same {test['num_examples']:,} examples the trained model is {by} "
-        f"{better},{chance} {_tested(test)}."
+        f"{sentence}; on the same {test['num_examples']:,} examples the trained model is {by},"
+        f"{chance} {_tested(test)}."
     ]
 
 

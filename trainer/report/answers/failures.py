@@ -6,10 +6,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trainer.errors import ConfigError
 from trainer.metrics.threshold_curve import threshold_curve
 from trainer.report.answers.calibration import reliability
 from trainer.report.answers.judged import CHURN, judged
-from trainer.report.recorded import Answers, RecordedRun, answers_file, read_answers
+from trainer.report.recorded import (
+    SPLITS,
+    Answers,
+    RecordedRun,
+    answers_file,
+    read_answers,
+    same_examples,
+)
 from trainer.tasks import task_named
 from trainer.tasks.judgement import Judgement
 
@@ -29,13 +37,13 @@ def failures(run: RecordedRun) -> dict[str, Any]:
     """
     task = task_named(run.recipe["task"]["name"])
     measured: Mapping[str, Any] = run.results["best"]["metrics"]
-    found: dict[str, Any] = {}
-    for split in ("validation", "test"):
+    by_split: dict[str, Any] = {}
+    for split in SPLITS:
         before = _right_by_id(run, f"baseline-{split}", run.results["baseline"].get(split, {}))
         answers, metrics = run.answers(split), measured.get(split, {})
         judgements = judged(task, answers, metrics, answers_file(run.directory, split))
         if judgements:
-            found[split] = {
+            by_split[split] = {
                 "churn": _churn(answers, judgements, before),
                 "confusion": confusion(judgements, list(metrics.get("per_class", ()))),
                 "reliability": _reliability(judgements),
@@ -43,25 +51,31 @@ def failures(run: RecordedRun) -> dict[str, Any]:
                 "thresholds": threshold_curve(answers, metrics),
                 "num_examples_shown": len(run.answers(f"examples-{split}")),
             }
-    return found
+    return by_split
 
 
 def churn_between(first: RecordedRun, second: RecordedRun) -> dict[str, dict[str, int]]:
     """Returns, by split, how many answers of one run another run of the same task fixed and broke.
 
-    A split is left out unless both kept answers to the same examples. Raises the errors of
-    `failures`.
+    A split is left out unless both kept answers to the same examples; empty if their tasks differ,
+    or belong to a package that is not installed. Raises RunDirectoryError as `failures` does.
     """
-    found: dict[str, dict[str, int]] = {}
-    for split in ("validation", "test"):
+    by_split: dict[str, dict[str, int]] = {}
+    try:
+        task_named(first.recipe["task"]["name"])
+    except ConfigError:
+        return by_split
+    for split in SPLITS:
+        if not same_examples(first, second, split):
+            continue
         sides = [
             _right_by_id(run, split, run.results["best"]["metrics"].get(split, {}))
             for run in (first, second)
         ]
         if sides[0] and sides[0].keys() == sides[1].keys():
             counts = Counter(CHURN[right, sides[1][example]] for example, right in sides[0].items())
-            found[split] = {name.replace(" ", "_"): counts[name] for name in CHURN.values()}
-    return found
+            by_split[split] = {name.replace(" ", "_"): counts[name] for name in CHURN.values()}
+    return by_split
 
 
 def confusion(judgements: Sequence[Judgement], labels: Sequence[str]) -> dict[str, Any] | None:

@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from trainer.metrics.numbers import finite
+
 TASKS = {
     "classification": "text-classification",
     "question_answering": "question-answering",
@@ -42,6 +44,7 @@ def reported_metrics(results: dict[str, Any]) -> dict[str, float]:
         name: measured[name]
         for name in dict.fromkeys([deciding, *measured])
         if isinstance(measured.get(name), float)
+        and finite(measured[name]) is not None
         and (name in results["scales"] or name == "perplexity")
     }
 

@@ -14,10 +14,10 @@ from trainer.report.comparison.requirements import Requirement, check
 from trainer.report.diagnosis.scales import mixed_scales
 from trainer.report.markdown import table
 from trainer.report.markup import as_markdown
+from trainer.report.recorded import SPLITS
 from trainer.report.statistics.closed_forms import t_interval
 
 Group = dict[str, Any]
-SPLITS = ("validation", "test")
 MAX_NAME = 60
 """Maximum characters of a label in a table."""
 

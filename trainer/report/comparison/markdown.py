@@ -11,8 +11,8 @@ def several_markdown(several: SeveralRuns) -> str:
     """Returns every table of several runs, what they say, and a summary of each run."""
     lines = [f"# {as_markdown(several.name)}", ""]
     findings = [f"{finding['split']}: {finding['message']}" for finding in several.findings]
-    said = [*notes(several.comparison), *findings]
-    lines += [*(f"- {as_markdown(note)}" for note in said), ""] * bool(said)
+    remarks = [*notes(several.comparison), *findings]
+    lines += [*(f"- {as_markdown(note)}" for note in remarks), ""] * bool(remarks)
     for table in several_tables(several):
         lines += [as_markdown(table.caption), "", *as_lines(table), ""]
     lines += ["## Runs", ""]

@@ -199,16 +199,19 @@ def _sampled(run: RecordedRun) -> list[Finding]:
 
 
 def _share(run: RecordedRun, key: str, many: float, finding: Finding) -> list[Finding]:
-    """Returns the finding with the splits of which more than a share `many` are counted in `key`;
-    it is a note if only training is concerned."""
+    """Returns the finding with the splits of which a share `many` of the rows or more is counted in
+    `key`; it is a note if only training is concerned."""
     counted: dict[str, str] = {}
     figures: dict[str, float] = {}
     for split in ("train", *SPLITS):
         facts = mapping(run.results, "data", split)
-        number, left = finite(facts.get(key)), finite(facts.get("examples"))
-        if not number or left is None or left + number <= 0:
+        number, rows = finite(facts.get(key)), finite(facts.get("rows"))
+        skipped = finite(facts.get("num_skipped")) or 0.0
+        if not number or rows is None:
             continue
-        whole = left + (number if key == "num_skipped" else 0)
+        whole = rows if key == "num_skipped" else rows - skipped
+        if whole <= 0:
+            continue
         if number >= many * whole:
             counted[split] = f"{number:,.0f} of {whole:,.0f} {split}"
             figures[split] = number / whole

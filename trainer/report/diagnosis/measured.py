@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from trainer.metrics.numbers import finite
-from trainer.report.recorded import RecordedRun
-
-SPLITS = ("validation", "test")
+from trainer.report.recorded import SPLITS, RecordedRun
 
 
 @dataclass(frozen=True)

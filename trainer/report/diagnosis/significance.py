@@ -24,7 +24,8 @@ def about_significance(run: RecordedRun) -> list[Finding]:
         tests: Any = statistics.get("tests")
         for test in cast(list[Any], tests) if isinstance(tests, list) else []:
             values = mapping(test)
-            if values.get("metric") == metric and values.get("after") in ("best", "final"):
+            before_training = values.get("before") != "majority"
+            if before_training and values.get("metric") == metric:
                 finding = _of_test(values, metric, more_is_better)
                 findings += [] if finding is None else [_on(finding, split, statistics)]
         if statistics:
@@ -59,7 +60,7 @@ def _of_test(test: Mapping[str, Any], metric: str, more_is_better: bool) -> Find
     p = finite(test.get("p")) if p is None else p
     if difference is None or p is None:
         return None
-    columns = f"from {test.get('before')} to {test.get('after')}"
+    columns = f"from {test.get('before')} to {test.get('after')}".replace("zero_shot", "zero-shot")
     figures = {"difference": difference, "p": p}
     if p >= LEVEL:
         change = f"the change of {metric} {columns}, {difference:+.4f}, could be luck"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trainer.errors import ConfigError
-from trainer.report.recorded import RecordedRun
+from trainer.report.recorded import SPLITS, RecordedRun, same_examples
 from trainer.report.statistics.bootstrap import Resampled, percentiles
 from trainer.report.statistics.closed_forms import detectable_from_share, holm, wilson
 from trainer.report.statistics.columns import (
@@ -24,7 +24,6 @@ from trainer.report.statistics.paired import (
 from trainer.tasks import task_named
 from trainer.tasks.base import Task
 
-SPLITS = ("validation", "test")
 TESTED = ("accuracy", "exact", "f1", "bleu")
 """Metrics that are tested besides the deciding one."""
 AGAINST_MAJORITY = ("accuracy", "exact_at_threshold")
@@ -57,13 +56,8 @@ def between(first: RecordedRun, second: RecordedRun) -> dict[str, list[dict[str,
     RunDirectoryError if a file of answers cannot be read.
     """
     by_split: dict[str, list[dict[str, Any]]] = {}
-    if first.recipe["task"]["name"] != second.recipe["task"]["name"]:
-        return by_split
     for split in SPLITS:
-        digests = [
-            run.results.get("data", {}).get(split, {}).get("sha256") for run in (first, second)
-        ]
-        if None not in digests and digests[0] != digests[1]:
+        if not same_examples(first, second, split):
             continue
         models = [exported_column(run, _task(run), split) for run in (first, second)]
         resampled, before, after = _on_the_same(*models)
@@ -192,7 +186,7 @@ def _detectable(columns: Columns, tested: list[str]) -> dict[str, float]:
             smallest[metric] = detectable(resampled, first, second, metric)
         if smallest.get(metric) is not None:
             continue
-        if metric in after.judged:
+        if after.judged.get(metric):
             smallest[metric] = detectable_from_share(after.metrics[metric], after.judged[metric])
         elif after.resampled is not None and after.resampled.have(metric, after.system):
             smallest[metric] = detectable_from_values(after.resampled.values(after.system, metric))

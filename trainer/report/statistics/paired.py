@@ -9,7 +9,7 @@ import numpy as np
 
 from trainer.metrics.scores import Scores
 from trainer.report.recorded import Answers
-from trainer.report.statistics.bootstrap import Resampled, p_value, percentiles, resample
+from trainer.report.statistics.bootstrap import ROUNDING, Resampled, p_value, percentiles, resample
 from trainer.report.statistics.closed_forms import (
     Discordant,
     detectable_between_pairs,
@@ -84,18 +84,27 @@ def paired_test(resampled: Resampled, before: int, after: int, metric: str) -> d
 
 
 def smallest_p_value(before: Scores, after: Scores, metric: str) -> float:
-    """Returns the smallest two-sided p-value that as many pairs can give as differ between two
-    systems: that of a sign test which they all win. Resamples of fewer than ten pairs vary too
-    little, and would give smaller ones."""
-    systems = (before, after)
-    if before.outcomes.shape[1] == after.outcomes.shape[1]:
-        rows = [scores.outcomes for scores in systems]
-    else:  # other sums, such as those of no text: then the metric of each example counts
-        rows = [scores.metrics[metric](scores.outcomes)[:, None] for scores in systems]
-    first, second = (
-        values[scores.outcome_of] for values, scores in zip(rows, systems, strict=True)
+    """Returns the smallest two-sided p-value of a sign test on the examples, or clusters, in which
+    two systems differ in a metric.
+
+    Resamples of fewer than ten of them vary too little and would give smaller ones.
+    """
+    size = len(after.outcomes)
+    pairs, pair_of, counts = np.unique(
+        before.outcome_of * size + after.outcome_of, return_inverse=True, return_counts=True
     )
-    differ = (first != second).any(axis=1)
+    first, second = before.outcomes[pairs // size], after.outcomes[pairs % size]
+    if first.shape[1] == second.shape[1]:  # does either system's metric change with one of them?
+        measure, change = before.metrics[metric], second - first
+        differ = np.zeros(len(pairs), bool)
+        for total, step in ((counts @ first, change), (counts @ second, -change)):
+            same = np.isclose(
+                measure(total + step), measure(total), rtol=0, atol=ROUNDING, equal_nan=True
+            )
+            differ |= ~same
+    else:  # other sums, such as those without texts
+        differ = before.metrics[metric](first) != after.metrics[metric](second)
+    differ = differ[pair_of]
     clusters = before.clusters if after.clusters is None else after.clusters
     num_pairs = int(differ.sum()) if clusters is None else len(np.unique(clusters[differ]))
     return min(1.0, 2.0 ** (1 - num_pairs))

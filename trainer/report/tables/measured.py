@@ -126,10 +126,7 @@ def _caption(report: Report, split: str) -> str:
         return f"Metrics on the {split} split"
     clustered = statistics.get("clustered_by")
     by = ", resampled by article or passage" if clustered else ""
-    number = statistics["num_examples"]
-    if number is None:  # the run kept no answers
-        return f"Metrics on the {split} split"
-    return f"Metrics on {number:,} {split} examples, with 95 % intervals{by}"
+    return f"Metrics on {statistics['num_examples']:,} {split} examples, with 95 % intervals{by}"
 
 
 def _cells(estimates: list[dict[str, Any]], scale: str | None) -> list[Cell]:

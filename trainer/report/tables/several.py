@@ -27,7 +27,7 @@ def groups_table(several: SeveralRuns) -> Table:
             ", ".join(map(str, group["seeds"])),
             _mean(group["best_step"], 1),
             _mean(group["seconds"], 1),
-            _mean({**group["peak_memory_bytes"]}, 0, 2**20),
+            _mean(group["peak_memory_bytes"], 0, 2**20),
         ]
         for group in several.comparison["groups"]
     ]
