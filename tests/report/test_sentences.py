@@ -81,8 +81,8 @@ def test_the_detectable_difference_is_named(tmp_path):
 def test_one_class_for_everything(tmp_path):
     assert paragraph(classifier(tmp_path, ALWAYS, ALWAYS)).endswith(
         " before fine-tuning and still is 0.600 (95 % interval 0.531 to 0.665; exact McNemar "
-        "p = 1, 200 examples): nothing was learned that changes it. Its accuracy of 0.600 is that of "
-        "always 'p': nothing useful was learned."
+        "p = 1, 200 examples): nothing was learned that changes it. Its accuracy of 0.600 is that "
+        "of always 'p': nothing useful was learned."
     )
 
 
