@@ -180,6 +180,9 @@ def _findings(groups: list[Group], by: str | None, metric: str, mode: str) -> li
         first, second = best[split][metric], group[split][metric]
         difference = abs(first["mean"] - second["mean"])
         spread = max(first["std"], second["std"])
+        if not difference:
+            findings.append(f"{split} {metric} of {best['name']} and {group['name']} is the same")
+            continue
         findings.append(
             f"{split} {metric} of {best['name']} is {difference:.4f} better than that of "
             f"{group['name']}, {'more than' if difference > spread else 'within'} "
