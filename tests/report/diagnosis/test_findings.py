@@ -312,6 +312,13 @@ def test_the_test_counts_before_validation_and_other_metrics_do_not():
     assert codes(LANGUAGE_MODEL, less_is_better) == set()
 
 
+def test_too_few_articles_are_named():
+    for number, expected in ((3, {"few-articles"}), (10, set()), (None, set())):
+        changes = change_of_accuracy(0.1, 0.001)
+        changes["statistics"]["test"]["num_clusters"] = number
+        assert codes(CLASSIFICATION, changes) == expected
+
+
 def test_what_a_task_finds_is_there_for_every_split_and_zero_shot():
     one_class = scores(0.5, 0.8)
     one_class["per_class"] = {

@@ -11,6 +11,8 @@ from trainer.report.statistics.evidence import AT_THRESHOLD
 from trainer.tasks.finding import Finding
 
 LEVEL = 0.05
+FEWEST_ARTICLES = 10
+"""Articles from which resampling them shows how far others would differ."""
 
 
 def about_significance(run: RecordedRun) -> list[Finding]:
@@ -28,6 +30,7 @@ def about_significance(run: RecordedRun) -> list[Finding]:
             if before_training and values.get("metric") == metric:
                 finding = _of_test(values, metric, more_is_better)
                 findings += [] if finding is None else [_on(finding, split, statistics)]
+        findings += _few_articles(statistics, split)
         if statistics:
             break  # the test says more than the validation split, by which the step was chosen
     return findings
@@ -53,6 +56,22 @@ def seeds_disagree(metric: str, values: Sequence[float], difference: float) -> F
         advice="train more seeds, or evaluate on more examples",
         figures={"spread": spread, "difference": difference, "seeds": len(known)},
     )
+
+
+def _few_articles(statistics: Mapping[str, Any], split: str) -> list[Finding]:
+    number = finite(statistics.get("num_clusters"))
+    if number is None or number >= FEWEST_ARTICLES:
+        return []
+    return [
+        Finding(
+            code="few-articles",
+            message=f"the questions are of {number:.0f} articles or passages, too few for intervals "
+            f"and tests by resampling them",
+            advice="measure on questions of more articles",
+            figures={"articles": number},
+            split=split,
+        )
+    ]
 
 
 def _of_test(test: Mapping[str, Any], metric: str, more_is_better: bool) -> Finding | None:
