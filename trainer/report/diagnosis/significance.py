@@ -65,8 +65,8 @@ def _few_articles(statistics: Mapping[str, Any], split: str) -> list[Finding]:
     return [
         Finding(
             code="few-articles",
-            message=f"the questions are of {number:.0f} articles or passages, too few for intervals "
-            f"and tests by resampling them",
+            message=f"the questions are of {number:.0f} articles or passages, too few for intervals"
+            " and tests by resampling them",
             advice="measure on questions of more articles",
             figures={"articles": number},
             split=split,
