@@ -41,6 +41,10 @@ def publish(store: CheckpointStore, step: int, **state: Any) -> Path:
     return store.publish(folder, step, sums)
 
 
+def test_the_page_of_a_report_is_an_entry():
+    assert {"report.html", "report.md"} <= {*FILES}
+
+
 REMOVE = "remove it, or move it away"
 
 

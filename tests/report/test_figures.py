@@ -69,6 +69,18 @@ def test_the_share_of_clipped_steps_is_counted(report):
     assert share_clipped(report) == (share, 40)
 
 
+def test_a_metric_cannot_name_a_file_elsewhere(tmp_path):
+    report = report_of(read_run(write_run(tmp_path / "run")))
+    name = '../a b"<c>'
+    report.results["recipe"]["evaluation"]["metric"] = name
+    for line in report.run.lines:
+        if line["split"] == "validation":
+            line[name] = 0.5
+    names = {plot.name for plot in training_plots(report)}
+    assert "metric-a-b-c" in names
+    assert all(re.fullmatch("[a-z0-9-]+", one) for one in names)
+
+
 def test_a_figure_is_one_element_that_is_read_aloud_and_shares_no_id(figures):
     ids: list[str] = []
     for figure in figures:

@@ -205,8 +205,7 @@ def entries_of(text: str) -> dict[str, str]:
     while match := re.compile(r"\s*@\w+\{([^,]+),").match(text, position):
         depth, end = 1, match.end()
         while depth:
-            escaped = text[end - 1] == "\\"
-            depth += {"{": 1, "}": -1}.get(text[end], 0) * (not escaped)
+            depth += {"{": 1, "}": -1}.get(text[end], 0)  # also after a backslash
             end += 1
         entries[match[1]] = text[match.end() : end - 1]
         position = end
@@ -246,6 +245,12 @@ def test_hostile_names_stay_text(results, tmp_path):
     (file,) = (tmp_path / ".eval_results").iterdir()
     assert re.fullmatch(r"[a-z0-9-]{1,80}\.yaml", file.name)
     assert yaml.safe_load(file.read_text())[0]["dataset"]["task_id"] == HOSTILE
+
+
+@pytest.mark.parametrize("name", ["org/a{", "org/a}", "org/a}, note = {b"])
+def test_a_brace_in_a_name_ends_no_entry(results, name):
+    results["recipe"]["model"]["name_or_path"] = name
+    assert entries_of(bibtex(results)).keys() == {"base-model", "data", "trainer"}
 
 
 def test_a_section_says_how_to_load_a_special_model(results):

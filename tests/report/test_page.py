@@ -15,7 +15,10 @@ from support.command_line import invoke, run
 from support.sample_run import write_run
 from support.sample_tasks import HOSTILE
 
+import trainer
+from trainer.errors import ConfigError
 from trainer.report.documents import write_report
+from trainer.report.page.making import making, shipped_name
 from trainer.report.recorded import read_run
 from trainer.report.report import report_of
 
@@ -312,6 +315,58 @@ def test_a_browser_that_prints_nothing_is_named(runs, tmp_path, monkeypatch):
     ended = invoke("report", runs["classification"], "--format", "pdf", "--output", tmp_path / "o")
     assert ended.exit_code == 2
     assert f"{program} printed nothing (code 7)" in ended.stderr
+
+
+def test_what_a_failing_browser_leaves_is_no_pdf(runs, tmp_path, monkeypatch):
+    program = tmp_path / "chromium"
+    program.write_text(
+        "#!/bin/sh\nfor word; do case $word in --print-to-pdf=*) "
+        'echo half > "${word#*=}";; esac; done\nexit 9\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    ended = invoke("report", runs["classification"], "--format", "pdf", "--output", tmp_path / "o")
+    assert ended.exit_code == 2
+    assert f"{program} printed nothing (code 9)" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["demo"], "demo"),
+        (["--smoke", "mine.yaml"], None),
+        (["mine.yaml", "--run-dir", "demo"], None),
+        (["demo", "--run-dir", "demo"], "demo"),
+    ],
+)
+def test_only_the_argument_of_train_is_a_shipped_recipe(words, name):
+    assert shipped_name({"command": ["trainer", "train", *words]}) == name
+
+
+def test_a_shipped_recipe_that_cannot_be_loaded_is_not_called_unchanged(runs, monkeypatch):
+    report = report_of(read_run(runs["classification"]))
+    report.results["environment"]["command"] = ["trainer", "train", "demo"]
+    known = making(report)
+    assert (known["shipped"], known["changed"] is None) == ("demo", False)
+
+    def refuse(name: str) -> None:
+        raise ConfigError(f"{name} needs what is not here")
+
+    monkeypatch.setattr("trainer.tasks.recipe.load_recipe", refuse)
+    unknown = making(report)
+    assert (unknown["shipped"], unknown["changed"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("runs_named", "formats", "key"), [(0, ["html"], "RUN_DIR"), (1, [], "--format")]
+)
+def test_a_report_of_nothing_is_refused(runs, tmp_path, runs_named, formats, key):
+    with pytest.raises(ConfigError) as caught:
+        trainer.write_report(
+            [runs["classification"]][:runs_named], output=tmp_path / "o", formats=formats
+        )
+    assert caught.value.key == key
+    assert not (tmp_path / "o").exists()
 
 
 @pytest.mark.parametrize("key", ["final", "model", "epochs", "parameters", "precision", "warnings"])

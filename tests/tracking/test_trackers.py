@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from accelerate import Accelerator
-from accelerate.tracking import GeneralTracker
+from accelerate.tracking import GeneralTracker, TensorBoardTracker
 from support.command_line import run
 
 from trainer.errors import ConfigError
@@ -305,6 +305,15 @@ def test_a_tracker_that_fails_is_left_alone_after_one_note():
     assert (failing.finished, sound.finished) == (0, 1)
     (note,) = notes
     assert note.startswith("note: the tracker a failed (OSError: the server is gone)")
+
+
+def test_a_report_that_tensorboard_cannot_show_is_one_note(tmp_path):
+    notes = list[str]()
+    broken = TensorBoardTracker("run", tmp_path)  # never started, so it has no writer
+    tracker = SafeTracker("tensorboard", lambda: broken, notes.append)
+    tracker.start()
+    tracker.log_report("# a run", {"curves": np.zeros((4, 6, 3), np.uint8)}, 1)
+    assert len(notes) == 1
 
 
 def test_an_interrupt_in_a_tracker_is_no_failure_of_it():

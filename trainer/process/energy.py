@@ -38,7 +38,7 @@ def energy_counter() -> float | None:
 
 
 def _uuid(index: int) -> str:
-    """Returns NVML's name of a GPU, whose index there may be another one."""
+    """Returns the UUID by which NVML finds a GPU; its index may be another in NVML."""
     import torch
 
     properties: Any = torch.cuda.get_device_properties(index)

@@ -22,7 +22,7 @@ SILENT_SECONDS = 30.0
 """Time without news after which the run's process is looked for: a killed one leaves the status
 `running`."""
 NUM_RECENT = 50
-"""Number of lines whose pace is expected of the steps to come."""
+"""Number of last lines from which the pace of the next steps is estimated."""
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 

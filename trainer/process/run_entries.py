@@ -11,11 +11,12 @@ from trainer.files.plain import reason
 
 FOLDERS = (
     *("checkpoints", "model", "adapter", "predictions", "tensorboard", "tokenizer"),
-    *("wandb", "mlflow", "trackio"),
+    *("wandb", "mlflow", "trackio", "comet_ml", "aim"),
 )
 FILES = (
     *("config.yaml", "environment.json", "status.json", "metrics.jsonl"),
-    *("results.json", "report.md", "trackers.json", "trainer_state.json", ".lock", ".token"),
+    *("results.json", "report.md", "report.html", "trackers.json", "trainer_state.json"),
+    *(".lock", ".token"),
 )
 EFFECTIVE = os.access in os.supports_effective_ids
 

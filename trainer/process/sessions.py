@@ -70,7 +70,8 @@ def begin_session(directory: Path, step: int) -> float | None:
 def end_session(directory: Path, energy_before: float | None) -> None:
     """Notes the time, and the energy since `begin_session` returned `energy_before`.
 
-    A disk that is full, or gone, does not hide how the session ended: it is then left as it was.
+    If the disk is full or gone, environment.json stays as it was, so that the end of the session is
+    still reported.
     """
     sessions = recorded_sessions(directory)
     if not sessions:

@@ -40,9 +40,15 @@ def write_reports(
     folder, and returns their files.
 
     They go to `output` or else into the only directory. Several runs are grouped as `compare` does.
-    Raises ConfigError for an unknown format or if `output` is missing, and the errors of
-    `read_run`, `several_of` and `write_report`.
+    Raises ConfigError for an unknown format, or if directories, formats or `output` are missing,
+    and the errors of `read_run`, `several_of` and `write_report`.
     """
+    if not directories:
+        raise ConfigError(
+            "RUN_DIR: a report needs a run",
+            key="RUN_DIR",
+            hint="name the directory of a run, or the folder of a sweep",
+        )
     names = _known(formats)
     if output is None and len(directories) > 1:
         raise ConfigError(
@@ -59,7 +65,7 @@ def write_reports(
 
 
 def _known(formats: Sequence[str]) -> list[str]:
-    """Returns the formats, each once; raises ConfigError for another name."""
+    """Returns the formats, each once; raises ConfigError for another name, or for none."""
     names = list(dict.fromkeys(name.strip().lower() for name in formats))
     for name in names:
         if name not in FORMATS:
@@ -70,6 +76,12 @@ def _known(formats: Sequence[str]) -> list[str]:
                 value=name,
                 hint=f"did you mean {near[0]}?" if near else None,
             )
+    if not names:
+        raise ConfigError(
+            "--format: a report needs a format",
+            key="--format",
+            hint=f"name some of {', '.join(FORMATS)}",
+        )
     return names
 
 

@@ -27,7 +27,7 @@ def without_gradient(
         name, _, entry = moment.name.rpartition("|")
         if entry in MOMENTS and name not in moved:
             values = moment.gather()
-            # The codes of 8-bit moments are not 0 where the moment is; their scales are.
+            # If an 8-bit moment is 0, its codes are not, but its scales are.
             if values.is_floating_point() and values.any():
                 moved.add(name)
     if not moved:

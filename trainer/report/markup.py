@@ -29,3 +29,8 @@ def as_markdown(text: object) -> str:
     escaped = re.sub(r"&(?=#?\w+;)", "&amp;", escaped)
     escaped = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", escaped)
     return re.sub(r"^(\s*)([#+>-])", r"\1\\\2", _LONE_UNDERSCORE.sub(r"\\_", escaped))
+
+
+def slug(name: str) -> str:
+    """Returns a name in lower-case letters, digits and hyphens, which fits a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:80] or "data"

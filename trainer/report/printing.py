@@ -37,7 +37,7 @@ def headless(program: str, profile: Path) -> list[str]:
 
 def printed(page: str, program: str) -> bytes:
     """Returns a page as PDF; raises ConfigError if the browser does not print it."""
-    with tempfile.TemporaryDirectory(prefix="trainer-report-") as name:
+    with tempfile.TemporaryDirectory(prefix="trainer-report-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         (folder / "report.html").write_text(page, "utf-8")
         target = folder / "report.pdf"
@@ -49,11 +49,11 @@ def printed(page: str, program: str) -> bytes:
         ]
         try:
             done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=False)
+            if done.returncode == 0 and target.is_file():
+                return target.read_bytes()
             reason = f"code {done.returncode}"
         except (OSError, subprocess.TimeoutExpired) as error:
             reason = excerpt(error)
-        if target.is_file():
-            return target.read_bytes()
     raise ConfigError(
         f"--format pdf: {program} printed nothing ({reason})",
         key="--format",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 LONGEST_SHOWN = 500
-"""Maximum characters of a text that a report shows of an example."""
+"""Maximum characters of an example's text in a report."""
 
 
 @dataclass(frozen=True, kw_only=True)

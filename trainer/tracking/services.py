@@ -175,13 +175,16 @@ def _without_modules(package: str) -> dict[str, ModuleType]:
 
 
 def _start_comet_ml(run: TrackedRun) -> GeneralTracker:
-    tracker = CometMLTracker(run.directory.name)
+    offline = "COMET_API_KEY" not in os.environ
+    if offline:
+        os.environ.setdefault("COMET_OFFLINE_DIRECTORY", str(run.directory / "comet_ml"))
+    tracker = CometMLTracker(run.directory.name, **({"online": False} if offline else {}))
     tracker.start()
     return tracker
 
 
 def _start_aim(run: TrackedRun) -> GeneralTracker:
-    tracker = AimTracker(run.directory.name, run.directory / "tensorboard")
+    tracker = AimTracker(run.directory.name, run.directory / "aim")
     tracker.start()
     return tracker
 

@@ -65,9 +65,13 @@ class SafeTracker(GeneralTracker):
         """Shows the report of a finished run, if the tracker shows texts or images."""
         started = self._started
         if isinstance(started, TensorBoardTracker):
-            self._guarded(lambda: started.log({"report": text}, step=step))
             batches = {name: image[None] for name, image in images.items()}
-            self._guarded(lambda: started.log_images(batches, step=step, dataformats="NHWC"))
+
+            def log_both() -> None:
+                started.log({"report": text}, step=step)
+                started.log_images(batches, step=step, dataformats="NHWC")
+
+            self._guarded(log_both)
         elif isinstance(started, WandBTracker):
             lists = {name: [image] for name, image in images.items()}
             self._guarded(lambda: started.log_images(lists, step=step))

@@ -1,4 +1,4 @@
-"""Examples: answers of each kind, with their texts, that a report shows of many."""
+"""Examples: a sample of the answers of each kind, with their texts, for the report."""
 
 import html
 import json

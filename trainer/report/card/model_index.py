@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.metrics.numbers import finite
+from trainer.report.markup import slug
 
 TASKS = {
     "classification": "text-classification",
@@ -142,8 +143,3 @@ def num_examples(results: dict[str, Any]) -> int | None:
     """Returns the number of examples of the reported split; None if the run does not say."""
     count = results.get("statistics", {}).get(reported_split(results), {}).get("num_examples")
     return count if isinstance(count, int) else None
-
-
-def slug(name: str) -> str:
-    """Returns a name in lower-case letters, digits and hyphens, which fits a file name."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:80] or "data"

@@ -105,7 +105,8 @@ def _labels(directories: list[Path]) -> list[str]:
 
 def _pairs(groups: dict[str, list[str]], seeds: dict[str, int]) -> list[tuple[str, str]]:
     """Returns the pairs of runs to test: the first group's run with that of the same seed of each
-    other group; of a single group of two, these."""
+    other group; of a single group of two, these. Without a common seed, the first runs of the
+    groups."""
     first, *others = groups.values()
     if not others:
         return [(first[0], first[1])] if len(first) == 2 else []

@@ -43,7 +43,7 @@ def about_data(run: RecordedRun) -> list[Finding]:
             MANY_SKIPPED,
             Finding(
                 code="skipped-examples",
-                message="bad examples were skipped",
+                message="rows could not be used and were skipped",
                 advice="fix the rows, of which a warning names the first",
             ),
         ),

@@ -56,7 +56,7 @@ class Plot:
     """Name of its files, without an ending, and the beginning of its ids in a page."""
     title: str
     description: str
-    """What the figure shows, in words and figures, for who cannot see it."""
+    """What the figure shows, in words and figures, for those who cannot see it."""
     draw: Callable[["Axes"], None]
     width: float = WIDTH
     height: float = HEIGHT

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 from trainer.report.comparison.several import SeveralRuns
 from trainer.report.figures.curves import curve
 from trainer.report.figures.plot import GREY, SERIES, Plot
-from trainer.report.markup import plain
+from trainer.report.markup import plain, slug
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FEWEST_POINTS = 3
+FEWEST_POINTS = 4
 """Fewer evaluations of a run are read in a table."""
 LONGEST_LABEL = 28
 SPLITS = ("test", "validation")
@@ -44,7 +44,7 @@ def _curves(several: SeveralRuns, metric: str) -> Plot | None:
     if not lines:
         return None
     return Plot(
-        name=f"curves-{metric}".replace("_", "-"),
+        name=slug(f"curves-{metric}"),
         title=f"Validation {metric} of each run",
         description="; ".join(
             f"{group}: {values[0]:.4g} to {values[-1]:.4g}" for group, _, _, values in lines

@@ -13,6 +13,7 @@ from trainer.report.figures.curves import (
     share_clipped,
 )
 from trainer.report.figures.plot import BLUE, GREY, INK, ORANGE, SERIES, Plot
+from trainer.report.markup import slug
 from trainer.report.report import Report
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def _plot(
         return []
     return [
         Plot(
-            name=name.replace("_", "-"),
+            name=slug(name),
             title=title,
             description=_described(drawn),
             draw=partial(_draw, report, drawn, label, axis, limit),

@@ -17,10 +17,11 @@ def making(report: Report) -> dict[str, Any]:
     environment = results.get("environment") or report.run.environment
     recipe = results["recipe"]
     shipped = shipped_name(environment)
+    before = None if shipped is None else _shipped_values(shipped)
     return {
         "command": _words(environment.get("command")),
-        "shipped": shipped,
-        "changed": None if shipped is None else _changed(recipe, shipped),
+        "shipped": None if before is None else shipped,
+        "changed": None if before is None else _changed(before, flatten(recipe), shipped),
         "seeds": {key: value for key, value in flatten(recipe).items() if _is_seed(key, value)},
         "launch": _launch(results),
         "machine": _machine(environment),
@@ -44,19 +45,23 @@ def shipped_name(environment: dict[str, Any]) -> str | None:
     words = [str(word) for word in command] if isinstance(command, list) else []
     if "train" not in words:
         return None
-    names = shipped_recipes()
-    return next((word for word in words[words.index("train") + 1 :] if word in names), None)
+    names, rest = shipped_recipes(), words[words.index("train") + 1 :]
+    pairs = zip(["", *rest], rest, strict=False)
+    return next((w for before, w in pairs if w in names and not before.startswith("-")), None)
 
 
-def _changed(recipe: dict[str, Any], shipped: str) -> Table | None:
-    """Returns the keys in which a recipe differs from a shipped one; None if in none."""
+def _shipped_values(name: str) -> dict[str, Any] | None:
+    """Returns a shipped recipe by dotted key; None if it cannot be loaded here."""
     from trainer.tasks.recipe import load_recipe
 
     try:
-        before = flatten(load_recipe(shipped).model_dump(mode="json"))
+        return flatten(load_recipe(name).model_dump(mode="json"))
     except ConfigError:  # it needs what this machine lacks
         return None
-    after = flatten(recipe)
+
+
+def _changed(before: dict[str, Any], after: dict[str, Any], shipped: str | None) -> Table | None:
+    """Returns the keys in which a recipe differs from a shipped one; None if in none."""
     keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
     if not keys:
         return None

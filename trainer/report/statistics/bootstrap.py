@@ -12,7 +12,8 @@ from trainer.report.statistics.closed_forms import CONFIDENCE, Interval
 NUM_RESAMPLES = 2000
 """Enough for percentiles (Efron and Tibshirani 1993, section 19.3) and p-values from 0.001 on."""
 MANY_RESAMPLES = 10_000
-"""Enough for p-values from 0.0002 on; for resamples that cost as much as drawing CHEAP examples."""
+"""Enough for p-values from 0.0002 on; for resamples that cost no more than drawing CHEAP
+examples."""
 CHEAP = 5000
 SEED = 1
 MOST_WEIGHTS = 2**22
@@ -34,7 +35,7 @@ class Resampled:
     """Of each system, float64 [num_resamples, num_sums]."""
 
     def values(self, system: int, metric: str) -> np.ndarray:
-        """Returns a metric of a system on each resample, [num_resamples]; NaN where the resample
+        """Returns a metric of a system on each resample, [num_resamples]; NaN if the resample
         does not define it."""
         return self.systems[system].metrics[metric](self.sums[system])
 

@@ -143,7 +143,8 @@ def facet_tables(report: Report, split: str) -> list[Table]:
 
 
 def thresholds_table(report: Report, split: str) -> Table | None:
-    """Returns the metrics at the threshold that was chosen and at the best one; None without."""
+    """Returns the metrics at the threshold that was chosen and at the best one; None without
+    thresholds."""
     thresholds = report.failures.get(split, {}).get("thresholds")
     if not thresholds or not thresholds["points"]:
         return None

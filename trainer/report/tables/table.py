@@ -9,7 +9,7 @@ LEAST_P = 0.001
 
 @dataclass(frozen=True, kw_only=True)
 class Number:
-    """A number with the digits that are shown of it, and the interval that it is known to."""
+    """A number, how many of its digits are shown, and its interval."""
 
     value: float
     digits: int = 4
