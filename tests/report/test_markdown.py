@@ -196,7 +196,10 @@ def test_intervals_and_tests_stand_beside_the_numbers(recorded):
     difference, p = "0.365 (0.319–0.411)", "<0.001"
     compared = ["accuracy", "baseline → best", "exact McNemar", difference, p, p, "343", "25"]
     assert compared in found
-    assert "Smallest difference that 872 examples could have shown: accuracy 0.033." in recorded
+    assert (
+        "Smallest change that 872 examples show in four of five repetitions: accuracy 0.033. "
+        "Models that agree more often need less." in recorded
+    )
 
 
 def test_the_summary_and_what_is_doubtful_come_first(recorded):

@@ -142,7 +142,10 @@ def test_sections_come_in_the_order_in_which_a_reader_needs_them(page):
         text.startswith("Fine-tuning raised test accuracy from 0.509") for text in paragraphs
     )
     assert "Try: train for fewer epochs, or with more weight decay" in paragraphs
-    assert "Smallest difference that 872 examples could have shown: accuracy 0.033." in paragraphs
+    assert (
+        "Smallest change that 872 examples show in four of five repetitions: accuracy 0.033. "
+        "Models that agree more often need less." in paragraphs
+    )
 
 
 def test_numbers_stand_with_their_intervals_and_tests(page):

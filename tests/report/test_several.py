@@ -155,3 +155,25 @@ def test_several_directories_need_a_folder_for_their_report(save):
 def test_python_writes_the_report_of_a_sweep(sweep, tmp_path):
     assert trainer.write_report(sweep) == sweep / "report.html"
     assert trainer.write_report([sweep], output=tmp_path / "o", formats=["md"]).name == "report.md"
+
+
+def test_an_unfinished_run_and_a_missing_one_are_told_from_a_folder_of_runs(save, tmp_path):
+    directory = save("only")
+    (directory / "results.json").unlink()
+    (directory / "config.yaml").write_text("seed: 1")
+    for state, hint in (("stopped", "repeat its command"), ("running", "trainer watch")):
+        (directory / "status.json").write_text(json.dumps({"state": state}))
+        ended = invoke("report", directory)
+        assert ended.exit_code == 2
+        assert f"is {state}, and a report needs a finished one" in ended.stderr
+        assert hint in ended.stderr
+    assert "does not exist" in invoke("report", tmp_path / "nothing").stderr
+
+
+def test_a_finding_of_several_runs_is_shown_once(save, tmp_path):
+    for seed in (1, 2):
+        save(f"one-class-{seed}", POOR, seed=seed)
+    save("good", GOOD, rate="high")
+    found = [one for one in several_of((tmp_path / "runs",)).findings if one["code"] == "one-class"]
+    (on_test,) = [one for one in found if one["split"] == "test"]
+    assert on_test["message"].startswith("2 of 3 runs, such as: every example is predicted as")

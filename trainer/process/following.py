@@ -97,7 +97,7 @@ def follow(directory: Path, show: Progress, interval: float) -> tuple[int, str]:
         status = read_status(directory)
         if not status and before is None:
             _check(directory)
-            show(Update(message=f"waiting for a run to begin in {directory}"))
+            show(Update(message=f"waiting for a run to begin in {directory}; Ctrl-C ends the wait"))
         if settings is None:
             settings = _settings(directory)
             lines.deciding_metric = settings[0] if settings is not None else None

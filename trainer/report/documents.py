@@ -4,9 +4,10 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, RunDirectoryError
 from trainer.files.durable import write_bytes, write_text
 from trainer.process.run_entries import writing_to
+from trainer.process.status import read_status
 from trainer.report.comparison.markdown import several_markdown
 from trainer.report.comparison.several import SeveralRuns, several_of
 from trainer.report.figures.answers import answer_plots
@@ -57,11 +58,30 @@ def write_reports(
             hint="name a folder for it",
         )
     first = directories[0]
+    if not first.exists():
+        raise RunDirectoryError(
+            f"{first} does not exist", key="RUN_DIR", value=str(first), hint="name a run directory"
+        )
     if len(directories) == 1 and (first / "results.json").is_file():
         report: Report | SeveralRuns = report_of(read_run(first))
+    elif len(directories) == 1 and (first / "config.yaml").is_file():
+        raise _unfinished(first)
     else:
-        report = several_of(tuple(directories), by, (output or first).absolute().name)
+        report = several_of(tuple(directories), by, first.absolute().name)
     return write_report(report, output or first, names)
+
+
+def _unfinished(directory: Path) -> RunDirectoryError:
+    """Returns why the run in a directory has no report yet."""
+    status = read_status(directory)
+    state = excerpt(status.get("state", "not begun"), 20)
+    running = state == "running"
+    return RunDirectoryError(
+        f"the run in {directory} is {state}, and a report needs a finished one",
+        key="RUN_DIR",
+        value=str(directory),
+        hint="`trainer watch` shows it" if running else "repeat its command to finish it",
+    )
 
 
 def _known(formats: Sequence[str]) -> list[str]:

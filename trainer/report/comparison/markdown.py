@@ -10,7 +10,10 @@ from trainer.report.tables.several import several_tables
 def several_markdown(several: SeveralRuns) -> str:
     """Returns every table of several runs, what they say, and a summary of each run."""
     lines = [f"# {as_markdown(several.name)}", ""]
-    findings = [f"{finding['split']}: {finding['message']}" for finding in several.findings]
+    findings = [
+        f"{finding['split']}: {finding['message']}" if finding["split"] else finding["message"]
+        for finding in several.findings
+    ]
     remarks = [*notes(several.comparison), *findings]
     lines += [*(f"- {as_markdown(note)}" for note in remarks), ""] * bool(remarks)
     for table in several_tables(several):

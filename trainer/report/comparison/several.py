@@ -12,9 +12,10 @@ from trainer.report.comparison.compare import compare
 from trainer.report.comparison.groups import differing
 from trainer.report.diagnosis.significance import seeds_disagree
 from trainer.report.recorded import read_run
-from trainer.report.report import Report, report_of
+from trainer.report.report import MATTERING, Report, report_of
 from trainer.report.statistics.closed_forms import holm
 from trainer.report.statistics.evidence import between
+from trainer.wording import listed
 
 MOST_PAIRS = 12
 """Pairs of runs that are tested; each reads the answers of both."""
@@ -63,10 +64,10 @@ def several_of(
     runs, _ = find_runs(directories)
     if len(runs) < 2:
         raise ConfigError(
-            f"{directories[0]} holds one finished run, and a comparison needs two",
+            f"{listed(directories, 2)}: there is one finished run, and a comparison needs two",
             key="RUN_DIR",
             value=str(directories[0]),
-            hint="name the directory of the run itself, or several",
+            hint="name another run, or this one's directory once for its own report",
         )
     labels = _labels([run.directory.absolute() for run in runs])
     by_directory = {str(run.directory): label for run, label in zip(runs, labels, strict=True)}
@@ -90,7 +91,7 @@ def several_of(
         ],
         pairs=_tested([(reports[one], reports[other]) for one, other in named[:MOST_PAIRS]], named),
         num_untested=max(0, len(named) - MOST_PAIRS),
-        findings=_findings(comparison),
+        findings=[*_of_seeds(comparison), *_of_runs(reports)],
     )
 
 
@@ -138,7 +139,22 @@ def _tested(reports: list[tuple[Report, Report]], names: list[tuple[str, str]]) 
     ]
 
 
-def _findings(comparison: dict[str, Any]) -> list[dict[str, Any]]:
+def _of_runs(reports: dict[str, Report]) -> list[dict[str, Any]]:
+    """Returns what is wrong or doubtful about the runs, each finding once, with the number of runs
+    that have it."""
+    alike: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
+    for report in reports.values():
+        for finding in report.findings:
+            if finding["severity"] in MATTERING:
+                alike.setdefault((finding["code"], finding["split"]), []).append(finding)
+    merged = [
+        {**same[0], "message": f"{len(same)} of {len(reports)} runs, such as: {same[0]['message']}"}
+        for same in alike.values()
+    ]
+    return sorted(merged, key=lambda finding: MATTERING.index(finding["severity"]))
+
+
+def _of_seeds(comparison: dict[str, Any]) -> list[dict[str, Any]]:
     """Returns the groups whose seeds disagree by more than what training brought them."""
     metric = comparison["metric"]
     findings: list[dict[str, Any]] = []

@@ -6,7 +6,6 @@ from typing import Any
 
 from trainer.report.markup import plain, plain_lines
 from trainer.report.tables.table import Cell, Number, shown
-from trainer.report.tables.training import figures_text
 from trainer.wording import excerpt
 
 FOLDER = Path(__file__).parent
@@ -34,7 +33,6 @@ def template(name: str) -> Any:
         "cut": _cut,
         "share": _share,
         "markup": Markup,
-        "figures_text": figures_text,
     }
     environment.tests["number"] = _is_number
     environment.globals |= {

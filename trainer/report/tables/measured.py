@@ -111,7 +111,10 @@ def detectable(report: Report, split: str) -> str:
     if not values:
         return ""
     number = f"{statistics['num_examples']:,}"
-    return f"Smallest difference that {number} examples could have shown: {', '.join(values)}."
+    return (
+        f"Smallest change that {number} examples show in four of five repetitions: "
+        f"{', '.join(values)}. Models that agree more often need less."
+    )
 
 
 def zero_shot_note(report: Report, split: str) -> str:

@@ -66,8 +66,8 @@ def metric_tables(several: SeveralRuns) -> list[Table]:
                         Number(
                             value=summary["mean"],
                             digits=digits,
-                            low=summary["low"],
-                            high=summary["high"],
+                            low=_within(several, name, summary["low"]),
+                            high=_within(several, name, summary["high"]),
                         ),
                         None
                         if summary["std"] is None
@@ -79,7 +79,7 @@ def metric_tables(several: SeveralRuns) -> list[Table]:
             tables.append(
                 Table(
                     name=f"groups-{split}",
-                    caption=f"Metrics on {split}: mean over seeds with its 95 % t interval",
+                    caption=f"Metrics on {split}: mean over seeds, with t interval if they differ",
                     columns=columns(
                         ["metric", "group"],
                         ["baseline", "best step", "standard deviation", "each run"],
@@ -147,7 +147,8 @@ def tests_table(several: SeveralRuns) -> Table | None:
         return None
     return Table(
         name="tests",
-        caption="Tests between runs on the same examples; p adjusted by Holm's method for all",
+        caption=f"Tests between runs on the same examples; p adjusted together for all {len(rows)} "
+        "tests by Holm's method",
         columns=columns(
             ["runs", "split", "metric", "test"],
             ["difference (95 % interval)", "p", "p adjusted"],
@@ -192,6 +193,13 @@ def _value(values: dict[str, Any], label: str) -> str:
 
 def _mean(summary: dict[str, Any], digits: int, unit: float = 1) -> Number:
     return Number(value=summary["mean"] / unit, digits=digits)
+
+
+def _within(several: SeveralRuns, metric: str, bound: float | None) -> float | None:
+    """Returns an end of an interval, moved to the end of the metric's scale if it is beyond."""
+    report = next(iter(several.reports.values()))
+    most = {"0-1": 1.0, "0-100": 100.0}.get(report.results["scales"].get(metric, ""))
+    return bound if bound is None or most is None else min(max(bound, 0.0), most)
 
 
 def _digits(several: SeveralRuns, metric: str, value: float) -> int:
