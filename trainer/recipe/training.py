@@ -98,8 +98,7 @@ class Tracking(Section):
     trackers: ListOf[Literal["tensorboard", "wandb", "mlflow", "trackio", "comet_ml", "aim"]] = (
         "tensorboard",
     )
-    """Trackers that get the metrics; metrics.jsonl is always written. wandb, mlflow and trackio
-    write into the run directory and send nothing, unless environment variables of theirs say
-    otherwise."""
+    """Trackers that get the metrics; metrics.jsonl is always written. They write into the run
+    directory and send nothing, unless environment variables of theirs say otherwise."""
     log_every_steps: PositiveInt = 10
     """Number of steps between two lines of training metrics."""
