@@ -9,10 +9,11 @@ import pytest
 from support.task_cases import CASES
 
 import trainer
-from trainer.report.results_schema import VERSION, Results, field_table, schema_text
+from trainer.report.results_reference import field_table, schema_text
+from trainer.report.results_schema import VERSION, Results
 
 FOLDER = Path(trainer.__file__).parent / "report"
-WRITE = "python -c \"from trainer.report.results_schema import {0}; print({0}(), end='')\""
+WRITE = "python -c \"from trainer.report.results_reference import {0}; print({0}(), end='')\""
 
 
 @pytest.fixture(

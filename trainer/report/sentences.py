@@ -6,11 +6,11 @@ from typing import Any
 
 from trainer.report.markup import plain
 from trainer.report.recorded import RecordedRun
+from trainer.report.statistics.closed_forms import LEVEL
 from trainer.report.statistics.evidence import AT_THRESHOLD
 from trainer.tasks.finding import Finding
 from trainer.wording import excerpt
 
-SIGNIFICANT = 0.05
 QUALITY = (
     *("accuracy", "f1_at_threshold", "f1", "bleu", "next_sentence_accuracy"),
     *("masked_accuracy", "token_accuracy"),
@@ -112,7 +112,7 @@ def _change(subject: _Subject, before: Mapping[str, Any], after: Mapping[str, An
     difference = after["value"] - before["value"]
     first, last = _number(subject, before["value"]), _number(subject, after["value"])
     worth, aside = _worth(subject, after, test), _aside(subject)
-    if test is not None and test["p_adjusted"] >= SIGNIFICANT:
+    if test is not None and test["p_adjusted"] >= LEVEL:
         begin = f"{_capital(subject.name)} was {first}{aside} before {subject.training.lower()}"
         if not difference:
             return f"{begin} and still is {last}{worth}: nothing was learned that changes it."
@@ -150,7 +150,7 @@ def _against_majority(subject: _Subject) -> list[str]:
     if not test["difference"]:
         nothing = ": nothing useful was learned" if test["won"] == 0 else ""
         return [f"Its {test['metric']} of {_scaled(scale, model)} is that of {words}{nothing}."]
-    if test["p_adjusted"] >= SIGNIFICANT:
+    if test["p_adjusted"] >= LEVEL:
         return [f"The model is not shown to be better than {words} ({test['metric']} {values})."]
     if test["difference"] < 0:
         return [f"The model is worse than {words} ({test['metric']} {values})."]
@@ -171,7 +171,7 @@ def _zero_shot(subject: _Subject) -> list[str]:
         if test["difference"]
         else "no better"
     )
-    chance = " which may be chance," if test["p_adjusted"] >= SIGNIFICANT else ""
+    chance = " which may be chance," if test["p_adjusted"] >= LEVEL else ""
     return [
         f"{sentence}; on the same {test['num_examples']:,} examples the trained model is {by},"
         f"{chance} {_tested(test)}."

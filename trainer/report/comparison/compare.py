@@ -1,13 +1,13 @@
 """Runs side by side: mean and standard deviation over seeds, for each group of settings."""
 
 import json
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from trainer.metrics.numbers import finite
 from trainer.process.finished_runs import FinishedRun, find_runs
 from trainer.report.comparison.groups import differing, group_runs
 from trainer.report.comparison.requirements import Requirement, check
@@ -140,17 +140,13 @@ def _by_split(runs: list[FinishedRun], measured: list[dict[str, Any]]) -> dict[s
         by_run = [metrics.get(split, {}) for metrics in measured]
         names = dict.fromkeys([deciding, *(name for metrics in by_run for name in metrics)])
         numbers = {
-            name: [metrics[name] for metrics in by_run if _is_number(metrics.get(name))]
+            name: [metrics[name] for metrics in by_run if finite(metrics.get(name)) is not None]
             for name in names
             if name != "seconds"
         }
         summary = {name: _summary(values) for name, values in numbers.items() if values}
         summaries |= {split: summary} if summary else {}
     return summaries
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _summary(values: Sequence[float]) -> dict[str, Any]:

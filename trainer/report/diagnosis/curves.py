@@ -5,10 +5,9 @@ import math
 from trainer.metrics.numbers import finite
 from trainer.report.diagnosis.measured import Measured, deciding, evaluations, last_step, mapping
 from trainer.report.recorded import RecordedRun
+from trainer.tasks.classification.diagnosis import GUESSING
 from trainer.tasks.finding import Finding
 
-GUESSING = 0.005
-"""Largest distance of a loss from ln(classes) that counts as guessing."""
 WORSE = 0.02
 """Share of the first loss by which a later one must be above it to be worse."""
 STILL_RISING = 0.05

@@ -7,10 +7,10 @@ from typing import Any, cast
 from trainer.metrics.numbers import finite
 from trainer.report.diagnosis.measured import deciding, mapping
 from trainer.report.recorded import RecordedRun
+from trainer.report.statistics.closed_forms import LEVEL
 from trainer.report.statistics.evidence import AT_THRESHOLD
 from trainer.tasks.finding import Finding
 
-LEVEL = 0.05
 FEWEST_ARTICLES = 10
 """Articles from which resampling them shows how far others would differ."""
 

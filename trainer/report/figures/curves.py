@@ -1,10 +1,10 @@
 """Curves: what metrics.jsonl says by step, tokens and time, thinned for drawing."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
+from trainer.metrics.numbers import finite
 from trainer.report.report import Report
 
 MOST_POINTS = 500
@@ -32,17 +32,17 @@ def curve(lines: Sequence[dict[str, Any]], split: str, name: str) -> Curve:
 
     Tokens are those that had been trained on, seconds those of training and evaluation so far.
     """
-    found: list[tuple[float, float, float, float]] = []
+    points: list[tuple[float, float, float, float]] = []
     tokens, seconds = 0.0, 0.0
     for line in lines:
         seconds += line["seconds"]
         if line["split"] == "train":
-            now = line.get("tokens")
-            tokens = float(now) if _is_number(now) else tokens
-        value = line.get(name)
-        if line["split"] == split and _is_number(value):
-            found.append((float(line["step"]), tokens, seconds, float(value)))
-    kept = [found[i] for i in thinned([point[3] for point in found])]
+            now = finite(line.get("tokens"))
+            tokens = tokens if now is None else float(now)
+        value = finite(line.get(name))
+        if line["split"] == split and value is not None:
+            points.append((float(line["step"]), tokens, seconds, float(value)))
+    kept = [points[i] for i in thinned([point[3] for point in points])]
     steps, all_tokens, all_seconds, values = (
         (list(column) for column in zip(*kept, strict=True)) if kept else ([], [], [], [])
     )
@@ -75,7 +75,7 @@ def share_clipped(report: Report) -> tuple[float, int] | None:
     norms = [
         norm
         for line in report.run.lines
-        if line["split"] == "train" and _is_number(norm := line.get("grad_norm"))
+        if line["split"] == "train" and (norm := finite(line.get("grad_norm"))) is not None
     ]
     if not limit or not norms:
         return None
@@ -94,8 +94,5 @@ def checkpoint_steps(report: Report) -> list[int]:
 def restart_steps(report: Report) -> list[int]:
     """Returns the steps at which the run was resumed."""
     sessions = report.results.get("environment", report.run.environment).get("sessions", [])
-    return [session["step"] for session in sessions[1:]]
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and math.isfinite(value)
+    steps = (session.get("step") for session in sessions[1:])
+    return [step for step in steps if isinstance(step, int)]

@@ -7,6 +7,7 @@ from trainer.report.comparison.several import SeveralRuns
 from trainer.report.figures.curves import curve
 from trainer.report.figures.plot import GREY, SERIES, Plot
 from trainer.report.markup import plain, slug
+from trainer.report.recorded import SPLITS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 FEWEST_POINTS = 4
 """Fewer evaluations of a run are read in a table."""
 LONGEST_LABEL = 28
-SPLITS = ("test", "validation")
+TEST_FIRST = tuple(reversed(SPLITS))
 
 Line = tuple[str, str, list[float], list[float]]
 """Group, colour, steps, values."""
@@ -23,7 +24,7 @@ Line = tuple[str, str, list[float], list[float]]
 def several_plots(several: SeveralRuns) -> list[Plot]:
     """Returns validation loss and deciding metric of all runs, and the metric of every seed."""
     metric = several.comparison["metric"]
-    plots = [_points(several, split, metric) for split in SPLITS]
+    plots = [_points(several, split, metric) for split in TEST_FIRST]
     plots += [_curves(several, name) for name in dict.fromkeys([metric, "loss"])]
     return [plot for plot in plots if plot is not None]
 

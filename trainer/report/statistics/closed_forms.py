@@ -7,7 +7,9 @@ from statistics import NormalDist, fmean, stdev
 from typing import Any
 
 CONFIDENCE = 0.95
-"""Of every interval; tests are two-sided at 1 - CONFIDENCE."""
+"""Of every interval; tests are two-sided at LEVEL."""
+LEVEL = 0.05
+"""A smaller p-value is called significant."""
 POWER = 0.8
 """Probability with which a difference of the smallest detectable size is found."""
 _Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from trainer.metrics.numbers import finite
 from trainer.metrics.scores import Scores
 from trainer.report.recorded import Answers, RecordedRun
 from trainer.report.statistics.bootstrap import Resampled, resample
@@ -110,7 +111,7 @@ def _column(task: type[Task] | None, metrics: Mapping[str, Any], answers: Answer
         kept = {
             name: metric
             for name, metric in scores.metrics.items()
-            if is_number(metrics.get(name))
+            if finite(metrics.get(name)) is not None
             and math.isclose(again[name], metrics[name], rel_tol=TOLERANCE, abs_tol=TOLERANCE)
         }
         shares = tuple(name for name in scores.shares if name in kept)
@@ -152,8 +153,3 @@ def _resampled(columns: dict[str, Column], exported: str) -> dict[str, Column]:
             alone = resample([column.scores]) if column.scores is not None else None
             result[name] = replace(column, resampled=alone)
     return result
-
-
-def is_number(value: Any) -> bool:
-    """Returns whether a value is a finite number."""
-    return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trainer.errors import ConfigError
+from trainer.metrics.numbers import finite
 from trainer.report.recorded import SPLITS, RecordedRun, same_examples
 from trainer.report.statistics.bootstrap import Resampled, percentiles
 from trainer.report.statistics.closed_forms import detectable_from_share, holm, wilson
@@ -12,7 +13,6 @@ from trainer.report.statistics.columns import (
     Columns,
     columns_of,
     exported_column,
-    is_number,
 )
 from trainer.report.statistics.paired import (
     compare,
@@ -85,7 +85,7 @@ def _tested(metrics: Mapping[str, Any], *deciding: str) -> list[str]:
     names = [AT_THRESHOLD.get(name, name) for name in deciding]
     refuses = "NoAns_exact" in metrics
     names += [AT_THRESHOLD.get(f"best_{name}", name) if refuses else name for name in TESTED]
-    return [name for name in dict.fromkeys(names) if is_number(metrics.get(name))]
+    return [name for name in dict.fromkeys(names) if finite(metrics.get(name)) is not None]
 
 
 def _adjusted(tests: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -108,7 +108,7 @@ def _evidence(columns: Columns, deciding: str) -> dict[str, Any]:
         name
         for column in [*([after] if after else []), *by_name.values()]
         for name, value in column.metrics.items()
-        if name != "seconds" and isinstance(value, float) and is_number(value)
+        if name != "seconds" and isinstance(value, float) and finite(value) is not None
     )
     tested = _tested(after.metrics, deciding) if after else []
     scores = after.scores if after is not None else None
@@ -122,7 +122,7 @@ def _evidence(columns: Columns, deciding: str) -> dict[str, Any]:
             name: {
                 title: _measured(column, name)
                 for title, column in by_name.items()
-                if is_number(column.metrics.get(name))
+                if finite(column.metrics.get(name)) is not None
             }
             for name in names
         },

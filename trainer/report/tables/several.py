@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from trainer.report.comparison.several import Pair, SeveralRuns
+from trainer.report.recorded import SPLITS
 from trainer.report.tables.table import Cell, Number, Table, columns, digits_of
 from trainer.report.tables.training import value_text
 
-SPLITS = ("test", "validation")
+TEST_FIRST = tuple(reversed(SPLITS))
 MOST_SHOWN = 8
 """Runs up to which the table of recipes has a column each; more are rows."""
 
@@ -44,7 +45,7 @@ def metric_tables(several: SeveralRuns) -> list[Table]:
     standard deviation, and every point."""
     groups, metric = several.comparison["groups"], several.comparison["metric"]
     tables: list[Table] = []
-    for split in SPLITS:
+    for split in TEST_FIRST:
         names = dict.fromkeys(name for group in groups for name in group[split])
         rows: list[list[Cell]] = []
         marked: set[int] = set()
@@ -98,14 +99,14 @@ def runs_table(several: SeveralRuns) -> Table | None:
     for group, labels in several.groups.items():
         for label in labels:
             report = several.reports[label]
-            cells = [_of_run(report.statistics, split, metric, several) for split in SPLITS]
+            cells = [_of_run(report.statistics, split, metric, several) for split in TEST_FIRST]
             rows.append([label, group, str(report.results["recipe"]["seed"]), *cells])
     if not any(isinstance(cell, Number) for row in rows for cell in row):
         return None
     return Table(
         name="runs",
         caption=f"{metric} of each run, with the 95 % interval of its own examples",
-        columns=columns(["run", "group", "seed"], list(SPLITS)),
+        columns=columns(["run", "group", "seed"], list(TEST_FIRST)),
         rows=rows,
     )
 
@@ -182,7 +183,7 @@ def churn_table(several: SeveralRuns) -> Table | None:
 
 def _tests(pairs: list[Pair]) -> Iterator[tuple[Pair, str, dict[str, Any]]]:
     for pair in pairs:
-        for split in SPLITS:
+        for split in TEST_FIRST:
             for test in pair.tests.get(split, []):
                 yield pair, split, test
 
