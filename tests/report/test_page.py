@@ -400,3 +400,15 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
     ended = invoke("report", tmp_path)
     assert ended.exit_code == 2
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("key", ["packages", "gpus", "sessions", "command", "num_cpus"])
+@pytest.mark.parametrize("value", [None, 3, "x", [1], {"a": 1}])
+def test_an_environment_that_was_edited_is_shown_as_far_as_it_goes(tmp_path, key, value):
+    directory = write_run(tmp_path / "run")
+    results = json.loads((directory / "results.json").read_text())
+    environment = results.pop("environment")  # as of an older version, which had only the file
+    del results["checksum"]
+    (directory / "results.json").write_text(json.dumps(results))
+    (directory / "environment.json").write_text(json.dumps({**environment, key: value}))
+    assert write_report(report_of(read_run(directory)), tmp_path / "out", ["md", "html"])

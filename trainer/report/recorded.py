@@ -29,6 +29,13 @@ NEEDED: dict[str, type] = {
 }
 """What a report needs of results.json beyond what a comparison does, in every version."""
 
+KINDS_IN_ENVIRONMENT: dict[str, type] = {
+    "command": list,
+    "packages": dict,
+    "gpus": list,
+    "sessions": list,
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedRun:
@@ -90,7 +97,7 @@ def _recorded(directory: Path, results: dict[str, Any]) -> RecordedRun:
         results=results,
         recipe=results["recipe"],
         lines=with_macro_averages(read_lines(directory / "metrics.jsonl")),
-        environment=_optional(directory / "environment.json"),
+        environment=_environment(directory / "environment.json"),
         status=_optional(directory / "status.json"),
     )
 
@@ -124,6 +131,19 @@ def read_answers(file: Path) -> Answers:
     if not all(isinstance(record, dict) for record in records):
         raise _unreadable(file, ValueError("a line is not a record"))
     return records
+
+
+def _environment(file: Path) -> dict[str, Any]:
+    """Returns environment.json without values of another kind than a run writes."""
+    environment = {
+        key: value
+        for key, value in _optional(file).items()
+        if isinstance(value, KINDS_IN_ENVIRONMENT.get(key, object))
+    }
+    if "sessions" in environment:
+        sessions = [item for item in environment["sessions"] if isinstance(item, dict)]
+        environment["sessions"] = sessions
+    return environment
 
 
 def _optional(file: Path) -> dict[str, Any]:
