@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -412,3 +413,47 @@ def test_an_environment_that_was_edited_is_shown_as_far_as_it_goes(tmp_path, key
     (directory / "results.json").write_text(json.dumps(results))
     (directory / "environment.json").write_text(json.dumps({**environment, key: value}))
     assert write_report(report_of(read_run(directory)), tmp_path / "out", ["md", "html"])
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("recipe.model", 3),
+        ("recipe.data", None),
+        ("parameters.total", "many"),
+        ("epochs.0", [1]),
+        ("epochs.0.seconds", None),
+        ("final.metrics.test", []),
+        ("best.metrics.test.per_class", {"positive": 1}),
+        ("seconds.per_epoch", "long"),
+        ("model", "worst"),
+    ],
+)
+def test_results_that_no_run_writes_are_refused_by_the_key(tmp_path, path, value):
+    directory = write_run(tmp_path / "run")
+    results = json.loads((directory / "results.json").read_text())
+    del results["checksum"]
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    inside = results
+    for part in parents:
+        inside = inside[part]
+    inside[last] = value
+    (directory / "results.json").write_text(json.dumps(results))
+    ended = invoke("report", directory, "--output", tmp_path / "out")
+    assert ended.exit_code == 2, ended.output
+    assert "results.json" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_share_beyond_its_scale_is_named_and_has_no_interval(tmp_path):
+    directory = write_run(tmp_path / "run")
+    results = json.loads((directory / "results.json").read_text())
+    for key in ("checksum", "version", "statistics", "failures", "diagnosis", "summary"):
+        del results[key]
+    results["baseline"]["test"]["accuracy"] = 75.0
+    shutil.rmtree(directory / "predictions")
+    (directory / "results.json").write_text(json.dumps(results))
+    report = report_of(read_run(directory))
+    assert "beyond-scale" in {finding["code"] for finding in report.findings}
+    assert report.statistics["test"]["metrics"]["accuracy"]["baseline"]["low"] is None

@@ -29,6 +29,15 @@ def with_macro_averages(metrics: Any) -> Any:
     if not isinstance(metrics, dict):
         return metrics
     values = cast(dict[str, Any], metrics)
-    if "f1_macro" in values and isinstance(values.get("per_class"), dict):
+    if "f1_macro" in values and _are_counts(values.get("per_class")):
         return {**values, **macro_averages(values["per_class"])}
     return {key: with_macro_averages(value) for key, value in values.items()}
+
+
+def _are_counts(per_class: Any) -> bool:
+    """Returns whether a value has the scores of each class, whatever a file holds."""
+    needed = {"support", "predicted", *OF_CLASSES}
+    return isinstance(per_class, dict) and all(
+        isinstance(scores, dict) and scores.keys() >= needed
+        for scores in cast(dict[str, Any], per_class).values()
+    )

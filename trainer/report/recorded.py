@@ -9,6 +9,7 @@ from trainer.errors import RunDirectoryError
 from trainer.files.plain import parse_json, read_json, read_text, reason
 from trainer.metrics.averages import with_macro_averages
 from trainer.process.finished_runs import read_finished
+from trainer.report.recorded_results import check_results
 from trainer.tracking.metric_lines import read_lines
 from trainer.wording import excerpt
 
@@ -16,19 +17,6 @@ SPLITS = ("validation", "test")
 """The splits that are measured."""
 Answers = list[dict[str, Any]]
 """The lines of a file in predictions/."""
-NEEDED: dict[str, type] = {
-    "final": dict,
-    "model": str,
-    "baseline_is": str,
-    "epochs": list,
-    "parameters": dict,
-    "processes": int,
-    "precision": str,
-    "skipped_steps": int,
-    "warnings": list,
-}
-"""What a report needs of results.json beyond what a comparison does, in every version."""
-
 KINDS_IN_ENVIRONMENT: dict[str, type] = {
     "command": list,
     "packages": dict,
@@ -73,15 +61,7 @@ def read_run(directory: Path) -> RecordedRun:
     Raises RunDirectoryError if the run has not finished, or if a file cannot be read.
     """
     results = read_finished(directory).results
-    for key, kind in NEEDED.items():
-        if not isinstance(results.get(key), kind):
-            file = directory / "results.json"
-            raise RunDirectoryError(
-                f"{file} has no {key} as a run writes it",
-                key=str(file),
-                value=key,
-                hint="restore it, or train the run again",
-            )
+    check_results(directory / "results.json", results)
     return _recorded(directory, results)
 
 

@@ -105,6 +105,8 @@ def exported_column(run: RecordedRun, task: type[Task] | None, split: str) -> Co
 
 def _column(task: type[Task] | None, metrics: Mapping[str, Any], answers: Answers) -> Column:
     judged = {} if task is None else task.num_judged(metrics)
+    # A share beyond its scale, which the diagnosis names, has no interval.
+    judged = {name: count for name, count in judged.items() if _is_share(metrics.get(name))}
     scores = None if task is None or not answers else task.scores(answers, metrics)
     if scores is not None:
         again = scores.values()
@@ -153,3 +155,8 @@ def _resampled(columns: dict[str, Column], exported: str) -> dict[str, Column]:
             alone = resample([column.scores]) if column.scores is not None else None
             result[name] = replace(column, resampled=alone)
     return result
+
+
+def _is_share(value: Any) -> bool:
+    number = finite(value)
+    return number is not None and 0 <= number <= 1
