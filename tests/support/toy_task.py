@@ -18,9 +18,10 @@ from trainer.errors import ConfigError
 from trainer.recipe.data import Columns
 from trainer.recipe.schema import Miniature, Recipe, TaskSettings
 from trainer.recipe.section import PositiveInt
-from trainer.tasks.base import LossTerm, Record, Task
+from trainer.tasks.base import LossTerm, Task
 from trainer.tasks.batch import Batch, attention_mask, pad
 from trainer.tasks.finding import Finding
+from trainer.tasks.reported import Record
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -18,13 +18,13 @@ from trainer.data.encoded import PreparedSplit, Summary, encode_once
 from trainer.metrics.answers import AT_THRESHOLD, answer_metrics
 from trainer.models.span_head import ensure_span_head
 from trainer.recipe.data import Columns
-from trainer.tasks.base import Record
 from trainer.tasks.batch import Batch
 from trainer.tasks.question_answering.articles import first_of_article
 from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
 from trainer.tasks.question_answering.spans import answer_probabilities, best_spans, merge
 from trainer.tasks.question_answering.task import QuestionAnswering
 from trainer.tasks.recipe import parse_recipe
+from trainer.tasks.reported import Record
 
 ROWS = BUILTIN["passages"](60, 1)["train"]
 Outputs = tuple[Tensor, Tensor]

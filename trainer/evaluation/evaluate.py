@@ -19,7 +19,7 @@ from trainer.errors import Stopped
 from trainer.files.plain import remove
 from trainer.process.run_entries import writing_to
 from trainer.run import Run
-from trainer.tasks.base import Record
+from trainer.tasks.reported import Record
 
 STOP_CHECK_INTERVAL = 8
 """Batches between checks whether a rank was asked to stop; each check waits for the device."""

@@ -16,7 +16,8 @@ from trainer.models.architecture import build_model_config
 from trainer.models.load import ModelSpec, load_model
 from trainer.models.tokenizers.tokenizer import num_rows
 from trainer.run import Run
-from trainer.tasks.base import Objective, Record, ZeroShot
+from trainer.tasks.base import Objective, ZeroShot
+from trainer.tasks.reported import Record
 
 EXAMPLES_AT_ONCE = 512
 """Examples whose prompts are in memory at once."""

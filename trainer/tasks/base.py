@@ -9,20 +9,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from trainer.data.encoded import EncodedColumns, PreparedSplit, Summary
-from trainer.metrics.scores import Scores
 from trainer.recipe.data import Column
 from trainer.recipe.schema import Recipe, TaskSettings
 from trainer.tasks.batch import Batch
-from trainer.tasks.finding import Finding
-from trainer.tasks.judgement import LONGEST_SHOWN, Judgement
-from trainer.wording import excerpt
+from trainer.tasks.reported import Record, Reported
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-
-Record = dict[str, Any]
-"""What an evaluation keeps of an example: plain JSON values."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,7 @@ class ZeroShot(ABC):
         """Returns the metrics of all answers, under the names of the task's own metrics."""
 
 
-class Task(ABC):
+class Task(Reported, ABC):
     """Turns rows into loss and metrics; knows nothing of ranks or engines.
 
     A task is built once per run, from its settings, the train rows and the model's configuration.
@@ -78,9 +71,6 @@ class Task(ABC):
     """Whether `metrics` needs the records of all examples."""
     tunes_threshold: bool = False
     """Whether `metrics` chooses a threshold on the validation split, for use on other splits."""
-    target: str | None = None
-    """The key in `columns` of the column that holds the targets; None if there is no such column.
-    In a test split the column may be missing or empty."""
     optional_columns: tuple[str, ...] = ()
     """Columns that `encode` also reads if the rows have them."""
     zero_shot: ZeroShot | None = None
@@ -161,14 +151,6 @@ class Task(ABC):
         """Returns what a reader of the results should know about the targets of a split."""
         return []
 
-    @classmethod
-    def diagnose(cls, metrics: Mapping[str, Any]) -> list[Finding]:
-        """Returns what is suspicious about the metrics of one split, without naming the split.
-
-        The metrics may be those of an older version, or hold None and NaN.
-        """
-        return []
-
     @abstractmethod
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
         """Yields chunks of columns with one entry per example, `input_ids` among them.
@@ -235,57 +217,6 @@ class Task(ABC):
         `validation` holds the metrics of the validation split at the same weights, if they are
         known; thresholds are taken from them.
         """
-
-    @classmethod
-    def scores(cls, answers: Sequence[Record], metrics: Mapping[str, Any]) -> Scores | None:
-        """Returns what each answer adds to the metrics of its split; None if records do not say.
-
-        `answers` are the lines of a file in predictions/, and `metrics` the metrics that were
-        measured with them, which hold thresholds and the order of the classes.
-        """
-        return None
-
-    @classmethod
-    def scores_without_reading(
-        cls, answers: Sequence[Record], metrics: Mapping[str, Any]
-    ) -> tuple[str, Scores] | None:
-        """Returns, in words, the best answer to give to every example unread, and its scores; None
-        if there is no such answer.
-
-        `answers` and `metrics` are those of `scores`. Without answers, the examples are those that
-        `metrics` counts, in another order.
-        """
-        return None
-
-    @classmethod
-    def num_judged(cls, metrics: Mapping[str, Any]) -> dict[str, int]:
-        """Returns the number of examples of each metric that is the share of independent examples,
-        0 to 1, which are right."""
-        return {}
-
-    @classmethod
-    def judge(cls, answer: Record, metrics: Mapping[str, Any]) -> Judgement | None:
-        """Returns an answer, a line of a file in predictions/, held against what is right; None if
-        the task has no right answers.
-
-        `metrics` were measured with the answers of this file; thresholds are taken from them.
-        """
-        return None
-
-    @classmethod
-    def shown_texts(cls, answer: Record, row: Mapping[str, Any]) -> dict[str, str]:
-        """Returns the texts by which a reader recognises the example of an answer, by role, each of
-        at most LONGEST_SHOWN characters.
-
-        `row` maps the roles that the task reads to the values of the answer's row; it is empty if
-        the row is not known.
-        """
-        hidden = ("id", cls.target and cls.target.rpartition(".")[2])
-        return {
-            role: excerpt(value, LONGEST_SHOWN)
-            for role, value in row.items()
-            if role not in hidden and isinstance(value, str)
-        }
 
 
 class Objective(nn.Module):

@@ -14,8 +14,8 @@ from trainer.evaluation.evaluate import write_records
 from trainer.report.answers.judged import CHURN, judged
 from trainer.report.recorded import answers_file, read_answers
 from trainer.run import Run
-from trainer.tasks.base import Record
 from trainer.tasks.judgement import LONGEST_SHOWN, Judgement
+from trainer.tasks.reported import Record
 from trainer.wording import excerpt
 
 MOST_OF_A_KIND = 100

@@ -20,7 +20,7 @@ from trainer.models.positions import num_positions
 from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenizer
 from trainer.recipe.data import Column, Columns
 from trainer.recipe.schema import Recipe
-from trainer.tasks.base import LossTerm, Record, Task
+from trainer.tasks.base import LossTerm, Task
 from trainer.tasks.batch import Batch, attention_mask, pad, stack
 from trainer.tasks.causal_lm.judgement import judge
 from trainer.tasks.causal_lm.packed import apart, attention_dtype, check_packing
@@ -30,6 +30,7 @@ from trainer.tasks.finding import Finding
 from trainer.tasks.generation.generator import Generator, examples, first_answers
 from trainer.tasks.generation.prompts import Prompts, Texts, are_filled, chat_columns, whole_texts
 from trainer.tasks.judgement import LONGEST_SHOWN, Judgement
+from trainer.tasks.reported import Record
 from trainer.wording import excerpt
 
 if TYPE_CHECKING:

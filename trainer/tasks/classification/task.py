@@ -17,7 +17,7 @@ from trainer.metrics.scores import Scores
 from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenizer
 from trainer.recipe.data import Columns
 from trainer.recipe.schema import Recipe
-from trainer.tasks.base import LossTerm, Record, Task
+from trainer.tasks.base import LossTerm, Task
 from trainer.tasks.batch import Batch, attention_mask, pad
 from trainer.tasks.classification.class_weights import class_weights
 from trainer.tasks.classification.diagnosis import diagnose
@@ -36,6 +36,7 @@ from trainer.tasks.classification.settings import ClassificationSettings
 from trainer.tasks.finding import Finding
 from trainer.tasks.generation.zero_shot import LabelLikelihood
 from trainer.tasks.judgement import Judgement
+from trainer.tasks.reported import Record
 from trainer.wording import excerpt, listed
 
 if TYPE_CHECKING:

@@ -14,13 +14,14 @@ from trainer.metrics.answers import answer_metrics
 from trainer.metrics.classification import from_counts
 from trainer.models.output_loss import IGNORED, score_tokens
 from trainer.models.tokenizers.special_tokens import TextTokenizer
-from trainer.tasks.base import Record, ZeroShot
+from trainer.tasks.base import ZeroShot
 from trainer.tasks.batch import attention_mask, stack
 from trainer.tasks.classification.settings import LabelPrompt
 from trainer.tasks.generation.fitted_prompt import FittedPrompt, ScoredPrompt
 from trainer.tasks.generation.generator import BATCH, Generator
 from trainer.tasks.question_answering.articles import first_of_article
 from trainer.tasks.question_answering.settings import GeneratedAnswerSettings
+from trainer.tasks.reported import Record
 
 THRESHOLDS = ("best_exact", "best_exact_thresh", "best_f1", "best_f1_thresh", "null_threshold")
 """Scores that need a probability of "no answer", which generated text does not have."""

@@ -19,12 +19,13 @@ from trainer.models.output_loss import IGNORED, perplexity, score_tokens
 from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenizer
 from trainer.recipe.data import Column
 from trainer.recipe.schema import Recipe
-from trainer.tasks.base import LossTerm, Record, Task
+from trainer.tasks.base import LossTerm, Task
 from trainer.tasks.batch import Batch, attention_mask, stack
 from trainer.tasks.finding import Finding
 from trainer.tasks.masked_lm.masking import Masking
 from trainer.tasks.masked_lm.segments import Document, cut_documents, pair
 from trainer.tasks.masked_lm.settings import MaskedLMSettings
+from trainer.tasks.reported import Record
 from trainer.wording import excerpt
 
 if TYPE_CHECKING:

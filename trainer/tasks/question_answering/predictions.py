@@ -8,7 +8,6 @@ from torch import Tensor
 
 from trainer.data.answers import answer_texts
 from trainer.data.encoded import PreparedSplit
-from trainer.tasks.base import Record
 from trainer.tasks.question_answering.articles import first_of_article
 from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
 from trainer.tasks.question_answering.spans import (
@@ -18,6 +17,7 @@ from trainer.tasks.question_answering.spans import (
     best_spans,
     merge,
 )
+from trainer.tasks.reported import Record
 
 if TYPE_CHECKING:
     from datasets import Dataset

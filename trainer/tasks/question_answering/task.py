@@ -19,7 +19,7 @@ from trainer.models.span_head import ensure_span_head
 from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenizer
 from trainer.recipe.data import Columns
 from trainer.recipe.schema import Recipe
-from trainer.tasks.base import LossTerm, Record, Task
+from trainer.tasks.base import LossTerm, Task
 from trainer.tasks.batch import Batch, attention_mask, pad
 from trainer.tasks.finding import Finding
 from trainer.tasks.generation.zero_shot import GeneratedAnswer
@@ -31,6 +31,7 @@ from trainer.tasks.question_answering.questions import Question, answer_state, q
 from trainer.tasks.question_answering.scores import never_answering, question_scores
 from trainer.tasks.question_answering.settings import QuestionAnsweringSettings
 from trainer.tasks.question_answering.windows import PairTemplate, tokenize, windows_of
+from trainer.tasks.reported import Record
 
 if TYPE_CHECKING:
     from datasets import Dataset
