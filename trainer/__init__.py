@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         RunDirectoryError,
         TrainerError,
     )
-    from trainer.report.result import Result
+    from trainer.result import Result
     from trainer.tasks.recipe import Recipe
 
     __version__: str
@@ -54,7 +54,7 @@ _PLACES = {
     **dict.fromkeys(_ERRORS, "trainer.errors"),
     **dict.fromkeys(("evaluate", "load", "load_recipe", "train", "write_report"), "trainer.api"),
     "Recipe": "trainer.tasks.recipe",
-    "Result": "trainer.report.result",
+    "Result": "trainer.result",
 }
 """The module of each public name."""
 

@@ -20,7 +20,7 @@ from trainer.process.stop_request import StopRequest, end_of_time
 from trainer.process.switches import restored_switches
 from trainer.recipe import schema
 from trainer.recipe.reading import recipe_values, with_value
-from trainer.report.result import Result, read_result
+from trainer.result import Result, read_result
 from trainer.tasks.recipe import Recipe, parse_recipe
 from trainer.tracking.progress import Progress, Update, default_progress
 

@@ -4,7 +4,7 @@ import html
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from trainer.errors import CheckpointError, RunDirectoryError, TrainerError
 from trainer.files.plain import is_changed, read_json, reason
@@ -60,26 +60,9 @@ class Result:
                 value=self.state,
                 hint="train it to its end",
             )
-        import transformers
+        from trainer.models.exported import load_exported
 
-        from trainer.models.quiet import quiet_transformers
-        from trainer.models.span_head import ensure_span_head
-
-        try:
-            with quiet_transformers():
-                settings: Any = transformers.AutoConfig.from_pretrained(self.model_dir)
-                kind = getattr(transformers, settings.architectures[0], None)
-                if kind is None:  # a class that transformers does not have: a span head
-                    ensure_span_head(settings)
-                    kind = transformers.AutoModelForQuestionAnswering
-                model = cast(Any, kind).from_pretrained(self.model_dir)
-                return model.eval(), transformers.AutoTokenizer.from_pretrained(self.model_dir)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{self.model_dir} cannot be loaded ({excerpt(error, 200)})",
-                key=str(self.model_dir),
-                hint="restore the folder, or train the run again",
-            ) from error
+        return load_exported(self.model_dir)
 
     def _repr_html_(self) -> str:
         """Returns the summary, the findings and the metrics for a notebook; text from data and
