@@ -112,11 +112,11 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
 
     verifies = run.recipe.checkpoint.verify_export
     with whole_model(run.objective):
-        measured = measure(run, accelerator) if verifies else None
+        answered = measure(run, accelerator) if verifies else None
 
         def write() -> None:
             with writing_to(directory), quiet_transformers():
-                _write(run, results | facts(run, unmoved), measured)
+                _write(run, results | facts(run, unmoved), answered)
 
         on_main(accelerator, write)
 
