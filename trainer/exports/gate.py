@@ -22,8 +22,9 @@ from trainer.wording import excerpt, format_bytes
 
 LEAST_BYTES = 2**30
 """Memory of the libraries in a fresh process."""
-LEAST_DEVIATION = 1e-3
-"""Standard deviation of logits below which differences count as if it were this."""
+LEAST_DEVIATION = 1.0
+"""Differences of logits that vary less are not divided by their deviation: those of a model that has
+learned little would magnify its rounding."""
 
 
 class ExportError(Exception):
@@ -81,7 +82,7 @@ def verify_export(
             folder,
             adapter,
         )
-    job, inputs = _job(run, measured, folder, adapter)
+    job, inputs = job_of(run, measured, folder, adapter)
     with tempfile.TemporaryDirectory(prefix=".gate-", dir=place.parent) as exchange:
         try:
             findings, logits = answers_of(job, inputs, Path(exchange))
@@ -105,9 +106,10 @@ def verify_export(
     )
 
 
-def _job(
+def job_of(
     run: Run, measured: Measured, folder: Path | None, adapter: Path | None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Returns what a fresh process gets to know of a run: its job, and the inputs by name."""
     model: Any = run.model
     registration = _code(how_to_load(model))
     usage = measured.usage

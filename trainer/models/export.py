@@ -15,7 +15,6 @@ from trainer.models.quiet import quiet_transformers
 from trainer.models.structure import plain_model
 from trainer.models.tokenizers.tokenizer import save_tokenizer
 
-
 SHARD_SIZE = "50GB"
 """Largest file of weights, as transformers writes them by default."""
 

@@ -143,6 +143,7 @@ def _write(run: Run, results: dict[str, Any], measured: Measured | None) -> None
     section = how_to_load(run.model) or ("" if usage is None else how_to_use(usage))
     write_card(staged["model"], directory.name, results, section)
     for name, staging in staged.items():
+        remove(directory / f".{name}.failed")
         _replace(staging, directory / (f".{name}.failed" if verdict.failed else name))
     write_report(report, directory, ["html", "md"])
     write_json(directory / "results.json", sealed(results))

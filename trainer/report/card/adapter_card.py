@@ -10,7 +10,6 @@ from trainer.models.structure import output_layer
 from trainer.recipe.schema import Recipe
 from trainer.report.markup import as_markdown
 
-
 WHOLE = "The whole model, with its tokenizer, is in `model/`, next to this folder."
 
 
