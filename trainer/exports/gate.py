@@ -23,8 +23,8 @@ from trainer.wording import excerpt, format_bytes
 LEAST_BYTES = 2**30
 """Memory of the libraries in a fresh process."""
 LEAST_DEVIATION = 1.0
-"""Differences of logits that vary less are not divided by their deviation: those of a model that has
-learned little would magnify its rounding."""
+"""Logits that vary less are compared as they are: dividing by a small deviation would magnify the
+rounding of a model that has learned little."""
 
 
 class ExportError(Exception):

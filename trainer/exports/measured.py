@@ -149,8 +149,8 @@ def _thinned(positions: Tensor, most: int) -> Tensor:
 def _texts(run: Run, split: PreparedSplit) -> list[tuple[str, list[int]]]:
     """Returns texts of the split's rows with their ids, without truncation."""
     texts: dict[str, None] = {}
-    rows: Any = split.rows
-    for index in range(min(8, 0 if rows is None else len(rows))):
+    rows: Any = [] if split.rows is None else split.rows
+    for index in range(min(8, len(rows))):
         texts |= dict.fromkeys(_strings(rows[index]))
     shown = [text[:LONGEST_TEXT] for text in texts][:MOST_TEXTS]
     return [(text, list(run.tokenizer(text, verbose=False)["input_ids"])) for text in shown]

@@ -299,8 +299,8 @@ class ExportedFile(Part):
 
 class ExportedPart(Part):
     difference: float | None
-    """Difference between the logits of a fresh process and those of the run, divided by the standard
-    deviation of the run's if that is more than 1; null if they were not compared."""
+    """Difference between the logits of a fresh process and those of the run, divided by the
+    standard deviation of the run's if that is more than 1; null if they were not compared."""
     bound: float | None
     """The difference that is allowed."""
     statistic: Literal["largest", "root mean square"] | None
