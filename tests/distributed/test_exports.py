@@ -47,7 +47,7 @@ def recipe_of(task: str, mode: str, base: Path) -> dict[str, Any]:
         "tuning": {"mode": mode},
         "task": {"name": task, **settings},
         "data": {"source": {**source, "num_rows": 40}},
-        "batch": {"global_batch_size": 8, "micro_batch_size": 4, "max_seq_length": 128},
+        "batch": {"global_batch_size": 8, "micro_batch_size": 4, "max_seq_length": 256},
         "optimizer": {"learning_rate": 1e-2},
         "schedule": {"name": "constant", "steps": 3},
         "precision": "fp32",
@@ -82,7 +82,7 @@ def test_the_exported_model_is_the_measured_one(
     tmp_path: Path,
 ) -> None:
     kind, auto_model = TASKS[task][:2]
-    base = save_base(kind, tmp_path / "base", auto_model, max_position_embeddings=256)
+    base = save_base(kind, tmp_path / "base", auto_model, max_position_embeddings=512)
     recipe, config = write_recipe(recipe_of(task, mode, base)), ENGINES[engine]
     expected = refusal(task, mode, engine)
     if config is None:
