@@ -2,65 +2,23 @@
 
 import json
 import shutil
-from collections.abc import Callable, Generator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.task_cases import CASES
+from support.exported_run import Exported
 from torch import Tensor
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
-from trainer.assembly.build import build_run
-from trainer.engines.accelerator import launched
 from trainer.exports import fresh_process
 from trainer.exports.bounds import bounds_of
-from trainer.exports.gate import job_of, verify_export
-from trainer.exports.measured import Measured, measure
-from trainer.models.export import export_model
-from trainer.run import Run
-from trainer.tasks.recipe import parse_recipe
+from trainer.exports.gate import verify_export
 
 TENSORS = "model.safetensors"
 Damage = Callable[[Path], None]
-
-
-@dataclass(frozen=True)
-class Exported:
-    run: Run
-    measured: Measured
-    folder: Path
-
-    def problems(self, folder: Path) -> list[str]:
-        """Returns what a fresh process says of a folder; it runs in this one, to save time."""
-        job, inputs = job_of(self.run, self.measured, folder, None)
-        findings: dict[str, Any] = {"problems": [], "adapter_problems": []}
-        fresh_process.answer(job, inputs, findings)
-        return findings["problems"]
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Generator[Callable[[str], Exported]]:
-    """The export of an untrained run of a task, made once; do not change its folder."""
-    made: dict[str, Exported] = {}
-    with ExitStack() as stack:
-
-        def export(case: str) -> Exported:
-            if case not in made:
-                root = tmp_path_factory.mktemp(case)
-                recipe = parse_recipe(CASES[case].recipe(), case)
-                accelerator = stack.enter_context(launched(recipe, root / "run"))
-                run = build_run(recipe, accelerator, root / "run")
-                folder, ends = root / "model", run.task.generation_ends(run.model)
-                export_model(run.model, run.tokenizer, folder, ends=ends)
-                made[case] = Exported(run, measure(run, accelerator), folder)
-            return made[case]
-
-        yield export
 
 
 def change_tensors(change: Callable[[dict[str, Tensor]], None]) -> Damage:
@@ -156,7 +114,7 @@ CHECKS: list[tuple[str, Damage, str]] = [
 def test_a_sound_folder_has_no_problem(exported: Callable[[str], Exported]) -> None:
     for case in ("classification", "causal_lm-instructions"):
         sound = exported(case)
-        assert sound.problems(sound.folder) == []
+        assert sound.findings(sound.folder)["problems"] == []
 
 
 @pytest.mark.parametrize(("case", "damage", "sentence"), CHECKS)
@@ -170,7 +128,7 @@ def test_each_damage_is_named(
     sound = exported(case)
     damaged = shutil.copytree(sound.folder, tmp_path / "model")
     damage(damaged)
-    problems = sound.problems(damaged)
+    problems = sound.findings(damaged)["problems"]
     assert any(sentence in problem for problem in problems), problems
 
 
