@@ -1,7 +1,7 @@
 """Answers of an exported language model in transformers and, from its GGUF file, in llama.cpp.
 
     trainer export runs/NAME merged --merge --dtype fp32 --gguf
-    python tests/benchmarks/gguf_answers.py merged --output tests/benchmarks/results/gguf_answers.json
+    python tests/benchmarks/gguf_answers.py merged --output gguf_answers.json
 
 Needs llama-cpp-python, which builds llama.cpp from its sources. Both continue ten prompts greedily;
 counted are the prompts that both tokenise alike, and those that both continue with the same tokens.
