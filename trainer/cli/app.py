@@ -15,6 +15,7 @@ from trainer.cli import (
     checkpoints,
     compare,
     evaluate,
+    export,
     params,
     prepare,
     recipes,
@@ -92,7 +93,7 @@ def main() -> None:
 for _command in (
     *(train.command, evaluate.command, recipes.command, show.command, params.command),
     *(prepare.command, sweep.command, compare.command, report.command, checkpoints.command),
-    watch.command,
+    *(watch.command, export.command),
 ):
     main.add_command(_command)
 
