@@ -16,6 +16,7 @@ from trainer.cli import (
     compare,
     evaluate,
     params,
+    predict,
     prepare,
     recipes,
     report,
@@ -92,7 +93,7 @@ def main() -> None:
 for _command in (
     *(train.command, evaluate.command, recipes.command, show.command, params.command),
     *(prepare.command, sweep.command, compare.command, report.command, checkpoints.command),
-    watch.command,
+    *(watch.command, predict.command),
 ):
     main.add_command(_command)
 
