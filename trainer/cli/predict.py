@@ -154,7 +154,8 @@ def _show(loaded: "LoadedModel", given: dict[str, str], *, as_json: bool) -> Non
     from trainer.prediction.predict import answers_to
     from trainer.wording import visible
 
-    (answer,) = answers_to(loaded, [given])
+    texts = tuple(value for name, value in given.items() if name in ("text", "text_pair"))
+    (answer,) = answers_to(loaded, [given if len(texts) < len(given) else texts])
     if as_json:
         print(_json(answer))
         return

@@ -165,9 +165,14 @@ class Answering:
         raise AssertionError(f"row {number} has no answer")
 
     def _has(self, row: Row, role: str, column: Column) -> bool:
-        return has_column(row, column) or (self.by_role and role in row)
+        return has_column(row, column) or self._role_in(row, role) is not None
 
     def _value(self, row: Row, role: str, column: Column) -> Any:
-        if self.by_role and role in row and not has_column(row, column):
-            return row[role]
-        return value_in(row, column)
+        named = None if has_column(row, column) else self._role_in(row, role)
+        return value_in(row, column) if named is None else row[named]
+
+    def _role_in(self, row: Row, role: str) -> str | None:
+        """Returns the name under which a row holds a role in place of its column, if it may."""
+        alone = len(self.loaded.predictor.columns) == 1
+        names = (role, "text") if alone else (role,)
+        return next((name for name in names if self.by_role and name in row), None)

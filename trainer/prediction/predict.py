@@ -95,8 +95,8 @@ def _row_of(predictor: Predictor, value: Any, number: int) -> Row:
             f"input {number} is {excerpt(repr(value), 60)}",
             key="inputs",
             value=value,
-            hint=f"give a {'text' if len(roles) == 1 else 'tuple of texts'} "
-            f"({', '.join(roles)}), or a dict of columns",
+            hint=f"this model reads {', '.join(roles)}: give "
+            f"{'a text' if len(roles) == 1 else 'a tuple of texts'}, or a dict of columns",
         )
     return predictor.of_texts(texts)
 
