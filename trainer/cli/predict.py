@@ -152,10 +152,19 @@ def _print(loaded: "LoadedModel", file: str) -> None:
 def _show(loaded: "LoadedModel", given: dict[str, str], *, as_json: bool) -> None:
     """Prints one answer: each part of it, or a JSON object."""
     from trainer.prediction.predict import answers_to
-    from trainer.wording import visible
+    from trainer.wording import listed, visible
 
-    texts = tuple(value for name, value in given.items() if name in ("text", "text_pair"))
-    (answer,) = answers_to(loaded, [given if len(texts) < len(given) else texts])
+    roles = list(loaded.predictor.columns)
+    as_texts = set(given) <= {"text", "text_pair"} and len(given) == len(roles)
+    if not as_texts and set(given) != set(roles):
+        asked = {"text", "text_pair", "question", "context"}.issuperset(roles)
+        options = " ".join(f"--{role.replace('_', '-')}" for role in roles)
+        raise ConfigError(
+            f"this model reads {listed(roles)}, and {listed(given)} is given",
+            key=f"--{next(iter(given))}",
+            hint=f"give {options}" if asked else "give an INPUT with these columns",
+        )
+    (answer,) = answers_to(loaded, [tuple(given.values()) if as_texts else given])
     if as_json:
         print(_json(answer))
         return

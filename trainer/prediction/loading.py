@@ -21,7 +21,7 @@ from trainer.models.quiet import quiet_transformers
 from trainer.models.span_head import ensure_span_head
 from trainer.models.speedups.first_token import compute_first_token_alone
 from trainer.models.tokenizers.pair_separator import separate_pairs
-from trainer.models.tokenizers.tokenizer import ensure_pad_token, load_tokenizer
+from trainer.models.tokenizers.tokenizer import ensure_pad_token, load_tokenizer, num_rows
 from trainer.process.run_directory import read_recipe
 from trainer.recipe.model import Model
 from trainer.recipe.reading import with_value
@@ -94,11 +94,13 @@ def load_source(source: Source, batch_size: int | None = None) -> LoadedModel:
     settings = Model(name_or_path=source.model)
     config = stored_config(settings)
     tokenizer = load_tokenizer(settings)
+    _check_tokenizer(source.model, tokenizer)
     kind = task_of(source.recipe)
     pair = kind.pair(source.recipe)
     if not source.of_run:
         ensure_pad_token(tokenizer, config.vocab_size, known_pad=config.pad_token_id)
         config.pad_token_id = tokenizer.pad_token_id
+        _check_rows(source.model, tokenizer, config)
         if pair is not None:
             separate_pairs(tokenizer, getattr(source.recipe.task, "pair_separator", None), pair)
     if kind.predictor is None:
@@ -195,9 +197,9 @@ def _check_place(name: str) -> None:
         exists = Path(name).exists()
     except (OSError, ValueError):
         exists, looks_local = False, True
-    if looks_local and not exists:
+    if (looks_local or not name.isprintable()) and not exists:
         raise ConfigError(
-            f"there is no folder {shown(name)}",
+            f"there is no folder {shown(name if name.isprintable() else repr(name))}",
             key="MODEL",
             value=name,
             hint="name a run directory, the folder of a model, or a model on the hub",
@@ -236,6 +238,30 @@ def _possible(wanted: str) -> Precision:
         return resolve_precision("auto")
 
 
+def _check_tokenizer(name: str, tokenizer: Any) -> None:
+    """Raises ConfigError for a tokenizer that knows no piece of a text: transformers returns one
+    for a folder without the files of a tokenizer."""
+    if len(tokenizer) <= len(tokenizer.added_tokens_decoder):
+        raise ConfigError(
+            f"{shown(name)} has no tokenizer",
+            key="MODEL",
+            value=name,
+            hint="save the tokenizer of the model into the same folder",
+        )
+
+
+def _check_rows(name: str, tokenizer: Any, config: Any) -> None:
+    size = num_rows(tokenizer)
+    if size > config.vocab_size:
+        raise ConfigError(
+            f"{shown(name)} has a tokenizer of {size:,} tokens for a model of "
+            f"{config.vocab_size:,}",
+            key="MODEL",
+            value=size,
+            hint="save the tokenizer that the model was trained with",
+        )
+
+
 def _device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -254,13 +280,22 @@ def _model(name: str, config: Any, precision: Precision) -> Any:
     """Returns the model with its own class and weights, in types that the device computes in."""
     import transformers
 
+    if getattr(config, "quantization_config", None) is not None:
+        raise ConfigError(
+            f"the weights of {shown(name)} are stored quantised, and only others are read",
+            key="MODEL",
+            value=name,
+            hint="name the model that was quantised",
+        )
     kind: Any = getattr(transformers, config.architectures[0], None)
     if kind is None:  # a class that transformers does not have: a span head
         ensure_span_head(config)
         kind = transformers.AutoModelForQuestionAnswering
     try:
         with quiet_transformers():
-            model, info = kind.from_pretrained(name, config=config, output_loading_info=True)
+            model, info = kind.from_pretrained(
+                name, config=config, dtype="auto", output_loading_info=True
+            )
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a damaged file can raise anything

@@ -11,6 +11,7 @@ from trainer.recipe.schema import Recipe
 from trainer.tasks.classification.task import Classification
 from trainer.tasks.predictor import Predictor
 from trainer.tasks.reported import Record
+from trainer.wording import listed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -33,15 +34,7 @@ class ClassificationPredictor(Predictor):
     def build(
         cls, recipe: Recipe, tokenizer: Any, model_config: Any, validation: Mapping[str, Any]
     ) -> Self:
-        if getattr(model_config, "problem_type", None) in REFUSED:
-            raise ConfigError(
-                f"the model is built for {model_config.problem_type}, and a text has one label "
-                f"here",
-                key="MODEL",
-                value=model_config.problem_type,
-                hint="name a model of classes",
-            )
-        labels = [model_config.id2label[index] for index in range(model_config.num_labels)]
+        labels = _labels_of(model_config)
         names = recipe.data.columns
         task = Classification(
             labels=labels,
@@ -80,5 +73,22 @@ class ClassificationPredictor(Predictor):
         return {record["row"]: {name: record[name] for name in self.fields} for record in records}
 
 
-REFUSED = ("regression", "multi_label_classification")
-"""Values of `problem_type` of models whose outputs are no classes."""
+def _labels_of(model_config: Any) -> list[str]:
+    """Returns the labels of a model in the order of its outputs; raises ConfigError if its outputs
+    are no classes of which a text has one."""
+    labels, kind = dict[int, str](model_config.id2label), model_config.problem_type
+    problem = None
+    if kind == "multi_label_classification":
+        problem = "answers with several labels"
+    elif kind == "regression" or len(labels) < 2:
+        problem = "answers with a number"
+    elif sorted(labels) != list(range(len(labels))) or len({*labels.values()}) < len(labels):
+        problem = f"names its classes {listed(labels.values())}"
+    if problem is not None:
+        raise ConfigError(
+            f"the model {problem}, and here a text has one of several labels",
+            key="MODEL",
+            value=kind,
+            hint="name a model that chooses one of several labels",
+        )
+    return [str(labels[index]) for index in range(len(labels))]
