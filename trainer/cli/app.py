@@ -12,6 +12,7 @@ from typing import NoReturn
 import click
 
 from trainer.cli import (
+    chat,
     checkpoints,
     compare,
     evaluate,
@@ -93,7 +94,7 @@ def main() -> None:
 for _command in (
     *(train.command, evaluate.command, recipes.command, show.command, params.command),
     *(prepare.command, sweep.command, compare.command, report.command, checkpoints.command),
-    *(watch.command, predict.command),
+    *(watch.command, predict.command, chat.command),
 ):
     main.add_command(_command)
 

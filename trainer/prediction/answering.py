@@ -11,9 +11,8 @@ import torch
 from trainer.data.columns import column_name, has_column, value_in
 from trainer.data.encoded import PreparedSplit, Summary, encode_in_memory
 from trainer.data.streamed_rows import Row, dataset_of
-from trainer.engines.precision import COMPUTE_DTYPES
 from trainer.errors import DataError
-from trainer.prediction.loading import LoadedModel
+from trainer.prediction.loading import LoadedModel, computing
 from trainer.process.out_of_memory import is_out_of_memory, out_of_memory
 from trainer.recipe.data import Column
 from trainer.tasks.reported import Record
@@ -131,10 +130,8 @@ class Answering:
 
     def _records(self, split: PreparedSplit, ids: np.ndarray) -> list[Record]:
         loaded = self.loaded
-        dtype = COMPUTE_DTYPES[loaded.precision]
-        mixed = torch.autocast(loaded.device.type, dtype=dtype, enabled=loaded.precision != "fp32")
         try:
-            with torch.no_grad(), mixed:  # as in an evaluation
+            with computing(loaded):
                 return loaded.predictor.records(loaded.model, split, ids)
         except Exception as error:
             if not is_out_of_memory(error):

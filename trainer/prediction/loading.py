@@ -1,7 +1,8 @@
 """The model that answers: of a run, in a folder or on the hub, with its tokenizer and predictor."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -50,6 +51,8 @@ class Source:
 
     model: str
     """A folder that `from_pretrained` reads, or a name on the hub."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub."""
     recipe: Recipe
     precision: Precision
     validation: Mapping[str, Any]
@@ -74,6 +77,16 @@ class LoadedModel:
         return self.model.device
 
 
+@contextmanager
+def computing(loaded: LoadedModel) -> Generator[None]:
+    """Context manager: the model computes as in an evaluation, in its precision and without
+    gradients."""
+    dtype = COMPUTE_DTYPES[loaded.precision]
+    kind, mixed = loaded.device.type, loaded.precision != "fp32"
+    with torch.no_grad(), torch.autocast(kind, dtype=dtype, enabled=mixed):
+        yield
+
+
 def find_source(run_dir_or_model: str | Path, overrides: Sequence[str] = ()) -> Source:
     """Returns where the model of a run is, or of a folder or hub name; reads no weights.
 
@@ -85,16 +98,20 @@ def find_source(run_dir_or_model: str | Path, overrides: Sequence[str] = ()) -> 
     return _of_model(str(run_dir_or_model), overrides)
 
 
-def load_source(source: Source, batch_size: int | None = None) -> LoadedModel:
+def load_source(
+    source: Source, batch_size: int | None = None, *, chat_template: Any = None
+) -> LoadedModel:
     """Returns the model of a source on the device of this process.
 
-    `batch_size` is by default that of the run's evaluations. Raises ConfigError if files are
+    `batch_size` is by default that of the run's evaluations. `chat_template` is used if the
+    tokenizer has none. Raises ConfigError if files are
     damaged, or do not fit the task.
     """
-    settings = Model(name_or_path=source.model)
+    settings = Model(name_or_path=source.model, revision=source.revision)
     config = stored_config(settings)
     tokenizer = load_tokenizer(settings)
     _check_tokenizer(source.model, tokenizer)
+    tokenizer.chat_template = tokenizer.chat_template or chat_template
     kind = task_of(source.recipe)
     pair = kind.pair(source.recipe)
     if not source.of_run:
@@ -112,7 +129,7 @@ def load_source(source: Source, batch_size: int | None = None) -> LoadedModel:
         )
     build: type[Predictor] = EntryPoint("", kind.predictor, "").load()
     predictor = build.build(source.recipe, tokenizer, config, source.validation)
-    model = _model(source.model, config, source.precision)
+    model = _model(source, config)
     if predictor.needs_only_logits:
         compute_first_token_alone(model)
     return LoadedModel(
@@ -276,10 +293,11 @@ def _evaluation_batch(recipe: Recipe) -> int:
     return 2 * size
 
 
-def _model(name: str, config: Any, precision: Precision) -> Any:
+def _model(source: Source, config: Any) -> Any:
     """Returns the model with its own class and weights, in types that the device computes in."""
     import transformers
 
+    name, revision = source.model, source.revision
     if getattr(config, "quantization_config", None) is not None:
         raise ConfigError(
             f"the weights of {shown(name)} are stored quantised, and only others are read",
@@ -294,7 +312,7 @@ def _model(name: str, config: Any, precision: Precision) -> Any:
     try:
         with quiet_transformers():
             model, info = kind.from_pretrained(
-                name, config=config, dtype="auto", output_loading_info=True
+                name, revision=revision, config=config, dtype="auto", output_loading_info=True
             )
     except (MemoryError, torch.OutOfMemoryError):
         raise
@@ -309,7 +327,7 @@ def _model(name: str, config: Any, precision: Precision) -> Any:
             value=name,
             hint="name a model that was trained for the task",
         )
-    dtype = COMPUTE_DTYPES[precision]
+    dtype = COMPUTE_DTYPES[source.precision]
     return model if model.dtype in (torch.float32, dtype) else model.to(dtype)
 
 

@@ -1,6 +1,6 @@
 """Continuations of prompts, of conversations, or of plain text."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -137,6 +137,15 @@ class CausalLMPredictor(Predictor):
         texts = self.generator.generate(model, prompts)
         rows = split.array("row")[ids].tolist()
         return [{"row": row, "prediction": text} for row, text in zip(rows, texts, strict=True)]
+
+    def stream(self, model: Any, row: Mapping[str, Any], show: Callable[[str], None]) -> str:
+        """Returns the continuation of one row, and calls `show` with each piece of it as soon as it
+        is known.
+
+        Raises DataError for a row that has none.
+        """
+        tokens = self._tokens(row, Summary())
+        return self.generator.stream(model, np.array(tokens, np.int64), show)
 
     def answers(self, records: list[Record], split: PreparedSplit) -> dict[int, Record]:
         return {record["row"]: {"prediction": record["prediction"]} for record in records}
