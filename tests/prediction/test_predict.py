@@ -17,6 +17,7 @@ from trainer.data.streamed_rows import plain
 from trainer.metrics.answers import answer_metrics
 from trainer.prediction import answering
 from trainer.prediction.loading import find_source, load_source
+from trainer.prediction.predict import answers_to
 
 
 def write_lines(file: Path, rows) -> Path:
@@ -128,8 +129,6 @@ def test_the_order_of_rows_does_not_matter(reviews_run, rows_of_run):
     for answer, again in zip(answers, reversed(result.predict(rows[::-1])), strict=True):
         assert answer["probability"] == pytest.approx(again["probability"], abs=1e-6)
     loaded = load_source(find_source(reviews_run), 3)
-    from trainer.prediction.predict import answers_to
-
     for answer, again in zip(answers, answers_to(loaded, rows), strict=True):
         assert answer["probability"] == pytest.approx(again["probability"], abs=1e-6)
 
@@ -383,3 +382,11 @@ def test_columns_may_be_nested_joined_and_named_by_set(reviews_run, tmp_path):
     expected = trainer.load(reviews_run).predict(["a fine\nfilm"])
     assert answers[0]["probability"] == expected[0]["probability"]
     assert answers[0]["article"] == rows[0]["article"]
+
+
+def test_numbers_that_are_not_finite_are_no_answer(reviews_run):
+    loaded = load_source(find_source(reviews_run))
+    with torch.no_grad():
+        loaded.model.classifier.bias.fill_(torch.nan)
+    with pytest.raises(trainer.DataError, match="not finite in fp32"):
+        answers_to(loaded, ["a film"])

@@ -3,8 +3,9 @@
 import json
 import sys
 from collections.abc import Iterable
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -102,7 +103,12 @@ def command(
         else:
             from trainer.prediction.predict import predict_file
 
-            num_rows = predict_file(source, loaded, Path(str(file)), output, say=_say)
+            progress = _show_progress if is_main() and sys.stderr.isatty() else None
+            num_rows = predict_file(
+                source, loaded, Path(str(file)), output, say=_say, progress=progress
+            )
+            if progress is not None:
+                click.echo(err=True)
             if is_main():
                 print(f"{num_rows:,} rows with answers: {output}")
     return DONE
@@ -169,8 +175,24 @@ def _show(loaded: "LoadedModel", given: dict[str, str], *, as_json: bool) -> Non
         print(_json(answer))
         return
     for name, value in answer.items():
-        shown = json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
-        print(visible(f"{name:<22} {f'{value:.4f}' if isinstance(value, float) else shown}"))
+        print(visible(f"{name:<22} {_shown(value)}"))
+
+
+def _shown(value: Any) -> str:
+    """Returns a part of an answer: the largest of several probabilities first, and a
+    line for each mask."""
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, dict):
+        shares = sorted(cast(dict[str, float], value).items(), key=itemgetter(1), reverse=True)
+        return ", ".join(f"{name} {share:.4f}" for name, share in shares)
+    if isinstance(value, list):
+        masks = (
+            ", ".join(f"{token['token']} {token['probability']:.4f}" for token in candidates)
+            for candidates in value
+        )
+        return f"\n{'':<23}".join(masks)
+    return "" if value is None else str(value)
 
 
 def _json(value: dict[str, Any]) -> str:
@@ -182,7 +204,8 @@ def _json(value: dict[str, Any]) -> str:
 
 
 def _say(sentence: str) -> None:
-    from trainer.distributed.environment_variables import is_main
+    click.echo(f"trainer: {sentence}", err=True)
 
-    if is_main():
-        click.echo(f"trainer: {sentence}", err=True)
+
+def _show_progress(num_rows: int) -> None:
+    click.echo(f"\r{num_rows:,} rows", nl=False, err=True)

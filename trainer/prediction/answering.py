@@ -1,6 +1,7 @@
 """Answers to a block of rows: encoded, read in batches of similar length, put back in order."""
 
 import difflib
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -126,7 +127,16 @@ class Answering:
             size = self._size_at(split.lengths[order], start)
             records += self._records(split, order[start : start + size])
             start += size
-        return predictor.answers(records, split)
+        answers = predictor.answers(records, split)
+        if not all(map(_is_finite, answers.values())):
+            precision = self.loaded.precision
+            raise DataError(
+                f"the model answers with numbers that are not finite in {precision}",
+                key="precision",
+                value=precision,
+                hint="set precision=fp32, or use another checkpoint of the model",
+            )
+        return answers
 
     def _records(self, split: PreparedSplit, ids: np.ndarray) -> list[Record]:
         loaded = self.loaded
@@ -173,3 +183,7 @@ class Answering:
         alone = len(self.loaded.predictor.columns) == 1
         names = (role, "text") if alone else (role,)
         return next((name for name in names if self.by_role and name in row), None)
+
+
+def _is_finite(answer: Record) -> bool:
+    return all(math.isfinite(value) for value in answer.values() if isinstance(value, float))

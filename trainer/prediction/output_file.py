@@ -43,17 +43,24 @@ def join(parts: Sequence[Path], output: Path) -> None:
     """Writes the rows of all parts to the output, in the format that its suffix names."""
     staging = output.with_name(f".{output.name}.staging")
     remove(staging)
-    if output.suffix in (".csv", ".tsv"):
-        _write_table(parts, staging, "\t" if output.suffix == ".tsv" else ",")
-    elif output.suffix == ".parquet":
-        _write_parquet(parts, staging)
-    else:
-        with staging.open("xb") as joined:
-            for part in parts:
-                with part.open("rb") as opened:
-                    shutil.copyfileobj(opened, joined, 2**20)
-    flush(staging)
-    staging.replace(output)
+    try:
+        if output.suffix in (".csv", ".tsv"):
+            _write_table(parts, staging, "\t" if output.suffix == ".tsv" else ",")
+        elif output.suffix == ".parquet":
+            _write_parquet(parts, staging)
+        else:
+            _write_lines(parts, staging)
+        flush(staging)
+        staging.replace(output)
+    finally:
+        remove(staging)
+
+
+def _write_lines(parts: Sequence[Path], file: Path) -> None:
+    with file.open("xb") as joined:
+        for part in parts:
+            with part.open("rb") as opened:
+                shutil.copyfileobj(opened, joined, 2**20)
 
 
 def _rows(part: Path) -> Iterator[dict[str, Any]]:

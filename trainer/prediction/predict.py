@@ -1,12 +1,12 @@
 """Predictions: answers to rows in memory, to a stream of rows, or from a file to a file."""
 
 import importlib.metadata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trainer.data.streamed_rows import Row, holds_lines, plain, streamed_rows
-from trainer.errors import DataError
+from trainer.errors import DataError, TrainerError
 from trainer.files.plain import remove
 from trainer.prediction.answering import Answering, Block, blocks_of
 from trainer.prediction.identity import digest_of_file, digest_of_model
@@ -49,15 +49,21 @@ def answered_rows(
 
 
 def predict_file(
-    source: Source, loaded: LoadedModel, file: Path, output: Path, *, say: Say
+    source: Source,
+    loaded: LoadedModel,
+    file: Path,
+    output: Path,
+    *,
+    say: Say,
+    progress: Callable[[int], None] | None = None,
 ) -> int | None:
     """Writes the rows of a file with their answers to `output`, and returns how many there are.
 
     Several processes of a launch divide the blocks; those other than the main process return None
     once theirs are written. A command that was killed continues if model, input and settings are
-    the same. Raises DataError for a row that has no answer, unless the recipe skips bad rows.
+    the same. `say` is called with what a user should know, and `progress` with the number of rows
+    so far. Raises DataError for a row that has no answer, unless the recipe skips bad rows.
     """
-    csv = loaded.recipe.data.source.csv
     identity = {
         "input": digest_of_file(file),
         "model": digest_of_model(source.model),
@@ -67,18 +73,26 @@ def predict_file(
     }
     answering = Answering(loaded, by_role=holds_lines(file))
     with parts_of(output, identity, say) as parts:
-        if parts.present:
+        if parts.present and parts.rank == 0:
             say(f"{len(parts.present):,} blocks are answered already")
         num_blocks = num_rows = 0
-        for block in blocks_of(streamed_rows(file, csv)):
+        for block in blocks_of(streamed_rows(file, loaded.recipe.data.source.csv)):
             if block.number == 0:
                 answering.read_columns(block)
             if parts.lacks(block.number):
-                parts.write(block.number, _with_answers(answering, block))
+                try:
+                    rows = _with_answers(answering, block)
+                except TrainerError as error:
+                    if parts.rank:  # only the main process prints what it raises
+                        say(str(error))
+                    raise
+                parts.write(block.number, rows)
             num_blocks, num_rows = block.number + 1, num_rows + len(block.rows)
-        if parts.rank != 0:
+            if progress is not None:
+                progress(num_rows)
+        if parts.rank:
             return None
-        if num_rows == 0:
+        if not num_rows:
             raise DataError(f"no rows in {file}", key=str(file))
         join(parts.wait_for(num_blocks, waiting_limit()), output)
         remove(parts.folder)
