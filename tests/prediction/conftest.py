@@ -17,7 +17,7 @@ from trainer.tasks.recipe import Recipe
 
 
 def trained(values: dict[str, Any], directory: Path) -> Path:
-    short = {"schedule": {"steps": 4}, "evaluation": {**values.get("evaluation", {}), "every": 4}}
+    short = {"schedule": {"steps": 4}, "evaluation": {"baseline": False, "every": 4}}
     recipe = trainer.Recipe(**copy.deepcopy({**values, **short}))
     trainer.train(recipe, run_dir=directory, progress=None)
     return directory

@@ -104,7 +104,10 @@ def has_column(row: Mapping[str, Any], column: Column) -> bool:
 
 
 def value_in(row: Mapping[str, Any], column: Column) -> Any:
-    """Returns the value that `resolve_columns` gives a row; None if the row lacks the column."""
+    """Returns the value that `resolve_columns` gives a row; None if the row lacks the column.
+
+    The row alone decides whether a name with dots is a field or a path.
+    """
     values: list[Any] = []
     for name in _names(column):
         value: Any = row
