@@ -12,11 +12,13 @@ from typing import NoReturn
 import click
 
 from trainer.cli import (
+    chat,
     checkpoints,
     compare,
     evaluate,
     export,
     params,
+    predict,
     prepare,
     recipes,
     report,
@@ -93,7 +95,7 @@ def main() -> None:
 for _command in (
     *(train.command, evaluate.command, recipes.command, show.command, params.command),
     *(prepare.command, sweep.command, compare.command, report.command, checkpoints.command),
-    *(watch.command, export.command),
+    *(watch.command, predict.command, chat.command, export.command),
 ):
     main.add_command(_command)
 
