@@ -17,6 +17,7 @@ from trainer.cli import (
     evaluate,
     params,
     prepare,
+    push,
     recipes,
     report,
     show,
@@ -93,6 +94,7 @@ for _command in (
     *(train.command, evaluate.command, recipes.command, show.command, params.command),
     *(prepare.command, sweep.command, compare.command, report.command, checkpoints.command),
     watch.command,
+    push.command,
 ):
     main.add_command(_command)
 

@@ -22,7 +22,7 @@ from trainer.process.run_entries import writing_to
 from trainer.report.analysis import analysis
 from trainer.report.answers.examples import write_examples
 from trainer.report.card.adapter_card import adapter_card
-from trainer.report.card.model_card import write_card
+from trainer.report.card.model_card import with_results, write_card, write_eval_results
 from trainer.report.diagnosis import IN_NOTES
 from trainer.report.documents import plots_of, write_report
 from trainer.report.facts import facts
@@ -144,7 +144,9 @@ def _write(run: Run, results: dict[str, Any]) -> None:
         remove(staging)
         export_adapter(run.model, staging)
         text = adapter_card(directory.name, run.recipe, run.model, run.task.auto_model, run.base)
+        text = with_results(text, directory.name, results)
         (staging / "README.md").write_text(text, "utf-8")
+        write_eval_results(staging, results)
         _replace(staging, directory / "adapter")
     write_report(report, directory, ["html", "md"])
     write_json(directory / "results.json", sealed(results))
