@@ -11,7 +11,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -27,7 +27,7 @@ class Fault:
     """What the hub does to requests, `METHOD path`, that match a pattern, a number of times."""
 
     pattern: str
-    status: int
+    status: int = 500
     message: str = ""
     headers: dict[str, str] = field(default_factory=dict[str, str])
     times: int = 1
@@ -35,6 +35,8 @@ class Fault:
     """Whether the request is carried out first, so that only its answer is lost."""
     cut_after: int | None = None
     """Number of bytes of the body after which the connection is cut instead."""
+    hold: Event | None = None
+    """What is waited for before the request is carried out, as if the hub were slow."""
 
 
 @dataclass
@@ -107,6 +109,7 @@ class _RefusedError(Exception):
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def do_HEAD(self) -> None:
         self._answer()
@@ -135,6 +138,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         body = self._body(length)
+        if fault is not None and fault.hold is not None:
+            fault.hold.wait(30)
+            fault = None
         try:
             if fault is not None and not fault.after:
                 raise _RefusedError(fault.status, message=fault.message)
@@ -185,6 +191,9 @@ class _Handler(BaseHTTPRequestHandler):
             case "GET", "revision":
                 self._check_revision(repository, revision)
                 return repository.described(name, revision)
+            case "GET", "tree":
+                files = repository.described(name, revision)["siblings"]
+                return [_entry(file) for file in files]
             case "POST", "branch":
                 self._check_writing(name)
                 if revision in repository.branches:
@@ -294,6 +303,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
+
+
+def _entry(file: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "file", "path": file["rfilename"], "size": file["size"], "oid": file["blobId"]}
 
 
 def _files(body: bytes) -> list[dict[str, Any]]:

@@ -1,12 +1,13 @@
 """`trainer push`: sends the model of a run to the hub."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
 
 from trainer.cli.options import DEBUG, RUN_DIR
-from trainer.errors import DONE, INTERRUPTED, Stopped
+from trainer.errors import DONE
 
 
 @click.command("push")
@@ -39,21 +40,16 @@ def command(
     from trainer.process.environment import quieted_libraries
     from trainer.publishing.push import push
 
-    try:
-        with quieted_libraries():
-            push(
-                run_dir,
-                repo_id,
-                private=private,
-                revision=revision,
-                merge=merge,
-                force=force,
-                dry_run=dry_run,
-                bars=sys.stderr.isatty(),
-                say=print,
-            )
-    except KeyboardInterrupt:
-        raise Stopped(
-            INTERRUPTED, "interrupted; the same command sends only what the hub does not have"
-        ) from None
+    with quieted_libraries():
+        push(
+            run_dir,
+            repo_id,
+            private=private,
+            revision=revision,
+            merge=merge,
+            force=force,
+            dry_run=dry_run,
+            bars=sys.stderr.isatty(),
+            say=partial(print, flush=True),  # an interruption ends the process at once
+        )
     return DONE

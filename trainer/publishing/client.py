@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ def repeated(ask: Callable[[], Answer]) -> Answer:
 def quiet(*, bars: bool) -> Generator[None]:
     """Context manager: the client prints nothing, but for progress bars if `bars`.
 
-    Its warnings name addresses that anyone may upload to, and each attempt that failed.
+    Its log names addresses that anyone may upload to, and each attempt that failed.
     """
     from huggingface_hub.utils import (
         are_progress_bars_disabled,
@@ -127,7 +128,9 @@ def quiet(*, bars: bool) -> Generator[None]:
     if not bars and not hidden:
         disable_progress_bars()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         log.setLevel(level)
         if not bars and not hidden:

@@ -71,6 +71,7 @@ def push(
             say(f"{repo_id} already holds this model")
             return client.address
         check_no_token(client, plan.added)
+        say("sending; if it is interrupted, the same command sends only what the hub does not have")
         address = _sent(client, plan, private=plan.private)
     say(f"pushed: {address}")
     return address
@@ -93,7 +94,7 @@ def _sent(client: Client, plan: Plan, *, private: bool) -> str:
     if not remote.exists:
         repeated(lambda: client.api.create_repo(client.repo_id, private=private, exist_ok=True))
         remote = _still_empty(client, private=private)
-    if not remote.has_branch and plan.branch != MAIN:
+    if plan.branch != MAIN and not plan.remote.has_branch:
         repeated(
             lambda: client.api.create_branch(client.repo_id, branch=plan.branch, exist_ok=True)
         )
