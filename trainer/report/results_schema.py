@@ -290,6 +290,39 @@ class Diagnosed(Part):
     """`wrong`, `doubtful` or `note`."""
 
 
+class ExportedFile(Part):
+    bytes: int
+    """Size in bytes."""
+    xxh3: str
+    """128-bit xxh3 of the content."""
+
+
+class ExportedPart(Part):
+    difference: float | None
+    """Largest difference between the logits of a fresh process and those of the run, in standard
+    deviations of the run's; null if they were not compared."""
+    bound: float | None
+    """Largest difference that is allowed."""
+    num_examples: int
+    """Number of examples whose logits were compared."""
+    files: dict[str, ExportedFile]
+    """Files that decide what the model computes, by path in the folder; the card is not one."""
+
+
+class Export(Part):
+    verified: bool
+    """Whether a fresh process, with transformers and PEFT alone, got the measured logits from what
+    was exported, and found nothing wrong with it."""
+    why_not: str | None
+    """Why it was not verified, or what is wrong with it."""
+    failed: bool
+    """Whether something is wrong with it; model/ was then not replaced."""
+    model: ExportedPart | None
+    """The folder model/."""
+    adapter: ExportedPart | None
+    """The folder adapter/; null without adapters."""
+
+
 class Results(Part):
     """results.json."""
 
@@ -317,6 +350,8 @@ class Results(Part):
     """The last step."""
     model: Literal["best", "final"]
     """Which of the two model/ holds."""
+    export: Export | None = None
+    """Whether what was exported gives the logits that were measured."""
     statistics: dict[Split, SplitStatistics]
     """What the metrics are worth: intervals, tests, and the smallest difference to be seen."""
     failures: dict[Split, Failures]

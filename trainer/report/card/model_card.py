@@ -15,11 +15,17 @@ from trainer.report.markup import as_markdown
 def write_card(folder: Path, name: str, results: dict[str, Any], how_to_load: str = "") -> None:
     """Writes README.md and .eval_results/*.yaml into the folder of an exported model."""
     (folder / "README.md").write_text(model_card(name, results, how_to_load), "utf-8")
-    write_eval_results(folder, results)
+    _write_eval_results(folder, results)
 
 
-def write_eval_results(folder: Path, results: dict[str, Any]) -> None:
-    """Writes .eval_results/*.yaml into the folder of an exported model or its adapters."""
+def complete_card(folder: Path, name: str, results: dict[str, Any]) -> None:
+    """Adds what was measured to the README.md in a folder of adapters, and .eval_results/*.yaml."""
+    card = folder / "README.md"
+    card.write_text(with_results(card.read_text("utf-8"), name, results), "utf-8")
+    _write_eval_results(folder, results)
+
+
+def _write_eval_results(folder: Path, results: dict[str, Any]) -> None:
     for file, entries in eval_results(results).items():
         (folder / ".eval_results").mkdir(exist_ok=True)
         (folder / ".eval_results" / file).write_text(as_yaml(entries), "utf-8")
