@@ -272,7 +272,7 @@ def train_recipe(
         )
         run.tracker.say(f"  {disk_space(run, accelerator)}")
         if recipe.push is not None and accelerator.is_main_process:
-            for note in before_push(recipe.push):
+            for note in before_push(recipe.push, verifies=recipe.checkpoint.verify_export):
                 run.tracker.say(f"  note: {note}")
         status.begin_training(state.step, run.num_steps)
         if state.step == 0:

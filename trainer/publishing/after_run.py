@@ -12,8 +12,16 @@ from trainer.tracking.progress import Progress, Update
 from trainer.wording import LONGEST_MESSAGE, excerpt
 
 
-def before_push(settings: Push) -> Iterator[str]:
-    """Yields, before training begins, a sentence on each thing that the push will lack."""
+def before_push(settings: Push, *, verifies: bool) -> Iterator[str]:
+    """Yields, before training begins, a sentence on each thing that the push will lack.
+
+    `verifies` is whether the run will verify its model.
+    """
+    if not verifies:
+        yield (
+            f"checkpoint.verify_export is false: the model will not be pushed to "
+            f"{settings.repo_id} at the end, but only by `trainer push … --force`"
+        )
     if is_offline():
         yield (
             f"HF_HUB_OFFLINE is set: the model will not be pushed to {settings.repo_id} at the end"

@@ -6,6 +6,7 @@ from trainer.errors import RunDirectoryError
 from trainer.exports.fingerprints import changed_files
 from trainer.process.run_entries import writing_to
 from trainer.process.status import read_status
+from trainer.report.markup import plain
 from trainer.report.recorded import RecordedRun
 from trainer.wording import excerpt, listed
 
@@ -23,7 +24,8 @@ def why_not_verified(results: dict[str, Any]) -> str:
 
 
 def check_done(run: RecordedRun) -> None:
-    """Raises RunDirectoryError unless the last command in a run's directory finished the run."""
+    """Raises RunDirectoryError unless the last command in a run's directory finished the run, and
+    found nothing wrong with its model."""
     state = read_status(run.directory).get("state", "done")
     if state != "done":
         raise RunDirectoryError(
@@ -31,6 +33,14 @@ def check_done(run: RecordedRun) -> None:
             key=str(run.directory),
             value=state,
             hint="train it to its end",
+        )
+    export = run.results.get("export")
+    if isinstance(export, dict) and export.get("failed"):
+        raise RunDirectoryError(
+            f"what {run.directory} exported is not what it measured: "
+            f"{plain(why_not_verified(run.results))}",
+            key=str(run.directory),
+            hint="train it to its end again",
         )
 
 
