@@ -121,6 +121,10 @@ def test_other_rows_can_be_evaluated(recipe, rows, tmp_path):
     assert (given["split"], given["per_class"]["positive"]["support"]) == ("given", 40)
     as_dataset = trainer.evaluate(tmp_path / "run", data=datasets.Dataset.from_list(rows))
     assert as_dataset["loss"] == given["loss"]
+    described = given["other_data"]
+    assert (described["source"], described["rows"]) == ("list", 80)
+    assert described["digest"] == as_dataset["other_data"]["digest"]
+    assert any("given rows also occur in train" in note for note in described["notes"])
     with pytest.raises(trainer.DataError) as caught:
         trainer.evaluate(tmp_path / "run", data=[{"text": "no label"}])
     assert "label" in str(caught.value)

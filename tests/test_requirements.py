@@ -10,9 +10,13 @@ from support.paths import ROOT
 
 def required(*, for_tests: bool = False) -> dict[str, Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = project["optional-dependencies"]["test"] if for_tests else project["dependencies"]
-    requirements = map(Requirement, lines)
-    return {canonicalize_name(requirement.name): requirement for requirement in requirements}
+    extras = project["optional-dependencies"]
+    lines = [line for extra in ("test", "gguf", "onnx") for line in extras[extra]]
+    requirements = map(Requirement, lines if for_tests else project["dependencies"])
+    named = {canonicalize_name(requirement.name): requirement for requirement in requirements}
+    if for_tests:
+        assert named.pop("trainer").extras == {"gguf", "onnx"}
+    return named
 
 
 def pinned(name: str) -> dict[str, str]:

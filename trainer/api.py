@@ -112,18 +112,22 @@ def evaluate(
     split: str = "validation",
     checkpoint: str | int = "best",
     data: "str | Path | Dataset | Sequence[Mapping[str, Any]] | None" = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Returns the metrics of a run's checkpoint on one of its splits, with `step` and `split`.
 
     `checkpoint` is "best", "last" or a step. `data`, a file, a Dataset or a list of dicts, is
-    evaluated in place of a split of the run; the split is then called "given". Metrics have the
-    units of results.json. Nothing in the run directory changes. Raises TrainerError.
+    evaluated in place of a split of the run; the split is then called "given", and `other_data`
+    says where its rows come from, how many there are, their hash, and what is unusual about them,
+    such as rows that the run was trained on. `overrides` maps keys under `data.columns` to the
+    names of its columns, if they are not the run's. Metrics have the units of results.json.
+    Nothing in the run directory changes. Raises TrainerError.
     """
     directory = Path(run_dir).absolute()
     recipe = read_recipe(directory, Recipe)
     from trainer.assembly.build import build_run
     from trainer.assembly.memory_advice import recipe_memory
-    from trainer.assembly.python_inputs import GIVEN, rows_of
+    from trainer.assembly.other_rows import GIVEN, described, other_rows
     from trainer.engines.accelerator import launched
     from trainer.evaluation.at_checkpoint import evaluate_checkpoint
 
@@ -131,13 +135,14 @@ def evaluate(
         stack.enter_context(quieted_libraries())
         stack.enter_context(restored_switches())
         check_variables()
-        given = {} if data is None else {GIVEN: rows_of(data)}
+        given = {} if data is None else {GIVEN: other_rows(data, recipe, overrides or {})}
         accelerator = stack.enter_context(launched(recipe, directory))
         with recipe_memory(recipe, "loading", "loading the model"):
             run = build_run(recipe, accelerator, directory, other_rows=given)
-        return evaluate_checkpoint(
-            run, accelerator, split if data is None else GIVEN, str(checkpoint)
-        )
+        if data is None:
+            return evaluate_checkpoint(run, accelerator, split, str(checkpoint))
+        metrics = evaluate_checkpoint(run, accelerator, GIVEN, str(checkpoint))
+        return {"other_data": described(run, data), **metrics}
 
 
 def push(

@@ -93,6 +93,51 @@ def test_evaluate_gives_what_the_results_say(finished):
     assert f"step             {step}" in run("evaluate", directory, "--checkpoint", step)
 
 
+def test_other_data_with_other_names_gives_the_same_metrics(finished, tmp_path):
+    directory, _ = finished
+    own_names = directory.parent / "rows.jsonl"
+    own = json.loads(invoke("evaluate", directory, "--data", own_names, "--json").stdout)
+    assert sum(label["support"] for label in own["per_class"].values()) == 120
+    assert any("given rows also occur in train" in note for note in own["other_data"]["notes"])
+    rows = [json.loads(line) for line in own_names.read_text().splitlines()]
+    # The file also has columns under the run's names, with something else in them.
+    others = [{"label": row["text"], "text": row["label"], "body": row["text"]} for row in rows]
+    file = tmp_path / "others.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in others))
+    names = ["--set", "data.columns.text=body", "--set", "data.columns.label=text"]
+    metrics = json.loads(invoke("evaluate", directory, "--data", file, *names, "--json").stdout)
+    described = metrics.pop("other_data")
+    assert (described["source"], described["rows"]) == (str(file), len(rows))
+    assert metrics.pop("split") == "given"
+    for name in ("loss", "accuracy", "per_class", "step"):
+        assert metrics[name] == own[name]
+    assert f"{len(rows):,} rows, not the run's own" in run(
+        "evaluate", directory, "--data", file, *names
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--set", "data.columns.text=body"], "--set names the columns of other data"),
+        (["--data", "x.jsonl", "--split", "test"], "give --data or --split"),
+        (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--data", "FILE", "--set", "batch.max_seq_length=9"], "the columns that the run reads"),
+        (["--data", "FILE", "--set", "data.columns.text=tekst"], "has no column tekst"),
+        (["--data", "FILE", "--set", "data.columns.text_pair=text"], "the columns that the run"),
+        (["--data", "FILE", "--set", "text"], "write it as key.path=value"),
+    ],
+)
+def test_other_data_that_cannot_be_measured_is_one_sentence(finished, tmp_path, arguments, part):
+    directory, _ = finished
+    (tmp_path / "rows.jsonl").write_text('{"text": "good", "label": "yes"}\n')
+    named = [str(tmp_path / "rows.jsonl") if part == "FILE" else part for part in arguments]
+    done = invoke("evaluate", directory, *named)
+    assert done.exit_code == 2
+    assert part in done.output
+    assert "Traceback" not in done.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from trainer.data.files import read_files
 from trainer.data.sources import rows_digest
 from trainer.errors import ConfigError, DataError
 from trainer.files.cache import cache_folder, content_key
@@ -22,8 +21,6 @@ from trainer.wording import excerpt
 if TYPE_CHECKING:
     from datasets import Dataset
 
-GIVEN = "given"
-"""Name of the split that holds the rows given to `evaluate`."""
 TUNED = ("full", "head_only", "lora")
 """Tuning modes for a given model; the others quantise weights while they read them from files."""
 
@@ -43,7 +40,7 @@ def keep_data(data: "Mapping[str, Dataset | Sequence[Mapping[str, Any]]]") -> di
 def keep_rows(name: str, rows: "Dataset | Sequence[Mapping[str, Any]]") -> Path:
     """Writes the rows of the split `name` to the cache, and returns their folder, which
     `datasets.load_from_disk` reads."""
-    dataset = _as_dataset(name, rows)
+    dataset = as_dataset(name, rows)
     if len(dataset) == 0:
         raise DataError(f"data[{name!r}] has no rows", key=f"data.{name}", hint="give at least one")
     digest = content_key(
@@ -57,11 +54,29 @@ def keep_rows(name: str, rows: "Dataset | Sequence[Mapping[str, Any]]") -> Path:
     return write_once(folder, write)
 
 
-def rows_of(data: "str | Path | Dataset | Sequence[Mapping[str, Any]]") -> "Dataset":
-    """Returns the rows of a file, a folder, a Dataset or a list of dicts."""
-    if isinstance(data, str | Path):
-        return read_files(GIVEN, str(data))[0]
-    return _as_dataset(GIVEN, data)
+def as_dataset(name: str, rows: Any) -> "Dataset":
+    """Returns a Dataset or a list of dicts as a Dataset; `name` stands for it in errors.
+
+    Raises DataError for anything else, and for columns of mixed types.
+    """
+    import datasets
+
+    if isinstance(rows, datasets.Dataset):
+        return rows.with_format(None)
+    if not isinstance(rows, list | tuple) or not all(isinstance(row, Mapping) for row in rows):
+        raise DataError(
+            f"data[{name!r}] is a {type(rows).__name__}",
+            key=f"data.{name}",
+            hint="give a datasets.Dataset or a list of dicts",
+        )
+    try:
+        return datasets.Dataset.from_list([dict(row) for row in cast(list[Any], rows)])
+    except Exception as error:  # pyarrow has many kinds for columns of mixed types
+        raise DataError(
+            f"data[{name!r}] cannot be made into columns ({excerpt(error, 200)})",
+            key=f"data.{name}",
+            hint="give the values of a column one type",
+        ) from error
 
 
 def keep_model(recipe: dict[str, Any], model: Any) -> dict[str, Any]:
@@ -98,27 +113,6 @@ def keep_model(recipe: dict[str, Any], model: Any) -> dict[str, Any]:
         section.pop(key, None)
     given = {"name_or_path": str(folder), "initialization": "pretrained", "tokenizer": tokenizer}
     return {**section, **given}
-
-
-def _as_dataset(name: str, rows: Any) -> "Dataset":
-    import datasets
-
-    if isinstance(rows, datasets.Dataset):
-        return rows.with_format(None)
-    if not isinstance(rows, list | tuple) or not all(isinstance(row, Mapping) for row in rows):
-        raise DataError(
-            f"data[{name!r}] is a {type(rows).__name__}",
-            key=f"data.{name}",
-            hint="give a datasets.Dataset or a list of dicts",
-        )
-    try:
-        return datasets.Dataset.from_list([dict(row) for row in cast(list[Any], rows)])
-    except Exception as error:  # pyarrow has many kinds for columns of mixed types
-        raise DataError(
-            f"data[{name!r}] cannot be made into columns ({excerpt(error, 200)})",
-            key=f"data.{name}",
-            hint="give the values of a column one type",
-        ) from error
 
 
 def _check_model(model: Any) -> None:

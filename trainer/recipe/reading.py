@@ -34,7 +34,7 @@ def recipe_values(name_or_path: str, overrides: tuple[str, ...] = ()) -> dict[st
             hint="write the sections of a recipe, such as model: …",
         )
     for override in overrides:
-        values = _overridden(values, override)
+        values = with_value(values, *parsed_override(override))
     return values
 
 
@@ -110,7 +110,11 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _overridden(values: dict[str, Any], override: str) -> dict[str, Any]:
+def parsed_override(override: str) -> tuple[str, Any]:
+    """Returns the dotted key and the value of `key.path=value`, which is read as YAML.
+
+    Raises ConfigError for anything else.
+    """
     key, equals, text = override.partition("=")
     shown = excerpt(override)
     if not equals or not all(key.split(".")):
@@ -120,5 +124,4 @@ def _overridden(values: dict[str, Any], override: str) -> dict[str, Any]:
             value=override,
             hint="write it as key.path=value",
         )
-    value = read_yaml(text, f"--set {shown}", key="--set", value=override)
-    return with_value(values, key, value)
+    return key, read_yaml(text, f"--set {shown}", key="--set", value=override)
