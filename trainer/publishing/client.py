@@ -95,12 +95,12 @@ def hub_errors(client: Client) -> Generator[None]:
         raise known from None
 
 
-def repeated(ask: Callable[[], Answer]) -> Answer:
-    """Returns what the hub answers, asked again while it fails for the moment.
+def repeated(ask: Callable[[], Answer], *, times: int = len(WAITS)) -> Answer:
+    """Returns what the hub answers, asked up to `times` times again while it fails for the moment.
 
     Only for requests that change nothing, or that change the same when they are repeated.
     """
-    for seconds in WAITS:
+    for seconds in WAITS[:times]:
         try:
             return ask()
         except Exception as error:

@@ -99,9 +99,12 @@ def _sent(client: Client, plan: Plan, *, private: bool) -> str:
             lambda: client.api.create_branch(client.repo_id, branch=plan.branch, exist_ok=True)
         )
     operations = _operations(plan)
-    client.api.preupload_lfs_files(
-        client.repo_id, additions=operations[: len(plan.added)], revision=plan.branch
-    )
+    additions = operations[: len(plan.added)]
+
+    def upload() -> None:
+        client.api.preupload_lfs_files(client.repo_id, additions=additions, revision=plan.branch)
+
+    repeated(upload, times=1)  # older clients give up when a connection is cut
     return _committed(client, plan, operations, remote.head)
 
 
