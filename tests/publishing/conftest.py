@@ -7,8 +7,9 @@ from typing import Any
 import huggingface_hub
 import pytest
 from huggingface_hub import constants
-from support.publishing_hub import WRITES, Hub, serve
+from support.publishing_hub import serve
 from support.pushable_runs import write_pushable
+from support.scripted_hub import WRITES, Hub
 
 from trainer.publishing import client, push
 

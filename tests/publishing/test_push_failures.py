@@ -13,8 +13,8 @@ import pytest
 from support.command_line import Ended, invoke, run
 from support.hub_repositories import Repository
 from support.paths import ROOT
-from support.publishing_hub import READS, WRITES
 from support.pushable_runs import weight_names
+from support.scripted_hub import READS, WRITES
 
 from trainer.publishing import hub_errors
 

@@ -1,6 +1,6 @@
 """A hub on this machine, with the part of the protocol that publishes models.
 
-It creates repositories and branches, stores files and commits, and fails when it is told to.
+It creates repositories and branches, and stores files and commits.
 """
 
 import hashlib
@@ -9,77 +9,14 @@ import re
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Lock, Thread
+from threading import Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from support.hub_repositories import LARGE, ConflictError, Files, Repository, git_digest, lines_of
-
-WRITES, READS = "hf_AliceWritesWithThisOne", "hf_AliceOnlyReadsWithThis"
-"""Tokens of the account alice, who may create repositories below `alice` and `lab`."""
-OWNERS = ("alice", "lab")
-
-
-@dataclass
-class Fault:
-    """What the hub does to requests, `METHOD path`, that match a pattern, a number of times."""
-
-    pattern: str
-    status: int = 500
-    message: str = ""
-    headers: dict[str, str] = field(default_factory=dict[str, str])
-    times: int = 1
-    after: bool = False
-    """Whether the request is carried out first, so that only its answer is lost."""
-    cut_after: int | None = None
-    """Number of bytes of the body after which the connection is cut instead."""
-    hold: Event | None = None
-    """What is waited for before the request is carried out, as if the hub were slow."""
-
-
-@dataclass
-class Hub:
-    """What a hub holds, what it was asked, and how it fails."""
-
-    address: str = ""
-    repositories: dict[str, Repository] = field(default_factory=dict[str, Repository])
-    stored: Files = field(default_factory=Files)
-    """Large files by their SHA-256."""
-    parts: dict[str, dict[int, bytes]] = field(default_factory=dict[str, dict[int, bytes]])
-    requests: list[str] = field(default_factory=list[str])
-    """`METHOD path` of every request, in order."""
-    uploads: list[str] = field(default_factory=list[str])
-    """SHA-256 of every large file that was received whole."""
-    commits: list[list[dict[str, Any]]] = field(default_factory=list[list[dict[str, Any]]])
-    """The lines of every commit that was made."""
-    faults: list[Fault] = field(default_factory=list[Fault])
-    part_bytes: int | None = None
-    """Size of the parts in which large files are sent; None takes them whole."""
-    lock: Any = field(default_factory=Lock)
-
-    def fail(self, pattern: str, status: int = 500, **how: Any) -> None:
-        self.faults.append(Fault(pattern, status, **how))
-
-    def fault(self, request: str) -> Fault | None:
-        """Returns the fault of a request, and counts it."""
-        with self.lock:
-            for fault in self.faults:
-                if fault.times > 0 and re.search(fault.pattern, request):
-                    fault.times -= 1
-                    return fault
-        return None
-
-    def writes(self) -> list[str]:
-        """Returns the requests that change something."""
-        reads = ("GET ", "HEAD ", "POST /api/validate-yaml")
-        return [request for request in self.requests if not request.startswith(reads)]
-
-    def received(self) -> set[str]:
-        """Returns the paths of all files in the commits so far."""
-        lines = [line for commit in self.commits for line in commit]
-        return {line["value"]["path"] for line in lines if line["key"] in ("file", "lfsFile")}
+from support.chunk_store import access
+from support.hub_repositories import LARGE, ConflictError, Repository, git_digest, lines_of
+from support.scripted_hub import OWNERS, READS, WRITES, Hub
 
 
 @contextmanager
@@ -170,6 +107,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _value(self, path: str, body: bytes) -> Any:
         if path.startswith("/lfs/"):  # as with signed addresses, without a token
             return self._store(path.split("/")[2:], body)
+        if path.startswith(("/v1/", "/v2/")):
+            answer = self.hub.chunks.answer(self.command, path, body)
+            if answer is None:
+                raise _RefusedError(404)
+            return answer
         if path == "/api/validate-yaml":
             return {"warnings": [], "errors": []}
         if path == "/api/whoami-v2":
@@ -207,6 +149,9 @@ class _Handler(BaseHTTPRequestHandler):
             case "POST", "info":
                 self._check_writing(name)
                 return self._batch(json.loads(body)["objects"])
+            case "GET", "xet-write-token":
+                self._check_writing(name)
+                return access(self.hub.address)
             case "POST", "commit":
                 self._check_writing(name)
                 self._check_revision(repository, revision)
@@ -284,6 +229,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _commit(self, name: str, revision: str, body: bytes) -> Any:
         lines = lines_of(body)
+        for file in (line["value"] for line in lines if line["key"] == "lfsFile"):
+            content = self.hub.chunks.file(file["oid"], file["size"])
+            if content is not None:
+                self.hub.stored[file["oid"]] = content
         try:
             made = self.hub.repositories[name].commit(revision, lines, self.hub.stored)
         except ConflictError:

@@ -12,6 +12,10 @@ AGAIN = "run the same command again: what the hub already has is not sent again"
 LOG_IN = "run `hf auth login`, or set HF_TOKEN to a valid token with write access"
 NETWORK = ("httpx", "httpx2", "httpcore", "httpcore2")
 """Libraries whose errors are those of the network; the client exchanges them now and then."""
+STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})")
+"""How hf-xet, to which the client takes large files, words a refusal."""
+QUERY = re.compile(r"(https?://[^\s?]+)\?\S*")
+"""The part of an address that may allow an upload to anyone who has it."""
 MOMENTARY = (408, 429, 500, 502, 503, 504)
 """Statuses with which a hub fails for the moment."""
 MOST = 200
@@ -67,6 +71,8 @@ def status_of(error: BaseException) -> int | None:
     for one in causes(error):
         if isinstance(one, HfHubHTTPError):
             return one.response.status_code
+        if isinstance(one, OSError) and (found := STATUS.search(str(one))):
+            return int(found[1])
     return None
 
 
@@ -101,7 +107,7 @@ def _is_of_client(chain: Sequence[BaseException]) -> bool:
 def _said(chain: Sequence[BaseException], token: str | None) -> str:
     """Returns what the hub said about an error, or else the error, on one line and shortened."""
     said = next((text for one in chain if (text := getattr(one, "server_message", None))), None)
-    text = without_secrets(str(said if said is not None else chain[-1]))
+    text = QUERY.sub(r"\1", without_secrets(str(said if said is not None else chain[-1])))
     if token is not None:
         text = text.replace(token, REMOVED)
     return excerpt(re.sub(r"\s+", " ", plain(text)).strip().rstrip("."), MOST)
