@@ -20,6 +20,7 @@ from trainer.cli import (
     params,
     predict,
     prepare,
+    push,
     recipes,
     report,
     show,
@@ -95,7 +96,7 @@ def main() -> None:
 for _command in (
     *(train.command, evaluate.command, recipes.command, show.command, params.command),
     *(prepare.command, sweep.command, compare.command, report.command, checkpoints.command),
-    *(watch.command, predict.command, chat.command, export.command),
+    *(watch.command, predict.command, chat.command, export.command, push.command),
 ):
     main.add_command(_command)
 
