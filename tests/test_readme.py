@@ -20,10 +20,10 @@ from trainer.tasks.recipe import load_recipe
 
 NOT_OURS = {"build", "dist", "runs", "venv"}
 OWN_FOLDERS = ("trainer", "tests", "slurm", "accelerate_configs", "ds_configs", ".ci")
-OF_RUNS = ("evaluate", "compare", "report", "watch")
+OF_RUNS = ("evaluate", "compare", "push", "report", "watch")
 """Commands whose argument is a run directory."""
 PLACEHOLDERS = {"RECIPE", "NAME", "mine.yaml"}
-SMALL = {"data.source.num_rows": 64, "schedule.epochs": 1}
+SMALL = {"data.source.num_rows": 64, "schedule.epochs": 1, "checkpoint.verify_export": False}
 """Overrides that make the demo a matter of seconds when a page trains it."""
 RATIOS = "median_ratio_to_ours"
 

@@ -69,6 +69,35 @@ class Result:
 
         return load_exported(self.model_dir)
 
+    def export(
+        self,
+        dest: str | Path,
+        *,
+        checkpoint: str | int = "best",
+        merge: bool = False,
+        dtype: str | None = None,
+        shard_size: str = "2GB",
+        gguf: bool = False,
+        onnx: bool = False,
+    ) -> Path:
+        """Exports a checkpoint to a new folder, and returns the folder; see `trainer export`.
+
+        Of a run with adapters these are exported alone, or with `merge` the whole model. Raises
+        TrainerError, and ExportError if the export differs from the model of the run.
+        """
+        from trainer.publishing.export import export_run
+
+        return export_run(
+            self.run_dir,
+            Path(dest),
+            checkpoint=str(checkpoint),
+            merge=merge,
+            dtype=dtype,
+            shard_size=shard_size,
+            gguf=gguf,
+            onnx=onnx,
+        )
+
     def predict(
         self, inputs: Iterable[str | tuple[str, ...] | Mapping[str, Any]]
     ) -> list[dict[str, Any]]:

@@ -16,9 +16,11 @@ from trainer.cli import (
     checkpoints,
     compare,
     evaluate,
+    export,
     params,
     predict,
     prepare,
+    push,
     recipes,
     report,
     show,
@@ -94,7 +96,7 @@ def main() -> None:
 for _command in (
     *(train.command, evaluate.command, recipes.command, show.command, params.command),
     *(prepare.command, sweep.command, compare.command, report.command, checkpoints.command),
-    *(watch.command, predict.command, chat.command),
+    *(watch.command, predict.command, chat.command, export.command, push.command),
 ):
     main.add_command(_command)
 

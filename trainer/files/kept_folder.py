@@ -94,7 +94,7 @@ def _make(folder: Path, write: Callable[[Path], None], problem: str) -> None:
     try:
         write(staging)
         (staging / MANIFEST).unlink(missing_ok=True)
-        listed = {name: _checksum(staging / name) for name in _files(staging)}
+        listed = {name: checksum(staging / name) for name in files_below(staging)}
         (staging / MANIFEST).write_text(json.dumps({"files": listed}, indent=2))
         follow_umask(staging)
         flush_all(staging)
@@ -112,7 +112,7 @@ def _problem(folder: Path, accept_unlisted: bool) -> str | None:
     try:
         if not folder.is_dir():
             return "it is not a folder" if os.path.lexists(folder) else "it does not exist"
-        names = _files(folder)
+        names = files_below(folder)
         if MANIFEST not in names:
             return None if accept_unlisted and names else UNLISTED
         try:
@@ -127,7 +127,7 @@ def _problem(folder: Path, accept_unlisted: bool) -> str | None:
             if not isinstance(expected, dict) or expected.get("bytes") != _size(folder / name):
                 return f"{name} has a different size"
         for name, expected in sorted(listed.items()):
-            if _checksum(folder / name) != expected:
+            if checksum(folder / name) != expected:
                 return f"{name} has different content"
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
@@ -141,7 +141,7 @@ def _problem(folder: Path, accept_unlisted: bool) -> str | None:
     return None
 
 
-def _files(folder: Path) -> set[str]:
+def files_below(folder: Path) -> set[str]:
     """Returns the relative paths of all files and links below a folder."""
     paths: set[str] = set()
     for place, folders, names in os.walk(folder, onerror=_raise):
@@ -158,7 +158,8 @@ def _size(file: Path) -> int:
     return file.stat().st_size
 
 
-def _checksum(file: Path) -> dict[str, int | str]:
+def checksum(file: Path) -> dict[str, int | str]:
+    """Returns the size of a plain file in bytes, and the xxh3 of its content."""
     import xxhash
 
     digest, size = xxhash.xxh3_128(), 0

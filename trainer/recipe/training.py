@@ -90,6 +90,10 @@ class Checkpoint(Section):
     keep_best: bool = True
     """Keep the checkpoint of the best step and export it as model/; otherwise model/ is the last
     step."""
+    verify_export: bool = True
+    """At the end, load the exported model in a fresh process with transformers and PEFT alone, and
+    compare its logits with the measured ones. Left out if it does not fit into memory beside the
+    run."""
     in_background: Annotated[bool, Field(alias="async")] = False
     """Continue training while files are written, from a copy in memory."""
 

@@ -1,5 +1,6 @@
 """A report as Markdown, with tables that also align as plain text."""
 
+from trainer.report.exported import model_sentence
 from trainer.report.markup import as_markdown
 from trainer.report.report import MATTERING, SPLITS, Report
 from trainer.report.tables.failures import churn_table, classes_table
@@ -41,7 +42,7 @@ def markdown(report: Report) -> str:
         f"- {processes} process{'' if processes == 1 else 'es'}, {results['precision']}, "
         f"{results['seconds']['total']:.1f} s, peak memory "
         f"{results['peak_memory_bytes'] / 2**20:,.0f} MiB a process",
-        f"- model/ holds the {results['model']} step",
+        f"- {shown(model_sentence(results))}",
     ]
     if report.missing:
         lines.append(f"- not recorded by this run: {', '.join(report.missing)}")

@@ -11,6 +11,11 @@ from trainer.checkpoints.record import verify
 from trainer.distributed.collectives import on_main
 from trainer.engines.sharding import whole_model
 from trainer.evaluation.evaluate import evaluate
+from trainer.exports.bounds import bounds_of
+from trainer.exports.gate import ExportError, Verdict, unverified, verify_export
+from trainer.exports.measured import Measured, measure, measured_split
+from trainer.exports.usage.inputs import usage_of
+from trainer.exports.usage.usage import how_to_use
 from trainer.files.durable import write_json
 from trainer.files.modes import follow_umask
 from trainer.files.plain import remove, sealed
@@ -22,7 +27,7 @@ from trainer.process.run_entries import writing_to
 from trainer.report.analysis import analysis
 from trainer.report.answers.examples import write_examples
 from trainer.report.card.adapter_card import adapter_card
-from trainer.report.card.model_card import write_card
+from trainer.report.card.model_card import complete_card, write_card
 from trainer.report.diagnosis import IN_NOTES
 from trainer.report.documents import plots_of, write_report
 from trainer.report.facts import facts
@@ -41,7 +46,8 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
     """Evaluates the best and the last step, exports the best (or the last, if the recipe does not
     keep the best), and writes the results and the report.
 
-    Collective: every rank calls it.
+    Collective: every rank calls it. Raises ExportError, after everything else is written, if the
+    exported model is not the one that was measured: model/ is then not replaced.
     """
     directory = run.directory
     lines = on_main(accelerator, lambda: read_lines(directory / "metrics.jsonl"))
@@ -104,11 +110,14 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
         ],
     }
 
-    def write() -> None:
-        with writing_to(directory), quiet_transformers():
-            _write(run, results | facts(run, unmoved))
-
+    verifies = run.recipe.checkpoint.verify_export
     with whole_model(run.objective):
+        answered = measure(run, accelerator) if verifies else None
+
+        def write() -> None:
+            with writing_to(directory), quiet_transformers():
+                _write(run, results | facts(run, unmoved), answered)
+
         on_main(accelerator, write)
 
 
@@ -118,18 +127,11 @@ def _remove_answers_of_last_step(directory: Path) -> None:
         remove(directory / "predictions" / "final-test.jsonl")
 
 
-def _write(run: Run, results: dict[str, Any]) -> None:
+def _write(run: Run, results: dict[str, Any], measured: Measured | None) -> None:
     directory = run.directory
-    staging = directory / ".model.staging"
-    remove(staging)
-    staging.mkdir()
-    export_model(
-        run.model,
-        run.tokenizer,
-        staging,
-        ends=run.task.generation_ends(run.model),
-        num_positions=run.num_positions,
-    )
+    staged = _export(run)
+    verdict = _verdict(run, measured, staged)
+    results["export"] = verdict.as_record()
     results |= analysis(record_of(directory, results))
     results["warnings"] += [
         Finding(**finding).sentence()
@@ -137,15 +139,14 @@ def _write(run: Run, results: dict[str, Any]) -> None:
         if finding["severity"] != "note" and finding["code"] not in IN_NOTES
     ]
     report = report_of(record_of(directory, results))
-    write_card(staging, directory.name, results, how_to_load(run.model))
-    _replace(staging, directory / "model")
-    if hasattr(run.model, "peft_config"):
-        staging = directory / ".adapter.staging"
-        remove(staging)
-        export_adapter(run.model, staging)
-        text = adapter_card(directory.name, run.recipe, run.model, run.task.auto_model, run.base)
-        (staging / "README.md").write_text(text, "utf-8")
-        _replace(staging, directory / "adapter")
+    usage = usage_of(run, measured_split(run)) if measured is None else measured.usage
+    section = how_to_load(run.model) or ("" if usage is None else how_to_use(usage))
+    write_card(staged["model"], directory.name, results, section)
+    if "adapter" in staged:
+        complete_card(staged["adapter"], directory.name, results)
+    for name, staging in staged.items():
+        remove(directory / f".{name}.failed")
+        _replace(staging, directory / (f".{name}.failed" if verdict.failed else name))
     write_report(report, directory, ["html", "md"])
     write_json(directory / "results.json", sealed(results))
     write_trainer_state(report.run)
@@ -153,7 +154,47 @@ def _write(run: Run, results: dict[str, Any]) -> None:
     if run.tracker.shows_reports:
         run.tracker.log_report(text, as_png(plots_of(report)))
     run.tracker.say(text)
+    if verdict.failed:
+        raise ExportError(
+            f"the exported model is not the one that was measured: {verdict.why_not}. Nothing is "
+            f"lost: checkpoints and results are kept, model/ is as it was before. Please report "
+            f"this with {directory / '.model.failed'}"
+        )
     run.tracker.say(f"model: {directory / 'model'}\nresults: {directory / 'results.json'}")
+
+
+def _export(run: Run) -> dict[str, Path]:
+    """Exports the model, and its adapters if it has any, into hidden folders; returns these by the
+    name of the folder that they become."""
+    staged = {"model": _staging(run.directory, "model")}
+    export_model(
+        run.model,
+        run.tokenizer,
+        staged["model"],
+        ends=run.task.generation_ends(run.model),
+        num_positions=run.num_positions,
+    )
+    if hasattr(run.model, "peft_config"):
+        staged["adapter"] = _staging(run.directory, "adapter")
+        export_adapter(run.model, staged["adapter"])
+        name = run.directory.name
+        text = adapter_card(name, run.recipe, run.model, run.task.auto_model, run.base)
+        (staged["adapter"] / "README.md").write_text(text, "utf-8")
+    return staged
+
+
+def _staging(directory: Path, name: str) -> Path:
+    staging = directory / f".{name}.staging"
+    remove(staging)
+    staging.mkdir()
+    return staging
+
+
+def _verdict(run: Run, measured: Measured | None, staged: dict[str, Path]) -> Verdict:
+    folders = (staged["model"], staged.get("adapter"))
+    if measured is None:
+        return unverified("checkpoint.verify_export is false", *folders)
+    return verify_export(run, measured, bounds_of(run), *folders)
 
 
 def _replace(staging: Path, target: Path) -> None:

@@ -290,6 +290,41 @@ class Diagnosed(Part):
     """`wrong`, `doubtful` or `note`."""
 
 
+class ExportedFile(Part):
+    bytes: int
+    """Size in bytes."""
+    xxh3: str
+    """128-bit xxh3 of the content."""
+
+
+class ExportedPart(Part):
+    difference: float | None
+    """Difference between the logits of a fresh process and those of the run, divided by the
+    standard deviation of the run's if that is more than 1; null if they were not compared."""
+    bound: float | None
+    """The difference that is allowed."""
+    statistic: Literal["largest", "root mean square"] | None
+    """Which difference that is: in fp32 the largest."""
+    num_examples: int
+    """Number of examples whose logits were compared."""
+    files: dict[str, ExportedFile]
+    """Files that decide what the model computes, by path in the folder; the card is not one."""
+
+
+class Export(Part):
+    verified: bool
+    """Whether a fresh process, with transformers and PEFT alone, got the measured logits from what
+    was exported, and found nothing wrong with it."""
+    why_not: str | None
+    """Why it was not verified, or what is wrong with it."""
+    failed: bool
+    """Whether something is wrong with it; model/ was then not replaced."""
+    model: ExportedPart | None
+    """The folder model/."""
+    adapter: ExportedPart | None
+    """The folder adapter/; null without adapters."""
+
+
 class Results(Part):
     """results.json."""
 
@@ -317,6 +352,8 @@ class Results(Part):
     """The last step."""
     model: Literal["best", "final"]
     """Which of the two model/ holds."""
+    export: Export | None = None
+    """Whether what was exported gives the logits that were measured."""
     statistics: dict[Split, SplitStatistics]
     """What the metrics are worth: intervals, tests, and the smallest difference to be seen."""
     failures: dict[Split, Failures]

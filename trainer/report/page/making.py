@@ -5,6 +5,7 @@ from typing import Any
 from trainer.errors import ConfigError
 from trainer.recipe.keys import flatten
 from trainer.report.card.citations import bibtex
+from trainer.report.exported import model_sentence
 from trainer.report.markup import plain_lines
 from trainer.report.report import Report
 from trainer.report.tables.table import Table, columns
@@ -24,6 +25,7 @@ def making(report: Report) -> dict[str, Any]:
         "changed": None if before is None else _changed(before, flatten(recipe), shipped),
         "seeds": {key: value for key, value in flatten(recipe).items() if _is_seed(key, value)},
         "launch": _launch(results),
+        "model": model_sentence(results),
         "machine": _machine(environment),
         "versions": _versions(environment),
         "sessions": [

@@ -93,7 +93,7 @@ class Generator:
             mask[row, width - len(prompt) :] = 1
         device = next(model.parameters()).device
         ends = self.ends_of(model)
-        with _plain_generation(model):
+        with plain_generation(model):
             output = model.generate(
                 input_ids=torch.from_numpy(ids).to(device),
                 attention_mask=torch.from_numpy(mask).to(device),
@@ -153,7 +153,7 @@ class Shown:
 
 
 @contextmanager
-def _plain_generation(model: Any) -> abc.Generator[None]:
+def plain_generation(model: Any) -> abc.Generator[None]:
     """Context manager: replaces the generation settings that a model was published with.
 
     Its penalties or beams would change the greedy answers.

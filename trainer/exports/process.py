@@ -1,0 +1,82 @@
+"""Starts the process that loads an exported folder, without what this process has set up."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trainer.wording import excerpt
+
+PROGRAM = Path(__file__).with_name("fresh_process.py")
+LONGEST_SECONDS = 2 * 3600
+LAUNCH = (
+    *("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "NODE_RANK", "MASTER_", "TORCHELASTIC_"),
+    *("ACCELERATE_", "FSDP_", "DEEPSPEED_", "DS_", "PARALLELISM_CONFIG_", "NCCL_", "TORCH_NCCL_"),
+    *("PMI_", "PMIX_", "OMPI_", "MV2_"),
+)
+"""Prefixes of the variables of a launch, in which the process has no part."""
+SETTINGS = {
+    "CUDA_VISIBLE_DEVICES": "",
+    "HIP_VISIBLE_DEVICES": "",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""The run fills the GPU, and nothing may come from the network."""
+
+
+class NotRunError(Exception):
+    """The process could not run, or was killed, which says nothing of the export."""
+
+
+def answers_of(
+    job: Mapping[str, Any], inputs: dict[str, Tensor], folder: Path
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Returns the findings of a fresh process, and its logits by name.
+
+    `folder` is empty and gets the files of the exchange. Raises NotRunError.
+    """
+    (folder / "job.json").write_text(json.dumps(job), "utf-8")
+    save_file(inputs, folder / "inputs.safetensors")
+    # Without -P, its neighbours in this folder would hide libraries of the same names.
+    command = [sys.executable, "-P", "-W", "ignore", str(PROGRAM), str(folder)]
+    log = folder / "log.txt"
+    try:
+        with log.open("wb") as opened:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=opened,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env=environment(job["num_threads"]),
+                start_new_session=True,  # Ctrl-C is for this process, which then ends that one
+            )
+    except OSError as error:
+        raise NotRunError(f"no process can be started ({error})") from error
+    with process:
+        try:
+            code = process.wait(LONGEST_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise NotRunError(f"the process took more than {LONGEST_SECONDS} seconds") from error
+        finally:
+            process.kill()
+    findings = folder / "findings.json"
+    if code != 0 or not findings.is_file():
+        last = log.read_text("utf-8", "replace").strip().splitlines()[-1:]
+        raise NotRunError(
+            f"the process ended with {code}{', for lack of memory' * (code == -9)}"
+            f"{''.join(f': {excerpt(line, 200)}' for line in last)}"
+        )
+    return json.loads(findings.read_text("utf-8")), load_file(folder / "logits.safetensors")
+
+
+def environment(num_threads: int) -> dict[str, str]:
+    """Returns the environment of the process: this one's, without the launch and the GPUs."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCH)}
+    return {**kept, **SETTINGS, "OMP_NUM_THREADS": str(num_threads)}

@@ -1,0 +1,22 @@
+"""The sentence about the exported model: which step it is, and whether it was verified."""
+
+from typing import Any
+
+
+def model_sentence(results: dict[str, Any]) -> str:
+    """Returns which step model/ holds, and whether a fresh process got its logits; runs of older
+    versions do not say the latter. The text is not escaped."""
+    held = f"model/ holds the {results['model']} step"
+    export = results.get("export")
+    if not isinstance(export, dict):
+        return held
+    if export["failed"]:
+        return f"model/ was not replaced by the {results['model']} step: {export['why_not']}"
+    if not export["verified"]:
+        return f"{held}, not verified in a fresh process: {export['why_not']}"
+    return f"{held}; a fresh process gives the measured logits{_difference(export['model'])}"
+
+
+def _difference(model: dict[str, Any]) -> str:
+    statistic, difference = model["statistic"], model["difference"]
+    return f" ({statistic} difference {difference:.1e} of their standard deviation)"
