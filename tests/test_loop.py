@@ -35,7 +35,7 @@ def values(reviews_recipe: dict[str, Any]) -> dict[str, Any]:
     reviews_recipe["data"]["source"]["num_rows"] = 100
     reviews_recipe["schedule"] = {"name": "constant", "steps": 8}
     reviews_recipe["evaluation"] |= {"every": 4, "baseline": False}
-    reviews_recipe["checkpoint"] = {"every_steps": 3, "keep_last": 9, "keep_best": False}
+    reviews_recipe["checkpoint"] |= {"every_steps": 3, "keep_last": 9, "keep_best": False}
     reviews_recipe["tracking"]["log_every_steps"] = 6
     return reviews_recipe
 

@@ -29,7 +29,7 @@ from trainer.wording import format_bytes
 
 @pytest.fixture
 def recipe(reviews_recipe, write_recipe) -> Path:
-    reviews_recipe["checkpoint"] = {"every_steps": 4, "keep_last": 2}
+    reviews_recipe["checkpoint"] |= {"every_steps": 4, "keep_last": 2}
     reviews_recipe["tracking"]["log_every_steps"] = 1
     return write_recipe(reviews_recipe)
 
@@ -174,7 +174,7 @@ def slow_evaluation(reviews_recipe, write_recipe, monkeypatch) -> Path:
     monkeypatch.setattr(Classification, "collate", slowly)
     reviews_recipe["batch"]["micro_batch_size"] = 1
     reviews_recipe["evaluation"] |= {"baseline": False, "every": 3}
-    reviews_recipe["checkpoint"] = {"every_steps": 100}
+    reviews_recipe["checkpoint"] |= {"every_steps": 100}
     reviews_recipe["tracking"]["log_every_steps"] = 1
     return write_recipe(reviews_recipe)
 

@@ -175,7 +175,7 @@ def test_a_directory_without_a_run_is_refused(command, tmp_path):
 def test_a_new_directory_from_a_checkpoint_ends_like_the_old_one(
     reviews_recipe, write_recipe, tmp_path
 ):
-    reviews_recipe["checkpoint"] = {"every_steps": 6, "keep_last": 9}
+    reviews_recipe["checkpoint"] |= {"every_steps": 6, "keep_last": 9}
     recipe = write_recipe(reviews_recipe)
     run("train", recipe, "--run-dir", tmp_path / "old")
     checkpoint = tmp_path / "old" / "checkpoints" / "step-00000006"
@@ -186,7 +186,7 @@ def test_a_new_directory_from_a_checkpoint_ends_like_the_old_one(
 
 
 def test_a_broken_newest_checkpoint_is_passed_over(reviews_recipe, write_recipe, tmp_path):
-    reviews_recipe["checkpoint"] = {"every_steps": 6, "keep_last": 9}
+    reviews_recipe["checkpoint"] |= {"every_steps": 6, "keep_last": 9}
     recipe, directory = write_recipe(reviews_recipe), tmp_path / "run"
     run("train", recipe, "--run-dir", directory)
     whole = tensors_of(directory / "checkpoints" / "step-00000020")
@@ -239,7 +239,7 @@ def test_the_last_step_has_its_line_also_where_nothing_is_evaluated(
 
 
 def test_a_best_step_that_was_not_kept_is_looked_for_anew(reviews_recipe, write_recipe, tmp_path):
-    reviews_recipe["checkpoint"] = {"every_steps": 6, "keep_last": 1, "keep_best": False}
+    reviews_recipe["checkpoint"] |= {"every_steps": 6, "keep_last": 1, "keep_best": False}
     recipe, directory = write_recipe(reviews_recipe), tmp_path / "run"
     run("train", recipe, "--run-dir", directory)
     (directory / "status.json").unlink()
@@ -263,7 +263,7 @@ def test_a_new_run_may_not_keep_its_worst_step(reviews_recipe, write_recipe, tmp
 def test_a_run_that_was_begun_so_goes_on_and_says_it(
     reviews_recipe, write_recipe, tmp_path, monkeypatch
 ):
-    reviews_recipe["checkpoint"] = {"every_steps": 6, "keep_last": 9}
+    reviews_recipe["checkpoint"] |= {"every_steps": 6, "keep_last": 9}
     reviews_recipe["evaluation"]["mode"] = "min"
     recipe, directory = write_recipe(reviews_recipe), tmp_path / "run"
     with monkeypatch.context() as earlier:  # a version that did not refuse it
@@ -295,7 +295,7 @@ def test_seconds_of_training_leave_out_evaluation(finished):
 
 def test_the_checkpoint_of_each_epoch_is_kept(reviews_recipe, write_recipe, tmp_path):
     """20 steps in two epochs, a checkpoint each third step of which the last one is kept."""
-    reviews_recipe["checkpoint"] = {"every_steps": 3, "every_epoch": True, "keep_last": 1}
+    reviews_recipe["checkpoint"] |= {"every_steps": 3, "every_epoch": True, "keep_last": 1}
     reviews_recipe["checkpoint"]["keep_best"] = False
     run("train", write_recipe(reviews_recipe), "--run-dir", tmp_path / "run")
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("step-*"))

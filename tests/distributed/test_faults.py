@@ -155,7 +155,7 @@ def recipe(reviews_recipe: dict[str, Any], write_recipe) -> Path:
     reviews_recipe["batch"] |= {"global_batch_size": 8, "micro_batch_size": 2}
     reviews_recipe["schedule"]["epochs"] = 2
     reviews_recipe["evaluation"] |= {"baseline": False, "every": 5}
-    reviews_recipe["checkpoint"] = {"every_steps": 3, "keep_last": 1}
+    reviews_recipe["checkpoint"] |= {"every_steps": 3, "keep_last": 1}
     reviews_recipe["tracking"]["log_every_steps"] = 1
     return write_recipe(reviews_recipe)
 

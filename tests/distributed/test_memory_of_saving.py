@@ -23,7 +23,7 @@ def test_under_zero3_a_save_needs_two_files_and_a_tensor(
         "intermediate_size": 3072,
     }
     reviews_recipe["schedule"] = {"steps": 4}
-    reviews_recipe["checkpoint"] = {"every_steps": 1, "keep_last": 4}
+    reviews_recipe["checkpoint"] |= {"every_steps": 1, "keep_last": 4}
     reviews_recipe["evaluation"]["baseline"] = False
     recipe = write_recipe(reviews_recipe)
     monkeypatch.setenv("MEASURED", str(tmp_path))

@@ -13,7 +13,7 @@ def test_a_slow_rank_is_named_once(
     reviews_recipe, write_recipe, launch, train_on_two_ranks, tmp_path
 ):
     reviews_recipe["schedule"] = {"name": "constant", "steps": NUM_STEPS}
-    reviews_recipe["checkpoint"] = {"every_steps": NUM_STEPS}
+    reviews_recipe["checkpoint"] |= {"every_steps": NUM_STEPS}
     reviews_recipe["tracking"]["log_every_steps"] = 2
     recipe = write_recipe(reviews_recipe)
     plain = train_on_two_ranks(recipe, tmp_path / "plain")

@@ -23,7 +23,7 @@ def recipe(reviews_recipe, write_recipe) -> Path:
     reviews_recipe["model"]["architecture"]["vocab_size"] = 2000
     reviews_recipe["data"]["source"]["num_rows"] = 150
     reviews_recipe["schedule"]["epochs"] = 3
-    reviews_recipe["checkpoint"] = {"every_steps": 4, "keep_last": 2}
+    reviews_recipe["checkpoint"] |= {"every_steps": 4, "keep_last": 2}
     reviews_recipe["tracking"]["log_every_steps"] = 1
     return write_recipe(reviews_recipe)
 

@@ -41,7 +41,7 @@ def recipe(reviews_recipe, write_recipe) -> Path:
     reviews_recipe["data"]["split"] = {"validation": {"ratio": 0.5, "seed": 1}}
     reviews_recipe["batch"]["micro_batch_size"] = 2
     reviews_recipe["evaluation"]["baseline"] = False
-    reviews_recipe["checkpoint"] = {"every_steps": 8, "keep_last": 1}
+    reviews_recipe["checkpoint"] |= {"every_steps": 8, "keep_last": 1}
     reviews_recipe["tracking"]["log_every_steps"] = 1
     return write_recipe(reviews_recipe)
 

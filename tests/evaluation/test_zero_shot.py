@@ -52,7 +52,7 @@ def recipe(reviews_recipe, llama):
     reviews_recipe["task"]["zero_shot"] = LABEL_WORDS
     reviews_recipe["data"]["source"]["num_rows"] = 60
     reviews_recipe["schedule"] = {"epochs": 2}
-    reviews_recipe["checkpoint"] = {"every_steps": 2, "keep_last": 9}
+    reviews_recipe["checkpoint"] |= {"every_steps": 2, "keep_last": 9}
     return reviews_recipe
 
 

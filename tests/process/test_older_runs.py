@@ -35,7 +35,7 @@ def recipe(reviews_recipe: dict[str, Any], write_recipe: Any, tmp_path: Path) ->
     reviews_recipe["model"]["tokenizer"]["vocab_size"] = 80
     reviews_recipe["batch"] = {"global_batch_size": 8, "max_seq_length": 16}
     reviews_recipe["schedule"] = {"steps": 8}
-    reviews_recipe["checkpoint"] = {"every_steps": 4, "keep_last": 9}
+    reviews_recipe["checkpoint"] |= {"every_steps": 4, "keep_last": 9}
     reviews_recipe["tracking"]["log_every_steps"] = 1
     return write_recipe(reviews_recipe)
 

@@ -32,7 +32,7 @@ def recorded(tmp_path: Path) -> RecordedRun:
         "batch": {"global_batch_size": 8, "micro_batch_size": "auto"},
         "schedule": {"epochs": 2, "steps": None},
         "evaluation": {"every": "epoch", "metric": "accuracy"},
-        "checkpoint": {"every_steps": 5},
+        "checkpoint": {"every_steps": 5, "verify_export": False},
         "tracking": {"log_every_steps": 3},
     }
     metrics = {"validation": {"loss": 0.5, "accuracy": 0.75}}

@@ -76,7 +76,7 @@ def recipe_of(model: str, tokenizer: dict[str, Any], optimizer: str) -> dict[str
         "schedule": {"name": "constant", "steps": 5},
         "precision": "fp32",
         "evaluation": {"baseline": False},
-        "checkpoint": {"every_steps": 1, "keep_last": 5},
+        "checkpoint": {"every_steps": 1, "keep_last": 5, "verify_export": False},
         "tracking": {"trackers": [], "log_every_steps": 1},
     }
 

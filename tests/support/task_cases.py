@@ -69,6 +69,7 @@ class Case:
             "schedule": {"epochs": 1},
             "optimizer": {"learning_rate": 1e-3},
             "precision": "fp32",
+            "checkpoint": {"verify_export": False},
             "tracking": {"trackers": []},
         }
 

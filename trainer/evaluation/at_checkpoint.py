@@ -1,6 +1,7 @@
 """Evaluation of a checkpoint: chosen by name, verified, loaded and measured."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from trainer.checkpoints.record import read_record, verify
 from trainer.distributed.collectives import on_main
 from trainer.errors import CheckpointError, ConfigError
 from trainer.evaluation.evaluate import evaluate
+from trainer.recipe.schema import Recipe
 from trainer.run import Run
 from trainer.state import TrainState
 from trainer.tracking.metric_lines import known_lines, metrics_at
@@ -33,19 +35,32 @@ def evaluate_checkpoint(
             key="--split",
             value=split,
         )
+    tunes_threshold = run.task.tunes_threshold and "validation" in run.splits
+    used = ("train", split, *(("validation",) if tunes_threshold else ()))
+    step, record = load_step(run, accelerator, checkpoint, run.recipe, used)
+    needed = tunes_threshold and split != "validation"
+    validation = _validation(run, accelerator, step, record, needed=needed)
+    metrics = evaluate(run, accelerator, split, validation=validation)
+    return {"step": step, "split": split, **metrics}
+
+
+def load_step(
+    run: Run, accelerator: Accelerator, checkpoint: str, recipe: Recipe, used: Iterable[str]
+) -> tuple[int, dict[str, Any]]:
+    """Loads the weights of a checkpoint, and returns its step and its record.
+
+    `checkpoint` is "best", "last" or the number of a step; `recipe` is that of the run directory,
+    and `used` are the splits that must not have changed. Raises CheckpointError if the checkpoint
+    was not kept, is damaged, or was made with other data.
+    """
     step = _step_of(run, accelerator, checkpoint)
     chosen = run.store.path(step)
     on_main(accelerator, lambda: verify(chosen))
     record = on_main(accelerator, lambda: read_record(chosen))
     check_order(chosen, record, run.order_digest)
-    tunes_threshold = run.task.tunes_threshold and "validation" in run.splits
-    used = ("train", split, *(("validation",) if tunes_threshold else ()))
-    check_provenance(chosen, record, run.recipe, run.splits, used)
+    check_provenance(chosen, record, recipe, run.splits, used)
     load_weights(chosen, run.objective, run.parameters)
-    needed = tunes_threshold and split != "validation"
-    validation = _validation(run, accelerator, step, record, needed=needed)
-    metrics = evaluate(run, accelerator, split, validation=validation)
-    return {"step": step, "split": split, **metrics}
+    return step, record
 
 
 def _step_of(run: Run, accelerator: Accelerator, checkpoint: str) -> int:

@@ -1,47 +1,63 @@
 """How far the logits of an export may be from those measured, in their standard deviations."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from trainer.engines.precision import COMPUTE_DTYPES
 from trainer.models.load import QUANTISED
 from trainer.run import Run
 
-EXACT = 1e-5
+
+@dataclass(frozen=True)
+class Bound:
+    """The largest difference of logits that is allowed."""
+
+    limit: float
+    statistic: Literal["largest", "root mean square"] = "largest"
+    """Which difference counts. Where numbers are rounded to 8 or 11 bits, the largest of millions
+    says nothing, for instance because another expert was chosen for one token."""
+
+
+EXACT = Bound(1e-5)
 """The same weights in fp32, added up in the same order."""
-MERGED = 1e-4
+MERGED = Bound(1e-4)
 """In fp32, adapters merged into a base weight: sums are rounded in another order."""
-OTHER_DEVICE = 1e-3
+OTHER_DEVICE = Bound(1e-3)
 """In fp32, measured on a GPU and compared on a CPU."""
-HALF = {torch.bfloat16: 0.25, torch.float16: 0.05}
-"""Products of rounded numbers: 8 bits of a bf16 number count, 11 of an fp16 number."""
-INT8 = 0.25
-"""An int8 layer also rounds its inputs, to 1/127 of the largest of a token; the merged model does
-not."""
+HALF = {
+    torch.float16: Bound(0.02, "root mean square"),
+    torch.bfloat16: Bound(0.1, "root mean square"),
+}
+"""Numbers are rounded to 11 bits in fp16 and to 8 bits in bf16."""
+INT8 = Bound(0.25, "root mean square")
+"""An int8 layer also rounds its inputs, to 1/127 of the largest of a token, unless that is an
+outlier of its batch; a merged model does not."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    model: float
-    adapter: float
+    model: Bound
+    adapter: Bound
 
 
 def bounds_of(run: Run, dtype: torch.dtype | None = None) -> Bounds:
     """Returns the bounds for a run's model, exported as it is or in another type, and for its
     adapters."""
     model: Any = run.model
-    types = {p.dtype for p in model.parameters() if p.is_floating_point()} | {_compute_type(run)}
-    rounded = max((HALF.get(kind, 0.0) for kind in types), default=0.0)
-    on_gpu = next(model.parameters()).device.type != "cpu"
-    exact = OTHER_DEVICE if on_gpu else EXACT
-    merges = hasattr(model, "peft_config")
-    whole = max(exact, MERGED) if merges else exact
-    if run.recipe.tuning.mode == "int8_lora":
-        whole = INT8
-        exact = INT8 if on_gpu else exact
-    of_type = HALF.get(dtype, 0.0) if dtype is not None else 0.0
-    return Bounds(model=max(whole, rounded, of_type), adapter=max(exact, rounded))
+    types = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    if not computes_in_fp32(run):
+        types |= {COMPUTE_DTYPES[run.precision]}
+    rounded = [bound for kind, bound in HALF.items() if kind in types]
+    exact = EXACT if next(model.parameters()).device.type == "cpu" else OTHER_DEVICE
+    quantised = [INT8] if run.recipe.tuning.mode == "int8_lora" else []
+    converted = [HALF[dtype]] if dtype in HALF else []
+    merged = [MERGED] if hasattr(model, "peft_config") else []
+    return Bounds(
+        model=_widest([exact, *merged, *rounded, *quantised, *converted]),
+        adapter=_widest([exact, *rounded, *quantised]),
+    )
 
 
 def computes_in_fp32(run: Run) -> bool:
@@ -53,7 +69,5 @@ def computes_in_fp32(run: Run) -> bool:
     return kinds == {torch.float32} and not (quantised and run.precision != "fp32")
 
 
-def _compute_type(run: Run) -> torch.dtype:
-    """Returns the type in which logits are measured."""
-    halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    return torch.float32 if computes_in_fp32(run) else halves.get(run.precision, torch.float32)
+def _widest(bounds: list[Bound]) -> Bound:
+    return max(bounds, key=lambda bound: (bound.statistic != "largest", bound.limit))

@@ -188,6 +188,8 @@ def answer_of_model(
     findings["doing"] = "reading its files"
     found, stored = problems_of_files(folder)
     findings["problems"] += found
+    if found:
+        return {}
     findings["doing"] = "loading it"
     auto = getattr(transformers, job["auto_model"])
     # A tensor of another shape is then found, and named, like any other problem.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.exports.bounds import Bounds
+from trainer.exports.bounds import Bound, Bounds
 from trainer.exports.fingerprints import fingerprints
 from trainer.exports.measured import Measured
 from trainer.exports.process import NotRunError, answers_of
@@ -22,8 +22,9 @@ from trainer.wording import excerpt, format_bytes
 
 LEAST_BYTES = 2**30
 """Memory of the libraries in a fresh process."""
-LEAST_DEVIATION = 1e-3
-"""Standard deviation of logits below which differences count as if it were this."""
+LEAST_DEVIATION = 1.0
+"""Logits that vary less are compared as they are: dividing by a small deviation would magnify the
+rounding of a model that has learned little."""
 
 
 class ExportError(Exception):
@@ -81,7 +82,7 @@ def verify_export(
             folder,
             adapter,
         )
-    job, inputs = _job(run, measured, folder, adapter)
+    job, inputs = job_of(run, measured, folder, adapter)
     with tempfile.TemporaryDirectory(prefix=".gate-", dir=place.parent) as exchange:
         try:
             findings, logits = answers_of(job, inputs, Path(exchange))
@@ -89,23 +90,26 @@ def verify_export(
             return unverified(
                 f"it could not be loaded in a fresh process: {error}", folder, adapter
             )
-    gaps = {part: _largest(measured, logits, part) for part in ("model", "adapter")}
+    gaps = {
+        part: _difference(measured, logits, part, bound)
+        for part, bound in (("model", bounds.model), ("adapter", bounds.adapter))
+    }
     problems = _problems(measured, bounds, findings, gaps)
     if problems:
         return unverified("; ".join(problems), folder, adapter, failed=True)
-    count = measured.num_examples
     return Verdict(
         verified=True,
         why_not=None,
         failed=False,
-        model=None if folder is None else _part(folder, gaps["model"], bounds.model, count),
-        adapter=None if adapter is None else _part(adapter, gaps["adapter"], bounds.adapter, count),
+        model=_compared(folder, gaps["model"], bounds.model, measured.num_examples),
+        adapter=_compared(adapter, gaps["adapter"], bounds.adapter, measured.num_examples),
     )
 
 
-def _job(
+def job_of(
     run: Run, measured: Measured, folder: Path | None, adapter: Path | None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Returns what a fresh process gets to know of a run: its job, and the inputs by name."""
     model: Any = run.model
     registration = _code(how_to_load(model))
     usage = measured.usage
@@ -154,20 +158,25 @@ def _problems(
         problems.append(f"{findings['doing']} fails: {excerpt(findings['error'], 250)}")
     for part, bound in (("model", bounds.model), ("adapter", bounds.adapter)):
         gap = gaps[part]
-        if gap is not None and not gap <= bound:  # it may be NaN
+        if gap is not None and not gap <= bound.limit:  # it may be NaN
             name = "its logits differ" if part == "model" else "the logits of its adapters differ"
             problems.append(
-                f"{name} from the measured ones by {gap:.1e} of their standard deviation, and "
-                f"{bound:.0e} is allowed"
+                f"{name} from the measured ones by {gap:.1e} of their standard deviation "
+                f"({bound.statistic}), and {bound.limit:g} is allowed"
             )
     if not problems and measured.usage is not None and findings["usage"] is not None:
-        problems += differences(measured.usage, measured.expected, findings["usage"], bounds.model)
+        problems += differences(
+            measured.usage, measured.expected, findings["usage"], bounds.model.limit
+        )
     return problems
 
 
-def _largest(measured: Measured, logits: Mapping[str, Tensor], part: str) -> float | None:
-    """Returns the largest difference of logits in their standard deviation; None without any."""
-    largest: float | None = None
+def _difference(
+    measured: Measured, logits: Mapping[str, Tensor], part: str, bound: Bound
+) -> float | None:
+    """Returns the difference of the logits in their standard deviation, of the worst batch; None
+    without any."""
+    worst: float | None = None
     for index, batch in enumerate(measured.batches):
         for name, own in batch.logits.items():
             other = logits.get(f"{part}.{index}.{name}")
@@ -175,10 +184,12 @@ def _largest(measured: Measured, logits: Mapping[str, Tensor], part: str) -> flo
                 continue
             if other.shape != own.shape:
                 return float("inf")
+            gaps = other - own
+            gap = gaps.abs().max() if bound.statistic == "largest" else gaps.square().mean().sqrt()
             deviation = max(float(own.std()) if own.numel() > 1 else 0.0, LEAST_DEVIATION)
-            gap = float((other - own).abs().max()) / deviation
-            largest = gap if largest is None or not gap <= largest else largest
-    return largest
+            relative = float(gap) / deviation
+            worst = relative if worst is None or not relative <= worst else worst
+    return worst
 
 
 def _needed(run: Run, folder: Path | None, adapter: Path | None) -> int:
@@ -195,11 +206,22 @@ def _needed(run: Run, folder: Path | None, adapter: Path | None) -> int:
 
 
 def _part(
-    folder: Path, difference: float | None = None, bound: float | None = None, count: int = 0
+    folder: Path, difference: float | None = None, bound: Bound | None = None, count: int = 0
 ) -> dict[str, Any]:
     return {
         "difference": difference,
-        "bound": None if difference is None else bound,
-        "num_examples": 0 if difference is None else count,
+        "bound": None if bound is None else bound.limit,
+        "statistic": None if bound is None else bound.statistic,
+        "num_examples": count,
         "files": fingerprints(folder),
     }
+
+
+def _compared(
+    folder: Path | None, difference: float | None, bound: Bound, num_examples: int
+) -> dict[str, Any] | None:
+    if folder is None:
+        return None
+    if difference is None:  # adapters of random weights, which nothing else can load
+        return _part(folder)
+    return _part(folder, difference, bound, num_examples)

@@ -48,7 +48,7 @@ class Measured:
     texts: list[tuple[str, list[int]]]
     """Real texts, and the ids that the tokenizer of the run gives for them."""
     usage: Usage | None
-    """The code of the model card; None if transformers alone reads inputs otherwise than the run."""
+    """The code of the model card; None if the run reads inputs otherwise than transformers does."""
     expected: list[Expected]
     """What that code has to answer."""
 
@@ -149,8 +149,9 @@ def _thinned(positions: Tensor, most: int) -> Tensor:
 def _texts(run: Run, split: PreparedSplit) -> list[tuple[str, list[int]]]:
     """Returns texts of the split's rows with their ids, without truncation."""
     texts: dict[str, None] = {}
-    for index in range(min(8, 0 if split.rows is None else len(split.rows))):
-        texts |= dict.fromkeys(_strings(split.rows[index]))
+    rows: Any = [] if split.rows is None else split.rows
+    for index in range(min(8, len(rows))):
+        texts |= dict.fromkeys(_strings(rows[index]))
     shown = [text[:LONGEST_TEXT] for text in texts][:MOST_TEXTS]
     return [(text, list(run.tokenizer(text, verbose=False)["input_ids"])) for text in shown]
 

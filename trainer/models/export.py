@@ -10,9 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.errors import ConfigError
 from trainer.models.quiet import quiet_transformers
 from trainer.models.structure import plain_model
 from trainer.models.tokenizers.tokenizer import save_tokenizer
+
+SHARD_SIZE = "50GB"
+"""Largest file of weights, as transformers writes them by default."""
 
 
 def export_model(
@@ -22,28 +26,63 @@ def export_model(
     *,
     ends: Sequence[int] = (),
     num_positions: int | None = None,
+    dtype: torch.dtype | None = None,
+    shard_size: str = SHARD_SIZE,
 ) -> None:
     """Writes weights, configurations and tokenizer into `folder`.
 
     Adapters are merged. A quantised base is dequantised first: merging into quantised weights would
     round them again, and the exported model would differ from the trained one. Generation stops at
     the token ids `ends`, or as in the base if there are none. The tokenizer truncates texts to
-    `num_positions` tokens, unless that is None.
+    `num_positions` tokens, unless that is None. With `dtype`, weights are converted to that type;
+    those of a model without adapters in place. A file holds at most `shard_size` of weights. Raises
+    ConfigError if a weight is beyond the type.
     """
     plain = plain_model(model)
     exported = plain if plain is model else merged(model)
+    if dtype is not None:
+        convert(exported, dtype)
     exported.config.use_cache = True
     own = getattr(plain, "generation_config", None)
     if own is not None:
         exported.generation_config = type(own)()  # save_pretrained rejects some published ones
     with quiet_transformers():
-        exported.save_pretrained(folder)
+        exported.save_pretrained(folder, max_shard_size=shard_size)
     if own is not None:
         exported.generation_config = own
         if exported.can_generate():
             _with_ends(own, ends).to_json_file(folder / "generation_config.json")
     save_tokenizer(tokenizer, folder, num_positions)
     plain.config.use_cache = False
+
+
+def convert(model: Any, dtype: torch.dtype) -> None:
+    """Converts the weights of a transformers model in place, but for those that transformers itself
+    keeps in fp32, as it would on loading.
+
+    Raises ConfigError if a weight is beyond the type.
+    """
+    kept = set(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
+    if dtype == torch.float16:
+        kept |= set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    limit = torch.finfo(dtype).max
+    weights = {
+        name: weight
+        for name, weight in model.named_parameters()
+        if weight.is_floating_point() and not kept & set(name.split("."))
+    }
+    for name, weight in weights.items():
+        largest = float(weight.detach().abs().max()) if weight.numel() else 0.0
+        if largest > limit:
+            raise ConfigError(
+                f"--dtype: the weight {name} holds {largest:.4g}, and {str(dtype)[6:]} ends at "
+                f"{limit:g}",
+                key="--dtype",
+                value=str(dtype)[6:],
+                hint="use bf16 or fp32",
+            )
+    for weight in weights.values():
+        weight.data = weight.data.to(dtype)
 
 
 def export_adapter(model: Any, folder: Path) -> None:

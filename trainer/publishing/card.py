@@ -1,36 +1,80 @@
-"""The card of a pushed model: that of its folder, complete, and without what must not leave."""
+"""The card of an exported checkpoint, with what the run measured at its step."""
 
-import re
 from pathlib import Path
 from typing import Any
 
-from trainer.publishing.redaction import without_places
-from trainer.report.card.model_card import card_of, split_card, with_results
+import torch
 
-BESIDE = re.compile(r"^The whole model, with its tokenizer, is in `model/`.*$", re.MULTILINE)
-"""How the card of adapters names the folder next to it, which the repository does not have."""
-FILES = """
-## Files
+from trainer.errors import RunDirectoryError
+from trainer.exports.usage.usage import Usage, how_to_use
+from trainer.models.span_head import how_to_load
+from trainer.process.finished_runs import read_finished
+from trainer.report.card.adapter_card import adapter_card
+from trainer.report.card.model_card import write_card
+from trainer.run import Run
+from trainer.tracking.metric_lines import known_lines, metrics_at
 
-`recipe.yaml` is the recipe, `results.json` what the run measured, and `trainer.json` names the run
-and the files of the model.
-"""
+
+def write_model_card(
+    folder: Path,
+    run: Run,
+    usage: Usage | None,
+    step: int,
+    record: dict[str, Any],
+    dtype: torch.dtype | None,
+) -> None:
+    """Writes the card of a whole model."""
+    made = f"Exported from the checkpoint of step {step} of {run.num_steps}."
+    if dtype is not None:
+        made += f" The weights were converted to {str(dtype).removeprefix('torch.')}."
+    use = how_to_load(run.model) or ("" if usage is None else how_to_use(usage))
+    results = results_at(run, step, record)
+    write_card(folder, run.directory.name, results, "\n\n".join(filter(None, [made, use])))
 
 
-def public_card(
-    card: str, name: str, results: dict[str, Any], places: list[str], *, part: str
-) -> str:
-    """Returns the README.md of a repository from the one in the folder of a model or its adapters.
+def write_adapter_card(folder: Path, run: Run, step: int) -> None:
+    """Writes the card of adapters alone, beside which their tokenizer lies."""
+    more = (
+        f"The tokenizer is in this folder, too. Exported from the checkpoint of step {step} of "
+        f"{run.num_steps}."
+    )
+    name = run.directory.name
+    text = adapter_card(name, run.recipe, run.model, run.task.auto_model, run.base, more)
+    (folder / "README.md").write_text(text, "utf-8")
 
-    Cards of older runs get the results, too. A base model that is a folder is not named at the
-    head, because the hub would take it for the name of a repository.
+
+def results_at(run: Run, step: int, record: dict[str, Any]) -> dict[str, Any]:
+    """Returns results as a card reads them, with the metrics of one step.
+
+    For the step that model/ holds, and for the last one, they are those of results.json; for
+    another only what was measured during training is known.
     """
-    head, body = split_card(with_results(card, name, results))
-    base = head.get("base_model")
-    if isinstance(base, str) and Path(base).is_absolute():
-        head = {key: v for key, v in head.items() if key not in ("base_model", "tags")}
-    if part == "adapter":
-        body = BESIDE.sub("The tokenizer is in this repository.", body)
-    if FILES not in body:
-        body = body.rstrip("\n") + "\n" + FILES
-    return without_places(card_of(head, body), places)
+    try:
+        results = read_finished(run.directory).results
+    except RunDirectoryError:  # it is not finished, or is of an older version
+        results = {}
+    for name in dict.fromkeys(filter(None, [results.get("model"), "best", "final"])):
+        if results.get(name, {}).get("step") == step:
+            own = name == results["model"]
+            return {**results, "model": name, "summary": results.get("summary", "") if own else ""}
+    lines = known_lines(run.directory / "metrics.jsonl", record["metrics"])
+    before = metrics_at(lines, 0)
+    splits = [name for name in ("validation", "test") if name in run.splits]
+    trained = [line["seconds"] for line in lines if line["step"] <= step]
+    return {
+        "recipe": run.recipe.model_dump(mode="json"),
+        "parameters": vars(run.parameter_counts),
+        "baseline": {name: before[name] for name in splits if name in before},
+        "baseline_is": run.baseline_kind,
+        "final": {"step": step, "metrics": metrics_at(lines, step)},
+        "model": "final",
+        "seconds": {"total": sum(trained)},
+        "processes": record["launch"].get("processes", 1),
+        "precision": record["launch"].get("precision", run.precision),
+        "scales": dict(run.task.scales),
+        "warnings": [
+            *run.notes,
+            f"this is step {step} of {run.num_steps}: only what was measured during training is "
+            f"known of it",
+        ],
+    }

@@ -18,4 +18,5 @@ def model_sentence(results: dict[str, Any]) -> str:
 
 
 def _difference(model: dict[str, Any]) -> str:
-    return f" (largest difference {model['difference']:.1e} of their standard deviation)"
+    statistic, difference = model["statistic"], model["difference"]
+    return f" ({statistic} difference {difference:.1e} of their standard deviation)"

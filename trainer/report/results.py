@@ -112,11 +112,11 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
 
     verifies = run.recipe.checkpoint.verify_export
     with whole_model(run.objective):
-        measured = measure(run, accelerator) if verifies else None
+        answered = measure(run, accelerator) if verifies else None
 
         def write() -> None:
             with writing_to(directory), quiet_transformers():
-                _write(run, results | facts(run, unmoved), measured)
+                _write(run, results | facts(run, unmoved), answered)
 
         on_main(accelerator, write)
 
@@ -145,6 +145,7 @@ def _write(run: Run, results: dict[str, Any], measured: Measured | None) -> None
     if "adapter" in staged:
         complete_card(staged["adapter"], directory.name, results)
     for name, staging in staged.items():
+        remove(directory / f".{name}.failed")
         _replace(staging, directory / (f".{name}.failed" if verdict.failed else name))
     write_report(report, directory, ["html", "md"])
     write_json(directory / "results.json", sealed(results))

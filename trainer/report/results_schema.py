@@ -299,10 +299,12 @@ class ExportedFile(Part):
 
 class ExportedPart(Part):
     difference: float | None
-    """Largest difference between the logits of a fresh process and those of the run, in standard
-    deviations of the run's; null if they were not compared."""
+    """Difference between the logits of a fresh process and those of the run, divided by the
+    standard deviation of the run's if that is more than 1; null if they were not compared."""
     bound: float | None
-    """Largest difference that is allowed."""
+    """The difference that is allowed."""
+    statistic: Literal["largest", "root mean square"] | None
+    """Which difference that is: in fp32 the largest."""
     num_examples: int
     """Number of examples whose logits were compared."""
     files: dict[str, ExportedFile]

@@ -255,13 +255,12 @@ def _asked(row: dict[str, Any]) -> list[dict[str, str]] | None:
         return None
     before: list[dict[str, str]] = []
     for message in values[0]:
-        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
             return None
         if message["role"] == "assistant":
             break
         before.append({"role": message["role"], "content": message["content"]})
-    plain = all(isinstance(text, str) for message in before for text in message.values())
-    return before if before and plain else None
+    return before or None
 
 
 def _plain_ids(task: CausalLM, prompt: Any, settings: dict[str, Any]) -> list[int]:

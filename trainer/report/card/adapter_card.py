@@ -10,11 +10,14 @@ from trainer.models.structure import output_layer
 from trainer.recipe.schema import Recipe
 from trainer.report.markup import as_markdown
 
-BESIDE = "The whole model, with its tokenizer, is in `model/`, next to this folder."
+WHOLE = "The whole model, with its tokenizer, is in `model/`, next to this folder."
 
 
-def adapter_card(name: str, recipe: Recipe, model: Any, auto_model: str, base: Base) -> str:
-    """Returns the README.md of the adapters of a tuned model."""
+def adapter_card(
+    name: str, recipe: Recipe, model: Any, auto_model: str, base: Base, more: str = WHOLE
+) -> str:
+    """Returns the README.md of the adapters of a tuned model; `more` follows the code that loads
+    them."""
     settings, mode = recipe.model, recipe.tuning.mode
     path = settings.name_or_path
     if path is None or settings.initialization == "random":
@@ -29,7 +32,7 @@ def adapter_card(name: str, recipe: Recipe, model: Any, auto_model: str, base: B
         f"Adapters of {as_markdown(path)}, trained with {mode}, and the other weights that "
         f"training changed. To load them, run this in the folder of this file:",
         "\n".join(["```python", *_lines(recipe, model, auto_model, base), "```"]),
-        BESIDE,
+        more,
         how_to_load(model),
     ]
     return "\n\n".join(filter(None, parts)).rstrip() + "\n"

@@ -1,0 +1,28 @@
+"""What the record of an export says, in sentences."""
+
+from pathlib import Path
+from typing import Any
+
+from trainer.exports.fingerprints import RECORD
+from trainer.files.plain import read_json
+from trainer.wording import format_bytes
+
+
+def sentences(folder: Path) -> list[str]:
+    """Returns what was exported to a folder, whether it was verified, and the notes."""
+    record = read_json(folder / RECORD)
+    part: dict[str, Any] = record["model"] or record["adapter"]
+    kind = "model" if record["model"] is not None else "adapters"
+    size = sum(file["bytes"] for file in part["files"].values())
+    found = [f"{folder}: the {kind} of step {record['step']}, {format_bytes(size)}"]
+    if part["difference"] is not None:
+        found.append(
+            f"a fresh process gives the logits of the run: {part['statistic']} difference "
+            f"{part['difference']:.1e} of their standard deviation, {part['bound']:g} is allowed"
+        )
+    else:
+        found.append(f"not verified in a fresh process: {record['why_not'] or WITHOUT_BASE}")
+    return [*found, *(f"note: {note}" for note in record["notes"])]
+
+
+WITHOUT_BASE = "only the run itself has the random weights that these adapters belong to"
