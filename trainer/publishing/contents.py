@@ -17,7 +17,7 @@ from trainer.files.kept_folder import files_below
 from trainer.files.plain import open_plain, parse_json, read_text
 from trainer.process.run_directory import read_recipe
 from trainer.process.run_entries import writing_to
-from trainer.publishing.pushed_card import public_card
+from trainer.publishing.public_card import public_card
 from trainer.publishing.record import RECORD, record_text
 from trainer.publishing.redaction import local_places, public_recipe, public_values, without_places
 from trainer.publishing.verified import check_done, check_unchanged, is_verified
