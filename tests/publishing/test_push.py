@@ -12,7 +12,8 @@ from support.hub_repositories import Repository
 from support.pushable_runs import weight_names
 
 import trainer
-from trainer.errors import RunDirectoryError
+from trainer.cli.push import command
+from trainer.errors import LaunchError, RunDirectoryError
 from trainer.tasks.recipe import load_recipe
 
 NAME = "alice/demo"
@@ -131,6 +132,13 @@ def test_weights_in_another_format_go_too(hub, pushable):
     run("push", directory, NAME, "--force")
     assert "pytorch_model.bin" not in hub.repositories[NAME].files()
     assert "notes.txt" in hub.repositories[NAME].files()
+
+
+def test_a_gitignore_leaves_nothing_out(hub, pushable):
+    hub.repositories[NAME] = Repository(private=True)
+    hub.repositories[NAME].put("main", {".gitignore": b"*"})
+    done = run("push", pushable(), NAME)
+    assert listed(done).keys() == hub.received()
 
 
 def test_another_recipe_needs_force(hub, pushable):
@@ -287,6 +295,19 @@ def test_what_is_no_branch_is_refused(hub, pushable, branch):
     assert done.exit_code == 2
     assert "write the name of a branch" in done.stderr
     assert "\x1b" not in done.stderr
+
+
+def test_several_ranks_do_not_push(hub, pushable, monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    work = command.callback
+    assert work is not None
+    options = {"private": None, "revision": None, "merge": False, "force": False, "dry_run": False}
+    with pytest.raises(LaunchError, match="one process; start it without a launcher"):
+        work(pushable(), NAME, **options)
+    assert not hub.requests
 
 
 def test_a_pipe_in_the_folder_is_no_file_to_send(hub, pushable):

@@ -134,7 +134,7 @@ def test_an_upload_that_is_cut_is_sent_again(hub, pushable):
 
 def test_a_push_that_failed_half_way_sends_only_the_rest(hub, pushable):
     directory = pushable(shards=3)
-    hub.fail("PUT /lfs/", 403, message="signature expired")
+    hub.fail("PUT /lfs/", 403, message="expired", hold=lambda: len(hub.uploads) == 2)
     failed(directory, NAME)
     files = hub.repositories[NAME].files()
     assert files.keys() == {".gitattributes"}  # nothing half-written
@@ -156,7 +156,7 @@ def test_somebody_else_commits_meanwhile(hub, pushable):
         repository.put("main", {**repository.files(), "notes.txt": b"mine"})
         uploaded.set()
 
-    hub.fail("POST /lfs/.*/verify", hold=uploaded)
+    hub.fail("POST /lfs/.*/verify", 0, hold=uploaded.is_set)
     other = threading.Thread(target=commit)
     other.start()
     done = failed(directory, NAME)
@@ -222,7 +222,7 @@ def in_a_process(hub: Any, *arguments: object, **variables: str) -> subprocess.P
 
 def test_a_real_process_is_interrupted_and_never_shows_the_token(hub, pushable, tmp_path):
     directory = pushable(shards=2)
-    hub.fail("POST /lfs/.*/verify", hold=threading.Event())
+    hub.fail("POST /lfs/.*/verify", 0, hold=lambda: False)
     process = in_a_process(hub, directory, NAME, "--debug")
     while len(hub.uploads) < 2:
         assert process.poll() is None

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import socket
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -76,7 +77,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = self._body(length)
         if fault is not None and fault.hold is not None:
-            fault.hold.wait(30)
+            end = time.monotonic() + 30
+            while not fault.hold() and time.monotonic() < end:
+                time.sleep(0.001)
+        if fault is not None and not fault.status:
             fault = None
         try:
             if fault is not None and not fault.after:
@@ -145,7 +149,10 @@ class _Handler(BaseHTTPRequestHandler):
             case "POST", "preupload":
                 self._check_writing(name)
                 self._check_revision(repository, revision)
-                return {"files": [_how_to_send(repository, revision, f) for f in _files(body)]}
+                asked = json.loads(body)
+                ignored = asked.get("gitIgnore", repository.files(revision).get(".gitignore"))
+                files = [_how_to_send(repository, revision, file) for file in asked["files"]]
+                return {"files": [{**file, "shouldIgnore": bool(ignored)} for file in files]}
             case "POST", "info":
                 self._check_writing(name)
                 return self._batch(json.loads(body)["objects"])
@@ -258,10 +265,6 @@ def _entry(file: dict[str, Any]) -> dict[str, Any]:
     return {"type": "file", "path": file["rfilename"], "size": file["size"], "oid": file["blobId"]}
 
 
-def _files(body: bytes) -> list[dict[str, Any]]:
-    return json.loads(body)["files"]
-
-
 def _how_to_send(repository: Repository, revision: str, file: dict[str, Any]) -> dict[str, Any]:
     path = file["path"]
     large = path.endswith(LARGE)
@@ -270,4 +273,4 @@ def _how_to_send(repository: Repository, revision: str, file: dict[str, Any]) ->
     if content is not None:
         oid = hashlib.sha256(content).hexdigest() if large else git_digest(content)
     mode = "lfs" if large else "regular"
-    return {"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid}
+    return {"path": path, "uploadMode": mode, "oid": oid}

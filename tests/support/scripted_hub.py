@@ -1,8 +1,9 @@
 """What a hub on this machine holds, what it was asked, and how it fails when it is told to."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from threading import Event, Lock
+from threading import Lock
 from typing import Any
 
 from support.chunk_store import ChunkStore
@@ -19,6 +20,7 @@ class Fault:
 
     pattern: str
     status: int = 500
+    """0 carries the request out."""
     message: str = ""
     headers: dict[str, str] = field(default_factory=dict[str, str])
     times: int = 1
@@ -26,8 +28,8 @@ class Fault:
     """Whether the request is carried out first, so that only its answer is lost."""
     cut_after: int | None = None
     """Number of bytes of the body after which the connection is cut instead."""
-    hold: Event | None = None
-    """What is waited for before the request is carried out, as if the hub were slow."""
+    hold: Callable[[], bool] | None = None
+    """What has to become true before the request is looked at, for 30 seconds at most."""
 
 
 @dataclass

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from trainer.cli.options import DEBUG, RUN_DIR
-from trainer.errors import DONE
+from trainer.errors import DONE, LaunchError
 
 
 @click.command("push")
@@ -37,9 +37,18 @@ def command(
 
     Adapters are sent alone, unless --merge. An interrupted push continues with the same command.
     """
+    from trainer.distributed.environment_variables import check_variables, num_ranks
     from trainer.process.environment import quieted_libraries
     from trainer.publishing.push import push
 
+    check_variables()
+    if num_ranks() > 1:
+        raise LaunchError(
+            "a push is the work of one process",
+            key="WORLD_SIZE",
+            value=num_ranks(),
+            hint="start it without a launcher",
+        )
     with quieted_libraries():
         push(
             run_dir,

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from trainer.errors import TrainerError
 from trainer.publishing.client import is_offline, token_of_user
 from trainer.publishing.push import push
 from trainer.recipe.push import Push
@@ -29,7 +30,7 @@ def before_push(settings: Push, *, verifies: bool) -> Iterator[str]:
         return
     try:
         found = token_of_user() is not None
-    except Exception:  # a login that cannot be renewed now may be later
+    except TrainerError:
         found = False
     if not found:
         yield (

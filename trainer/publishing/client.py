@@ -46,11 +46,19 @@ def is_offline() -> bool:
 def token_of_user() -> str | None:
     """Returns the token that huggingface_hub finds: HF_TOKEN, or that of `hf auth login`.
 
-    Raises ConfigError, which does not show it, for a text that no token can be.
+    Raises ConfigError, which does not show it, for a text that no token can be, and for a login
+    that cannot be read or renewed.
     """
     from huggingface_hub import get_token
 
-    token = get_token()
+    try:
+        token = get_token()
+    except Exception as error:  # of the file system, or of a login through another service
+        raise ConfigError(
+            f"the token of the hub cannot be read ({type(error).__name__})",
+            key="HF_TOKEN",
+            hint="set HF_TOKEN to a token with write access, or run `hf auth login`",
+        ) from None
     if token is not None and not re.fullmatch(r"[!-~]+", token):
         raise ConfigError(
             "the token of the hub holds a space or another character that no token has",

@@ -66,7 +66,7 @@ def contents_of(directory: Path, *, merge: bool = False) -> Contents:
 
     Raises RunDirectoryError if the run is not done, or if its files are missing or were changed.
     """
-    directory = directory.absolute()
+    directory = directory.resolve()  # "." and "..", too, have a name then
     recipe = read_recipe(directory, Recipe)
     run = read_run(directory)
     check_done(run)

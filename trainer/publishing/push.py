@@ -22,6 +22,7 @@ from trainer.publishing.remote import MAIN, NEW, Remote, read_remote
 from trainer.publishing.secrets import check_no_token
 from trainer.recipe.push import check_branch, check_repo_id
 from trainer.report.markup import plain
+from trainer.wording import LONGEST_MESSAGE, excerpt
 
 Say = Callable[[str], None]
 """What receives the messages of a push."""
@@ -102,7 +103,12 @@ def _sent(client: Client, plan: Plan, *, private: bool) -> str:
     additions = operations[: len(plan.added)]
 
     def upload() -> None:
-        client.api.preupload_lfs_files(client.repo_id, additions=additions, revision=plan.branch)
+        client.api.preupload_lfs_files(
+            client.repo_id,
+            additions=additions,
+            revision=plan.branch,
+            gitignore_content="",  # the repository's would silently leave files out
+        )
 
     repeated(upload, times=1)  # older clients give up when a connection is cut
     return _committed(client, plan, operations, remote.head)
@@ -153,7 +159,7 @@ def _committed(client: Client, plan: Plan, operations: list[Any], head: str | No
                 revision=plan.branch,
                 parent_commit=head,
             )
-            return str(done.commit_url)
+            return plain(excerpt(done.commit_url, LONGEST_MESSAGE))
         except Exception as error:
             if seconds is None or not is_transient(error):
                 raise
