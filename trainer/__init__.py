@@ -56,9 +56,7 @@ _ERRORS = frozenset(name for name in __all__ if name.endswith("Error"))
 _VERBS = ("evaluate", "load", "load_recipe", "push", "train", "write_report")
 _PLACES = {
     **dict.fromkeys(_ERRORS, "trainer.errors"),
-    **dict.fromkeys(
-        ("evaluate", "load", "load_recipe", "push", "train", "write_report"), "trainer.api"
-    ),
+    **dict.fromkeys(_VERBS, "trainer.api"),
     "Recipe": "trainer.tasks.recipe",
     "Result": "trainer.result",
 }

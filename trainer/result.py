@@ -117,7 +117,8 @@ class Result:
     @cached_property
     def _loaded(self) -> "LoadedModel":
         """The exported model and what reads rows for it; not a part of the record's value."""
-        from trainer.prediction.loading import find_source, load_source
+        from trainer.prediction.loading import load_source
+        from trainer.prediction.source import find_source
 
         return load_source(find_source(self.run_dir))
 

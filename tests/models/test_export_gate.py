@@ -53,13 +53,13 @@ def go_through(
                     table[task, kind, mode] = outcome
     found = load_afresh(list(cells.values()), folder)
     for key, cell in cells.items():
-        answers, mode = found[cell.name], key[2]
-        wrong = list(answers["problems"])
+        (wrong, logits), mode = found[cell.name], key[2]
+        answered = {name.partition(".")[0] for name in logits}
         merged = 1.5 if key[1:] == OTHER_EXPERTS else BOUNDS[mode]
-        for what, bound in (("model", merged), ("adapter", 1e-5)):
-            gap = distance(cell, answers[what]) if what in answers else 0.0
-            wrong += [f"{what} differs by {gap:.1e}"] if gap > bound else []
-        assert ("adapter" in answers) == (mode in ("lora", *QUANTISED)) or wrong
+        for part, bound in (("model", merged), ("adapter", 1e-5)):
+            gap = distance(cell, part, logits) if part in answered else 0.0
+            wrong += [f"{part} differs by {gap:.1e}"] if gap > bound else []
+        assert ("adapter" in answered) == (mode in ("lora", *QUANTISED)) or wrong
         table[key] = "; ".join(wrong) or "equal"
     return table
 

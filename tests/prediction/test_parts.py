@@ -75,14 +75,14 @@ def test_answers_of_other_settings_are_not_continued(reviews_run, tmp_path):
 
 def test_two_commands_do_not_write_one_output(tmp_path):
     say = pytest.fail
-    with parts_of(tmp_path / "a", {"input": "1"}, say) as parts:
+    with parts_of(tmp_path / "a", lambda: {"input": "1"}, say) as parts:
         parts.write(0, [{"text": "é"}])
         with (
             pytest.raises(ConfigError, match="another command"),
-            parts_of(tmp_path / "a", {"input": "1"}, say),
+            parts_of(tmp_path / "a", lambda: {"input": "1"}, say),
         ):
             pass
-    with parts_of(tmp_path / "a", {"input": "1"}, say) as again:
+    with parts_of(tmp_path / "a", lambda: {"input": "1"}, say) as again:
         assert again.present == {0}
         assert again.file(0).read_text("utf-8") == '{"text": "é"}\n'
 

@@ -16,8 +16,9 @@ import trainer
 from trainer.data.streamed_rows import plain
 from trainer.metrics.answers import answer_metrics
 from trainer.prediction import answering
-from trainer.prediction.loading import find_source, load_source
+from trainer.prediction.loading import load_source
 from trainer.prediction.predict import answers_to
+from trainer.prediction.source import find_source
 
 
 def write_lines(file: Path, rows) -> Path:
@@ -303,6 +304,8 @@ def test_bad_arguments_are_one_sentence(reviews_run, tmp_path):
         ([reviews_run, file, "--output", tmp_path / "old.jsonl"], "--overwrite"),
         ([reviews_run, file, "--output", tmp_path / "no" / "new"], "has no folder"),
         ([reviews_run, file, "--output", tmp_path], "is a folder"),
+        ([reviews_run, file, "--output", file, "--overwrite"], "is the input"),
+        ([reviews_run, "--text-pair", "a"], "reads text"),
         ([reviews_run, file, "--output", "a" * 300], "--output"),
         ([reviews_run, file, "--batch-size", "0"], "--batch-size"),
         ([reviews_run, file, "--batch-size", "²"], "--batch-size"),

@@ -1,6 +1,7 @@
 """One cell of the export gate: a model tuned in one mode, its logits, and its export."""
 
 import json
+import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from support.export_families import TEXTS
 from support.paths import program
 from support.tiny_models import tuning_of
 from torch import Tensor, nn
 
 from trainer.errors import TrainerError
+from trainer.exports import fresh_process
 from trainer.models.architecture import build_model_config
 from trainer.models.export import export_adapter, export_model
 from trainer.models.load import Base, ModelSpec, load_model
@@ -33,6 +36,7 @@ HEADS = {
 }
 DATA = {"source": {"builtin": "reviews"}}
 Inputs = dict[str, Tensor]
+Logits = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,9 @@ class Cell:
     folder: Path
     adapter: Path | None
     inputs: list[Inputs]
-    logits: list[dict[str, Tensor]]
+    logits: list[Logits]
+    pad_token_ids: dict[str, int | None]
+    texts: list[tuple[str, list[int]]]
 
 
 def export_cell(
@@ -102,7 +108,19 @@ def export_cell(
         (adapter / "README.md").write_text(card, "utf-8")
     for again, before in zip([answer(tuned, one) for one in inputs], measured, strict=True):
         torch.testing.assert_close(again, before, rtol=0, atol=0)  # the export changes nothing
-    return Cell(folder.name, HEADS[task], folder / "model", adapter, inputs, measured)
+    return Cell(
+        name=folder.name,
+        auto_model=HEADS[task],
+        folder=folder / "model",
+        adapter=adapter,
+        inputs=inputs,
+        logits=measured,
+        pad_token_ids={
+            "config.json": tuned.config.pad_token_id,
+            "the tokenizer": words.pad_token_id,
+        },
+        texts=[(text, list(words(text)["input_ids"])) for text in TEXTS],
+    )
 
 
 def move(model: nn.Module) -> None:
@@ -123,41 +141,85 @@ def batches(tokenizer: Any) -> list[Inputs]:
     ]
 
 
-def answer(model: Any, inputs: Inputs) -> dict[str, Tensor]:
+def answer(model: Any, inputs: Inputs) -> Logits:
     """Returns the logits of one batch, by their names."""
     with torch.no_grad():
         output = model(**inputs)
     return {name: value.float() for name, value in output.items() if "logits" in name}
 
 
-def load_afresh(cells: Sequence[Cell], folder: Path) -> dict[str, dict[str, Any]]:
-    """Returns the logits that a process without this package gets from the exports, by name."""
-    jobs = [
-        {
-            "name": cell.name,
-            "auto_model": cell.auto_model,
-            "folder": str(cell.folder),
-            "adapter": None if cell.adapter is None else str(cell.adapter),
-            "inputs": [{k: v.tolist() for k, v in one.items()} for one in cell.inputs],
-        }
-        for cell in cells
-    ]
+def load_afresh(cells: Sequence[Cell], folder: Path) -> dict[str, tuple[list[str], Logits]]:
+    """Returns, by name, what a process without this package finds wrong with the exports, and the
+    logits that it gets, by "model.batch.name" and "adapter.batch.name"."""
+    out = folder / "answers"
+    out.mkdir()
+    jobs: list[dict[str, Any]] = []
+    for cell in cells:
+        inputs = {f"{n}.{k}": v for n, one in enumerate(cell.inputs) for k, v in one.items()}
+        inputs |= {f"{n}:positions": real_tokens(one) for n, one in enumerate(cell.inputs)}
+        save_file(inputs, out / f"{cell.name}.inputs")
+        jobs.append({**job_of(cell), "inputs": str(out / f"{cell.name}.inputs")})
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    command = program("load_exports", folder / "jobs.json", folder / "out.json")
+    command = program("load_exports", fresh_process.__file__, folder / "jobs.json", out)
     subprocess.run(command, check=True, cwd=folder)
-    return json.loads((folder / "out.json").read_text())
+    findings = json.loads((out / "findings.json").read_text())
+    return {
+        name: (
+            found["problems"] + found["adapter_problems"],
+            load_file(out / f"{name}.safetensors"),
+        )
+        for name, found in findings.items()
+    }
 
 
-def distance(cell: Cell, found: list[dict[str, list[Any]]]) -> float:
+def job_of(cell: Cell) -> dict[str, Any]:
+    adapter = None
+    if cell.adapter is not None:
+        code = re.search(
+            r"```python\n(.*?)```", (cell.adapter / "README.md").read_text(), re.DOTALL
+        )
+        assert code is not None
+        adapter = {"folder": str(cell.adapter), "code": code[1]}
+    return {
+        "name": cell.name,
+        "auto_model": cell.auto_model,
+        "folder": str(cell.folder),
+        "adapter": adapter,
+        "registration": None,
+        "labels": None,
+        "pad_token_ids": cell.pad_token_ids,
+        "ends": [],
+        "texts": cell.texts,
+        "chat_template": None,
+        "batches": [
+            {
+                "arguments": list(inputs),
+                "outputs": {k: is_per_token(v, inputs) for k, v in one.items()},
+            }
+            for inputs, one in zip(cell.inputs, cell.logits, strict=True)
+        ],
+        "usage": None,
+    }
+
+
+def real_tokens(inputs: Inputs) -> Tensor:
+    """Returns the positions in the flattened batch that are not padding."""
+    return inputs["attention_mask"].flatten().nonzero().flatten()
+
+
+def is_per_token(logits: Tensor, inputs: Inputs) -> bool:
+    return logits.dim() > 1 and logits.shape[1] == inputs["input_ids"].shape[1]
+
+
+def distance(cell: Cell, part: str, found: Logits) -> float:
     """Returns the largest difference of logits at real tokens, over their standard deviation."""
     worst = 0.0
-    for inputs, expected, given in zip(cell.inputs, cell.logits, found, strict=True):
-        assert expected.keys() == given.keys()
+    for number, (inputs, expected) in enumerate(zip(cell.inputs, cell.logits, strict=True)):
         for name, value in expected.items():
-            other = torch.tensor(given[name])
+            other = found[f"{part}.{number}.{name}"]
+            if is_per_token(value, inputs):
+                value = value.flatten(0, 1)[real_tokens(inputs)]
             assert other.shape == value.shape
-            per_token = value.dim() > 1 and value.shape[1] == inputs["input_ids"].shape[1]
-            real = inputs["attention_mask"].bool() if per_token else slice(None)
-            gap = (other[real] - value[real]).abs().max()
-            worst = max(worst, float(gap / value[real].std().clamp(min=1e-3)))
+            gap = (other - value).abs().max()
+            worst = max(worst, float(gap / value.std().clamp(min=1e-3)))
     return worst

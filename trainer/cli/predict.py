@@ -13,7 +13,8 @@ from trainer.cli.options import DEBUG, SET
 from trainer.errors import DONE, ConfigError
 
 if TYPE_CHECKING:
-    from trainer.prediction.loading import LoadedModel, Source
+    from trainer.prediction.loading import LoadedModel
+    from trainer.prediction.source import Source
 
 
 @click.command("predict")
@@ -88,7 +89,7 @@ def command(
     if output is not None:
         from trainer.prediction.output_file import check_output
 
-        check_output(output, overwrite=overwrite)
+        check_output(output, Path(str(file)), overwrite=overwrite)
     from trainer.process.environment import quieted_libraries
 
     with quieted_libraries():
@@ -135,7 +136,7 @@ def _source(model: str, file: str | None, overrides: tuple[str, ...]) -> "Source
         from trainer.data.streamed_rows import check_streamable
 
         check_streamable(Path(file))
-    from trainer.prediction.loading import find_source
+    from trainer.prediction.source import find_source
 
     return find_source(model, overrides)
 
@@ -144,6 +145,7 @@ def _print(loaded: "LoadedModel", file: str) -> None:
     """Prints each row of an input with its answer as a line of JSON."""
     from trainer.data.streamed_rows import holds_lines, rows_of_input, streamed_rows
     from trainer.prediction.predict import answered_rows
+    from trainer.process import outlets
 
     rows: Iterable[dict[str, Any]]
     if file == "-":
@@ -153,6 +155,8 @@ def _print(loaded: "LoadedModel", file: str) -> None:
         rows, lines = streamed_rows(Path(file), csv), holds_lines(Path(file))
     for row in answered_rows(loaded, rows, by_role=lines):
         print(_json(row))
+        if outlets.reader_left():
+            return
 
 
 def _show(loaded: "LoadedModel", given: dict[str, str], *, as_json: bool) -> None:
@@ -161,7 +165,7 @@ def _show(loaded: "LoadedModel", given: dict[str, str], *, as_json: bool) -> Non
     from trainer.wording import listed, visible
 
     roles = list(loaded.predictor.columns)
-    as_texts = set(given) <= {"text", "text_pair"} and len(given) == len(roles)
+    as_texts = "text" in given and len(given) == len(roles)
     if not as_texts and set(given) != set(roles):
         asked = {"text", "text_pair", "question", "context"}.issuperset(roles)
         options = " ".join(f"--{role.replace('_', '-')}" for role in roles)

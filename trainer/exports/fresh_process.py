@@ -8,6 +8,7 @@ that it does not outlive the process that started it.
 
 import json
 import os
+import signal
 import sys
 import threading
 import warnings
@@ -26,7 +27,7 @@ MOST = 5
 def end_with_parent() -> None:
     """Ends this process once its standard input is closed."""
     os.read(0, 1)
-    os._exit(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def named(names: Any) -> str:

@@ -43,7 +43,7 @@ def blocks_of(rows: Iterable[Row]) -> Iterator[Block]:
     number, first, kept, size = 0, 1, list[Row](), 0
     for row in rows:
         kept.append(row)
-        size += sum(len(value) for value in row.values() if isinstance(value, str))
+        size += sum(len(v if isinstance(v, str) else str(v)) for v in row.values())
         if len(kept) == BLOCK_ROWS or size > BLOCK_CHARACTERS:
             yield Block(number, first, kept)
             number, first, kept, size = number + 1, first + len(kept), [], 0
@@ -64,6 +64,7 @@ class Answering:
         self.by_role = by_role
         self.skips_bad = loaded.recipe.data.on_bad_example == "skip"
         self.batch_size = loaded.batch_size
+        self.tokens = 0 if loaded.device.type == "cpu" else TOKENS
         self._columns: Mapping[str, Column] | None = None
 
     def read_columns(self, block: Block) -> None:
@@ -75,17 +76,9 @@ class Answering:
         predictor = self.loaded.predictor
         columns = predictor.columns_in(present)
         for role, column in columns.items():
-            if any(self._has(row, role, column) for row in block.rows):
-                continue
-            key, name = predictor.key_of(role), column_name(column)
-            near = difflib.get_close_matches(name, present, n=1, cutoff=0.4)
-            raise DataError(
-                f"{key}: the input has no column {excerpt(name)}; it has "
-                f"{listed(present) or 'none'}",
-                key=key,
-                value=name,
-                hint=f"did you mean {excerpt(near[0])}?" if near else f"set it by --set {key}=NAME",
-            )
+            for name in (column,) if isinstance(column, str) else column:
+                if not any(self._has(row, role, name) for row in block.rows):
+                    raise self._absent(role, name, present)
         self._columns = columns
 
     @property
@@ -123,8 +116,9 @@ class Answering:
             return {}
         records: list[Record] = []
         start, order = 0, np.argsort(split.lengths, kind="stable")
+        lengths = split.lengths[order]
         while start < len(order):
-            size = self._size_at(split.lengths[order], start)
+            size = self._size_at(lengths, start)
             records += self._records(split, order[start : start + size])
             start += size
         answers = predictor.answers(records, split)
@@ -151,16 +145,14 @@ class Answering:
         torch.cuda.empty_cache()  # does nothing without a GPU
         half = len(ids) // 2
         self.batch_size = max(min(self.batch_size, half), 1)
+        self.tokens = min(self.tokens, half * int(split.lengths[ids].max()))
         return self._records(split, ids[:half]) + self._records(split, ids[half:])
 
     def _size_at(self, lengths: np.ndarray, start: int) -> int:
         """Returns how many examples the next batch has; `lengths` ascend."""
-        size = self.batch_size
-        if self.loaded.device.type == "cpu" or size < self.loaded.batch_size:
-            return size
-        most = max(size, TOKENS // max(int(lengths[start]), 1))
+        most = max(self.batch_size, self.tokens // max(int(lengths[start]), 1))
         last = int(lengths[min(start + most, len(lengths)) - 1])
-        return max(size, TOKENS // max(last, 1))
+        return max(self.batch_size, self.tokens // max(last, 1))
 
     def _problem(self, block: Block, index: int) -> str:
         """Returns why a row has no answer."""
@@ -170,6 +162,16 @@ class Answering:
         except DataError as error:
             return error.message
         raise AssertionError(f"row {number} has no answer")
+
+    def _absent(self, role: str, name: str, present: Sequence[str]) -> DataError:
+        key = self.loaded.predictor.key_of(role)
+        near = difflib.get_close_matches(name, present, n=1, cutoff=0.4)
+        return DataError(
+            f"{key}: the input has no column {excerpt(name)}; it has {listed(present) or 'none'}",
+            key=key,
+            value=name,
+            hint=f"did you mean {excerpt(near[0])}?" if near else f"set it by --set {key}=NAME",
+        )
 
     def _has(self, row: Row, role: str, column: Column) -> bool:
         return has_column(row, column) or self._role_in(row, role) is not None

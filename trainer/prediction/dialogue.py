@@ -8,7 +8,8 @@ from typing import Any
 from trainer.data.columns import column_name
 from trainer.errors import ConfigError
 from trainer.models.pretrained.model_folder import shown
-from trainer.prediction.loading import LoadedModel, Source, computing, find_source, load_source
+from trainer.prediction.loading import LoadedModel, computing, load_source
+from trainer.prediction.source import Source, find_source
 from trainer.process.out_of_memory import is_out_of_memory, out_of_memory
 from trainer.tasks.causal_lm.predictor import CausalLMPredictor
 from trainer.wording import excerpt

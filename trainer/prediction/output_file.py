@@ -19,8 +19,9 @@ KINDS = (".jsonl", ".csv", ".tsv", ".parquet")
 """Suffixes of an output file; one with another name holds JSON Lines."""
 
 
-def check_output(output: Path, *, overwrite: bool) -> None:
-    """Raises ConfigError if an output cannot have this name, or exists and may not be replaced."""
+def check_output(output: Path, file: Path, *, overwrite: bool) -> None:
+    """Raises ConfigError if an output cannot have this name, exists and may not be replaced, or is
+    the input `file`."""
     try:
         if output.is_dir():
             problem, hint = "is a folder", "name a file"
@@ -28,6 +29,8 @@ def check_output(output: Path, *, overwrite: bool) -> None:
             problem, hint = f"has no folder {shown(output.parent)}", "create the folder first"
         elif output.suffix == ".gz":
             problem, hint = "would be compressed", f"end the name in {', '.join(KINDS)}"
+        elif output.exists() and file.exists() and output.samefile(file):
+            problem, hint = "is the input", "name another file"
         elif output.exists() and not overwrite:
             problem, hint = "exists", "name another file, or replace it with --overwrite"
         else:

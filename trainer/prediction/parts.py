@@ -24,6 +24,8 @@ from trainer.wording import listed
 
 IDENTITY = "identity.json"
 Say = Callable[[str], None]
+Identity = Callable[[], dict[str, Any]]
+"""Returns what answers depend on; called by the main process only."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,11 @@ class Parts:
 
 
 @contextmanager
-def parts_of(output: Path, identity: Mapping[str, Any], say: Say) -> Generator[Parts]:
+def parts_of(output: Path, identity: Identity, say: Say) -> Generator[Parts]:
     """Context manager: yields the parts of an output file, those of an earlier command included.
 
     The main process holds the folder OUTPUT.parts. It keeps the parts in it if they were written
-    with the same `identity`; otherwise it says what differs, and removes them. Raises ConfigError
+    with the same identity; otherwise it says what differs, and removes them. Raises ConfigError
     if another command holds the folder, and FileError if it cannot be written.
     """
     folder = output.with_name(f"{output.name}.parts")
@@ -93,7 +95,7 @@ def parts_of(output: Path, identity: Mapping[str, Any], say: Say) -> Generator[P
 
 
 def _agreed(
-    folder: Path, identity: Mapping[str, Any], say: Say, stack: ExitStack, *, main: bool
+    folder: Path, identity: Identity, say: Say, stack: ExitStack, *, main: bool
 ) -> frozenset[int]:
     """Returns the parts that the main process found; raises its error on every process."""
     from trainer.distributed.rendezvous import meeting
@@ -113,9 +115,7 @@ def _agreed(
     return present
 
 
-def _opened(
-    folder: Path, identity: Mapping[str, Any], say: Say, stack: ExitStack
-) -> frozenset[int]:
+def _opened(folder: Path, identity: Identity, say: Say, stack: ExitStack) -> frozenset[int]:
     """Holds the folder until `stack` closes; returns the numbers of the parts to keep."""
     try:
         folder.mkdir(exist_ok=True)
@@ -129,7 +129,8 @@ def _opened(
                 value=str(folder),
                 hint="wait for it, or name another file",
             ) from error
-        changed = _changes(folder, identity)
+        own = identity()
+        changed = _changes(folder, own)
         if changed is not None:
             if changed:
                 say(
@@ -139,14 +140,14 @@ def _opened(
             for file in folder.iterdir():
                 if file.name != ".lock":
                     remove(file)
-            write_json(folder / IDENTITY, dict(identity))
+            write_json(folder / IDENTITY, own)
         numbers = [file.stem.partition("-")[2] for file in folder.glob("part-*.jsonl")]
         return frozenset(int(number) for number in numbers if number.isdecimal())
     except OSError as error:
         raise _unwritable(error, folder) from error
 
 
-def _changes(folder: Path, identity: Mapping[str, Any]) -> list[str] | None:
+def _changes(folder: Path, own: Mapping[str, Any]) -> list[str] | None:
     """Returns what differs from the command that wrote the parts; None if nothing does, and an
     empty list if nothing was written."""
     try:
@@ -157,7 +158,7 @@ def _changes(folder: Path, identity: Mapping[str, Any]) -> list[str] | None:
         return ["command"]
     if not isinstance(before, dict):
         return ["command"]
-    return [name for name, value in identity.items() if before.get(name) != value] or None
+    return [name for name, value in own.items() if before.get(name) != value] or None
 
 
 def _unwritable(error: OSError, folder: Path) -> FileError:

@@ -10,9 +10,10 @@ from trainer.errors import DataError, TrainerError
 from trainer.files.plain import remove
 from trainer.prediction.answering import Answering, Block, blocks_of
 from trainer.prediction.identity import digest_of_file, digest_of_model
-from trainer.prediction.loading import LoadedModel, Source
+from trainer.prediction.loading import LoadedModel
 from trainer.prediction.output_file import join
 from trainer.prediction.parts import Say, parts_of, waiting_limit
+from trainer.prediction.source import Source
 from trainer.tasks.predictor import Predictor
 from trainer.tasks.reported import Record
 from trainer.wording import excerpt
@@ -64,13 +65,16 @@ def predict_file(
     the same. `say` is called with what a user should know, and `progress` with the number of rows
     so far. Raises DataError for a row that has no answer, unless the recipe skips bad rows.
     """
-    identity = {
-        "input": digest_of_file(file),
-        "model": digest_of_model(source.model),
-        "settings": loaded.recipe.model_dump(mode="json"),
-        "precision": loaded.precision,
-        "version": importlib.metadata.version("trainer"),
-    }
+
+    def identity() -> dict[str, Any]:
+        return {
+            "input": digest_of_file(file),
+            "model": digest_of_model(source.model),
+            "settings": loaded.recipe.model_dump(mode="json"),
+            "precision": loaded.precision,
+            "version": importlib.metadata.version("trainer"),
+        }
+
     answering = Answering(loaded, by_role=holds_lines(file))
     with parts_of(output, identity, say) as parts:
         if parts.present and parts.rank == 0:
