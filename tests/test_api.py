@@ -31,8 +31,8 @@ STEPS = {
     "checkpoint": {"every_steps": 2, "verify_export": False},
 }
 PUBLIC = """
-CheckpointError ConfigError DataError DivergedError FileError LaunchError OutOfMemoryError Recipe
-Result RunDirectoryError TrainerError __version__ evaluate load load_recipe train
+CheckpointError ConfigError DataError DivergedError FileError HubError LaunchError OutOfMemoryError
+Recipe Result RunDirectoryError TrainerError __version__ evaluate load load_recipe push train
 write_report
 """
 

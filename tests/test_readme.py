@@ -20,7 +20,7 @@ from trainer.tasks.recipe import load_recipe
 
 NOT_OURS = {"build", "dist", "runs", "venv"}
 OWN_FOLDERS = ("trainer", "tests", "slurm", "accelerate_configs", "ds_configs", ".ci")
-OF_RUNS = ("evaluate", "compare", "report", "watch")
+OF_RUNS = ("chat", "compare", "evaluate", "export", "predict", "push", "report", "watch")
 """Commands whose argument is a run directory."""
 PLACEHOLDERS = {"RECIPE", "NAME", "mine.yaml"}
 SMALL = {"data.source.num_rows": 64, "schedule.epochs": 1, "checkpoint.verify_export": False}

@@ -12,13 +12,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainer.api import evaluate, load, load_recipe, train, write_report
+    from trainer.api import evaluate, load, load_recipe, push, train, write_report
     from trainer.errors import (
         CheckpointError,
         ConfigError,
         DataError,
         DivergedError,
         FileError,
+        HubError,
         LaunchError,
         OutOfMemoryError,
         RunDirectoryError,
@@ -35,6 +36,7 @@ __all__ = [
     "DataError",
     "DivergedError",
     "FileError",
+    "HubError",
     "LaunchError",
     "OutOfMemoryError",
     "Recipe",
@@ -45,14 +47,16 @@ __all__ = [
     "evaluate",
     "load",
     "load_recipe",
+    "push",
     "train",
     "write_report",
 ]
 
 _ERRORS = frozenset(name for name in __all__ if name.endswith("Error"))
+_VERBS = ("evaluate", "load", "load_recipe", "push", "train", "write_report")
 _PLACES = {
     **dict.fromkeys(_ERRORS, "trainer.errors"),
-    **dict.fromkeys(("evaluate", "load", "load_recipe", "train", "write_report"), "trainer.api"),
+    **dict.fromkeys(_VERBS, "trainer.api"),
     "Recipe": "trainer.tasks.recipe",
     "Result": "trainer.result",
 }

@@ -145,6 +145,49 @@ def evaluate(
         return {"other_data": described(run, data), **metrics}
 
 
+def push(
+    run_dir: str | Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    merge: bool = False,
+    force: bool = False,
+    dry_run: bool = False,
+    progress: Progress | Literal["auto"] | None = "auto",
+) -> str:
+    """Sends the model of a finished run to the repository OWNER/NAME on the hub, and returns the
+    address of the commit.
+
+    It sends the adapters if the run trained some, unless `merge`, with tokenizer, card, recipe and
+    results, and first says which files. A repository that does not exist is created, private unless
+    `private` is False; `revision` is a branch, main by default. `force` replaces the model of
+    another recipe. A `dry_run` sends nothing, needs no token and returns the repository's address.
+    The token is the one of huggingface_hub: HF_TOKEN or that of `hf auth login`.
+
+    `progress` is called with an `Update` for each message; "auto" shows them, None shows nothing.
+    Raises TrainerError; the same call then sends only what the hub does not have.
+    """
+    from trainer.publishing.push import push as push_run
+
+    show = default_progress() if progress == "auto" else progress
+
+    def say(message: str) -> None:
+        if show is not None:
+            show(Update(message=message))
+
+    return push_run(
+        Path(run_dir),
+        repo_id,
+        private=private,
+        revision=revision,
+        merge=merge,
+        force=force,
+        dry_run=dry_run,
+        say=say,
+    )
+
+
 def write_report(
     run_dirs: str | Path | Sequence[str | Path],
     *,
@@ -192,6 +235,7 @@ def train_recipe(
     from trainer.loop import finished
     from trainer.loop import train as train_loop
     from trainer.process.sessions import begin_session, end_session
+    from trainer.publishing.after_run import before_push, push_finished
     from trainer.recipe.keys import flatten
     from trainer.recipe.reading import dump_yaml
     from trainer.report.results import finish
@@ -232,6 +276,9 @@ def train_recipe(
             say=run.tracker.say,
         )
         run.tracker.say(f"  {disk_space(run, accelerator)}")
+        if recipe.push is not None and accelerator.is_main_process:
+            for note in before_push(recipe.push, verifies=recipe.checkpoint.verify_export):
+                run.tracker.say(f"  note: {note}")
         status.begin_training(state.step, run.num_steps)
         if state.step == 0:
             measure_before_training(run, accelerator, state)
@@ -254,7 +301,11 @@ def train_recipe(
             stop.begin_shutdown()
             status.write("done", DONE, state.step, "done")
             stop.code = DONE  # a signal from here on does not change it
-        return on_main(accelerator, lambda: read_result(directory))
+        pushes = done and accelerator.is_main_process
+        result = on_main(accelerator, lambda: read_result(directory))
+    if recipe.push is not None and pushes:  # the other ranks have left: they wait for nobody
+        push_finished(recipe.push, directory, progress)
+    return result
 
 
 def _directory(recipe: str | Path | Recipe, run_dir: str | Path | None) -> Path:

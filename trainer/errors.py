@@ -7,6 +7,7 @@ TrainerError
 ├── RunDirectoryError  the run directory is in use or belongs to another run
 ├── CheckpointError    a checkpoint cannot be written, found, verified or resumed
 ├── FileError          the system refuses to read or write a file or folder
+├── HubError           the hub refuses what is sent to it, or cannot be reached
 ├── OutOfMemoryError   the run does not fit into the memory of the machine or its GPU
 └── DivergedError      the loss or the gradient is not finite any more
 """
@@ -100,6 +101,11 @@ class CheckpointError(TrainerError):
 
 class FileError(TrainerError):
     """The system refuses to read or write a file or folder; `value` is its error number."""
+
+
+class HubError(TrainerError):
+    """The hub refuses what is sent to it, or cannot be reached; `value` is the HTTP status, if it
+    answered."""
 
 
 class OutOfMemoryError(TrainerError):

@@ -1,10 +1,12 @@
 """Result: the outcome of a run, read from its directory, for notebooks and programs."""
 
 import html
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.errors import CheckpointError, RunDirectoryError, TrainerError
 from trainer.files.plain import is_changed, read_json, reason
@@ -14,6 +16,9 @@ from trainer.process.status import read_status
 from trainer.tasks.recipe import Recipe
 from trainer.tracking.metric_lines import metrics_at, read_lines
 from trainer.wording import excerpt
+
+if TYPE_CHECKING:
+    from trainer.prediction.loading import LoadedModel
 
 Metrics = dict[str, dict[str, Any]]
 """Split name to metric name to value."""
@@ -92,6 +97,30 @@ class Result:
             gguf=gguf,
             onnx=onnx,
         )
+
+    def predict(
+        self, inputs: Iterable[str | tuple[str, ...] | Mapping[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Returns the answer of the exported model to each input, as `trainer predict` gives it.
+
+        An input is a text; a tuple of texts, such as a pair, or a question and its context; or a
+        dict with the columns of the recipe, or with their roles (text, text_pair, question,
+        context, messages). The model is loaded once, and stays on the device. Raises
+        CheckpointError if the run is not done, and DataError for an input that has no answer.
+        """
+        from trainer.prediction.predict import answers_to
+        from trainer.process.environment import quieted_libraries
+
+        with quieted_libraries():
+            return answers_to(self._loaded, inputs)
+
+    @cached_property
+    def _loaded(self) -> "LoadedModel":
+        """The exported model and what reads rows for it; not a part of the record's value."""
+        from trainer.prediction.loading import load_source
+        from trainer.prediction.source import find_source
+
+        return load_source(find_source(self.run_dir))
 
     def _repr_html_(self) -> str:
         """Returns the summary, the findings and the metrics for a notebook; text from data and

@@ -7,6 +7,14 @@ LONGEST_MESSAGE = 500
 """Maximum characters of a message: texts from data or libraries can be megabytes long."""
 
 
+def visible(text: str) -> str:
+    """Returns text that is safe to show on a terminal: control characters, and others that no one
+    sees, are escaped; line breaks and tabs are kept."""
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text
+    )
+
+
 def excerpt(value: object, most: int = 80) -> str:
     """Returns `value` as text of at most `most` characters, with the full length if it was cut."""
     text = str(value)

@@ -34,7 +34,7 @@ def smoke(recipe: RecipeT) -> RecipeT:
         )
     # Unset keys stay unset, so that an older run in miniature resumes with its own defaults.
     values: dict[str, Any] = {"evaluation": {}, "checkpoint": {}, "tracking": {}}
-    values |= recipe.model_dump(mode="json", exclude_unset=True)
+    values |= recipe.model_dump(mode="json", exclude_unset=True, exclude={"push"})
     values["model"] |= _model(recipe)
     values["task"] = small.settings
     values["data"] = {

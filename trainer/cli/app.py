@@ -12,12 +12,15 @@ from typing import NoReturn
 import click
 
 from trainer.cli import (
+    chat,
     checkpoints,
     compare,
     evaluate,
     export,
     params,
+    predict,
     prepare,
+    push,
     recipes,
     report,
     show,
@@ -93,7 +96,7 @@ def main() -> None:
 for _command in (
     *(train.command, evaluate.command, recipes.command, show.command, params.command),
     *(prepare.command, sweep.command, compare.command, report.command, checkpoints.command),
-    *(watch.command, export.command),
+    *(watch.command, predict.command, chat.command, export.command, push.command),
 ):
     main.add_command(_command)
 

@@ -98,6 +98,41 @@ def resolve_columns(rows: "Dataset", columns: Mapping[str, Column | None]) -> "D
     return datasets.concatenate_datasets([rows, added], axis=1)
 
 
+def has_column(row: Mapping[str, Any], column: Column) -> bool:
+    """Returns whether a row, as it is in a file, has a column: for a joined one, each part."""
+    return all(_path_in(row, name) is not None for name in _names(column))
+
+
+def value_in(row: Mapping[str, Any], column: Column) -> Any:
+    """Returns the value that `resolve_columns` gives a row; None if the row lacks the column.
+
+    The row alone decides whether a name with dots is a field or a path.
+    """
+    values: list[Any] = []
+    for name in _names(column):
+        value: Any = row
+        for key in _path_in(row, name) or (name,):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        values.append(value)
+    return values[0] if len(values) == 1 else _joined(*values)
+
+
+def _path_in(row: Mapping[str, Any], name: str) -> Keys | None:
+    """Returns the keys that lead to a name in a row, or None if nothing does."""
+    parts = name.split(".")
+    for cut in range(len(parts), 0, -1):
+        key, rest = ".".join(parts[:cut]), ".".join(parts[cut:])
+        if key not in row:
+            continue
+        if not rest:
+            return (key,)
+        inner = row[key]
+        below = _path_in(cast(Any, inner), rest) if isinstance(inner, Mapping) else None
+        if below is not None:
+            return (key, *below)
+    return None
+
+
 def holds_objects_as_text(feature: Any) -> bool:
     """Returns whether a column keeps the objects of the source unchanged, each with its own keys.
 

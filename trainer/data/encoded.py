@@ -107,6 +107,26 @@ def encode_once(
     return _open(write_once(cache_folder() / "prepared" / key, write))
 
 
+def encode_in_memory(
+    chunks: Iterable[EncodedColumns], summary: Summary, rows: Any = None
+) -> PreparedSplit:
+    """Returns a split that is kept in memory; it has no columns if `chunks` hold no example."""
+    entries: dict[str, list[Any]] = {}
+    for columns in chunks:
+        for name, values in columns.items():
+            entries.setdefault(name, []).extend(values)
+    columns = {name: _array(values) for name, values in entries.items() if values}
+    return PreparedSplit(columns, summary, rows=rows)
+
+
+def _array(entries: list[Any]) -> np.ndarray | Ragged:
+    if not isinstance(entries[0], list):
+        return np.asarray(entries)
+    values = np.fromiter((value for entry in entries for value in entry), np.int32)
+    lengths = np.fromiter(map(len, entries), np.int64, len(entries))
+    return Ragged(values, np.concatenate([[0], lengths.cumsum()]))
+
+
 def _write(folder: Path, chunks: Iterable[EncodedColumns], summary: Summary) -> None:
     """Writes each column as raw numbers: one file of values, one of the end of each entry."""
     kinds: dict[str, str] = {}

@@ -55,6 +55,12 @@ def open_outlets() -> None:
         setattr(sys, name, stream)
 
 
+def reader_left() -> bool:
+    """Returns whether nobody reads standard output any more, as far as writing has shown it."""
+    problem = _outlets[0].problem if _outlets else None
+    return problem is not None and problem.errno == errno.EPIPE
+
+
 def lost_output() -> OSError | None:
     """Returns why standard output could not be written; None if it was, or if its reader left."""
     if not _outlets:

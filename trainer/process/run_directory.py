@@ -20,7 +20,10 @@ from trainer.recipe.schema import Recipe
 from trainer.recipe.yaml12 import read_yaml
 from trainer.wording import excerpt, listed
 
-MAY_DIFFER = ("batch.micro_batch_size", "model.gradient_checkpointing", "checkpoint.", "tracking.")
+MAY_DIFFER = (
+    *("batch.micro_batch_size", "model.gradient_checkpointing"),
+    *("checkpoint.", "tracking.", "push"),
+)
 """Keys that may change between the start of a run and its continuation."""
 BEFORE: dict[str, Any] = {
     "data.columns.system": None,

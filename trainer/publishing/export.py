@@ -30,8 +30,8 @@ from trainer.models.tokenizers.tokenizer import save_tokenizer
 from trainer.process.environment import quieted_libraries
 from trainer.process.run_directory import read_recipe
 from trainer.process.switches import restored_switches
-from trainer.publishing.card import write_adapter_card, write_model_card
 from trainer.publishing.destination import check_destination, staged
+from trainer.publishing.export_card import write_adapter_card, write_model_card
 from trainer.run import Run
 from trainer.tasks.recipe import Recipe
 from trainer.wording import excerpt

@@ -18,6 +18,7 @@ from trainer.recipe.data import Columns, Data
 from trainer.recipe.keys import known_keys
 from trainer.recipe.model import Model
 from trainer.recipe.problems import joined, problems_of, rejection
+from trainer.recipe.push import Push
 from trainer.recipe.section import Section, Seed
 from trainer.recipe.training import Batch, Checkpoint, Evaluation, Optimizer, Schedule, Tracking
 from trainer.recipe.tuning import FullTuning, Tuning
@@ -103,6 +104,9 @@ class Recipe(Section, ABC):
     """When to save, and what to keep."""
     tracking: Tracking = Tracking()
     """Where metrics are logged."""
+    push: Push | None = None
+    """The repository to which the finished model is sent; null sends nothing. If it cannot be sent,
+    the run only warns."""
 
     def __init__(self, /, **sections: Any) -> None:
         try:

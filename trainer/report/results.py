@@ -27,7 +27,7 @@ from trainer.process.run_entries import writing_to
 from trainer.report.analysis import analysis
 from trainer.report.answers.examples import write_examples
 from trainer.report.card.adapter_card import adapter_card
-from trainer.report.card.model_card import write_card
+from trainer.report.card.model_card import complete_card, write_card
 from trainer.report.diagnosis import IN_NOTES
 from trainer.report.documents import plots_of, write_report
 from trainer.report.facts import facts
@@ -142,6 +142,8 @@ def _write(run: Run, results: dict[str, Any], measured: Measured | None) -> None
     usage = usage_of(run, measured_split(run)) if measured is None else measured.usage
     section = how_to_load(run.model) or ("" if usage is None else how_to_use(usage))
     write_card(staged["model"], directory.name, results, section)
+    if "adapter" in staged:
+        complete_card(staged["adapter"], directory.name, results)
     for name, staging in staged.items():
         remove(directory / f".{name}.failed")
         _replace(staging, directory / (f".{name}.failed" if verdict.failed else name))

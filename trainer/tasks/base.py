@@ -73,6 +73,9 @@ class Task(Reported, ABC):
     """Whether `metrics` chooses a threshold on the validation split, for use on other splits."""
     optional_columns: tuple[str, ...] = ()
     """Columns that `encode` also reads if the rows have them."""
+    predictor: ClassVar[str | None] = None
+    """Module and name of the class that answers rows without targets, a subclass of
+    trainer.tasks.predictor.Predictor; None if the task has none."""
     zero_shot: ZeroShot | None = None
     """How the pretrained model is prompted; None if the recipe does not ask for it, or the weights
     are random."""

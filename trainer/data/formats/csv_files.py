@@ -240,6 +240,14 @@ def read_tables(
     return table_features(tables[0].columns), _chunks(tables, tables[0].columns, notes)
 
 
+def table_rows(file: Path, dialect: Dialect) -> Iterator[dict[str, str]]:
+    """Yields the rows of one file by column, with little of it in memory."""
+    with _long_cells():
+        table = Table(file, dialect)
+        for cells in table.rows():
+            yield dict(zip(table.columns, cells, strict=True))
+
+
 def _chunks(tables: list[Table], columns: list[str], notes: list[str]) -> Tables:
     import pyarrow as pa
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ def json_rows_of(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
     known: dict[str, None] = {}
     for index, file in enumerate(files):
         columns: dict[str, None] = {}
-        for row in _rows_of_lines(file) if _is_lines(file) else _rows_of_whole(file):
+        lines = rows_of_lines(binary_lines(file), shown(file)) if _is_lines(file) else None
+        for row in _rows_of_whole(file) if lines is None else lines:
             columns |= dict.fromkeys(row)
             yield row
         if index == 0:
@@ -156,8 +157,12 @@ def _rows_of_columns(value: dict[str, list[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True)]
 
 
-def _rows_of_lines(file: Path) -> Iterator[dict[str, Any]]:
-    for number, line in binary_lines(file):
+def rows_of_lines(lines: Iterable[tuple[int, bytes]], place: str) -> Iterator[dict[str, Any]]:
+    """Yields the object in each of the numbered lines that is not blank.
+
+    Raises DataError, which names `place` and the line, for any other content.
+    """
+    for number, line in lines:
         content = line.removeprefix(BOM) if number == 1 else line
         if not content.strip():
             continue
@@ -166,8 +171,8 @@ def _rows_of_lines(file: Path) -> Iterator[dict[str, Any]]:
             problem = "a JSON object"
         if problem is not None:
             raise DataError(
-                f"{shown(file)}, line {number} is not {problem}",
-                key=shown(file),
+                f"{place}, line {number} is not {problem}",
+                key=place,
                 value=number,
                 hint="fix or remove that line",
             )

@@ -143,18 +143,26 @@ def lines_of(file: Path, encoding: str = "utf-8") -> Iterator[str]:
 
 def binary_lines(file: Path) -> Iterator[tuple[int, bytes]]:
     """Yields the LF-terminated lines of a file, each with its number, starting at 1."""
-    number = 0
     with faults_named(file), opened(file) as stream:
-        while line := stream.readline(LONGEST_LINE):
-            number += 1
-            if len(line) == LONGEST_LINE:
-                raise DataError(
-                    f"{shown(file)}, line {number} has more than {LONGEST_LINE:,} bytes",
-                    key=shown(file),
-                    value=number,
-                    hint="divide it",
-                )
-            yield number, line
+        yield from numbered_lines(stream, shown(file))
+
+
+def numbered_lines(stream: IO[bytes], place: str) -> Iterator[tuple[int, bytes]]:
+    """Yields the LF-terminated lines of a stream, each with its number, starting at 1.
+
+    `place` is the name of the stream in messages.
+    """
+    number = 0
+    while line := stream.readline(LONGEST_LINE):
+        number += 1
+        if len(line) == LONGEST_LINE:
+            raise DataError(
+                f"{place}, line {number} has more than {LONGEST_LINE:,} bytes",
+                key=place,
+                value=number,
+                hint="divide it",
+            )
+        yield number, line
 
 
 def chunks_of(rows: Iterable[Row], length: Callable[[Row], int]) -> Iterator[list[Row]]:

@@ -21,6 +21,7 @@ METRICS = {
     "rouge1": "rouge",
     "rouge2": "rouge",
     "rougeL": "rouge",
+    "rougeLsum": "rouge",
     **{f"{name}_macro": name for name in ("precision", "recall", "f1")},
     "masked_accuracy": "accuracy",
     "next_sentence_accuracy": "accuracy",

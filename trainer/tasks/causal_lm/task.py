@@ -44,6 +44,7 @@ class CausalLM(Task):
     auto_model = "AutoModelForCausalLM"
     loss_terms = (LossTerm("next_token"),)
     trains_head = False
+    predictor = "trainer.tasks.causal_lm.predictor:CausalLMPredictor"
     num_statistics = 3
 
     def __init__(

@@ -51,6 +51,7 @@ class Classification(Task):
     needs_only_logits = True
     loss_terms = (LossTerm("cross_entropy"),)
     target = "data.columns.label"
+    predictor = "trainer.tasks.classification.predictor:ClassificationPredictor"
 
     def __init__(
         self,
@@ -166,14 +167,25 @@ class Classification(Task):
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
         """Yields input_ids, label, the index of the row and, if the model has them,
         token_type_ids."""
-        names = self.text_columns
         indices = label_indices(rows, self.label, self.labels, checked=self.check_labels)
-        first = 0
-        for numbers, chunk in numbered(rows, [*names, self.label]):
+        return self._encoded(rows, summary, indices)
+
+    def encode_unlabelled(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
+        """Yields what `encode` does for rows without labels; each label is 0."""
+        return self._encoded(rows, summary, None)
+
+    def _encoded(
+        self, rows: "Dataset", summary: Summary, indices: Mapping[str, int] | None
+    ) -> Iterator[EncodedColumns]:
+        names, first = self.text_columns, 0
+        for numbers, chunk in numbered(rows, [*names, *[self.label] * (indices is not None)]):
             kept: list[int] = []
-            labels = [
-                index_of(value, indices, checked=self.check_labels) for value in chunk[self.label]
-            ]
+            labels = [0] * len(numbers)
+            if indices is not None:
+                labels = [
+                    index_of(value, indices, checked=self.check_labels)
+                    for value in chunk[self.label]
+                ]
             for index, number in enumerate(numbers):
                 wrong = [
                     (role, name)

@@ -38,19 +38,7 @@ class Chat:
 
         Raises DataError if the template cannot render the conversation, or if it has no answer.
         """
-        messages = [
-            self._for_template(message, position)
-            for position, message in enumerate(conversation.messages, start=1)
-        ]
-        tools = conversation.tools
-        if tools and not self._shows_tools:
-            summary.remark("tools", "have tools, which the chat template does not show")
-        special = self.tokenizer.special_in([messages, tools])
-        guarded = special is not None and self.tokenizer.literal
-        if special is not None:
-            self.tokenizer.remark(special, summary)
-        if guarded:
-            messages, tools = self.tokenizer.guard(messages), self.tokenizer.guard(tools)
+        messages, tools, guarded = self._prepared(conversation, summary)
         segments, done = list[Segment](), ""
         for index, message in enumerate(messages):
             if message["role"] != "assistant" or index == 0 or index < conversation.num_given:
@@ -74,6 +62,18 @@ class Chat:
             )
         return segments, guarded
 
+    def opening(self, conversation: Conversation, summary: Summary) -> tuple[str, bool]:
+        """Returns the text up to an answer, and whether it is guarded: to the first answer of a
+        conversation that ends with one, and otherwise to the one that follows all messages.
+
+        Raises DataError if the template cannot render the conversation.
+        """
+        messages, tools, guarded = self._prepared(conversation, summary)
+        if messages and messages[-1]["role"] == "assistant":
+            roles = [message["role"] for message in messages]
+            messages = messages[: roles.index("assistant", 1)] if len(roles) > 1 else messages
+        return self.rendered(messages, answer_follows=True, tools=tools), guarded
+
     def rendered(self, messages: Any, *, answer_follows: bool, tools: Any = None) -> str:
         """Returns messages as text, up to where the next answer begins if `answer_follows`.
 
@@ -92,6 +92,26 @@ class Chat:
                 f"the chat template refuses its messages: {excerpt(error, 200)}",
                 key="data.columns.messages",
             ) from error
+
+    def _prepared(
+        self, conversation: Conversation, summary: Summary
+    ) -> tuple[list[Message], list[Any] | None, bool]:
+        """Returns messages and tools in the form that the template expects, and whether their texts
+        are guarded."""
+        messages = [
+            self._for_template(message, position)
+            for position, message in enumerate(conversation.messages, start=1)
+        ]
+        tools = conversation.tools
+        if tools and not self._shows_tools:
+            summary.remark("tools", "have tools, which the chat template does not show")
+        special = self.tokenizer.special_in([messages, tools])
+        guarded = special is not None and self.tokenizer.literal
+        if special is not None:
+            self.tokenizer.remark(special, summary)
+        if guarded:
+            messages, tools = self.tokenizer.guard(messages), self.tokenizer.guard(tools)
+        return messages, tools, guarded
 
     def _for_template(self, message: Message, position: int) -> Message:
         """Returns a message in the form that the template expects."""

@@ -1,7 +1,7 @@
 """Greedy generation of answers."""
 
 from collections import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
@@ -13,6 +13,8 @@ from trainer.data.encoded import PreparedSplit, Ragged
 from trainer.tasks.generation.prompts import boundaries
 from trainer.tasks.generation.settings import GenerationSettings
 
+UNFINISHED = "\ufffd"
+"""What a tokenizer gives for the first bytes of a character."""
 BATCH = 16
 """Prompts that a model reads at a time."""
 
@@ -58,6 +60,16 @@ class Generator:
                     texts[index] = self.decode(tokens)
         return texts
 
+    def stream(self, model: Any, prompt: np.ndarray, show: Callable[[str], None]) -> str:
+        """Returns the text that `generate` returns for a prompt, and calls `show` with each piece
+        of it as soon as it is known; the pieces joined are the text."""
+        shown = Shown(self, show)
+        room = self._room(prompt)
+        if room > 0:
+            (tokens,) = self._continued(model, [prompt], room, shown)
+            shown.finish(self.decode(tokens))
+        return shown.text
+
     def decode(self, tokens: Any) -> str:
         """Returns tokens as text, without special tokens and ends of turns."""
         kept = [int(token) for token in tokens if int(token) not in self.silent]
@@ -70,7 +82,9 @@ class Generator:
         return min(self.max_new_tokens, self.num_positions - len(prompt))
 
     @torch.no_grad()
-    def _continued(self, model: Any, prompts: list[np.ndarray], room: int) -> list[list[int]]:
+    def _continued(
+        self, model: Any, prompts: list[np.ndarray], room: int, streamer: "Shown | None" = None
+    ) -> list[list[int]]:
         width = max(len(prompt) for prompt in prompts)
         ids = np.full((len(prompts), width), self.tokenizer.pad_token_id, np.int64)
         mask = np.zeros_like(ids)
@@ -88,6 +102,7 @@ class Generator:
                 use_cache=True,
                 eos_token_id=ends or None,
                 pad_token_id=self.tokenizer.pad_token_id,
+                streamer=streamer,
             )
         return output[:, width:].tolist()
 
@@ -103,6 +118,38 @@ class Generator:
         if not self.own_tokenizer:
             eos_ids = [index for index in eos_ids if index in self.tokenizer.added_tokens_decoder]
         return list(dict.fromkeys([*eos_ids, *self.ends]))
+
+
+class Shown:
+    """The text of one answer as far as it is known; transformers calls `put` with each token."""
+
+    def __init__(self, generator: Generator, show: Callable[[str], None]) -> None:
+        self.text = ""
+        self._generator = generator
+        self._show = show
+        self._tokens: list[int] = []
+        self._after_prompt = False
+
+    def put(self, value: torch.Tensor) -> None:
+        if not self._after_prompt:  # the first call is about the prompt
+            self._after_prompt = True
+            return
+        self._tokens += value.flatten().tolist()
+        text = self._generator.decode(self._tokens)
+        if text.startswith(self.text) and not text.endswith(UNFINISHED):
+            self.finish(text)
+
+    def end(self) -> None:
+        """Does nothing: the caller of transformers knows the whole text."""
+
+    def finish(self, text: str) -> None:
+        """Shows what `text` has beyond what it shares with the text that was shown."""
+        pairs = enumerate(zip(self.text, text, strict=False))
+        differing = (place for place, (shown, new) in pairs if shown != new)
+        shared = next(differing, min(len(self.text), len(text)))
+        if len(text) > shared:
+            self._show(text[shared:])
+        self.text = text
 
 
 @contextmanager

@@ -45,7 +45,9 @@ class Prompts:
     ) -> None:
         self.templates = (settings.prompt, settings.completion)
         self.names = columns
-        self.named = list(dict.fromkeys(name for _, name in settings.template_columns()))
+        named = settings.template_columns()
+        self.named = list(dict.fromkeys(name for _, name in named))
+        self.prompt_columns = list(dict.fromkeys(name for key, name in named if key == "prompt"))
         self.tokenizer = TextTokenizer(tokenizer, special_tokens)
         self.chat = Chat(self.tokenizer) if settings.chat else None
         self.begin, self.end = boundaries(tokenizer)
@@ -80,6 +82,26 @@ class Prompts:
         optional = {key: row[name] for key, name in names.items() if key in ("tools", "system")}
         conversation = read_conversation(messages, **optional, filled=filled)
         return Texts(*self.chat.segments(conversation, summary))
+
+    def opening(self, row: Mapping[str, Any], summary: Summary) -> list[int]:
+        """Returns the tokens of a row up to its answer, which the row need not have.
+
+        In a conversation that ends with an answer, they are the messages before its first answer,
+        in another all messages. Raises DataError if the row cannot be rendered.
+        """
+        if self.chat is None:
+            values, guarded = self._values(row, self.prompt_columns, summary)
+            text = _fill(self.templates[0] or "", values)
+        else:
+            names = chat_columns(self.names, list(row))
+            messages = names.get("messages", PAIR[0])
+            if self.names.messages not in row and PAIR[0] in row:
+                messages = PAIR[0]
+            optional = {key: row[name] for key, name in names.items() if key in ("tools", "system")}
+            conversation = read_conversation([row[messages]], **optional)
+            text, guarded = self.chat.opening(conversation, summary)
+        (tokens,) = self.tokenizer.templated([text], [guarded])
+        return tokens if self.chat is not None else [*self.begin, *tokens]
 
     def encode(self, rows: Sequence[Texts]) -> list[tuple[list[int], list[int]] | DataError]:
         """Returns the tokens of each row, with a flag for each token: 1 if it is learned.
@@ -129,20 +151,31 @@ class Prompts:
         return first or [index for index in ids if index in known and known[index].special][:1]
 
     def _filled(self, row: Mapping[str, Any], summary: Summary) -> Texts:
-        values = {name: "" if row[name] is None else str(row[name]) for name in self.named}
-        special = self.tokenizer.special_in(values)
-        guarded = special is not None and self.tokenizer.literal
-        prompt, answer = (_fill(template or "", values) for template in self.templates)
-        if not answer.strip():
+        plain = {name: _text_of(row[name]) for name in self.named}
+        if not _fill(self.templates[1] or "", plain).strip():
             raise DataError(
                 "the completion is empty", key="task.completion", hint="fix or remove the row"
             )
+        values, guarded = self._values(row, self.named, summary)
+        prompt, answer = (_fill(template or "", values) for template in self.templates)
+        return Texts([(prompt, False), (answer, True)], guarded)
+
+    def _values(
+        self, row: Mapping[str, Any], names: Sequence[str], summary: Summary
+    ) -> tuple[dict[str, str], bool]:
+        """Returns the values of some columns as text, and whether they are guarded."""
+        values = {name: _text_of(row[name]) for name in names}
+        special = self.tokenizer.special_in(values)
+        guarded = special is not None and self.tokenizer.literal
         if special is not None:
             self.tokenizer.remark(special, summary)
         if guarded:
             values = {name: self.tokenizer.guard(value) for name, value in values.items()}
-            prompt, answer = (_fill(template or "", values) for template in self.templates)
-        return Texts([(prompt, False), (answer, True)], guarded)
+        return values, guarded
+
+
+def _text_of(value: Any) -> str:
+    return "" if value is None else str(value)
 
 
 def chat_columns(names: Columns, present: Sequence[str]) -> dict[str, str]:

@@ -44,6 +44,7 @@ class MaskedLM(Task):
 
     Settings = MaskedLMSettings
     trains_head = False
+    predictor = "trainer.tasks.masked_lm.predictor:MaskedLMPredictor"
     num_statistics = 5
 
     def __init__(

@@ -56,6 +56,7 @@ class QuestionAnswering(Task):
     reads_records = True
     tunes_threshold = True
     target = "data.columns.answers"
+    predictor = "trainer.tasks.question_answering.predictor:QuestionAnsweringPredictor"
     optional_columns = ("is_impossible",)
 
     def __init__(

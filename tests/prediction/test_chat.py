@@ -1,0 +1,150 @@
+"""Conversations: what is remembered, what a comparison shows, and what a terminal is spared."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.command_line import invoke
+
+import trainer
+from trainer.errors import ConfigError, DataError
+from trainer.prediction.dialogue import open_dialogues
+
+TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def chat_model(run_of, tmp_path_factory) -> Path:
+    """A model of random text with a chat template."""
+    folder, source = tmp_path_factory.mktemp("chat") / "base", run_of("causal_lm-instructions")
+    model, tokenizer = trainer.load(source).load()
+    model.save_pretrained(folder)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chat_run(chat_model, tmp_path_factory) -> Path:
+    """A run that tuned it with large steps."""
+    rows = [
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b c d"}]}
+    ] * 40
+    recipe = trainer.Recipe(
+        model={"name_or_path": str(chat_model)},
+        task={"name": "causal_lm", "chat": True, "generation": {"num_examples": 0}},
+        data={"source": {"builtin": "reviews"}, "split": {"validation": {"ratio": 0.2}}},
+        batch={"global_batch_size": 8, "max_seq_length": 64},
+        optimizer={"learning_rate": 0.05},
+        schedule={"steps": 4},
+        tracking={"trackers": []},
+    )
+    directory = tmp_path_factory.mktemp("chat") / "run"
+    trainer.train(recipe, run_dir=directory, data={"train": rows}, progress=None)
+    return directory
+
+
+def answers_of(model: Path, conversation: list[dict[str, str]], **settings: Any) -> str:
+    row = {"messages": conversation}
+    lines = invoke(
+        "predict", model, "-", "--set", "task.generation.max_new_tokens=6", answers=json.dumps(row)
+    ).stdout
+    return json.loads(lines)["prediction"]
+
+
+def asked(*texts: str) -> str:
+    return "".join(f"{text}\n" for text in texts)
+
+
+def chat(model: Path, *arguments: str, answers: str) -> str:
+    done = invoke("chat", model, "--max-new-tokens", 6, *arguments, answers=answers)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_a_conversation_is_remembered_until_it_is_reset(chat_model):
+    first, second, again = chat(
+        chat_model, answers=asked("tell me", "and then", "/reset", "tell me", "/quit", "unread")
+    ).splitlines()
+    messages = [{"role": "user", "content": "tell me"}]
+    assert first == again == answers_of(chat_model, messages)
+    messages += [{"role": "assistant", "content": first}, {"role": "user", "content": "and then"}]
+    assert second == answers_of(chat_model, messages)
+
+
+def test_a_system_prompt_comes_first(chat_model):
+    (answer,) = chat(chat_model, "--system", "be brief", answers="tell me\n").splitlines()
+    messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "tell me"}]
+    assert answer == answers_of(chat_model, messages)
+
+
+def test_a_comparison_shows_base_and_tuned_model(chat_run, chat_model):
+    base, tuned = chat(chat_run, "--compare", answers="tell me\n").splitlines()
+    messages = [{"role": "user", "content": "tell me"}]
+    assert base == f"base: {answers_of(chat_model, messages)}"
+    assert tuned == f"tuned: {answers_of(chat_run, messages)}"
+    assert base.partition(" ")[2] != tuned.partition(" ")[2]
+
+
+def test_answers_come_piece_by_piece_and_give_the_whole(chat_model):
+    (dialogue,) = open_dialogues(chat_model, max_new_tokens=6).values()
+    pieces: list[str] = []
+    answer = dialogue.ask("tell me", pieces.append)
+    assert len(pieces) > 1
+    assert "".join(pieces) == answer
+    assert dialogue.messages[-1] == {"role": "assistant", "content": answer}
+
+
+def test_a_conversation_that_fills_the_model_is_an_error_and_forgotten(chat_model):
+    (dialogue,) = open_dialogues(chat_model, max_new_tokens=6).values()
+    with pytest.raises(DataError, match="128 positions"):
+        dialogue.ask("word " * 200, print)
+    assert dialogue.messages == []
+    dialogue.ask("tell me", lambda _: None)
+    failed = invoke("chat", chat_model, answers="word " * 200)
+    assert failed.exit_code == 2
+    assert failed.stderr.count("\n") == 1
+
+
+def test_without_a_template_each_line_is_a_prompt(run_of):
+    """It fills the first column of the recipe's prompt; the others are empty."""
+    directory = run_of("causal_lm-instructions")
+    one, other = chat(directory, answers=asked("copy", "copy")).splitlines()
+    rows = [{"instruction": "copy", "input": ""}]
+    longest = "task.generation.max_new_tokens=6"
+    done = invoke("predict", directory, "-", "--set", longest, answers=json.dumps(rows[0]))
+    assert one == other == json.loads(done.stdout)["prediction"]
+    failed = invoke("chat", directory, "--system", "be brief", answers="copy\n")
+    assert failed.exit_code == 2
+    assert "--system" in failed.stderr
+
+
+def test_what_cannot_converse_is_refused(reviews_run, chat_model, run_of):
+    assert "trainer predict" in invoke("chat", reviews_run).stderr
+    with pytest.raises(ConfigError, match="without a run"):
+        open_dialogues(chat_model, compare=True)
+    with pytest.raises(ConfigError, match="random weights"):
+        open_dialogues(run_of("causal_lm-instructions"), compare=True)
+    for arguments in (["--max-new-tokens", "0"], ["--system"]):
+        assert invoke("chat", chat_model, *arguments).exit_code == 2
+
+
+def test_control_characters_of_an_answer_are_shown_harmlessly(chat_model, tmp_path):
+    """Each piece of the vocabulary begins with the character that starts a terminal's commands."""
+    shutil.copytree(chat_model, tmp_path / "model")
+    file = tmp_path / "model" / "tokenizer.json"
+    values = json.loads(file.read_text())
+    special = {token["content"] for token in values["added_tokens"]}
+    values["model"]["vocab"] = {
+        piece if piece in special else f"\x1b[2J{piece}": index
+        for piece, index in values["model"]["vocab"].items()
+    }
+    file.write_text(json.dumps(values))
+    shown = chat(tmp_path / "model", answers="tell me\n")
+    assert "\\x1b[2J" in shown
+    assert "\x1b" not in shown
