@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.export_families import save_base
+from support.export_families import DECODERS, ENCODERS, save_base
 from support.exported_run import Exported, export_untrained
 from support.task_cases import CASES
 
@@ -47,17 +47,35 @@ def test_the_code_on_the_card_answers_as_the_run_does(
     check(exported(case), kind)
 
 
-def test_the_code_of_a_decoder_continues_prompts_as_the_run_does(tmp_path: Path) -> None:
-    base = save_base(
-        "llama", tmp_path / "base", "AutoModelForCausalLM", max_position_embeddings=512
-    )
-    values = CASES["causal_lm-instructions"].recipe()
+def check_family(case: str, kind: str, auto_model: str, answers: Kind, folder: Path) -> None:
+    """Checks the code for a tiny pretrained model of a family."""
+    base = save_base(kind, folder / "base", auto_model, max_position_embeddings=512)
+    values = CASES[case].recipe()
     values["model"] = {"name_or_path": str(base)}
     values["batch"]["max_seq_length"] = 256
     recipe = parse_recipe(values, "")
-    with launched(recipe, tmp_path / "run") as accelerator:
-        usage = check(export_untrained(recipe, accelerator, tmp_path), "continuations")
-    assert "do_sample=False" in usage.code
+    with launched(recipe, folder / "run") as accelerator:
+        check(export_untrained(recipe, accelerator, folder), answers)
+
+
+@pytest.mark.parametrize("case", ["causal_lm", "causal_lm-instructions"])
+def test_the_code_of_a_decoder_continues_prompts_as_the_run_does(case: str, tmp_path: Path) -> None:
+    check_family(case, "llama", "AutoModelForCausalLM", "continuations", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in DECODERS if kind != "mpt"])  # few positions
+@pytest.mark.parametrize("case", ["causal_lm", "causal_lm-instructions"])
+def test_the_code_of_every_decoder(case: str, kind: str, tmp_path: Path) -> None:
+    check_family(case, kind, "AutoModelForCausalLM", "continuations", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in ENCODERS if kind != "funnel"])  # trains no LM
+@pytest.mark.parametrize("case", ["classification", "masked_lm"])
+def test_the_code_of_every_encoder(case: str, kind: str, tmp_path: Path) -> None:
+    answers: Kind = "labels" if case == "classification" else "fills"
+    check_family(case, kind, "AutoModelForMaskedLM", answers, tmp_path)
 
 
 def test_long_rows_are_cut_off_and_those_that_spell_special_tokens_not_tried(

@@ -4,6 +4,7 @@ Rows that spell special tokens are left out: a run may read them as text, and pi
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -17,7 +18,7 @@ from trainer.models.structure import plain_model
 from trainer.run import Run
 from trainer.tasks.causal_lm.task import CausalLM
 from trainer.tasks.classification.task import Classification
-from trainer.tasks.generation.prompts import whole_texts
+from trainer.tasks.generation.prompts import boundaries
 from trainer.tasks.masked_lm.task import MaskedLM
 from trainer.tasks.question_answering.task import QuestionAnswering
 
@@ -27,6 +28,10 @@ MOST_ROWS = 64
 """Rows among which inputs are chosen."""
 RESETS = {"repetition_penalty": 1.0, "num_beams": 1, "no_repeat_ngram_size": 0}
 """Generation settings of published models that would change greedy answers, and their defaults."""
+_PARSED = (
+    "Text that spells a special token of the tokenizer becomes that token; in training and "
+    "evaluation it was read as text."
+)
 _PIPELINE = "from transformers import pipeline"
 _SPANS = '''\
 tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -78,8 +83,10 @@ def usage_of(run: Run, split: PreparedSplit) -> Usage | None:
         case CausalLM():
             usage = _continuations(run, task, split)
         case _:
-            usage = None
-    return usage
+            return None
+    if usage is None or not task.text_tokenizer.literal:
+        return usage
+    return replace(usage, remark=f"{usage.remark} {_PARSED}")
 
 
 def _labels(task: Classification, split: PreparedSplit) -> Usage | None:
@@ -222,7 +229,8 @@ def _prompts(task: CausalLM, split: PreparedSplit) -> Iterator[tuple[Any, list[i
             text = row[task.text]
             if isinstance(text, str) and task.text_tokenizer.special_in(text) is None:
                 opening = " ".join(text.split(" ")[:32]).strip()
-                yield opening, _opening_ids(task, opening)
+                (ids,) = task.text_tokenizer.tokens([opening]).columns["input_ids"]
+                yield opening, [*boundaries(task.tokenizer)[0], *ids]
             continue
         names = task.prompts.columns(split.rows.column_names)
         chosen = {name: row[name] for name in names}
@@ -239,13 +247,6 @@ def _prompts(task: CausalLM, split: PreparedSplit) -> Iterator[tuple[Any, list[i
         prompt = texts.segments[0][0] if not task.settings.chat else _asked(chosen)
         if prompt:
             yield prompt, ids[: flags.index(1)]
-
-
-def _opening_ids(task: CausalLM, text: str) -> list[int]:
-    (ids,) = whole_texts(task.text_tokenizer, [text])
-    ends = len(task.text_tokenizer.tokens([text]).columns["input_ids"][0])
-    begin = next((start for start in range(2) if len(ids) - start >= ends), 0)
-    return ids[: begin + ends]
 
 
 def _asked(row: dict[str, Any]) -> list[dict[str, str]] | None:
