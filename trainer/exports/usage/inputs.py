@@ -3,22 +3,21 @@
 Rows that spell special tokens are left out: a run may read them as text, and pipelines never do.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from trainer.data.encoded import PreparedSplit, Summary
-from trainer.errors import DataError
+from trainer.data.encoded import PreparedSplit
+from trainer.exports.usage.prompts import plain_ids, prompts_of
 from trainer.exports.usage.usage import Usage
 from trainer.models.span_head import how_to_load
 from trainer.models.structure import plain_model
 from trainer.run import Run
 from trainer.tasks.causal_lm.task import CausalLM
 from trainer.tasks.classification.task import Classification
-from trainer.tasks.generation.prompts import boundaries
 from trainer.tasks.masked_lm.task import MaskedLM
 from trainer.tasks.question_answering.task import QuestionAnswering
 
@@ -191,12 +190,12 @@ def _continuations(run: Run, task: CausalLM, split: PreparedSplit) -> Usage | No
     """Returns the code that continues a prompt, if a pipeline gives a prompt the run's tokens."""
     most = (run.num_positions or MOST_ROWS * 64) - NEW_TOKENS
     prompts: list[tuple[Any, list[int]]] = []
-    for prompt, ids in islice(_prompts(task, split), MOST_ROWS):
+    for prompt, ids in islice(prompts_of(task, split), MOST_ROWS):
         if 0 < len(ids) <= most:
             prompts.append((prompt, ids))
     chosen = _some(sorted(prompts, key=lambda item: len(item[1])))
     for settings in ({}, {"add_special_tokens": False}):
-        if chosen and all(_plain_ids(task, prompt, settings) == ids for prompt, ids in chosen):
+        if chosen and all(plain_ids(task, prompt, settings) == ids for prompt, ids in chosen):
             break
     else:
         return None
@@ -219,59 +218,6 @@ def _continuations(run: Run, task: CausalLM, split: PreparedSplit) -> Usage | No
         "continuation must fit into the positions of the model.",
         inputs={"texts": [prompt for prompt, _ in chosen]},
         token_ids=[ids for _, ids in chosen],
-    )
-
-
-def _prompts(task: CausalLM, split: PreparedSplit) -> Iterator[tuple[Any, list[int]]]:
-    """Yields prompts of rows that do not spell special tokens, and the tokens of each in a run."""
-    for row in split.rows:
-        if task.prompts is None:
-            text = row[task.text]
-            if isinstance(text, str) and task.text_tokenizer.special_in(text) is None:
-                opening = " ".join(text.split(" ")[:32]).strip()
-                (ids,) = task.text_tokenizer.tokens([opening]).columns["input_ids"]
-                yield opening, [*boundaries(task.tokenizer)[0], *ids]
-            continue
-        names = task.prompts.columns(split.rows.column_names)
-        chosen = {name: row[name] for name in names}
-        if task.text_tokenizer.special_in(chosen) is not None:
-            continue
-        try:
-            texts = task.prompts.texts(chosen, Summary())
-            (encoded,) = task.prompts.encode([texts])
-        except DataError:
-            continue
-        if isinstance(encoded, DataError):
-            continue
-        ids, flags = encoded
-        prompt = texts.segments[0][0] if not task.settings.chat else _asked(chosen)
-        if prompt:
-            yield prompt, ids[: flags.index(1)]
-
-
-def _asked(row: dict[str, Any]) -> list[dict[str, str]] | None:
-    """Returns the messages before the first answer, if they are plain texts without tools."""
-    values = list(row.values())
-    if len(values) != 1 or not isinstance(values[0], list):
-        return None
-    before: list[dict[str, str]] = []
-    for message in values[0]:
-        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
-            return None
-        if message["role"] == "assistant":
-            break
-        before.append({"role": message["role"], "content": message["content"]})
-    return before or None
-
-
-def _plain_ids(task: CausalLM, prompt: Any, settings: dict[str, Any]) -> list[int]:
-    """Returns the tokens that a pipeline gives a prompt."""
-    if isinstance(prompt, str):
-        return list(task.tokenizer(prompt, verbose=False, **settings)["input_ids"])
-    return list(
-        task.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)[
-            "input_ids"
-        ]
     )
 
 
