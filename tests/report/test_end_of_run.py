@@ -10,7 +10,7 @@ from support.command_line import invoke
 
 from trainer.exports.gate import ExportError
 from trainer.models.export import export_model
-from trainer.report import results
+from trainer.report import staged_export
 
 WRONG = "the head is missing: classifier.bias, classifier.weight"
 
@@ -33,7 +33,7 @@ def test_a_wrong_export_ends_the_run_with_code_1_and_everything_else_is_kept(
     recipe, directory = write_recipe(reviews_recipe), tmp_path / "run"
     command = ("train", recipe, "--run-dir", directory)
     with monkeypatch.context() as patch:
-        patch.setattr(results, "export_model", without_head)
+        patch.setattr(staged_export, "export_model", without_head)
         ended = invoke(*command)
     assert ended.exit_code == 1
     assert isinstance(ended.exception, ExportError)

@@ -57,20 +57,19 @@ def measure(run: Run, accelerator: Accelerator) -> Measured:
     """Returns the answers of the model of a run, on every rank: in fp32 if all its weights are,
     otherwise in the run's precision.
 
-    The model must be whole (`whole_model`): every rank computes the same.
+    The model must be whole (`whole_model`): every rank computes the same, without the others.
+    Raises OutOfMemoryError.
     """
     split = measured_split(run)
     model: Any = run.model
     was_training = model.training
     model.eval()
-    batches: list[MeasuredBatch] = []
     groups = list(_groups(run, split))
-    for ids in groups:
-        with run_memory(run, accelerator, "evaluation", "measuring the model that is exported"):
-            batches.append(_batch(run, accelerator, split, ids))
     usage = usage_of(run, split)
-    with torch.no_grad(), _precision(run, accelerator):
-        expected = expected_of(run, split, usage)
+    with run_memory(run, accelerator, "evaluation", "measuring the model that is exported"):
+        batches = [_batch(run, accelerator, split, ids) for ids in groups]
+        with torch.no_grad(), _precision(run, accelerator):
+            expected = expected_of(run, split, usage)
     model.train(was_training)
     return Measured(
         batches=batches,

@@ -11,22 +11,18 @@ from trainer.checkpoints.record import verify
 from trainer.distributed.collectives import on_main
 from trainer.engines.sharding import whole_model
 from trainer.evaluation.evaluate import evaluate
-from trainer.exports.bounds import bounds_of
-from trainer.exports.gate import ExportError, Verdict, unverified, verify_export
-from trainer.exports.measured import Measured, measure, measured_split
+from trainer.exports.gate import ExportError
+from trainer.exports.measured import Measured, measured_split
 from trainer.exports.usage.inputs import usage_of
 from trainer.exports.usage.usage import how_to_use
 from trainer.files.durable import write_json
-from trainer.files.modes import follow_umask
 from trainer.files.plain import remove, sealed
 from trainer.metrics.averages import with_macro_averages
-from trainer.models.export import export_adapter, export_model
 from trainer.models.quiet import quiet_transformers
 from trainer.models.span_head import how_to_load
 from trainer.process.run_entries import writing_to
 from trainer.report.analysis import analysis
 from trainer.report.answers.examples import write_examples
-from trainer.report.card.adapter_card import adapter_card
 from trainer.report.card.model_card import complete_card, write_card
 from trainer.report.diagnosis import IN_NOTES
 from trainer.report.documents import plots_of, write_report
@@ -35,6 +31,13 @@ from trainer.report.figures.png import as_png
 from trainer.report.learned import without_gradient
 from trainer.report.recorded import record_of
 from trainer.report.report import report_of
+from trainer.report.staged_export import (
+    failed_folder,
+    give_names,
+    measure_if_asked,
+    stage,
+    verdict_on,
+)
 from trainer.report.trainer_state import write_trainer_state
 from trainer.run import Run
 from trainer.state import TrainState
@@ -110,13 +113,12 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
         ],
     }
 
-    verifies = run.recipe.checkpoint.verify_export
     with whole_model(run.objective):
-        answered = measure(run, accelerator) if verifies else None
+        measured_answers = measure_if_asked(run, accelerator)
 
         def write() -> None:
             with writing_to(directory), quiet_transformers():
-                _write(run, results | facts(run, unmoved), answered)
+                _write(run, results | facts(run, unmoved), measured_answers)
 
         on_main(accelerator, write)
 
@@ -127,10 +129,10 @@ def _remove_answers_of_last_step(directory: Path) -> None:
         remove(directory / "predictions" / "final-test.jsonl")
 
 
-def _write(run: Run, results: dict[str, Any], measured: Measured | None) -> None:
+def _write(run: Run, results: dict[str, Any], measured: Measured | str) -> None:
     directory = run.directory
-    staged = _export(run)
-    verdict = _verdict(run, measured, staged)
+    staged = stage(run)
+    verdict = verdict_on(run, measured, staged)
     results["export"] = verdict.as_record()
     results |= analysis(record_of(directory, results))
     results["warnings"] += [
@@ -139,14 +141,13 @@ def _write(run: Run, results: dict[str, Any], measured: Measured | None) -> None
         if finding["severity"] != "note" and finding["code"] not in IN_NOTES
     ]
     report = report_of(record_of(directory, results))
-    usage = usage_of(run, measured_split(run)) if measured is None else measured.usage
+    known = isinstance(measured, Measured)
+    usage = measured.usage if known else usage_of(run, measured_split(run))
     section = how_to_load(run.model) or ("" if usage is None else how_to_use(usage))
     write_card(staged["model"], directory.name, results, section)
     if "adapter" in staged:
         complete_card(staged["adapter"], directory.name, results)
-    for name, staging in staged.items():
-        remove(directory / f".{name}.failed")
-        _replace(staging, directory / (f".{name}.failed" if verdict.failed else name))
+    give_names(run, staged, verdict)
     write_report(report, directory, ["html", "md"])
     write_json(directory / "results.json", sealed(results))
     write_trainer_state(report.run)
@@ -158,49 +159,9 @@ def _write(run: Run, results: dict[str, Any], measured: Measured | None) -> None
         raise ExportError(
             f"the exported model is not the one that was measured: {verdict.why_not}. Nothing is "
             f"lost: checkpoints and results are kept, model/ is as it was before. Please report "
-            f"this with {directory / '.model.failed'}"
+            f"this with {failed_folder(run, 'model')}"
         )
     run.tracker.say(f"model: {directory / 'model'}\nresults: {directory / 'results.json'}")
-
-
-def _export(run: Run) -> dict[str, Path]:
-    """Exports the model, and its adapters if it has any, into hidden folders; returns these by the
-    name of the folder that they become."""
-    staged = {"model": _staging(run.directory, "model")}
-    export_model(
-        run.model,
-        run.tokenizer,
-        staged["model"],
-        ends=run.task.generation_ends(run.model),
-        num_positions=run.num_positions,
-    )
-    if hasattr(run.model, "peft_config"):
-        staged["adapter"] = _staging(run.directory, "adapter")
-        export_adapter(run.model, staged["adapter"])
-        name = run.directory.name
-        text = adapter_card(name, run.recipe, run.model, run.task.auto_model, run.base)
-        (staged["adapter"] / "README.md").write_text(text, "utf-8")
-    return staged
-
-
-def _staging(directory: Path, name: str) -> Path:
-    staging = directory / f".{name}.staging"
-    remove(staging)
-    staging.mkdir()
-    return staging
-
-
-def _verdict(run: Run, measured: Measured | None, staged: dict[str, Path]) -> Verdict:
-    folders = (staged["model"], staged.get("adapter"))
-    if measured is None:
-        return unverified("checkpoint.verify_export is false", *folders)
-    return verify_export(run, measured, bounds_of(run), *folders)
-
-
-def _replace(staging: Path, target: Path) -> None:
-    follow_umask(staging)
-    remove(target)
-    staging.rename(target)
 
 
 def _lost(run: Run, lines: list[dict[str, Any]]) -> list[str]:

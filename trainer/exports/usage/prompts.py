@@ -59,7 +59,7 @@ def _asked(row: dict[str, Any]) -> list[dict[str, str]] | None:
     for message in values[0]:
         if not isinstance(message, dict) or not isinstance(message.get("content"), str):
             return None
-        if message["role"] == "assistant":
+        if message.get("role") == "assistant":
             break
-        before.append({"role": message["role"], "content": message["content"]})
+        before.append({"role": str(message.get("role")), "content": message["content"]})
     return before or None
