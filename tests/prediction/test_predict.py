@@ -3,8 +3,12 @@
 import csv
 import gzip
 import json
+import os
+import warnings
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pytest
 import torch
@@ -19,6 +23,8 @@ from trainer.prediction import answering
 from trainer.prediction.loading import load_source
 from trainer.prediction.predict import answers_to
 from trainer.prediction.source import find_source
+from trainer.tasks import TASKS, task_named
+from trainer.tasks.predictor import Predictor
 
 
 def write_lines(file: Path, rows) -> Path:
@@ -67,10 +73,10 @@ def test_answers_to_questions_give_the_metrics_of_the_run(
         assert answer["prediction"] == ("" if refused else answer["best_answer"])
         likelier = answer["no_answer_probability"] > answer["probability"]
         assert (answer["null_score"] > 0) == likelier
-    found = answer_metrics(recorded, threshold)
-    shared = found.keys() & metrics[split].keys()
+    scores = answer_metrics(recorded, threshold)
+    shared = scores.keys() & metrics[split].keys()
     assert {"exact", "f1_at_threshold", "bleu"} <= shared
-    assert {key: found[key] for key in shared} == {key: metrics[split][key] for key in shared}
+    assert {key: scores[key] for key in shared} == {key: metrics[split][key] for key in shared}
 
 
 def test_continuations_are_those_that_were_scored(run_of, rows_of_run, measured):
@@ -84,19 +90,47 @@ def test_continuations_are_those_that_were_scored(run_of, rows_of_run, measured)
         assert answers[known["row"]] == {"prediction": known["prediction"]}
 
 
-def test_each_mask_is_filled(run_of):
-    result = trainer.load(run_of("masked_lm"))
+@pytest.mark.parametrize("name", ["masked_lm", "masked_lm-pairs"])
+def test_each_mask_is_filled(name, run_of):
+    """Also by a model that has a second head, for pairs of segments."""
+    result = trainer.load(run_of(name))
     mask = result.load()[1].mask_token
-    (answer, other) = result.predict([f"a {mask} is [CLS] {mask}.", f"{mask} b"])
+    (answer, second) = result.predict([f"a {mask} is [CLS] {mask}.", f"{mask} b"])
     assert [len(candidates) for candidates in answer["masks"]] == [5, 5]
     shares = [token["probability"] for token in answer["masks"][0]]
     assert shares == sorted(shares, reverse=True)
     assert 0 < sum(shares) < 1
     assert mask not in answer["prediction"]
     assert "is [CLS]" in answer["prediction"], "other special tokens stay text"
-    assert other["prediction"].endswith(" b")
+    assert second["prediction"].endswith(" b")
     with pytest.raises(trainer.DataError, match=r"row 1: the column text has no \[MASK\]"):
         result.predict(["nothing to fill"])
+
+
+def test_every_task_has_a_predictor():
+    for name in TASKS:
+        place = task_named(name).predictor
+        assert place is not None
+        assert issubclass(EntryPoint(name, place, "").load(), Predictor)
+
+
+def test_the_process_is_left_as_it_was(reviews_run):
+    def switches():
+        logging = transformers.logging
+        return (
+            dict(os.environ),
+            list(warnings.filters),
+            torch.get_rng_state().tolist(),
+            torch.is_grad_enabled(),
+            torch.get_num_threads(),
+            logging.get_verbosity(),
+            logging.is_progress_bar_enabled(),
+            datasets.are_progress_bars_disabled(),
+        )
+
+    before = switches()
+    trainer.load(reviews_run).predict(["a fine film"])
+    assert switches() == before
 
 
 def test_inputs_are_texts_pairs_columns_or_roles(reviews_run, run_of):

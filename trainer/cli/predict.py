@@ -160,7 +160,7 @@ def _print(loaded: "LoadedModel", file: str) -> None:
 
 
 def _show(loaded: "LoadedModel", given: dict[str, str], *, as_json: bool) -> None:
-    """Prints one answer: each part of it, or a JSON object."""
+    """Prints one answer: a line for each of its parts, or a JSON object."""
     from trainer.prediction.predict import answers_to
     from trainer.wording import listed, visible
 
