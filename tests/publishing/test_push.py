@@ -45,7 +45,7 @@ def test_a_new_repository_is_private_and_gets_what_the_dry_run_lists(hub, pushab
     assert listed(done).keys() == hub.received()
     assert hub.received() == ALWAYS | TOKENIZER | {"config.json", "model.safetensors"}
     assert hub.repositories[NAME].private
-    assert "to alice/demo (private, which is created), branch main" in done
+    assert "to alice/demo (new, private), branch main" in done
     assert len(hub.commits) == 1
     assert files["model.safetensors"] == (directory / "model" / "model.safetensors").read_bytes()
     assert done.splitlines()[-1] == f"pushed: {hub.address}/{NAME}/commit/{head(hub)}"
@@ -66,8 +66,16 @@ def test_a_dry_run_needs_no_token_and_says_what_it_cannot_see(hub, pushable, mon
     assert not hub.requests
 
 
+def test_a_dry_run_without_a_network_shows_what_it_knows(hub, pushable, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    output = run("push", pushable(), NAME, "--dry-run")
+    assert "model.safetensors" in listed(output)
+    assert "because the hub does not answer" in output
+    assert output.endswith("nothing was sent (--dry-run)\n")
+
+
 def test_public_is_a_wish_of_its_own(hub, pushable):
-    assert "(public, which is created)" in run("push", pushable(), NAME, "--public")
+    assert "(new, public)" in run("push", pushable(), NAME, "--public")
     assert not hub.repositories[NAME].private
 
 
@@ -174,7 +182,7 @@ def test_a_branch_is_created_and_main_stays(hub, pushable):
     run("push", pushable("first"), NAME)
     before = head(hub)
     done = run("push", pushable("second", weights=2), NAME, "--revision", "v2")
-    assert "branch v2, which is created from main" in done
+    assert "branch v2 (new, from main)" in done
     assert head(hub) == before
     assert head(hub, "v2") != before
     assert run("push", pushable("third", weights=3), NAME, "--revision", "v2")

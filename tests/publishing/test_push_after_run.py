@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from huggingface_hub import snapshot_download
 from support.command_line import invoke, run
+from support.launches import launch_command, run_to_its_end
+from support.scripted_hub import WRITES
 from transformers import pipeline
 
 import trainer
@@ -25,6 +27,7 @@ def recipe(reviews_recipe, write_recipe) -> Path:
     reviews_recipe["schedule"] = {"name": "constant", "steps": 2}
     reviews_recipe["evaluation"]["every"] = 2
     reviews_recipe["push"] = {"repo_id": NAME}
+    reviews_recipe["checkpoint"]["verify_export"] = True
     return write_recipe(reviews_recipe)
 
 
@@ -57,6 +60,31 @@ def test_a_finished_run_is_sent_once_and_can_be_loaded(hub, recipe, tmp_path):
     assert len(hub.requests) == before
     train(schedule__steps=4)  # the same recipe, trained longer
     assert len(hub.commits) == 2
+
+
+@pytest.mark.distributed
+def test_of_two_ranks_one_pushes_and_the_other_leaves(hub, recipe, tmp_path, monkeypatch):
+    for name, value in {
+        "HF_ENDPOINT": hub.address,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "NO_PROXY": "127.0.0.1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    directory = tmp_path / "run"
+    status = directory / "status.json"
+
+    def is_complete() -> bool:
+        return json.loads(status.read_text())["state"] == "done"
+
+    hub.fail("POST /api/repos/create", 0, hold=is_complete)
+    done = run_to_its_end(
+        launch_command("train", str(recipe), "--run-dir", str(directory)), directory
+    )
+    assert done.code == 0, done.output
+    assert done.output.count("\npushed: ") == 1, done.output
+    assert len(hub.commits) == 1
+    assert WRITES not in done.output
 
 
 def test_the_run_is_complete_before_it_is_pushed(hub, recipe, tmp_path):

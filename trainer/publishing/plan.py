@@ -112,11 +112,11 @@ def plan_text(plan: Plan) -> str:
     could use to change what a terminal shows."""
     contents, remote = plan.contents, plan.remote
     visibility = "private" if plan.private else "public"
-    repository = "" if remote.exists else ", which is created"
-    branch = "" if remote.has_branch or not remote.exists else ", which is created from main"
+    new = "" if remote.exists else "new, "
+    branch = " (new, from main)" if remote.exists and not remote.has_branch else ""
     lines = [
         f"{contents.part} of {plain(contents.directory.name)}, step {contents.step:,}",
-        f"to {plan.repo_id} ({visibility}{repository}), branch {plan.branch}{branch}",
+        f"to {plan.repo_id} ({new}{visibility}), branch {plan.branch}{branch}",
     ]
     sizes = {path: num_bytes(content) for path, content in plan.added.items()}
     width = max(map(len, sizes), default=0)

@@ -56,36 +56,53 @@ def push(
     check_branch("--revision", revision)
     branch = revision or MAIN
     contents = contents_of(run_dir, merge=merge)
-    offline = is_offline()
-    if offline and not dry_run:
+    if is_offline() and not dry_run:
         raise offline_error()
     client = open_client(repo_id, anonymous=dry_run)
     with hub_errors(client), quiet(bars=bars):
-        remote = NEW if offline else read_remote(client, branch)
+        unread = None
+        if dry_run:
+            remote, unread = _as_far_as_seen(client, branch)
+        else:
+            remote = read_remote(client, branch)
         plan = plan_push(contents, remote, repo_id, branch, private=private)
         say(plan_text(plan))
         check_plan(plan, private=private, force=force)
+        check_no_token(client, plan.added)
         if dry_run:
-            say(_unread(client, remote, offline=offline) + "nothing was sent (--dry-run)")
+            if unread is not None:
+                say(unread)
+            say("nothing was sent (--dry-run)")
             return client.address
         if plan.is_done:
             say(f"{repo_id} already holds this model")
             return client.address
-        check_no_token(client, plan.added)
         say("sending; if it is interrupted, the same command sends only what the hub does not have")
         address = _sent(client, plan, private=plan.private)
     say(f"pushed: {address}")
     return address
 
 
-def _unread(client: Client, remote: Remote, *, offline: bool) -> str:
-    """Returns a sentence on what a dry run could not see of the repository."""
-    if remote.exists or (client.has_token and not offline):
-        return ""
-    why = "HF_HUB_OFFLINE is set" if offline else "there is no token"
+def _as_far_as_seen(client: Client, branch: str) -> tuple[Remote, str | None]:
+    """Returns what a branch holds, for a dry run; if it cannot be read, NEW and a sentence that
+    says so."""
+    if is_offline():
+        return NEW, _unseen(client, "HF_HUB_OFFLINE is set")
+    try:
+        remote = read_remote(client, branch)
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        return NEW, _unseen(client, "the hub does not answer")
+    if remote.exists or client.has_token:
+        return remote, None
+    return NEW, _unseen(client, "there is no token")
+
+
+def _unseen(client: Client, why: str) -> str:
     return (
         f"if {client.repo_id} exists, this does not show what it holds, because {why}: a push may "
-        f"then send less, remove weights, or refuse\n"
+        f"then send less, remove weights, or refuse"
     )
 
 
