@@ -274,6 +274,14 @@ def test_values_beyond_json_are_kept_as_text():
     assert plain(row) == {"a": None, "b": "2026-01-02", "c": "AP8=", "d": 3, "e": [{"x": None}]}
 
 
+def test_numbers_that_json_lacks_become_null(reviews_run, tmp_path):
+    file, output = tmp_path / "rows.jsonl", tmp_path / "answers.jsonl"
+    file.write_text('{"text": "a", "n": NaN, "of": [Infinity, 1]}\n')
+    run("predict", reviews_run, file, "--output", output)
+    for text in (output.read_text(), run("predict", reviews_run, file)):
+        assert '"n": null, "of": [null, 1]' in text
+
+
 def test_columns_of_different_types_become_parquet_text(reviews_run, tmp_path):
     rows = [{"text": "a", "id": 1}, {"text": "b", "id": "one"}, {"text": "c"}]
     output = tmp_path / "answers.parquet"

@@ -201,7 +201,9 @@ def _shown(value: Any) -> str:
 
 def _json(value: dict[str, Any]) -> str:
     """Returns JSON on one line, in which no character does anything to a terminal."""
-    text = json.dumps(value, ensure_ascii=False)
+    from trainer.data.streamed_rows import as_json
+
+    text = as_json(value)
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
