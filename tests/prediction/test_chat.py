@@ -42,6 +42,8 @@ def chat_run(chat_model, tmp_path_factory) -> Path:
         batch={"global_batch_size": 8, "max_seq_length": 64},
         optimizer={"learning_rate": 0.05},
         schedule={"steps": 4},
+        evaluation={"baseline": False},
+        checkpoint={"verify_export": False},
         tracking={"trackers": []},
     )
     directory = tmp_path_factory.mktemp("chat") / "run"

@@ -90,7 +90,9 @@ def test_continuations_are_those_that_were_scored(run_of, rows_of_run, measured)
         assert answers[known["row"]] == {"prediction": known["prediction"]}
 
 
-@pytest.mark.parametrize("name", ["masked_lm", "masked_lm-pairs"])
+@pytest.mark.parametrize(
+    "name", ["masked_lm", pytest.param("masked_lm-pairs", marks=pytest.mark.distributed)]
+)
 def test_each_mask_is_filled(name, run_of):
     """Also by a model that has a second head, for pairs of segments."""
     result = trainer.load(run_of(name))
