@@ -162,6 +162,16 @@ def test_another_recipe_needs_force(hub, pushable):
     assert head(hub) != before
 
 
+def test_another_recipe_on_a_new_branch_needs_no_force(hub, pushable):
+    run("push", pushable("first", shards=2), NAME)
+    before = head(hub)
+    run("push", pushable("second", seed=7), NAME, "--revision", "v2")
+    assert head(hub) == before
+    assert not hub.repositories[NAME].files("v2").keys() & {*weight_names(2)}
+    output = run("push", pushable("third", seed=8), NAME, "--revision", "v2", code=2)
+    assert "holds the model of another recipe" in output
+
+
 def test_the_same_recipe_trained_longer_needs_no_force(hub, pushable):
     run("push", pushable("first"), NAME)
     schedule = load_recipe("demo").schedule.model_dump() | {"epochs": 99}
