@@ -44,6 +44,7 @@ RECIPE: dict[str, Any] = {
     "batch": {"global_batch_size": 16, "max_seq_length": 32},
     "schedule": {"steps": 2},
     "precision": "fp32",
+    "checkpoint": {"verify_export": False},
     "tracking": {"trackers": []},
 }
 
@@ -85,17 +86,17 @@ def main() -> None:
         folder = Path(name)
         trainer.train(trainer.Recipe(**RECIPE), run_dir=folder / "run", progress=None)
         write_rows(folder / "rows.jsonl", num_rows)
-        found = measure(folder / "run", folder / "rows.jsonl", num_rows, folder / "answers.jsonl")
+        costs = measure(folder / "run", folder / "rows.jsonl", num_rows, folder / "answers.jsonl")
         with (folder / "answers.jsonl").open("rb") as opened:
             assert sum(1 for _ in opened) == num_rows
     results = {
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "num_rows": num_rows,
-        "peak_bytes": {key: found[key] for key in ("loaded", "tenth", "all")},
-        "all_by_tenth": found["all"] / found["tenth"],
-        "seconds": found["seconds"],
-        "rows_per_second": num_rows / found["seconds"],
+        "peak_bytes": {key: costs[key] for key in ("loaded", "tenth", "all")},
+        "all_by_tenth": costs["all"] / costs["tenth"],
+        "seconds": costs["seconds"],
+        "rows_per_second": num_rows / costs["seconds"],
     }
     text = json.dumps(results, indent=2) + "\n"
     if num_rows == NUM_ROWS:

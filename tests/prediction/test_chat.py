@@ -42,6 +42,8 @@ def chat_run(chat_model, tmp_path_factory) -> Path:
         batch={"global_batch_size": 8, "max_seq_length": 64},
         optimizer={"learning_rate": 0.05},
         schedule={"steps": 4},
+        evaluation={"baseline": False},
+        checkpoint={"verify_export": False},
         tracking={"trackers": []},
     )
     directory = tmp_path_factory.mktemp("chat") / "run"
@@ -114,11 +116,11 @@ def test_a_conversation_that_fills_the_model_is_an_error_and_forgotten(chat_mode
 def test_without_a_template_each_line_is_a_prompt(run_of):
     """It fills the first column of the recipe's prompt; the others are empty."""
     directory = run_of("causal_lm-instructions")
-    one, other = chat(directory, answers=asked("copy", "copy")).splitlines()
+    first, second = chat(directory, answers=asked("copy", "copy")).splitlines()
     rows = [{"instruction": "copy", "input": ""}]
     longest = "task.generation.max_new_tokens=6"
     done = invoke("predict", directory, "-", "--set", longest, answers=json.dumps(rows[0]))
-    assert one == other == json.loads(done.stdout)["prediction"]
+    assert first == second == json.loads(done.stdout)["prediction"]
     failed = invoke("chat", directory, "--system", "be brief", answers="copy\n")
     assert failed.exit_code == 2
     assert "--system" in failed.stderr

@@ -3,8 +3,12 @@
 import csv
 import gzip
 import json
+import os
+import warnings
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pytest
 import torch
@@ -19,6 +23,8 @@ from trainer.prediction import answering
 from trainer.prediction.loading import load_source
 from trainer.prediction.predict import answers_to
 from trainer.prediction.source import find_source
+from trainer.tasks import TASKS, task_named
+from trainer.tasks.predictor import Predictor
 
 
 def write_lines(file: Path, rows) -> Path:
@@ -67,10 +73,10 @@ def test_answers_to_questions_give_the_metrics_of_the_run(
         assert answer["prediction"] == ("" if refused else answer["best_answer"])
         likelier = answer["no_answer_probability"] > answer["probability"]
         assert (answer["null_score"] > 0) == likelier
-    found = answer_metrics(recorded, threshold)
-    shared = found.keys() & metrics[split].keys()
+    scores = answer_metrics(recorded, threshold)
+    shared = scores.keys() & metrics[split].keys()
     assert {"exact", "f1_at_threshold", "bleu"} <= shared
-    assert {key: found[key] for key in shared} == {key: metrics[split][key] for key in shared}
+    assert {key: scores[key] for key in shared} == {key: metrics[split][key] for key in shared}
 
 
 def test_continuations_are_those_that_were_scored(run_of, rows_of_run, measured):
@@ -84,19 +90,49 @@ def test_continuations_are_those_that_were_scored(run_of, rows_of_run, measured)
         assert answers[known["row"]] == {"prediction": known["prediction"]}
 
 
-def test_each_mask_is_filled(run_of):
-    result = trainer.load(run_of("masked_lm"))
+@pytest.mark.parametrize(
+    "name", ["masked_lm", pytest.param("masked_lm-pairs", marks=pytest.mark.distributed)]
+)
+def test_each_mask_is_filled(name, run_of):
+    """Also by a model that has a second head, for pairs of segments."""
+    result = trainer.load(run_of(name))
     mask = result.load()[1].mask_token
-    (answer, other) = result.predict([f"a {mask} is [CLS] {mask}.", f"{mask} b"])
+    (answer, second) = result.predict([f"a {mask} is [CLS] {mask}.", f"{mask} b"])
     assert [len(candidates) for candidates in answer["masks"]] == [5, 5]
     shares = [token["probability"] for token in answer["masks"][0]]
     assert shares == sorted(shares, reverse=True)
     assert 0 < sum(shares) < 1
     assert mask not in answer["prediction"]
     assert "is [CLS]" in answer["prediction"], "other special tokens stay text"
-    assert other["prediction"].endswith(" b")
+    assert second["prediction"].endswith(" b")
     with pytest.raises(trainer.DataError, match=r"row 1: the column text has no \[MASK\]"):
         result.predict(["nothing to fill"])
+
+
+def test_every_task_has_a_predictor():
+    for name in TASKS:
+        place = task_named(name).predictor
+        assert place is not None
+        assert issubclass(EntryPoint(name, place, "").load(), Predictor)
+
+
+def test_the_process_is_left_as_it_was(reviews_run):
+    def switches():
+        logging = transformers.logging
+        return (
+            dict(os.environ),
+            list(warnings.filters),
+            torch.get_rng_state().tolist(),
+            torch.is_grad_enabled(),
+            torch.get_num_threads(),
+            logging.get_verbosity(),
+            logging.is_progress_bar_enabled(),
+            datasets.are_progress_bars_disabled(),
+        )
+
+    before = switches()
+    trainer.load(reviews_run).predict(["a fine film"])
+    assert switches() == before
 
 
 def test_inputs_are_texts_pairs_columns_or_roles(reviews_run, run_of):
@@ -238,6 +274,14 @@ def test_values_beyond_json_are_kept_as_text():
     day = datetime.date(2026, 1, 2)
     row = {"a": float("nan"), "b": day, "c": b"\x00\xff", "d": np.int64(3), "e": ({"x": 1e400},)}
     assert plain(row) == {"a": None, "b": "2026-01-02", "c": "AP8=", "d": 3, "e": [{"x": None}]}
+
+
+def test_numbers_that_json_lacks_become_null(reviews_run, tmp_path):
+    file, output = tmp_path / "rows.jsonl", tmp_path / "answers.jsonl"
+    file.write_text('{"text": "a", "n": NaN, "of": [Infinity, 1]}\n')
+    run("predict", reviews_run, file, "--output", output)
+    for text in (output.read_text(), run("predict", reviews_run, file)):
+        assert '"n": null, "of": [null, 1]' in text
 
 
 def test_columns_of_different_types_become_parquet_text(reviews_run, tmp_path):

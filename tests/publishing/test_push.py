@@ -162,6 +162,16 @@ def test_another_recipe_needs_force(hub, pushable):
     assert head(hub) != before
 
 
+def test_another_recipe_on_a_new_branch_needs_no_force(hub, pushable):
+    run("push", pushable("first", shards=2), NAME)
+    before = head(hub)
+    run("push", pushable("second", seed=7), NAME, "--revision", "v2")
+    assert head(hub) == before
+    assert not hub.repositories[NAME].files("v2").keys() & {*weight_names(2)}
+    output = run("push", pushable("third", seed=8), NAME, "--revision", "v2", code=2)
+    assert "holds the model of another recipe" in output
+
+
 def test_the_same_recipe_trained_longer_needs_no_force(hub, pushable):
     run("push", pushable("first"), NAME)
     schedule = load_recipe("demo").schedule.model_dump() | {"epochs": 99}
@@ -254,6 +264,7 @@ def test_files_that_changed_since_they_were_verified_are_refused(hub, pushable, 
 def test_a_run_that_is_not_done_has_nothing_to_push(hub, pushable, state):
     directory = pushable()
     (directory / "status.json").write_text(json.dumps({"state": state}))
+    (directory / "results.json").unlink()  # it is written at the end
     assert f"the run is {state}; train it to its end" in run("push", directory, NAME, code=2)
 
 

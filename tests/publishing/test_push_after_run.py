@@ -165,10 +165,11 @@ def test_a_run_in_miniature_is_never_sent(reviews_recipe):
 
 
 def test_a_sweep_must_not_push_every_run_to_one_place(recipe):
-    done = invoke("sweep", recipe, "--seeds", "1,2", "--print")
-    assert done.exit_code == 2
-    assert "would push to the same branch of alice/demo" in done.stderr
-    assert "--set push=null" in done.stderr
+    for grid in (["--seeds", "1,2"], ["--vary", "push.revision=null,main"]):
+        done = invoke("sweep", recipe, *grid, "--print")
+        assert done.exit_code == 2
+        assert "would push to the same branch of alice/demo" in done.stderr
+        assert "--set push=null" in done.stderr
     for more in (["--set", "push=null"], ["--vary", "push.revision=a,b"]):
         seeds = ["--seeds", "1,2"] if "--set" in more else []
         assert invoke("sweep", recipe, *seeds, "--print", *more).exit_code == 0

@@ -160,7 +160,7 @@ def _print(loaded: "LoadedModel", file: str) -> None:
 
 
 def _show(loaded: "LoadedModel", given: dict[str, str], *, as_json: bool) -> None:
-    """Prints one answer: each part of it, or a JSON object."""
+    """Prints one answer: a line for each of its parts, or a JSON object."""
     from trainer.prediction.predict import answers_to
     from trainer.wording import listed, visible
 
@@ -201,7 +201,9 @@ def _shown(value: Any) -> str:
 
 def _json(value: dict[str, Any]) -> str:
     """Returns JSON on one line, in which no character does anything to a terminal."""
-    text = json.dumps(value, ensure_ascii=False)
+    from trainer.data.streamed_rows import as_json
+
+    text = as_json(value)
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)

@@ -4,7 +4,6 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -13,9 +12,6 @@ from trainer.cli.options import DEBUG, RECIPE, SET, SMOKE, DirectoryName
 from trainer.errors import DONE, ConfigError, LaunchError, TrainerError
 from trainer.process import signals
 from trainer.wording import together
-
-if TYPE_CHECKING:
-    from trainer.recipe.push import Push
 
 
 @click.command("sweep")
@@ -158,16 +154,13 @@ def _check(
             f"push.repo_id: {earlier} and {name} would push to the same branch of "
             f"{push.repo_id}; vary it, or add --set push=null"
             for earlier, earlier_recipe in recipes.items()
-            if (push := recipe.push) is not None and _same_place(push, earlier_recipe.push)
+            if (push := recipe.push)
+            and earlier_recipe.push
+            and push.place == earlier_recipe.push.place
         ][:1]
         recipes[name] = recipe
     if problems:
         raise ConfigError(together("", problems), key="--vary", value=problems)
-
-
-def _same_place(push: "Push", other: "Push | None") -> bool:
-    """Returns whether two runs would push to the same branch."""
-    return other is not None and (push.repo_id, push.revision) == (other.repo_id, other.revision)
 
 
 def _begun(directory: Path) -> bool:

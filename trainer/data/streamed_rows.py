@@ -6,6 +6,7 @@ if other rows hold fractions.
 
 import base64
 import itertools
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
@@ -118,6 +119,14 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy
         return plain(value.tolist())
     return str(value)
+
+
+def as_json(row: Row) -> str:
+    """Returns a row as JSON on one line; NaN and infinities, which JSON lacks, become null."""
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(plain(row), ensure_ascii=False)
 
 
 def dataset_of(rows: Sequence[Row], numbers: Sequence[int]) -> "Dataset":

@@ -95,9 +95,9 @@ class Answering:
             self.read_columns(block)
         summary = Summary("skip" if self.skips_bad else "error")
         answers = self._answered(block.rows, block.first, summary)
-        found = [answers.get(index) for index in range(len(block.rows))]
         return [
-            answer or {PROBLEM: self._problem(block, index)} for index, answer in enumerate(found)
+            answers.get(index) or {PROBLEM: self._problem(block, index)}
+            for index in range(len(block.rows))
         ]
 
     def _answered(self, rows: Sequence[Row], first: int, summary: Summary) -> dict[int, Record]:

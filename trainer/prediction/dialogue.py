@@ -51,7 +51,7 @@ class Dialogue:
             self.messages.append({"role": "system", "content": self.system})
 
     def ask(self, text: str, show: Callable[[str], None]) -> str:
-        """Returns the answer to a text, and calls `show` with each piece of it as it comes.
+        """Returns the answer to a text, and calls `show` with each of its pieces as it comes.
 
         A text that cannot be answered is not remembered. Raises DataError for it, for example if
         the conversation fills all positions of the model, and OutOfMemoryError.

@@ -121,8 +121,8 @@ def _schema(parts: Sequence[Path]) -> tuple[Any, set[str]]:
                 cells.setdefault(name, []).append(value)
         for name, values in cells.items():
             try:
-                found = pa.schema([(name, pa.array(values).type)])
-                merged = [types.get(name, found), found]
+                schema = pa.schema([(name, pa.array(values).type)])
+                merged = [types.get(name, schema), schema]
                 types[name] = pa.unify_schemas(merged, promote_options="permissive")
             except (pa.ArrowException, OverflowError):
                 as_text.add(name)

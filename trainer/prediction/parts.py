@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.data.formats.reading import shown
+from trainer.data.streamed_rows import Row, as_json
 from trainer.distributed.environment_variables import whole_number
 from trainer.errors import ConfigError, FileError, LaunchError, TrainerError
 from trainer.files.durable import flush, write_json
@@ -45,11 +46,11 @@ class Parts:
     def file(self, block: int) -> Path:
         return self.folder / f"part-{block:08d}.jsonl"
 
-    def write(self, block: int, rows: Iterable[Mapping[str, Any]]) -> None:
+    def write(self, block: int, rows: Iterable[Row]) -> None:
         """Writes the part of a block, a JSON object a line."""
         staging = self.folder / f".part-{block:08d}.staging"
         with staging.open("w", encoding="utf-8") as opened:
-            opened.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            opened.writelines(f"{as_json(row)}\n" for row in rows)
         flush(staging)
         staging.replace(self.file(block))
 

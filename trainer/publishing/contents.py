@@ -20,7 +20,12 @@ from trainer.process.run_entries import writing_to
 from trainer.publishing.public_card import public_card
 from trainer.publishing.record import RECORD, record_text
 from trainer.publishing.redaction import local_places, public_recipe, public_values, without_places
-from trainer.publishing.verified import check_done, check_unchanged, is_verified
+from trainer.publishing.verified import (
+    check_done,
+    check_not_refuted,
+    check_unchanged,
+    is_verified,
+)
 from trainer.recipe.tuning import ADAPTER_MODES
 from trainer.recipe.yaml12 import write_yaml
 from trainer.report.card.model_index import eval_results
@@ -68,8 +73,9 @@ def contents_of(directory: Path, *, merge: bool = False) -> Contents:
     """
     directory = directory.resolve()  # "." and "..", too, have a name then
     recipe = read_recipe(directory, Recipe)
+    check_done(directory)
     run = read_run(directory)
-    check_done(run)
+    check_not_refuted(run)
     part: Part = "adapter" if recipe.tuning.mode in ADAPTER_MODES and not merge else "model"
     if part == "adapter":
         _check_base(directory, recipe)

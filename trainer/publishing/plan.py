@@ -73,8 +73,8 @@ def plan_push(
 def check_plan(plan: Plan, *, private: bool | None, force: bool) -> None:
     """Raises RunDirectoryError if a push must not be done, or not without --force.
 
-    Those that `force` allows: the repository holds the model of another recipe, or weights that no
-    push has sent; the run did not verify its model.
+    Those that `force` allows: the branch holds the model of another recipe, or weights that no push
+    has sent; the run did not verify its model. A branch that does not exist yet holds nothing.
     """
     if private and plan.remote.private is False:
         raise RunDirectoryError(
@@ -92,6 +92,8 @@ def check_plan(plan: Plan, *, private: bool | None, force: bool) -> None:
             key=str(plan.contents.directory),
             hint="push it with --force if that is meant",
         )
+    if not plan.remote.has_branch:
+        return
     weights = [path for path in plan.remote.files if WEIGHTS.fullmatch(path)]
     record = plan.remote.record
     if record is not None and record["recipe"] != recipe_digest(plan.contents.recipe):
@@ -125,7 +127,7 @@ def plan_text(plan: Plan) -> str:
     files = f"{len(sizes):,} file{'s' * (len(sizes) != 1)}"
     lines.append(f"to send: {files}, {total:,} bytes ({format_bytes(total)})")
     if plan.unchanged:
-        lines.append(f"already there: {', '.join(plan.unchanged)}")
+        lines.append(f"already there: {', '.join(map(plain, plan.unchanged))}")
     if plan.removed:
         lines.append(f"to remove there: {', '.join(excerpt(plain(path)) for path in plan.removed)}")
     return "\n".join([*lines, *(f"note: {note}" for note in contents.notes)])

@@ -18,9 +18,9 @@ from trainer.publishing.client import (
 from trainer.publishing.contents import contents_of
 from trainer.publishing.hub_errors import AGAIN, is_transient, offline_error
 from trainer.publishing.plan import Plan, check_plan, plan_push, plan_text
-from trainer.publishing.remote import MAIN, NEW, Remote, read_remote
+from trainer.publishing.remote import NEW, Remote, read_remote
 from trainer.publishing.secrets import check_no_token
-from trainer.recipe.push import check_branch, check_repo_id
+from trainer.recipe.push import MAIN, check_branch, check_repo_id
 from trainer.report.markup import plain
 from trainer.wording import LONGEST_MESSAGE, excerpt
 

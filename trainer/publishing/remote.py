@@ -8,8 +8,7 @@ from typing import Any
 
 from trainer.publishing.client import Client, repeated
 from trainer.publishing.record import MOST_BYTES, RECORD, read_record
-
-MAIN = "main"
+from trainer.recipe.push import MAIN
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Whether the model of a run may be sent: the run is done, and the files are those it verified."""
 
+from pathlib import Path
 from typing import Any
 
 from trainer.errors import RunDirectoryError
@@ -23,17 +24,20 @@ def why_not_verified(results: dict[str, Any]) -> str:
     return excerpt(reason, 200) if isinstance(reason, str) else "it does not say why"
 
 
-def check_done(run: RecordedRun) -> None:
-    """Raises RunDirectoryError unless the last command in a run's directory finished the run, and
-    found nothing wrong with its model."""
-    state = read_status(run.directory).get("state", "done")
+def check_done(directory: Path) -> None:
+    """Raises RunDirectoryError unless the last command in a run's directory finished the run."""
+    state = read_status(directory).get("state", "done")
     if state != "done":
         raise RunDirectoryError(
-            f"{run.directory} has no finished model: the run is {excerpt(state, 20)}",
-            key=str(run.directory),
+            f"{directory} has no finished model: the run is {excerpt(state, 20)}",
+            key=str(directory),
             value=state,
             hint="train it to its end",
         )
+
+
+def check_not_refuted(run: RecordedRun) -> None:
+    """Raises RunDirectoryError if the run found that it did not export the model it measured."""
     export = run.results.get("export")
     if isinstance(export, dict) and export.get("failed"):
         raise RunDirectoryError(

@@ -14,6 +14,10 @@ MOST = 96
 """Maximum characters of an owner's or a repository's name."""
 
 
+MAIN = "main"
+"""The branch of a push that names none."""
+
+
 class Push(Section):
     repo_id: str
     """The repository on the hub, OWNER/NAME; it is created if it does not exist."""
@@ -23,6 +27,11 @@ class Push(Section):
     """The branch; null is main. It is created if it does not exist."""
     merge: bool = False
     """Send the whole model, adapters merged, in place of the adapters."""
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Repository and branch."""
+        return self.repo_id, self.revision or MAIN
 
     @field_validator("repo_id")
     @classmethod

@@ -139,8 +139,8 @@ class CausalLMPredictor(Predictor):
         return [{"row": row, "prediction": text} for row, text in zip(rows, texts, strict=True)]
 
     def stream(self, model: Any, row: Mapping[str, Any], show: Callable[[str], None]) -> str:
-        """Returns the continuation of one row, and calls `show` with each piece of it as soon as it
-        is known.
+        """Returns the continuation of one row, and calls `show` with each of its pieces as soon as
+        that is known.
 
         Raises DataError for a row that has none.
         """

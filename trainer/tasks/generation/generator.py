@@ -61,14 +61,14 @@ class Generator:
         return texts
 
     def stream(self, model: Any, prompt: np.ndarray, show: Callable[[str], None]) -> str:
-        """Returns the text that `generate` returns for a prompt, and calls `show` with each piece
-        of it as soon as it is known; the pieces joined are the text."""
-        shown = Shown(self, show)
+        """Returns the text that `generate` returns for a prompt, and calls `show` with each of
+        its pieces as soon as that is known; the pieces joined are the text."""
+        answer = PartialAnswer(self, show)
         room = self._room(prompt)
         if room > 0:
-            (tokens,) = self._continued(model, [prompt], room, shown)
-            shown.finish(self.decode(tokens))
-        return shown.text
+            (tokens,) = self._continued(model, [prompt], room, answer)
+            answer.finish(self.decode(tokens))
+        return answer.text
 
     def decode(self, tokens: Any) -> str:
         """Returns tokens as text, without special tokens and ends of turns."""
@@ -83,7 +83,11 @@ class Generator:
 
     @torch.no_grad()
     def _continued(
-        self, model: Any, prompts: list[np.ndarray], room: int, streamer: "Shown | None" = None
+        self,
+        model: Any,
+        prompts: list[np.ndarray],
+        room: int,
+        streamer: "PartialAnswer | None" = None,
     ) -> list[list[int]]:
         width = max(len(prompt) for prompt in prompts)
         ids = np.full((len(prompts), width), self.tokenizer.pad_token_id, np.int64)
@@ -120,7 +124,7 @@ class Generator:
         return list(dict.fromkeys([*eos_ids, *self.ends]))
 
 
-class Shown:
+class PartialAnswer:
     """The text of one answer as far as it is known; transformers calls `put` with each token."""
 
     def __init__(self, generator: Generator, show: Callable[[str], None]) -> None:

@@ -104,10 +104,10 @@ class MaskedLMPredictor(Predictor):
         best = chosen.topk(min(NUM_CANDIDATES, chosen.shape[-1]))
         rows = split.array("row")[ids]
         records: list[Record] = [{"row": row, "masks": []} for row in rows.tolist()]
-        for place, shares, found in zip(
+        for place, shares, tokens_there in zip(
             batch.tolist(), best.values.tolist(), best.indices.tolist(), strict=True
         ):
-            records[place]["masks"].append(list(zip(found, shares, strict=True)))
+            records[place]["masks"].append(list(zip(tokens_there, shares, strict=True)))
         return records
 
     def answers(self, records: list[Record], split: PreparedSplit) -> dict[int, Record]:
