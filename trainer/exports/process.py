@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trainer.process.out_of_memory import SPELLED
 from trainer.wording import excerpt
 
 PROGRAM = Path(__file__).with_name("fresh_process.py")
@@ -31,7 +33,8 @@ SETTINGS = {
 
 
 class NotRunError(Exception):
-    """The process could not run, or was killed, which says nothing of the export."""
+    """The process could not run to its end, which says nothing of the export: it was not started,
+    was killed, ran out of memory or took too long."""
 
 
 def answers_of(
@@ -39,7 +42,8 @@ def answers_of(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Returns the findings of a fresh process, and its logits by name.
 
-    `folder` is empty and gets the files of the exchange. Raises NotRunError.
+    If the process ends without findings, that is one. `folder` is empty and gets the files of the
+    exchange. Raises NotRunError.
     """
     (folder / "job.json").write_text(json.dumps(job), "utf-8")
     save_file(inputs, folder / "inputs.safetensors")
@@ -66,14 +70,22 @@ def answers_of(
             raise NotRunError(f"the process took more than {LONGEST_SECONDS} seconds") from error
         finally:
             process.kill()
-    findings = folder / "findings.json"
-    if code != 0 or not findings.is_file():
-        last = log.read_text("utf-8", "replace").strip().splitlines()[-1:]
-        raise NotRunError(
-            f"the process ended with {code}{', for lack of memory' * (code == -9)}"
-            f"{''.join(f': {excerpt(line, 200)}' for line in last)}"
-        )
-    return json.loads(findings.read_text("utf-8")), load_file(folder / "logits.safetensors")
+    if code == -signal.SIGKILL:
+        raise NotRunError("the process was killed, perhaps for lack of memory")
+    if code == 0:
+        findings = json.loads((folder / "findings.json").read_text("utf-8"))
+        _check_memory(str(findings["error"]))
+        return findings, load_file(folder / "logits.safetensors")
+    last = " ".join(log.read_text("utf-8", "replace").strip().splitlines()[-1:])
+    _check_memory(last)
+    problem = f"a fresh process ends with {code}: {excerpt(last, 200)}"
+    return {"problems": [problem], "adapter_problems": [], "error": None, "usage": None}, {}
+
+
+def _check_memory(text: str) -> None:
+    """Raises NotRunError if the process reported a lack of memory."""
+    if SPELLED.search(text) or text.startswith("MemoryError"):
+        raise NotRunError(f"memory was not sufficient: {excerpt(text, 200)}")
 
 
 def environment(num_threads: int) -> dict[str, str]:
