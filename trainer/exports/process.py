@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,6 +16,8 @@ from trainer.wording import excerpt
 
 PROGRAM = Path(__file__).with_name("fresh_process.py")
 LONGEST_SECONDS = 2 * 3600
+KILLED = -9
+"""How a process ends that the system, or its administrator, killed."""
 LAUNCH = (
     *("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "NODE_RANK", "MASTER_", "TORCHELASTIC_"),
     *("ACCELERATE_", "FSDP_", "DEEPSPEED_", "DS_", "PARALLELISM_CONFIG_", "NCCL_", "TORCH_NCCL_"),
@@ -70,7 +71,7 @@ def answers_of(
             raise NotRunError(f"the process took more than {LONGEST_SECONDS} seconds") from error
         finally:
             process.kill()
-    if code == -signal.SIGKILL:
+    if code == KILLED:
         raise NotRunError("the process was killed, perhaps for lack of memory")
     if code == 0:
         findings = json.loads((folder / "findings.json").read_text("utf-8"))
