@@ -185,6 +185,8 @@ def answer(job: dict[str, Any], inputs: dict[str, Any], findings: dict[str, Any]
 def answer_of_model(
     job: dict[str, Any], inputs: dict[str, Any], findings: dict[str, Any]
 ) -> dict[str, Any]:
+    """Returns the logits of the model in a folder, and runs the code of its card; none if something
+    is wrong with the folder."""
     folder = Path(job["folder"])
     findings["doing"] = "reading its files"
     found, stored = problems_of_files(folder)
@@ -216,6 +218,7 @@ def answer_of_model(
 def answer_of_adapter(
     job: dict[str, Any], inputs: dict[str, Any], findings: dict[str, Any]
 ) -> dict[str, Any]:
+    """Returns the logits of adapters, loaded onto their base by the code of their card."""
     folder = Path(job["adapter"]["folder"])
     findings["doing"] = "loading its adapters by the code of their card"
     found, _ = problems_of_files(folder)
@@ -230,6 +233,7 @@ def answer_of_adapter(
 
 
 def main(folder: Path) -> None:
+    """Does the job in a folder, and leaves findings and logits there."""
     threading.Thread(target=end_with_parent, daemon=True).start()
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()

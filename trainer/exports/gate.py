@@ -87,9 +87,8 @@ def verify_export(
         try:
             findings, logits = answers_of(job, inputs, Path(exchange))
         except NotRunError as error:
-            return unverified(
-                f"it could not be loaded in a fresh process: {error}", folder, adapter
-            )
+            why_not = f"it could not be loaded in a fresh process: {error}"
+            return unverified(why_not, folder, adapter)
     gaps = {
         part: _difference(measured, logits, part, bound)
         for part, bound in (("model", bounds.model), ("adapter", bounds.adapter))
