@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from trainer.errors import RunDirectoryError
 from trainer.exports.fingerprints import RECORD as EXPORTED
-from trainer.exports.fingerprints import fingerprints
 from trainer.files.kept_folder import files_below
 from trainer.files.plain import open_plain, parse_json, read_text
 from trainer.process.run_directory import read_recipe
@@ -23,8 +22,8 @@ from trainer.publishing.redaction import local_places, public_recipe, public_val
 from trainer.publishing.verified import (
     check_done,
     check_not_refuted,
-    check_unchanged,
     is_verified,
+    verified_files,
 )
 from trainer.recipe.tuning import ADAPTER_MODES
 from trainer.recipe.yaml12 import write_yaml
@@ -79,7 +78,7 @@ def contents_of(directory: Path, *, merge: bool = False) -> Contents:
     part: Part = "adapter" if recipe.tuning.mode in ADAPTER_MODES and not merge else "model"
     if part == "adapter":
         _check_base(directory, recipe)
-    check_unchanged(run, part)
+    prints = verified_files(run, part)
     values = recipe.model_dump(mode="json")
     places = local_places(directory, values)
     step = run.results[run.results["model"]]["step"]
@@ -90,7 +89,6 @@ def contents_of(directory: Path, *, merge: bool = False) -> Contents:
         if part == "adapter":
             files |= _tokenizer(directory / "model", places)
         card = read_text(folder / "README.md") if (folder / "README.md").is_file() else ""
-        prints = fingerprints(folder)
     generated = {
         "README.md": public_card(card, directory.name, run.results, places, part=part),
         "recipe.yaml": ABOUT_RECIPE + write_yaml(public_recipe(values)),

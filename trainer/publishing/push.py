@@ -55,10 +55,10 @@ def push(
     check_repo_id("REPO_ID", repo_id)
     check_branch("--revision", revision)
     branch = revision or MAIN
-    contents = contents_of(run_dir, merge=merge)
     if is_offline() and not dry_run:
         raise offline_error()
     client = open_client(repo_id, anonymous=dry_run)
+    contents = contents_of(run_dir, merge=merge)
     with hub_errors(client), quiet(bars=bars):
         unread = None
         if dry_run:
