@@ -157,7 +157,7 @@ def push(
     progress: Progress | Literal["auto"] | None = "auto",
 ) -> str:
     """Sends the model of a finished run to the repository OWNER/NAME on the hub, and returns the
-    address of the commit.
+    address of the commit, or that of the repository if it already holds the model.
 
     It sends the adapters if the run trained some, unless `merge`, with tokenizer, card, recipe and
     results, and first says which files. A repository that does not exist is created, private unless

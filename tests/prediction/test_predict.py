@@ -419,6 +419,11 @@ def test_a_model_without_a_run_is_answered_by_its_head(reviews_run, run_of, tmp_
     without_head = invoke("predict", bare, "--text", "a")
     assert without_head.exit_code == 2
     assert "lacks 2 weights" in without_head.stderr
+    for name, words in (("NewForCausalLM", "does not have"), (5, "answers nothing")):
+        (bare / "config.json").write_text(json.dumps({**settings, "architectures": [name]}))
+        failed = invoke("predict", bare, "--text", "a")
+        assert failed.exit_code == 2, failed.output
+        assert words in failed.stderr
 
 
 def test_columns_may_be_nested_joined_and_named_by_set(reviews_run, tmp_path):

@@ -126,8 +126,19 @@ def test_configurations_that_are_no_json_are_named(hub, pushable):
     assert "config.json is not JSON" in run("push", directory, "alice/demo", code=2)
 
 
-@pytest.mark.parametrize("version", [1, None])
-def test_older_runs_are_sent_as_far_as_their_files_go(pushable, version):
+FORM = """---
+library_name: peft
+license: mit
+---
+
+# Model Card for Model ID
+
+- **Developed by:** [More Information Needed]
+"""
+
+
+@pytest.mark.parametrize("card", [FORM, None])
+def test_older_runs_are_sent_as_far_as_their_files_go(pushable, card):
     directory = pushable(adapters=True)
     results: dict[str, Any] = json.loads((directory / "results.json").read_text())
     for key in ("version", "statistics", "data", "summary", "failures", "diagnosis", "checksum"):
@@ -135,10 +146,16 @@ def test_older_runs_are_sent_as_far_as_their_files_go(pushable, version):
     (directory / "results.json").write_text(json.dumps(results))
     (directory / "status.json").unlink()
     (directory / "adapter" / "README.md").unlink()
+    if card is not None:
+        (directory / "adapter" / "README.md").write_text(card)
     shutil.rmtree(directory / "model" / ".eval_results", ignore_errors=True)
     files = texts(directory)
     assert "## Results" in files["README.md"]
     assert "## Data" not in files["README.md"]
+    assert "Information Needed" not in files["README.md"]
+    head = ModelCard(files["README.md"]).data
+    assert (head.library_name, head.license) == ("peft", "mit" if card else None)
+    assert "\n# run\n" in files["README.md"]
     assert json.loads(files["results.json"]).keys() >= {"best", "scales"}
 
 

@@ -61,8 +61,7 @@ def load_source(
     """Returns the model of a source on the device of this process.
 
     `batch_size` is by default that of the run's evaluations. `chat_template` is used if the
-    tokenizer has none. Raises ConfigError if files are
-    damaged, or do not fit the task.
+    tokenizer has none. Raises ConfigError if files are damaged, or do not fit the task.
     """
     settings = Model(name_or_path=source.model, revision=source.revision)
     config = stored_config(settings)
@@ -151,6 +150,14 @@ def _model(source: Source, config: Any) -> Any:
         )
     kind: Any = getattr(transformers, config.architectures[0], None)
     if kind is None:  # a class that transformers does not have: a span head
+        if source.recipe.task.name != "question_answering":
+            raise ConfigError(
+                f"{shown(name)} is a model of the class {excerpt(config.architectures[0])}, which "
+                f"transformers does not have",
+                key="MODEL",
+                value=config.architectures[0],
+                hint="name a model of a class that it has",
+            )
         ensure_span_head(config)
         kind = transformers.AutoModelForQuestionAnswering
     try:

@@ -76,9 +76,9 @@ def _of_run(directory: Path, overrides: Sequence[str]) -> Source:
         assert isinstance(validation, dict)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError):
         validation, precision = {}, recipe.precision
-    values = _overridden(recipe.model_dump(mode="json"), overrides)
-    # An earlier version may have shipped or allowed what a recipe may no longer say of training.
-    recipe = parse_recipe(values, str(directory / "config.yaml")) if overrides else recipe
+    if overrides:
+        values = _overridden(recipe.model_dump(mode="json"), overrides)
+        recipe = parse_recipe(values, str(directory / "config.yaml"))
     wanted = recipe.precision if "precision" in _keys(overrides) else precision
     return Source(
         model=str(model),
@@ -95,7 +95,7 @@ def _of_model(name: str, overrides: Sequence[str]) -> Source:
     check_origin(settings)
     check_hub_adapter(name, None)
     config = stored_config(settings)
-    architecture = next(iter(getattr(config, "architectures", None) or ["no class"]))
+    architecture = str(next(iter(getattr(config, "architectures", None) or ["no class"])))
     task = next((task for end, task in HEADS.items() if architecture.endswith(end)), None)
     if task is None:
         raise ConfigError(

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,7 +27,8 @@ class Client:
 
     api: "HfApi"
     repo_id: str
-    has_token: bool
+    token: str | None = field(repr=False)
+    """None reads without a token."""
 
     @property
     def address(self) -> str:
@@ -84,20 +85,19 @@ def open_client(repo_id: str, *, anonymous: bool = False) -> Client:
             hint="run `hf auth login`, or set HF_TOKEN to a token with write access",
         )
     api = HfApi(token=token or False, library_name="trainer", library_version=version("trainer"))
-    return Client(api, repo_id, token is not None)
+    return Client(api, repo_id, token)
 
 
 @contextmanager
-def hub_errors(client: Client) -> Generator[None]:
+def in_sentences(client: Client) -> Generator[None]:
     """Context manager: turns what the hub and its client raise into a HubError of one sentence.
 
     The token is in neither the sentence nor the error's causes.
     """
-    token = client.api.token if isinstance(client.api.token, str) else None
     try:
         yield
     except Exception as error:
-        known = as_hub_error(error, client.repo_id, client.api.endpoint, token)
+        known = as_hub_error(error, client.repo_id, client.api.endpoint, client.token)
         if known is None:
             raise
         raise known from None

@@ -12,19 +12,24 @@ from typing import Any, Literal
 
 from trainer.errors import RunDirectoryError
 from trainer.exports.fingerprints import RECORD as EXPORTED
-from trainer.exports.fingerprints import fingerprints
 from trainer.files.kept_folder import files_below
 from trainer.files.plain import open_plain, parse_json, read_text
 from trainer.process.run_directory import read_recipe
 from trainer.process.run_entries import writing_to
 from trainer.publishing.public_card import public_card
 from trainer.publishing.record import RECORD, record_text
-from trainer.publishing.redaction import local_places, public_recipe, public_values, without_places
+from trainer.publishing.redaction import (
+    local_places,
+    public_recipe,
+    public_text,
+    with_texts,
+    without_places,
+)
 from trainer.publishing.verified import (
     check_done,
     check_not_refuted,
-    check_unchanged,
     is_verified,
+    verified_files,
 )
 from trainer.recipe.tuning import ADAPTER_MODES
 from trainer.recipe.yaml12 import write_yaml
@@ -45,7 +50,7 @@ MEASURED = (
     *("skipped_steps", "scales", "warnings"),
 )
 """The keys of results.json that are sent; the machine and its commands are not among them."""
-SETTINGS = re.compile(r"(?!.*\.index\.json$)[\w-]*config\.json")
+SETTINGS = re.compile(r"[\w-]*config\.json")
 """Files whose texts may hold paths."""
 ABOUT_RECIPE = "# Files and folders of the machine that trained are named by their last part.\n"
 
@@ -79,7 +84,7 @@ def contents_of(directory: Path, *, merge: bool = False) -> Contents:
     part: Part = "adapter" if recipe.tuning.mode in ADAPTER_MODES and not merge else "model"
     if part == "adapter":
         _check_base(directory, recipe)
-    check_unchanged(run, part)
+    prints = verified_files(run, part)
     values = recipe.model_dump(mode="json")
     places = local_places(directory, values)
     step = run.results[run.results["model"]]["step"]
@@ -90,7 +95,6 @@ def contents_of(directory: Path, *, merge: bool = False) -> Contents:
         if part == "adapter":
             files |= _tokenizer(directory / "model", places)
         card = read_text(folder / "README.md") if (folder / "README.md").is_file() else ""
-        prints = fingerprints(folder)
     generated = {
         "README.md": public_card(card, directory.name, run.results, places, part=part),
         "recipe.yaml": ABOUT_RECIPE + write_yaml(public_recipe(values)),
@@ -111,11 +115,6 @@ def contents_of(directory: Path, *, merge: bool = False) -> Contents:
         files={**files, **{name: text.encode() for name, text in generated.items()}},
         notes=_notes(recipe, part, merge=merge, verified=verified),
     )
-
-
-def num_bytes(content: Path | bytes) -> int:
-    """Returns the size of a file or of its content."""
-    return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 
 def _check_base(directory: Path, recipe: Recipe) -> None:
@@ -170,7 +169,7 @@ def _public(file: Path, places: list[str]) -> Path | bytes:
             f"{file} is not JSON ({error})", key=str(file), hint="restore it"
         ) from error
     base = values.get("base_model_name_or_path") if isinstance(values, dict) else None
-    public = public_values(values, places)
+    public = with_texts(values, lambda text: public_text(text, places))
     if isinstance(base, str) and Path(base).is_absolute():  # else it would be read as a hub name
         public["base_model_name_or_path"] = None
     return file if public == values else (json.dumps(public, indent=2) + "\n").encode()
@@ -185,13 +184,5 @@ def _measured(results: dict[str, Any], places: list[str]) -> str:
         for split, facts in results.get("data", {}).items()
     }
     text = json.dumps({**kept, "parameters": parameters, **({"data": data} if data else {})})
-    values = _texts_without_places(json.loads(text), places)
+    values = with_texts(json.loads(text), lambda text: without_places(text, places))
     return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
-
-
-def _texts_without_places(value: Any, places: list[str]) -> Any:
-    if isinstance(value, dict):
-        return {key: _texts_without_places(inner, places) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_texts_without_places(inner, places) for inner in value]
-    return without_places(value, places) if isinstance(value, str) else value

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.errors import RunDirectoryError
-from trainer.publishing.contents import Contents, num_bytes
+from trainer.publishing.contents import Contents
 from trainer.publishing.record import recipe_digest, sent_before
-from trainer.publishing.remote import Remote
+from trainer.publishing.remote import Remote, num_bytes
 from trainer.publishing.verified import is_verified, why_not_verified
 from trainer.report.markup import plain
 from trainer.wording import excerpt, format_bytes, listed

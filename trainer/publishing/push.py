@@ -9,7 +9,7 @@ from trainer.errors import HubError
 from trainer.publishing.client import (
     WAITS,
     Client,
-    hub_errors,
+    in_sentences,
     is_offline,
     open_client,
     quiet,
@@ -55,11 +55,11 @@ def push(
     check_repo_id("REPO_ID", repo_id)
     check_branch("--revision", revision)
     branch = revision or MAIN
-    contents = contents_of(run_dir, merge=merge)
     if is_offline() and not dry_run:
         raise offline_error()
     client = open_client(repo_id, anonymous=dry_run)
-    with hub_errors(client), quiet(bars=bars):
+    contents = contents_of(run_dir, merge=merge)
+    with in_sentences(client), quiet(bars=bars):
         unread = None
         if dry_run:
             remote, unread = _as_far_as_seen(client, branch)
@@ -78,7 +78,7 @@ def push(
             say(f"{repo_id} already holds this model")
             return client.address
         say("sending; if it is interrupted, the same command sends only what the hub does not have")
-        address = _sent(client, plan, private=plan.private)
+        address = _sent(client, plan)
     say(f"pushed: {address}")
     return address
 
@@ -94,7 +94,7 @@ def _as_far_as_seen(client: Client, branch: str) -> tuple[Remote, str | None]:
         if not is_transient(error):
             raise
         return NEW, _unseen(client, "the hub does not answer")
-    if remote.exists or client.has_token:
+    if remote.exists or client.token is not None:
         return remote, None
     return NEW, _unseen(client, "there is no token")
 
@@ -106,12 +106,14 @@ def _unseen(client: Client, why: str) -> str:
     )
 
 
-def _sent(client: Client, plan: Plan, *, private: bool) -> str:
+def _sent(client: Client, plan: Plan) -> str:
     """Creates what does not exist, sends the files and commits; returns the commit's address."""
     remote = plan.remote
     if not remote.exists:
-        repeated(lambda: client.api.create_repo(client.repo_id, private=private, exist_ok=True))
-        remote = _still_empty(client, private=private)
+        repeated(
+            lambda: client.api.create_repo(client.repo_id, private=plan.private, exist_ok=True)
+        )
+        remote = _still_empty(client, private=plan.private)
     if plan.branch != MAIN and not plan.remote.has_branch:
         repeated(
             lambda: client.api.create_branch(client.repo_id, branch=plan.branch, exist_ok=True)
@@ -137,11 +139,7 @@ def _still_empty(client: Client, *, private: bool) -> Remote:
     if (
         remote.private is private
         and remote.record is None
-        and remote.files.keys()
-        <= {
-            ".gitattributes",
-            "README.md",
-        }
+        and remote.files.keys() <= {".gitattributes", "README.md"}
     ):
         return remote
     raise HubError(

@@ -2,10 +2,11 @@
 
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from trainer.recipe.keys import flatten
 from trainer.report.markup import as_markdown
 
 PLACES = ("model.name_or_path", "model.tokenizer", "data.source.hub", "data.source.files")
@@ -25,7 +26,9 @@ def local_places(directory: Path, recipe: dict[str, Any]) -> list[str]:
 
     They are also there as Markdown spells them.
     """
-    named = [text for text in _texts_at(recipe, PLACES) if Path(text).is_absolute()]
+    values = [value for key, value in flatten(recipe).items() if key.startswith(PLACES)]
+    texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
+    named = [text for text in texts if isinstance(text, str) and Path(text).is_absolute()]
     own = [directory.absolute(), directory.resolve(), Path.cwd(), Path.home()]
     places = {*named, *map(str, own), tempfile.gettempdir()} - {"/"}
     places |= {as_markdown(place) for place in places}
@@ -48,17 +51,19 @@ def without_secrets(text: str) -> str:
     return USER.sub("", TOKEN.sub(REMOVED, text))
 
 
-def public_values(value: Any, places: list[str]) -> Any:
-    """Returns a JSON value with each text that is a path on this machine cut to its last part, and
-    without secrets."""
+def public_text(text: str, places: Iterable[str]) -> str:
+    """Returns a text, or its last part if all of it is a path on this machine, without secrets."""
+    is_local = any(text == place or text.startswith(f"{place}/") for place in places)
+    return without_secrets(_last(text) if is_local else text)
+
+
+def with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Returns a JSON value with each text changed; keys stay."""
     if isinstance(value, dict):
-        return {key: public_values(inner, places) for key, inner in value.items()}
+        return {key: with_texts(inner, change) for key, inner in value.items()}
     if isinstance(value, list):
-        return [public_values(inner, places) for inner in value]
-    if not isinstance(value, str):
-        return value
-    is_local = any(value == place or value.startswith(f"{place}/") for place in places)
-    return without_secrets(_last(value) if is_local else value)
+        return [with_texts(inner, change) for inner in value]
+    return change(value) if isinstance(value, str) else value
 
 
 def public_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -68,7 +73,7 @@ def public_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
     def public(value: Any, key: str) -> Any:
         if isinstance(value, dict):
             return {name: public(inner, f"{key}.{name}") for name, inner in value.items()}
-        if isinstance(value, list | tuple):
+        if isinstance(value, list):
             return [public(inner, key) for inner in value]
         if not isinstance(value, str):
             return value
@@ -76,25 +81,6 @@ def public_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
         return without_secrets(_last(value) if is_place else value)
 
     return {key: public(value, f".{key}") for key, value in recipe.items() if key != "push"}
-
-
-def _texts_at(recipe: dict[str, Any], keys: tuple[str, ...]) -> list[str]:
-    """Returns all texts at dotted keys, and below them."""
-
-    def texts(value: Any) -> list[str]:
-        if isinstance(value, dict):
-            return [text for inner in value.values() for text in texts(inner)]
-        if isinstance(value, list | tuple):
-            return [text for inner in value for text in texts(inner)]
-        return [value] if isinstance(value, str) else []
-
-    found: list[str] = []
-    for key in keys:
-        value: Any = recipe
-        for name in key.split("."):
-            value = value.get(name) if isinstance(value, dict) else None
-        found += texts(value)
-    return found
 
 
 def _last(path: str) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import tempfile
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ class RemoteFile:
 
     def holds(self, content: Path | bytes) -> bool:
         """Returns whether the file has this content, which is read only if the sizes are equal."""
-        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        size = num_bytes(content)
         if size != self.num_bytes:
             return False
         if self.sha256 is not None:
@@ -71,7 +72,7 @@ def read_remote(client: Client, branch: str) -> Remote:
                 raise
             found, has_branch = info(MAIN), False
     except RepositoryNotFoundError as error:
-        absent = (404,) if client.has_token else (401, 404)
+        absent = (404,) if client.token is not None else (401, 404)
         if error.response.status_code in absent:
             return NEW
         raise
@@ -103,11 +104,11 @@ def _record(client: Client, commit: str, file: RemoteFile | None) -> dict[str, A
         return read_record(Path(place).read_bytes())
 
 
-def _digest(content: Path | bytes, digest: Any) -> str:
-    if isinstance(content, bytes):
-        digest.update(content)
-        return digest.hexdigest()
-    with content.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+def num_bytes(content: Path | bytes) -> int:
+    """Returns the size of a file or of its content."""
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
+def _digest(content: Path | bytes, start: Any) -> str:
+    with BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
+        return hashlib.file_digest(file, lambda: start).hexdigest()

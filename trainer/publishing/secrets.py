@@ -12,11 +12,10 @@ BLOCK = 2**20
 
 def check_no_token(client: Client, files: Mapping[str, Path | bytes]) -> None:
     """Raises RunDirectoryError if a file, other than one of weights, holds the user's token."""
-    token = client.api.token
-    if not isinstance(token, str):
+    if client.token is None:
         return
     for path, content in files.items():
-        if not WEIGHTS.fullmatch(path) and _holds(content, token.encode()):
+        if not WEIGHTS.fullmatch(path) and _holds(content, client.token.encode()):
             raise RunDirectoryError(
                 f"{path} holds the token of the hub, and was not sent",
                 key=path,

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import RunDirectoryError
-from trainer.exports.fingerprints import changed_files
+from trainer.exports.fingerprints import changed_files, fingerprints
 from trainer.process.run_entries import writing_to
 from trainer.process.status import read_status
 from trainer.report.markup import plain
@@ -48,9 +48,11 @@ def check_not_refuted(run: RecordedRun) -> None:
         )
 
 
-def check_unchanged(run: RecordedRun, part: str) -> None:
-    """Raises RunDirectoryError if a file of `model/` or `adapter/` is missing, or is not the one
-    that the run verified."""
+def verified_files(run: RecordedRun, part: str) -> dict[str, dict[str, Any]]:
+    """Returns the fingerprints of `model/` or `adapter/`.
+
+    Raises RunDirectoryError if a file is missing, or is not the one that the run verified.
+    """
     folder = run.directory / part
     if not folder.is_dir():
         raise RunDirectoryError(
@@ -61,9 +63,9 @@ def check_unchanged(run: RecordedRun, part: str) -> None:
     export = run.results.get("export")
     recorded = export.get(part) if isinstance(export, dict) else None
     files = recorded.get("files") if isinstance(recorded, dict) else None
-    if not isinstance(files, dict):
-        return
     with writing_to(run.directory):
+        if not isinstance(files, dict):
+            return fingerprints(folder)
         changed = changed_files(folder, files)
     if changed:
         raise RunDirectoryError(
@@ -72,3 +74,4 @@ def check_unchanged(run: RecordedRun, part: str) -> None:
             value=changed[0],
             hint="restore it, or train the run again",
         )
+    return files
