@@ -14,7 +14,8 @@ def model_sentence(results: dict[str, Any]) -> str:
         return f"model/ was not replaced by the {results['model']} step: {export['why_not']}"
     if not export["verified"]:
         return f"{held}, not verified in a fresh process: {export['why_not']}"
-    return f"{held}; a fresh process loads it and gives the measured logits{_difference(export['model'])}"
+    difference = _difference(export["model"])
+    return f"{held}; a fresh process loads it and gives the measured logits{difference}"
 
 
 def _difference(model: dict[str, Any]) -> str:
