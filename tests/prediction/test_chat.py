@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from support.command_line import invoke
 
 import trainer
@@ -150,3 +152,22 @@ def test_control_characters_of_an_answer_are_shown_harmlessly(chat_model, tmp_pa
     shown = chat(tmp_path / "model", answers="tell me\n")
     assert "\\x1b[2J" in shown
     assert "\x1b" not in shown
+
+
+def test_a_table_of_conversations_is_continued_like_json_lines(chat_model, tmp_path):
+    """A table has a null for each key that only other messages have."""
+    rows = [
+        {"messages": [{"role": "user", "content": "tell me"}]},
+        {"messages": [{"role": "user", "content": "add", "name": "Ann", "tool_calls": None}]},
+        {"messages": [{"role": "user", "content": "add"}, {"role": "assistant", "content": "b"}]},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    longest = ("--set", "task.generation.max_new_tokens=6")
+    answers: list[list[str]] = []
+    for name in ("rows.jsonl", "rows.parquet"):
+        lines = invoke("predict", chat_model, tmp_path / name, *longest).stdout.splitlines()
+        answers.append([json.loads(line)["prediction"] for line in lines])
+    assert len(answers[0]) == 3
+    assert answers[0] == answers[1]
+    assert answers[0][1] == answers[0][2], "the answer of the row itself is not read"

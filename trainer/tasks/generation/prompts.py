@@ -98,7 +98,8 @@ class Prompts:
             if self.names.messages not in row and PAIR[0] in row:
                 messages = PAIR[0]
             optional = {key: row[name] for key, name in names.items() if key in ("tools", "system")}
-            conversation = read_conversation([row[messages]], **optional)
+            # Rows of a table have nulls for keys that only other rows have.
+            conversation = read_conversation([row[messages]], **optional, filled=True)
             text, guarded = self.chat.opening(conversation, summary)
         (tokens,) = self.tokenizer.templated([text], [guarded])
         return tokens if self.chat is not None else [*self.begin, *tokens]
