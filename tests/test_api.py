@@ -120,7 +120,7 @@ def test_a_run_returns_what_it_wrote_and_prints_nothing(recipe, tmp_path, capfd)
 
 
 def test_other_rows_can_be_evaluated(recipe, rows, tmp_path):
-    train(recipe, tmp_path / "run")
+    train(recipe, tmp_path / "run", data={"train": rows})
     given = trainer.evaluate(tmp_path / "run", data=rows)
     assert (given["split"], given["per_class"]["positive"]["support"]) == ("given", 40)
     as_dataset = trainer.evaluate(tmp_path / "run", data=datasets.Dataset.from_list(rows))
@@ -132,6 +132,8 @@ def test_other_rows_can_be_evaluated(recipe, rows, tmp_path):
     with pytest.raises(trainer.DataError) as caught:
         trainer.evaluate(tmp_path / "run", data=[{"text": "no label"}])
     assert "label" in str(caught.value)
+    with pytest.raises(trainer.ConfigError, match="the columns of other data"):
+        trainer.evaluate(tmp_path / "run", overrides={"data.columns.text": "body"})
 
 
 def test_precisions_and_engines_follow_each_other_in_one_process(recipe, tmp_path, monkeypatch):

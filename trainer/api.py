@@ -123,6 +123,13 @@ def evaluate(
     names of its columns, if they are not the run's. Metrics have the units of results.json.
     Nothing in the run directory changes. Raises TrainerError.
     """
+    if overrides and data is None:
+        raise ConfigError(
+            "--set names the columns of other data",
+            key="--set",
+            value=overrides,
+            hint="give --data FILE, too; the run's own columns cannot change",
+        )
     directory = Path(run_dir).absolute()
     recipe = read_recipe(directory, Recipe)
     from trainer.assembly.build import build_run

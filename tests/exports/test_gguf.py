@@ -10,7 +10,15 @@ import pytest
 import torch
 import transformers
 from support.export_families import save_base
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -171,6 +179,56 @@ def test_a_tokenizer_that_llama_cpp_would_not_follow_is_refused(
     with pytest.raises(ConfigError, match=re.escape(sentence)):
         write_gguf(folder, tmp_path / "model.gguf")
     assert not (tmp_path / "model.gguf").exists()
+
+
+def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(folder)
+    (folder / "generation_config.json").unlink()
+    with pytest.raises(ConfigError, match="has no token that ends a text"):
+        write_gguf(folder, tmp_path / "model.gguf")
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([f"<more {index}>" for index in range(4)])  # the model has room for 3
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ConfigError, match=r"its tokenizer has \d+ tokens, and the model \d+"):
+        write_gguf(folder, tmp_path / "model.gguf")
+
+
+def test_a_tokenizer_without_a_list_of_tokens_is_refused(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model")
+    (folder / "tokenizer.json").unlink()
+    transformers.ByT5Tokenizer().save_pretrained(folder)
+    with pytest.raises(ConfigError, match=r"has no tokenizer\.json"):
+        write_gguf(folder, tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize(
+    ("template", "begins", "ends"),
+    [
+        ("$A <|end|>", False, True),
+        ("<|begin|> $A", True, False),
+        ("<|begin|> $A <|end|>", True, True),
+    ],
+)
+def test_tokens_around_a_text_are_those_of_the_tokenizer(
+    template: str, begins: bool, ends: bool, tmp_path: Path
+) -> None:
+    folder = save_model(tmp_path / "model")
+    tokenizer = byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False))
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=[("<|begin|>", 0), ("<|end|>", 1)]
+    )
+    tokenizer.save_pretrained(folder)
+    write_gguf(folder, tmp_path / "model.gguf")
+    reader = gguf.GGUFReader(tmp_path / "model.gguf")
+    found = [field(reader, f"tokenizer.ggml.add_{name}_token") for name in ("bos", "eos")]
+    assert found == [begins, ends]
 
 
 def test_characters_that_only_the_tokenizer_composes_are_a_note(tmp_path: Path) -> None:

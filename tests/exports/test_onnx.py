@@ -31,6 +31,7 @@ def save(kind: str, auto_model: str, folder: Path) -> Path:
 def check(kind: str, auto_model: str, outputs: list[str], folder: Path) -> None:
     save(kind, auto_model, folder / "model")
     notes = write_onnx(folder / "model", folder / "model.onnx")
+    assert sorted(path.name for path in folder.iterdir()) == ["model", "model.onnx"]
     assert ("no key-value cache" in " ".join(notes)) == auto_model.endswith("CausalLM")
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     assert [output.name for output in session.get_outputs()] == outputs

@@ -37,7 +37,13 @@ def command(
     from trainer.distributed.environment_variables import is_main
     from trainer.recipe.reading import parsed_override
 
-    _check(split, data, overrides)
+    if data is not None and split is not None:
+        raise ConfigError(
+            "--data measures other rows than a split of the run",
+            key="--split",
+            value=split,
+            hint="give --data or --split",
+        )
     metrics = evaluate(
         run_dir,
         split=split or "validation",
@@ -58,24 +64,9 @@ def command(
     return DONE
 
 
-def _check(split: str | None, data: str | None, overrides: tuple[str, ...]) -> None:
-    if data is not None and split is not None:
-        raise ConfigError(
-            "--data measures other rows than a split of the run",
-            key="--split",
-            value=split,
-            hint="give --data or --split",
-        )
-    if overrides and data is None:
-        raise ConfigError(
-            "--set names the columns of other data",
-            key="--set",
-            value=overrides,
-            hint="give --data FILE, too; the run's own columns cannot change",
-        )
-
-
 def _print_other(other: dict[str, Any]) -> None:
-    print(f"{'data':<16} {other['source']}, {other['rows']:,} rows, not the run's own")
+    from trainer.report.markup import plain
+
+    print(f"{'data':<16} {plain(other['source'])}, {other['rows']:,} rows, not the run's own")
     for note in other["notes"]:
-        print(f"  note: {note}")
+        print(f"  note: {plain(note)}")

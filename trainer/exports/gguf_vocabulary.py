@@ -38,10 +38,15 @@ def add_vocabulary(writer: Any, folder: Path, tokenizer: Any, num_rows: int) -> 
     `num_rows` is the number of rows of the model's vocabulary, which may be larger. Raises
     ConfigError for a tokenizer that llama.cpp would not follow.
     """
-    settings = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise refused("its tokenizer has no tokenizer.json, from which its tokens are read")
+    settings = json.loads(file.read_text("utf-8"))
     model = settings["model"]
     if model["type"] != "BPE":
         raise refused(f"its tokenizer is a {model['type']} model, and only BPE is written")
+    if len(tokenizer) > num_rows:
+        raise refused(f"its tokenizer has {len(tokenizer):,} tokens, and the model {num_rows:,}")
     notes = _add_words(writer, settings)
     pieces: dict[str, int] = dict(model["vocab"])
     added = {token["id"]: token for token in settings["added_tokens"]}
@@ -131,8 +136,9 @@ def _pair(merge: Any) -> list[str]:
 def _add_special(writer: Any, folder: Path, tokenizer: Any) -> list[str]:
     """Adds the tokens before, after and between texts, and the chat template."""
     around = tokenizer("")["input_ids"]
-    writer.add_add_bos_token(around[:1] == [tokenizer.bos_token_id])
-    writer.add_add_eos_token(around[-1:] == [tokenizer.eos_token_id] and around != around[:1])
+    begins = around[:1] == [tokenizer.bos_token_id]
+    writer.add_add_bos_token(begins)
+    writer.add_add_eos_token(around[1 if begins else 0 :][-1:] == [tokenizer.eos_token_id])
     if tokenizer.bos_token_id is not None:
         writer.add_bos_token_id(tokenizer.bos_token_id)
     if tokenizer.unk_token_id is not None:
@@ -142,6 +148,8 @@ def _add_special(writer: Any, folder: Path, tokenizer: Any) -> list[str]:
     if isinstance(tokenizer.chat_template, str):
         writer.add_chat_template(tokenizer.chat_template)
     ends = _ends(folder) or [tokenizer.eos_token_id]
+    if ends == [None]:  # llama.cpp would take one of its own
+        raise refused("its tokenizer has no token that ends a text")
     writer.add_eos_token_id(ends[0])
     if len(ends) > 1:
         writer.add_eot_token_id(ends[1])

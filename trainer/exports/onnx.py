@@ -15,6 +15,8 @@ from trainer.exports.extras import needs
 from trainer.models.exported import load_exported
 from trainer.wording import excerpt
 
+ARGUMENTS = ("input_ids", "token_type_ids", "attention_mask")
+"""Inputs of a graph; a model's tokenizer says which of them it takes."""
 BOUND = 1e-4
 """Largest difference of the outputs from the model's, in their standard deviations."""
 
@@ -22,17 +24,17 @@ BOUND = 1e-4
 def write_onnx(folder: Path, file: Path) -> list[str]:
     """Writes the model in an exported folder to an ONNX file, and returns notes, a sentence each.
 
-    Batch size and sequence length are free. The graph is in fp32; weights of more than 2 GB are in
-    a second file beside it. onnxruntime runs it on batches of two shapes, and its outputs must be
-    those of the model. Raises ConfigError if torch cannot export the model, and CheckpointError if
-    the outputs differ; then there is no file.
+    Batch size and sequence length are free. The graph is in fp32; weights of more than 1.5 GB are
+    in a second file beside it. onnxruntime runs it on batches of two shapes, and its outputs must
+    be those of the model. Raises ConfigError if torch cannot export the model, and CheckpointError
+    if the outputs differ; then there is no file.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         needs(package, "--onnx", "onnx")
     model, tokenizer = load_exported(folder)
     graph = _Graph(model.float(), _output_names(model)).eval()
     names = [name for name in tokenizer.model_input_names if name in ARGUMENTS]
-    batches = [_batch(names, model.config, size=2, length=9), _batch(names, model.config, 3, 17)]
+    batches = [_batch(names, model.config, *shape) for shape in ((2, 9), (3, 17))]
     try:
         _export(graph, batches[0], file)
         _compare(graph, batches, file)
@@ -43,10 +45,6 @@ def write_onnx(folder: Path, file: Path) -> list[str]:
     if model.can_generate():
         return ["the ONNX graph has no key-value cache: it gives the logits of whole sequences"]
     return []
-
-
-ARGUMENTS = ("input_ids", "token_type_ids", "attention_mask")
-"""Inputs of a graph; a model's tokenizer says which of them it takes."""
 
 
 class _Graph(nn.Module):
@@ -102,7 +100,7 @@ def _export(graph: _Graph, batch: Mapping[str, Tensor], file: Path) -> None:
                 output_names=graph.outputs,
                 dynamic_shapes=dict.fromkeys(batch, free),
                 dynamo=True,
-                external_data=True,
+                external_data=False,
                 verbose=False,
             )
     except Exception as error:  # the exporter has many kinds for what it cannot trace
