@@ -10,7 +10,7 @@ import pytest
 from support.paths import program
 from torch.distributed import TCPStore
 
-from trainer.errors import ConfigError, LaunchError
+from trainer.errors import DONE, ConfigError, LaunchError
 from trainer.process import stop_request
 from trainer.process.stop_request import StopRequest, end_of_time, listen
 
@@ -50,6 +50,14 @@ def test_in_training_a_signal_waits_for_the_step_boundary(number, code):
         assert not stop.leaving
     assert stop.code == code
     assert signal.getsignal(number) is before
+
+
+def test_the_code_of_a_run_that_is_done_stays():
+    stop = StopRequest()
+    stop.begin_shutdown()
+    stop.code = DONE
+    stop.ask("SIGINT")
+    assert stop.code == DONE
 
 
 def test_before_and_after_it_the_run_leaves_at_once_also_out_of_a_system_call():

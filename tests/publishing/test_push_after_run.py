@@ -1,7 +1,12 @@
 """`push:` in a recipe: the model is sent at the end of its run, which it never makes fail."""
 
 import json
+import os
 import shlex
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +14,14 @@ import pytest
 from huggingface_hub import snapshot_download
 from support.command_line import invoke, run
 from support.launches import launch_command, run_to_its_end
+from support.paths import ROOT
 from support.scripted_hub import WRITES
 from transformers import pipeline
 
 import trainer
 from trainer.assembly.miniature import smoke
 from trainer.errors import ConfigError
+from trainer.process.stop_request import SAME_SECONDS
 from trainer.publishing.after_run import before_push, push_finished
 from trainer.recipe.push import Push
 from trainer.tasks.recipe import parse_recipe
@@ -85,6 +92,33 @@ def test_of_two_ranks_one_pushes_and_the_other_leaves(hub, recipe, tmp_path, mon
     assert done.output.count("\npushed: ") == 1, done.output
     assert len(hub.commits) == 1
     assert WRITES not in done.output
+
+
+@pytest.mark.distributed
+def test_two_interrupts_end_the_push_of_a_complete_run(hub, recipe, tmp_path):
+    directory = tmp_path / "run"
+    words = ["-m", "trainer", "train", str(recipe), "--run-dir", str(directory)]
+    hub.fail("POST /lfs/.*/verify", 0, hold=lambda: False)
+    process = subprocess.Popen(
+        [sys.executable, *words],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={
+            **os.environ, "PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1", "HF_HUB_OFFLINE": "0",
+            "HF_ENDPOINT": hub.address, "HF_HUB_DISABLE_XET": "1",
+        },
+    )  # fmt: skip
+    while not hub.uploads:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    time.sleep(SAME_SECONDS + 0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=20)  # the hub holds its answer for 30 seconds
+    assert process.returncode == 0, output
+    assert "Ctrl-C twice ends the push" in output
+    assert json.loads((directory / "status.json").read_text())["state"] == "done"
+    assert not hub.commits
 
 
 def test_the_run_is_complete_before_it_is_pushed(hub, recipe, tmp_path):

@@ -22,7 +22,7 @@ from trainer.distributed.environment_variables import (
     num_ranks,
     shown,
 )
-from trainer.errors import INTERRUPTED, STOPPED, ConfigError, LaunchError
+from trainer.errors import DONE, INTERRUPTED, STOPPED, ConfigError, LaunchError
 from trainer.process import signals
 from trainer.process.exit import end_now
 
@@ -100,10 +100,13 @@ class StopRequest:
         return self.urgency >= Urgency.NOW
 
     def ask(self, reason: str) -> None:
-        """Asks the run to stop. The first reason is kept; a second signal makes it urgent."""
+        """Asks the run to stop. The first reason is kept; a second signal makes it urgent.
+
+        The exit code of a run that is done does not change.
+        """
         if self.reason is None:
             self.reason = reason
-            if reason == signal.SIGINT.name:
+            if reason == signal.SIGINT.name and self.code != DONE:
                 self.code = INTERRUPTED
         self._raise_to(Urgency.AT_BOUNDARY)
         if reason not in signal.Signals.__members__:

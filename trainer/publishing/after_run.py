@@ -50,7 +50,7 @@ def push_finished(settings: Push, directory: Path, progress: Progress | None) ->
         if progress is not None:
             progress(Update(message=message))
 
-    say(f"pushing to {settings.repo_id}; the run is complete, and may be ended now")
+    say(f"pushing to {settings.repo_id}; the run is complete, and Ctrl-C twice ends the push")
     try:
         push(
             directory,
