@@ -241,7 +241,7 @@ def test_characters_that_only_the_tokenizer_composes_are_a_note(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("kind", "settings", "sentence"),
     [
-        ("gpt2", {}, "a GPT2LMHeadModel has no place"),
+        ("gpt2", {}, "a GPT2LMHeadModel cannot be written"),
         ("llama", {"attention_bias": True}, "have biases (attention_bias)"),
         ("llama", {"rope_parameters": {**LLAMA3, "rope_type": "yarn"}}, "is scaled by yarn"),
     ],
@@ -259,7 +259,7 @@ def test_a_classifier_is_refused(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model")
     kind = transformers.AutoModelForSequenceClassification
     kind.from_config(transformers.AutoConfig.from_pretrained(folder)).save_pretrained(folder)
-    with pytest.raises(ConfigError, match="a LlamaForSequenceClassification has no place"):
+    with pytest.raises(ConfigError, match="a LlamaForSequenceClassification cannot be written"):
         write_gguf(folder, tmp_path / "model.gguf")
 
 

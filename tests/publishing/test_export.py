@@ -128,7 +128,7 @@ REFUSED: list[tuple[str, list[str], str]] = [
         "--shard-size: '2 gigs' is not a size; write a whole number and a unit, such as 500MB or "
         "2GB",
     ),
-    ("full", ["--gguf"], "--gguf: a BertForSequenceClassification has no place in a GGUF file"),
+    ("full", ["--gguf"], "--gguf: a BertForSequenceClassification cannot be written, only causal"),
     ("lora", ["--dtype", "bf16"], "--dtype is for a whole model, and adapters alone are exported"),
     ("lora", ["--onnx"], "--onnx is for a whole model, and adapters alone are exported; add --mer"),
 ]

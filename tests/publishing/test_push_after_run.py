@@ -71,12 +71,7 @@ def test_a_finished_run_is_sent_once_and_can_be_loaded(hub, recipe, tmp_path):
 
 @pytest.mark.distributed
 def test_of_two_ranks_one_pushes_and_the_other_leaves(hub, recipe, tmp_path, monkeypatch):
-    for name, value in {
-        "HF_ENDPOINT": hub.address,
-        "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_XET": "1",
-        "NO_PROXY": "127.0.0.1",
-    }.items():
+    for name, value in hub.variables().items():
         monkeypatch.setenv(name, value)
     directory = tmp_path / "run"
     status = directory / "status.json"
@@ -102,10 +97,7 @@ def test_two_interrupts_end_the_push_of_a_complete_run(hub, recipe, tmp_path):
     process = subprocess.Popen(
         [sys.executable, *words],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={
-            **os.environ, "PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1", "HF_HUB_OFFLINE": "0",
-            "HF_ENDPOINT": hub.address, "HF_HUB_DISABLE_XET": "1",
-        },
+        env={**os.environ, **hub.variables(), "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     while not hub.uploads:
         assert process.poll() is None

@@ -216,10 +216,7 @@ def in_a_process(hub: Any, *arguments: object, **variables: str) -> subprocess.P
     return subprocess.Popen(
         [sys.executable, "-m", "trainer", "push", *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={
-            **os.environ, "PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1", "HF_HUB_OFFLINE": "0",
-            "HF_ENDPOINT": hub.address, "HF_HUB_DISABLE_XET": "1", **variables,
-        },
+        env={**os.environ, **hub.variables(), "PYTHONPATH": str(ROOT), **variables},
     )  # fmt: skip
 
 

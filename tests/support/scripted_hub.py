@@ -65,6 +65,15 @@ class Hub:
                     return fault
         return None
 
+    def variables(self) -> dict[str, str]:
+        """Returns environment variables with which another process pushes to this hub."""
+        return {
+            "HF_ENDPOINT": self.address,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+            "NO_PROXY": "127.0.0.1",
+        }
+
     def writes(self) -> list[str]:
         """Returns the requests that change something."""
         reads = ("GET ", "HEAD ", "POST /api/validate-yaml")

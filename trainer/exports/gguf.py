@@ -61,8 +61,8 @@ def _check(config: Any) -> list[str]:
     kind, architecture = config.model_type, (config.architectures or ["?"])[0]
     if kind not in ARCHITECTURES or not architecture.endswith("ForCausalLM"):
         raise refused(
-            f"a {architecture} has no place in a GGUF file of this version, which holds causal "
-            f"language models of the types {', '.join(ARCHITECTURES)}"
+            f"a {architecture} cannot be written, only causal language models of the types "
+            f"{', '.join(ARCHITECTURES)}"
         )
     biases = [name for name in ("attention_bias", "mlp_bias") if getattr(config, name, False)]
     if biases:

@@ -57,7 +57,7 @@ def as_hub_error(
 def offline_error() -> HubError:
     """Returns the error of a push without a network."""
     return HubError(
-        "HF_HUB_OFFLINE forbids to ask the hub",
+        "HF_HUB_OFFLINE is set, so the hub cannot be asked",
         key="HF_HUB_OFFLINE",
         value="1",
         hint="set HF_HUB_OFFLINE=0 on a machine with a network",
@@ -122,7 +122,10 @@ def _refused(status: int, text: str, repo_id: str, endpoint: str) -> HubError:
     said = _quoted(text)
     sentences = {
         401: (f"the hub refuses the token{said}", LOG_IN),
-        402: (f"the hub asks to be paid before {repo_id} can be written{said}", "see its billing"),
+        402: (
+            f"the hub asks to be paid before {repo_id} can be written{said}",
+            f"see the billing of {owner}",
+        ),
         403: (
             f"the token may not write to {repo_id}{said}",
             f"use a token with write access to {owner}",

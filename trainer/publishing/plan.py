@@ -110,8 +110,7 @@ def check_plan(plan: Plan, *, private: bool | None, force: bool) -> None:
 
 
 def plan_text(plan: Plan) -> str:
-    """Returns what a push will send, and where to, for reading; without the part that a server
-    could use to change what a terminal shows."""
+    """Returns what a push will send, and where to, as lines without control characters."""
     contents, remote = plan.contents, plan.remote
     visibility = "private" if plan.private else "public"
     new = "" if remote.exists else "new, "
