@@ -116,14 +116,15 @@ def export(folder: Path, given: argparse.Namespace) -> None:
     values = cases.classification("qlora")
     del values["data"]["split"]
     values["model"] = {"name_or_path": str(base), "tokenizer": values["model"]["tokenizer"]}
+    values["checkpoint"]["verify_export"] = True
     train("qlora fp32", values, folder)
     directory = cases.folder_of(folder, "qlora fp32")
     recipe = parse_recipe(values, "export")
     forget_precision()
     accelerator = build_accelerator(recipe, directory)
     run = build_run(recipe, accelerator, directory)
-    best = json.loads((directory / "results.json").read_text())["best"]["step"]
-    load_weights(run.store.path(best), run.objective, run.parameters)
+    results = json.loads((directory / "results.json").read_text())
+    load_weights(run.store.path(results["best"]["step"]), run.objective, run.parameters)
 
     auto: Any = AutoModelForSequenceClassification
     ids = torch.tensor([run.splits["validation"].ragged("input_ids")[0].tolist()])
@@ -150,7 +151,10 @@ def export(folder: Path, given: argparse.Namespace) -> None:
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
         adapted = PeftModel.from_pretrained(quantised, str(directory / "adapter")).eval()
+        verdict = results["export"]
         found = {
+            "fresh_process": {name: verdict[name] for name in ("verified", "why_not")}
+            | {part: verdict[part]["difference"] for part in ("model", "adapter")},
             "logits": live[0].tolist(),
             "model": float((merged(ids.to(device)).logits - live).abs().max()),
             "adapter": float((adapted(ids.to(device)).logits - live).abs().max()),

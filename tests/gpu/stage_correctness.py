@@ -296,6 +296,8 @@ def check_export(stage: Stage, processes: Processes) -> None:
         found = json.loads(file.read_text())
         passed = max(found["model"], found["adapter"]) <= LOGITS_BOUND
         stage.check(title, passed, largest_difference_of_logits=found, bound=LOGITS_BOUND)
+        verified = found["fresh_process"]["verified"]
+        stage.check("a fresh process verifies it", verified, found=found["fresh_process"])
 
 
 if __name__ == "__main__":
