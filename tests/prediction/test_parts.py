@@ -78,7 +78,7 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path):
     folder.mkdir()
     (folder / "notes.txt").write_text("kept")
     with (
-        pytest.raises(ConfigError, match="holds notes.txt; move them"),
+        pytest.raises(ConfigError, match=r"holds notes\.txt; move them"),
         parts_of(tmp_path / "a", dict, pytest.fail),
     ):
         pass

@@ -82,9 +82,9 @@ def parts_of(output: Path, identity: Identity, say: Say) -> Generator[Parts]:
     """Context manager: yields the parts of an output file, those of an earlier command included.
 
     The main process holds the folder OUTPUT.parts. It keeps the parts in it if they were written
-    with the same identity; otherwise it says what differs, and removes them. Raises ConfigError
-    if another command holds the folder, or if it holds other files, and FileError if it cannot be
-    written.
+    with the same identity; otherwise it says what differs, and removes them. A single process
+    leaves no folder without parts. Raises ConfigError if another command holds the folder, or if it
+    holds other files, and FileError if it cannot be written.
     """
     folder = output.with_name(f"{output.name}.parts")
     rank, num_ranks = whole_number("RANK", 0), whole_number("WORLD_SIZE", 1)
@@ -93,7 +93,11 @@ def parts_of(output: Path, identity: Identity, say: Say) -> Generator[Parts]:
             present = _opened(folder, identity, say, stack)
         else:
             present = _agreed(folder, identity, say, stack, main=rank == 0)
-        yield Parts(folder, rank, num_ranks, present)
+        try:
+            yield Parts(folder, rank, num_ranks, present)
+        finally:
+            if num_ranks == 1 and not any(folder.glob("part-*")):
+                remove(folder)
 
 
 def _agreed(
