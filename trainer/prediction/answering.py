@@ -21,7 +21,7 @@ from trainer.wording import excerpt, listed
 BLOCK_ROWS, BLOCK_CHARACTERS = 4096, 16 * 2**20
 """Maximum size of a block: the rows that are in memory, and sorted by length, together."""
 TOKENS = 16_384
-"""Tokens that a GPU reads at a time, at least in batches of the size of an evaluation."""
+"""Tokens that a GPU reads at a time; a batch has at least as many rows as in an evaluation."""
 PROBLEM = "problem"
 """What a row without an answer has in place of one."""
 ADVICE = "use a smaller --batch-size or batch.max_seq_length, or give the process more memory"
@@ -83,7 +83,8 @@ class Answering:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of what an answer may hold."""
-        return (*self.loaded.predictor.fields, *[PROBLEM] * self.skips_bad)
+        fields = self.loaded.predictor.fields
+        return (*fields, PROBLEM) if self.skips_bad else fields
 
     def answers(self, block: Block) -> list[Record]:
         """Returns the answer to each row of a block or, if bad rows are skipped, its problem.
