@@ -159,7 +159,6 @@ def _print(loaded: "LoadedModel", file: str) -> None:
 def _show(loaded: "LoadedModel", given: dict[str, str], *, as_json: bool) -> None:
     """Prints one answer: a line for each of its parts, or a JSON object."""
     from trainer.prediction.predict import answers_to
-    from trainer.wording import listed
 
     roles = list(loaded.predictor.columns)
     as_texts = "text" in given and len(given) == len(roles)
@@ -167,9 +166,9 @@ def _show(loaded: "LoadedModel", given: dict[str, str], *, as_json: bool) -> Non
         asked = {"text", "text_pair", "question", "context"}.issuperset(roles)
         options = " ".join(f"--{role.replace('_', '-')}" for role in roles)
         raise ConfigError(
-            f"this model reads {listed(roles)}, and {listed(given)} is given",
+            f"this model reads {' and '.join(roles)}, not {' and '.join(given)}",
             key=f"--{next(iter(given))}",
-            hint=f"give {options}" if asked else "give an INPUT with these columns",
+            hint=f"give {options}" if asked else "give an INPUT with its columns",
         )
     (answer,) = answers_to(loaded, [tuple(given.values()) if as_texts else given])
     if as_json:
