@@ -86,6 +86,20 @@ def test_arrow_files_give_values_of_json(form, tmp_path):
     assert list(streamed_rows(file)) == [first, {**dict.fromkeys(first), "n": 2**62, "of": []}]
 
 
+@pytest.mark.parametrize(
+    ("names", "last", "problem"),
+    [
+        (["text", "text"], pa.array(["b"]), "several columns have the same name"),
+        (["text", "when"], pa.array([10**7], pa.date32()), "date value out of range"),
+    ],
+)
+def test_parquet_that_has_no_single_meaning_is_refused(names, last, problem, tmp_path):
+    file = tmp_path / "rows.parquet"
+    parquet.write_table(pa.Table.from_arrays([pa.array(["a"]), last], names=names), file)
+    with pytest.raises(DataError, match=f"cannot be read as parquet: {problem}"):
+        list(streamed_rows(file))
+
+
 def test_standard_input_is_read_like_a_file():
     lines = b'\n{"text": "a"}\n\n{"text": "b"}'
     rows, plain = rows_of_input(io.BytesIO(lines))

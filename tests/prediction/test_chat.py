@@ -131,9 +131,9 @@ def test_without_a_template_each_line_is_a_prompt(run_of):
 def test_what_cannot_converse_is_refused(reviews_run, chat_model, run_of):
     assert "trainer predict" in invoke("chat", reviews_run).stderr
     with pytest.raises(ConfigError, match="without a run"):
-        open_dialogues(chat_model, compare=True)
+        open_dialogues(chat_model, compare=True, max_new_tokens=6)
     with pytest.raises(ConfigError, match="random weights"):
-        open_dialogues(run_of("causal_lm-instructions"), compare=True)
+        open_dialogues(run_of("causal_lm-instructions"), compare=True, max_new_tokens=6)
     for arguments in (["--max-new-tokens", "0"], ["--system"]):
         assert invoke("chat", chat_model, *arguments).exit_code == 2
 

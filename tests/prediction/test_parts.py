@@ -73,6 +73,18 @@ def test_answers_of_other_settings_are_not_continued(reviews_run, tmp_path):
     assert "another" not in output.read_text()
 
 
+def test_a_folder_of_other_files_is_left_alone(tmp_path):
+    folder = tmp_path / "a.parts"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("kept")
+    with (
+        pytest.raises(ConfigError, match=r"holds notes\.txt; move them"),
+        parts_of(tmp_path / "a", dict, pytest.fail),
+    ):
+        pass
+    assert [file.name for file in folder.iterdir()] == ["notes.txt"]
+
+
 def test_two_commands_do_not_write_one_output(tmp_path):
     say = pytest.fail
     with parts_of(tmp_path / "a", lambda: {"input": "1"}, say) as parts:

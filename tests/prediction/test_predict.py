@@ -335,7 +335,7 @@ def test_a_bad_input_is_one_sentence(content, name, message, reviews_run, tmp_pa
     assert (failed.exit_code, failed.stdout) == (2, ""), failed.output
     assert message in failed.stderr
     assert failed.stderr.count("\n") == 1
-    assert not output.exists()
+    assert [path for path in tmp_path.iterdir() if path != file] == []
 
 
 def test_bad_arguments_are_one_sentence(reviews_run, tmp_path):
@@ -349,13 +349,15 @@ def test_bad_arguments_are_one_sentence(reviews_run, tmp_path):
         ([reviews_run, file, "--output", tmp_path / "no" / "new"], "has no folder"),
         ([reviews_run, file, "--output", tmp_path], "is a folder"),
         ([reviews_run, file, "--output", file, "--overwrite"], "is the input"),
-        ([reviews_run, "--text-pair", "a"], "reads text"),
+        ([reviews_run, "--text-pair", "a"], "reads text, not text_pair"),
         ([reviews_run, file, "--output", "a" * 300], "--output"),
         ([reviews_run, file, "--batch-size", "0"], "--batch-size"),
         ([reviews_run, file, "--batch-size", "²"], "--batch-size"),
         ([reviews_run, file, "--set", "data.colums.text=a"], "data.columns"),
         ([reviews_run, tmp_path], "is a folder"),
         ([reviews_run, "--question", "who?"], "reads text"),
+        ([tmp_path, file], "neither a run directory nor the folder of a model"),
+        ([reviews_run, file, "--set", "batch.max_seq_length=9999"], "positions of the model"),
         ([tmp_path / "nothing", file], "there is no folder"),
         ([reviews_run / "checkpoints", file], "give"),
         (["a\0b", file], "there is no folder"),
@@ -380,12 +382,17 @@ def test_a_run_without_a_model_says_so(reviews_run, tmp_path):
         trainer.load(tmp_path / "run").predict(["a"])
 
 
-def test_one_answer_is_shown_harmlessly(reviews_run):
+def test_what_is_shown_is_harmless(reviews_run, tmp_path):
     text = run("predict", reviews_run, "--text", "a \x1b[31m film")
     assert "probability" in text
     assert "\x1b" not in text
     answer = json.loads(run("predict", reviews_run, "--text", "a film", "--json"))
     assert answer == trainer.load(reviews_run).predict(["a film"])[0]
+    harmful = write_lines(tmp_path / "rows.jsonl", [{"text": "a", "\x1b[31m": 1}])
+    output = tmp_path / "a\x1b[2Jb"
+    assert "\x1b" not in run("predict", reviews_run, harmful, "--output", output)
+    refused = invoke("predict", reviews_run, harmful, "--set", "data.columns.text=b")
+    assert "it has text, \\x1b[31m" in refused.stderr
     lines = invoke("predict", reviews_run, "-", answers="a \x9b31m\u202e film\n").stdout
     assert lines.strip().isprintable()
     assert json.loads(lines)["text"] == "a \x9b31m\u202e film"
@@ -436,9 +443,11 @@ def test_columns_may_be_nested_joined_and_named_by_set(reviews_run, tmp_path):
     assert answers[0]["article"] == rows[0]["article"]
 
 
-def test_numbers_that_are_not_finite_are_no_answer(reviews_run):
-    loaded = load_source(find_source(reviews_run))
+@pytest.mark.parametrize("name", ["classification", "masked_lm"])
+def test_numbers_that_are_not_finite_are_no_answer(name, run_of):
+    loaded = load_source(find_source(run_of(name)))
     with torch.no_grad():
-        loaded.model.classifier.bias.fill_(torch.nan)
+        loaded.model.get_input_embeddings().weight.fill_(torch.nan)
+    text = dict.fromkeys(loaded.predictor.columns, "a [MASK] film")
     with pytest.raises(trainer.DataError, match="not finite in fp32"):
-        answers_to(loaded, ["a film"])
+        answers_to(loaded, [text])

@@ -32,13 +32,14 @@ from trainer.distributed.environment_variables import is_local_main, is_main
 from trainer.errors import DONE, INTERRUPTED, WRONG, FileError, Stopped, TrainerError
 from trainer.process import outlets, signals
 from trainer.process.exit import end
+from trainer.wording import visible
 
 
 class _Messages(logging.Handler):
     """Prints the library's log messages in the same form as errors."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"trainer: {record.getMessage()}", err=True)
+        click.echo(f"trainer: {visible(record.getMessage())}", err=True)
 
 
 @contextmanager
@@ -106,7 +107,7 @@ def _report(error: TrainerError, ctx: click.Context) -> int:
     if ctx.meta.get("debug"):
         click.echo(traceback.format_exc(), err=True, nl=False)
     elif is_local_main():
-        click.echo(f"trainer: {error}", err=True)
+        click.echo(f"trainer: {visible(str(error))}", err=True)
     return WRONG
 
 

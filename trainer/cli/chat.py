@@ -8,6 +8,7 @@ import click
 
 from trainer.cli.options import DEBUG
 from trainer.errors import DONE, TrainerError
+from trainer.wording import visible
 
 if TYPE_CHECKING:
     from trainer.prediction.dialogue import Dialogue
@@ -58,7 +59,7 @@ def command(model: str, compare: bool, system: str | None, max_new_tokens: int) 
                 except TrainerError as error:
                     if not interactive:
                         raise
-                    click.echo(f"trainer: {error}", err=True)
+                    click.echo(f"trainer: {visible(str(error))}", err=True)
     return DONE
 
 
@@ -84,7 +85,6 @@ def _lines(interactive: bool) -> Iterator[str]:
 
 def _answer(dialogues: "dict[str, Dialogue]", text: str) -> None:
     """Prints the answer of each model while it comes, after its name if there are several."""
-    from trainer.wording import visible
 
     def show(piece: str) -> None:
         sys.stdout.write(visible(piece))

@@ -11,6 +11,7 @@ import click
 
 from trainer.cli.options import DEBUG, SET
 from trainer.errors import DONE, ConfigError
+from trainer.wording import excerpt, visible
 
 if TYPE_CHECKING:
     from trainer.prediction.loading import LoadedModel
@@ -108,10 +109,8 @@ def command(
             num_rows = predict_file(
                 source, loaded, Path(str(file)), output, say=_say, progress=progress
             )
-            if progress is not None:
-                click.echo(err=True)
             if is_main():
-                print(f"{num_rows:,} rows with answers: {output}")
+                print(f"{num_rows:,} rows with answers: {visible(str(output))}")
     return DONE
 
 
@@ -119,8 +118,6 @@ def _number(batch_size: str) -> int | None:
     if batch_size == "auto":
         return None
     if not (batch_size.isascii() and batch_size.isdecimal() and 0 < int(batch_size[:8]) < 10**6):
-        from trainer.wording import excerpt
-
         raise ConfigError(
             f"--batch-size {excerpt(batch_size)} is not a number",
             key="--batch-size",
@@ -162,7 +159,6 @@ def _print(loaded: "LoadedModel", file: str) -> None:
 def _show(loaded: "LoadedModel", given: dict[str, str], *, as_json: bool) -> None:
     """Prints one answer: a line for each of its parts, or a JSON object."""
     from trainer.prediction.predict import answers_to
-    from trainer.wording import listed, visible
 
     roles = list(loaded.predictor.columns)
     as_texts = "text" in given and len(given) == len(roles)
@@ -170,9 +166,9 @@ def _show(loaded: "LoadedModel", given: dict[str, str], *, as_json: bool) -> Non
         asked = {"text", "text_pair", "question", "context"}.issuperset(roles)
         options = " ".join(f"--{role.replace('_', '-')}" for role in roles)
         raise ConfigError(
-            f"this model reads {listed(roles)}, and {listed(given)} is given",
+            f"this model reads {' and '.join(roles)}, not {' and '.join(given)}",
             key=f"--{next(iter(given))}",
-            hint=f"give {options}" if asked else "give an INPUT with these columns",
+            hint=f"give {options}" if asked else "give an INPUT with its columns",
         )
     (answer,) = answers_to(loaded, [tuple(given.values()) if as_texts else given])
     if as_json:
@@ -210,8 +206,9 @@ def _json(value: dict[str, Any]) -> str:
 
 
 def _say(sentence: str) -> None:
-    click.echo(f"trainer: {sentence}", err=True)
+    click.echo(f"trainer: {visible(sentence)}", err=True)
 
 
 def _show_progress(num_rows: int) -> None:
-    click.echo(f"\r{num_rows:,} rows", nl=False, err=True)
+    """Shows how far a command is, on a line that the next message replaces."""
+    click.echo(f"{num_rows:,} rows\r", nl=False, err=True)

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 """The values of a row by column: those of JSON."""
 
-LINES = ("text",)
-"""Readers whose rows are plain lines."""
 STANDARD_INPUT = "standard input"
 
 
@@ -60,7 +58,7 @@ def check_streamable(file: Path) -> None:
 
 def holds_lines(file: Path) -> bool:
     """Returns whether the rows of a file are plain lines, without columns."""
-    return READERS[kind_of(file)] in LINES
+    return READERS[kind_of(file)] == "text"
 
 
 def streamed_rows(file: Path, csv: Csv | None = None) -> Iterator[Row]:
@@ -73,7 +71,7 @@ def streamed_rows(file: Path, csv: Csv | None = None) -> Iterator[Row]:
     kind = kind_of(file)
     if READERS[kind] == "csv":
         yield from table_rows(file, dialect_of(kind, csv))
-    elif READERS[kind] == "text":
+    elif holds_lines(file):
         yield from ({"text": line.rstrip("\r\n")} for line in lines_of(file))
     elif kind == ".json" and is_squad_json(file):
         yield from cast(Iterable[Row], read_squad_json([file]))
@@ -166,8 +164,11 @@ def _arrow_rows(file: Path, kind: str) -> Iterator[Row]:
             else:
                 batches = _arrow_batches(stream)
             for batch in batches:
+                names = batch.schema.names
+                if len(set(names)) < len(names):
+                    raise pa.ArrowInvalid("several columns have the same name")
                 yield from (plain(row) for row in batch.to_pylist())
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, OverflowError) as error:
         raise DataError(
             f"{shown(file)} cannot be read as {kind[1:]}: {excerpt(first_line(error), 200)}",
             key=shown(file),

@@ -1,7 +1,6 @@
 """Answers to a block of rows: encoded, read in batches of similar length, put back in order."""
 
 import difflib
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 
 from trainer.data.columns import column_name, has_column, value_in
 from trainer.data.encoded import PreparedSplit, Summary, encode_in_memory
-from trainer.data.streamed_rows import Row, dataset_of
+from trainer.data.streamed_rows import Row, dataset_of, plain
 from trainer.errors import DataError
 from trainer.prediction.loading import LoadedModel, computing
 from trainer.process.out_of_memory import is_out_of_memory, out_of_memory
@@ -22,7 +21,7 @@ from trainer.wording import excerpt, listed
 BLOCK_ROWS, BLOCK_CHARACTERS = 4096, 16 * 2**20
 """Maximum size of a block: the rows that are in memory, and sorted by length, together."""
 TOKENS = 16_384
-"""Tokens that a GPU reads at a time, at least in batches of the size of an evaluation."""
+"""Tokens that a GPU reads at a time; a batch has at least as many rows as in an evaluation."""
 PROBLEM = "problem"
 """What a row without an answer has in place of one."""
 ADVICE = "use a smaller --batch-size or batch.max_seq_length, or give the process more memory"
@@ -84,7 +83,8 @@ class Answering:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of what an answer may hold."""
-        return (*self.loaded.predictor.fields, *[PROBLEM] * self.skips_bad)
+        fields = self.loaded.predictor.fields
+        return (*fields, PROBLEM) if self.skips_bad else fields
 
     def answers(self, block: Block) -> list[Record]:
         """Returns the answer to each row of a block or, if bad rows are skipped, its problem.
@@ -122,7 +122,7 @@ class Answering:
             records += self._records(split, order[start : start + size])
             start += size
         answers = predictor.answers(records, split)
-        if not all(map(_is_finite, answers.values())):
+        if any(plain(answer) != answer for answer in answers.values()):
             precision = self.loaded.precision
             raise DataError(
                 f"the model answers with numbers that are not finite in {precision}",
@@ -185,7 +185,3 @@ class Answering:
         alone = len(self.loaded.predictor.columns) == 1
         names = (role, "text") if alone else (role,)
         return next((name for name in names if self.by_role and name in row), None)
-
-
-def _is_finite(answer: Record) -> bool:
-    return all(math.isfinite(value) for value in answer.values() if isinstance(value, float))

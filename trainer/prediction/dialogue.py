@@ -1,6 +1,6 @@
 """A dialogue with a causal language model: it remembers, if the model has a chat template."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,6 @@ from trainer.process.out_of_memory import is_out_of_memory, out_of_memory
 from trainer.tasks.causal_lm.predictor import CausalLMPredictor
 from trainer.wording import excerpt
 
-NEW_TOKENS = 512
-"""Maximum length of an answer in tokens, unless another one is asked for."""
 ADVICE = "use a smaller --max-new-tokens, start again with /reset, or give the process more memory"
 
 
@@ -27,8 +25,8 @@ class Dialogue:
     """
 
     def __init__(self, loaded: LoadedModel, system: str | None = None) -> None:
-        """Raises ConfigError for another model than a causal language model, and for a system
-        prompt without a chat template."""
+        """`loaded` is a causal language model. Raises ConfigError for a system prompt if it has no
+        chat template."""
         assert isinstance(loaded.predictor, CausalLMPredictor)
         self.loaded = loaded
         self.predictor = loaded.predictor
@@ -79,12 +77,12 @@ class Dialogue:
 def open_dialogues(
     run_dir_or_model: str | Path,
     *,
+    max_new_tokens: int,
     compare: bool = False,
     system: str | None = None,
-    max_new_tokens: int = NEW_TOKENS,
 ) -> dict[str, Dialogue]:
     """Returns a dialogue with a model, by the name that is shown for it; with `compare`, first one
-    with the base from which its run started.
+    with the base from which its run started. Answers have at most `max_new_tokens` tokens.
 
     Raises ConfigError for a model of another task, and if there is no base to compare with.
     """
@@ -97,9 +95,9 @@ def open_dialogues(
             value=task,
             hint="use `trainer predict`",
         )
-    longest: Sequence[str] = (f"task.generation.max_new_tokens={max_new_tokens}",)
     base = _base_of(source) if compare else None
-    tuned = load_source(find_source(run_dir_or_model, longest))
+    longest = f"task.generation.max_new_tokens={max_new_tokens}"
+    tuned = load_source(find_source(run_dir_or_model, [longest]))
     dialogues: dict[str, Dialogue] = {}
     if base is not None:
         recipe = tuned.recipe

@@ -1,28 +1,38 @@
-"""What an input and a model are, by their content: hashes that tell whether either has changed."""
+"""The identity of a command's answers: all that they depend on, by content."""
 
-import hashlib
+import importlib.metadata
 from pathlib import Path
 from typing import Any
 
 from trainer.data.formats.reading import faults_named
+from trainer.files.kept_folder import checksum
+from trainer.prediction.loading import LoadedModel
+from trainer.prediction.source import Source
 
 
-def digest_of_file(file: Path) -> str:
-    """Returns a hash of the content of a file."""
-    import xxhash
+def identity_of(file: Path, source: Source, loaded: LoadedModel) -> dict[str, Any]:
+    """Returns what the answers to the rows of a file depend on, as JSON has it.
 
-    kind: Any = xxhash.xxh3_128
-    with faults_named(file), file.open("rb") as stream:
-        return hashlib.file_digest(stream, kind).hexdigest()
+    Raises DataError if a file cannot be read.
+    """
+    return {
+        "input": _checksum(file),
+        "model": _checksums(source.model, loaded),
+        "settings": loaded.recipe.model_dump(mode="json"),
+        "precision": loaded.precision,
+        "version": importlib.metadata.version("trainer"),
+    }
 
 
-def digest_of_model(name: str) -> dict[str, str]:
-    """Returns a hash of each file in the folder of a model; for a hub name, of its commit."""
+def _checksums(name: str, loaded: LoadedModel) -> dict[str, Any]:
+    """Returns the checksum of each file in the folder of a model; for a hub name, its commit."""
     folder = Path(name)
-    if folder.is_dir():
-        files = sorted(path for path in folder.iterdir() if path.is_file())
-        return {path.name: digest_of_file(path) for path in files if path.suffix != ".md"}
-    from transformers import AutoConfig
+    if not folder.is_dir():
+        return {name: getattr(loaded.model.config, "_commit_hash", None)}
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".md")
+    return {path.name: _checksum(path) for path in files}
 
-    config: Any = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    return {name: str(getattr(config, "_commit_hash", None))}
+
+def _checksum(file: Path) -> dict[str, int | str]:
+    with faults_named(file):
+        return checksum(file)

@@ -27,6 +27,8 @@ def check_output(output: Path, file: Path, *, overwrite: bool) -> None:
             problem, hint = "is a folder", "name a file"
         elif not output.name or not output.parent.is_dir():
             problem, hint = f"has no folder {shown(output.parent)}", "create the folder first"
+        elif output.exists() and not output.is_file():
+            problem, hint = "is a pipe or a device", "redirect standard output in place of it"
         elif output.suffix == ".gz":
             problem, hint = "would be compressed", f"end the name in {', '.join(KINDS)}"
         elif output.exists() and file.exists() and output.samefile(file):
@@ -45,11 +47,12 @@ def check_output(output: Path, file: Path, *, overwrite: bool) -> None:
 def join(parts: Sequence[Path], output: Path) -> None:
     """Writes the rows of all parts to the output, in the format that its suffix names."""
     staging = output.with_name(f".{output.name}.staging")
+    kind = output.suffix.lower()
     remove(staging)
     try:
-        if output.suffix in (".csv", ".tsv"):
-            _write_table(parts, staging, "\t" if output.suffix == ".tsv" else ",")
-        elif output.suffix == ".parquet":
+        if kind in (".csv", ".tsv"):
+            _write_table(parts, staging, "\t" if kind == ".tsv" else ",")
+        elif kind == ".parquet":
             _write_parquet(parts, staging)
         else:
             _write_lines(parts, staging)
@@ -108,30 +111,47 @@ def _write_parquet(parts: Sequence[Path], file: Path) -> None:
 
 
 def _schema(parts: Sequence[Path]) -> tuple[Any, set[str]]:
-    """Returns the schema of all rows, and the columns whose values have no common type and are
-    therefore kept as JSON text."""
+    """Returns the schema of all rows, and the columns that are kept as JSON text: no type of
+    Parquet holds all of their values."""
     import pyarrow as pa
 
     types: dict[str, Any] = {}
     as_text = set[str]()
-    for part in parts:
-        cells: dict[str, list[Any]] = {}
-        for row in _rows(part):
-            for name, value in row.items():
-                cells.setdefault(name, []).append(value)
-        for name, values in cells.items():
-            try:
-                schema = pa.schema([(name, pa.array(values).type)])
-                merged = [types.get(name, schema), schema]
-                types[name] = pa.unify_schemas(merged, promote_options="permissive")
-            except (pa.ArrowException, OverflowError):
-                as_text.add(name)
-                types.setdefault(name, None)
-    fields = [
-        (name, pa.string() if name in as_text else schema.field(name).type)
-        for name, schema in types.items()
-    ]
+    for widen in (True, False):  # an integer may not fit the type that a later part needs
+        for part in parts:
+            for name, values in _cells(part).items():
+                try:
+                    types[name] = _type_of(values, types.get(name, pa.null()), widen=widen)
+                except (pa.ArrowException, OverflowError):
+                    as_text.add(name)
+                    types.setdefault(name, pa.null())
+    fields = [(name, pa.string() if name in as_text else kind) for name, kind in types.items()]
     return pa.schema(fields), as_text
+
+
+def _cells(part: Path) -> dict[str, list[Any]]:
+    """Returns the values of each column in one part."""
+    cells: dict[str, list[Any]] = {}
+    for row in _rows(part):
+        for name, value in row.items():
+            cells.setdefault(name, []).append(value)
+    return cells
+
+
+def _type_of(values: Sequence[Any], known: Any, *, widen: bool) -> Any:
+    """Returns the type `known`, made wider if need be and if `widen`.
+
+    Raises ArrowException or OverflowError if it does not hold the values, or if Parquet lacks it.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    if not widen:
+        return pa.array(values, type=known).type
+    schemas = [pa.schema([("", kind)]) for kind in (known, pa.array(values).type)]
+    schema = pa.unify_schemas(schemas, promote_options="permissive")
+    with parquet.ParquetWriter(pa.BufferOutputStream(), schema):
+        return schema.field(0).type
 
 
 def _with_text(row: Mapping[str, Any], as_text: set[str]) -> dict[str, Any]:

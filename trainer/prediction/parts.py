@@ -82,8 +82,9 @@ def parts_of(output: Path, identity: Identity, say: Say) -> Generator[Parts]:
     """Context manager: yields the parts of an output file, those of an earlier command included.
 
     The main process holds the folder OUTPUT.parts. It keeps the parts in it if they were written
-    with the same identity; otherwise it says what differs, and removes them. Raises ConfigError
-    if another command holds the folder, and FileError if it cannot be written.
+    with the same identity; otherwise it says what differs, and removes them. A single process
+    leaves no folder without parts. Raises ConfigError if another command holds the folder, or if it
+    holds other files, and FileError if it cannot be written.
     """
     folder = output.with_name(f"{output.name}.parts")
     rank, num_ranks = whole_number("RANK", 0), whole_number("WORLD_SIZE", 1)
@@ -92,7 +93,11 @@ def parts_of(output: Path, identity: Identity, say: Say) -> Generator[Parts]:
             present = _opened(folder, identity, say, stack)
         else:
             present = _agreed(folder, identity, say, stack, main=rank == 0)
-        yield Parts(folder, rank, num_ranks, present)
+        try:
+            yield Parts(folder, rank, num_ranks, present)
+        finally:
+            if num_ranks == 1 and not any(folder.glob("part-*")):
+                remove(folder)
 
 
 def _agreed(
@@ -120,6 +125,14 @@ def _opened(folder: Path, identity: Identity, say: Say, stack: ExitStack) -> fro
     """Holds the folder until `stack` closes; returns the numbers of the parts to keep."""
     try:
         folder.mkdir(exist_ok=True)
+        files = [file.name for file in folder.iterdir() if not file.name.startswith(".")]
+        if files and IDENTITY not in files:
+            raise ConfigError(
+                f"{shown(folder)}, the folder for parts of the output, holds {listed(files)}",
+                key="--output",
+                value=str(folder),
+                hint="move them, or name another file",
+            )
         held = stack.enter_context((folder / ".lock").open("a"))
         try:
             lock(held.fileno(), wait=False)
@@ -139,7 +152,7 @@ def _opened(folder: Path, identity: Identity, say: Say, stack: ExitStack) -> fro
                     f"starting again"
                 )
             for file in folder.iterdir():
-                if file.name != ".lock":
+                if file.name not in (".lock", IDENTITY):  # parts never lack an identity
                     remove(file)
             write_json(folder / IDENTITY, own)
         numbers = [file.stem.partition("-")[2] for file in folder.glob("part-*.jsonl")]

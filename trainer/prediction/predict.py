@@ -1,15 +1,15 @@
 """Predictions: answers to rows in memory, to a stream of rows, or from a file to a file."""
 
-import importlib.metadata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer.data.formats.reading import shown
 from trainer.data.streamed_rows import Row, holds_lines, plain, streamed_rows
 from trainer.errors import DataError, TrainerError
 from trainer.files.plain import remove
 from trainer.prediction.answering import Answering, Block, blocks_of
-from trainer.prediction.identity import digest_of_file, digest_of_model
+from trainer.prediction.identity import identity_of
 from trainer.prediction.loading import LoadedModel
 from trainer.prediction.output_file import join
 from trainer.prediction.parts import Say, parts_of, waiting_limit
@@ -65,18 +65,8 @@ def predict_file(
     the same. `say` is called with what a user should know, and `progress` with the number of rows
     so far. Raises DataError for a row that has no answer, unless the recipe skips bad rows.
     """
-
-    def identity() -> dict[str, Any]:
-        return {
-            "input": digest_of_file(file),
-            "model": digest_of_model(source.model),
-            "settings": loaded.recipe.model_dump(mode="json"),
-            "precision": loaded.precision,
-            "version": importlib.metadata.version("trainer"),
-        }
-
     answering = Answering(loaded, by_role=holds_lines(file))
-    with parts_of(output, identity, say) as parts:
+    with parts_of(output, lambda: identity_of(file, source, loaded), say) as parts:
         if parts.present and parts.rank == 0:
             say(f"{len(parts.present):,} blocks are answered already")
         num_blocks = num_rows = 0
@@ -97,7 +87,7 @@ def predict_file(
         if parts.rank:
             return None
         if not num_rows:
-            raise DataError(f"no rows in {file}", key=str(file))
+            raise DataError(f"no rows in {shown(file)}", key=shown(file))
         join(parts.wait_for(num_blocks, waiting_limit()), output)
         remove(parts.folder)
     return num_rows

@@ -10,7 +10,7 @@ from trainer.engines.precision import COMPUTE_DTYPES, Precision, resolve_precisi
 from trainer.errors import CheckpointError, ConfigError
 from trainer.files.plain import read_json
 from trainer.models.architecture import stored_config
-from trainer.models.positions import num_positions
+from trainer.models.positions import check_length, num_positions
 from trainer.models.pretrained.model_folder import check_hub_adapter, check_origin, shown
 from trainer.models.tokenizers.tokenizer import load_tokenizer
 from trainer.process.run_directory import read_recipe
@@ -51,12 +51,18 @@ class Source:
 def find_source(run_dir_or_model: str | Path, overrides: Sequence[str] = ()) -> Source:
     """Returns where the model of a run is, or of a folder or hub name; reads no weights.
 
-    `overrides` are `key.path=value`, as for a recipe. Raises a TrainerError if there is no model.
+    `overrides` are `key.path=value`, as for a recipe. Raises a TrainerError if there is no model,
+    and if they allow longer examples than it has positions for.
     """
     folder = Path(run_dir_or_model)
     if _is_file(folder / "config.yaml"):
-        return _of_run(folder.absolute(), overrides)
-    return _of_model(str(run_dir_or_model), overrides)
+        source = _of_run(folder.absolute(), overrides)
+    else:
+        source = _of_model(str(run_dir_or_model), overrides)
+    if overrides:
+        config = stored_config(Model(name_or_path=source.model))
+        check_length(config, source.recipe.batch.max_seq_length)
+    return source
 
 
 def _of_run(directory: Path, overrides: Sequence[str]) -> Source:
@@ -94,6 +100,13 @@ def _of_model(name: str, overrides: Sequence[str]) -> Source:
     _check_place(name)
     check_origin(settings)
     check_hub_adapter(name, None)
+    if Path(name).is_dir() and not _is_file(Path(name) / "config.json"):
+        raise ConfigError(
+            f"{shown(name)} is neither a run directory nor the folder of a model",
+            key="MODEL",
+            value=name,
+            hint="name a folder inside it that is one, if there is any",
+        )
     config = stored_config(settings)
     architecture = str(next(iter(getattr(config, "architectures", None) or ["no class"])))
     task = next((task for end, task in HEADS.items() if architecture.endswith(end)), None)

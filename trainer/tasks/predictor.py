@@ -1,12 +1,14 @@
 """The interface of a predictor: it answers rows without targets by a trained model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from trainer.data.encoded import EncodedColumns, PreparedSplit, Summary
+from trainer.data.rows import numbered
+from trainer.errors import DataError
 from trainer.recipe.data import Column
 from trainer.recipe.schema import Recipe
 from trainer.tasks.reported import Record
@@ -66,3 +68,29 @@ class Predictor(ABC):
     @abstractmethod
     def answers(self, records: list[Record], split: PreparedSplit) -> dict[int, Record]:
         """Returns the answer to each row by its index, from the records of all its examples."""
+
+
+def encode_rows(
+    rows: "Dataset",
+    names: Sequence[str],
+    tokens_of: Callable[[dict[str, Any]], list[int]],
+    summary: Summary,
+) -> Iterator[EncodedColumns]:
+    """Yields chunks with `input_ids`, what `tokens_of` returns for a row with the columns `names`,
+    and `row`, its index.
+
+    A row for which it raises DataError goes to `summary.reject`, with a sentence that names it.
+    """
+    first = 0
+    for numbers, chunk in numbered(rows, names):
+        columns: EncodedColumns = {"input_ids": [], "row": []}
+        for index, number in enumerate(numbers):
+            try:
+                ids = tokens_of({name: chunk[name][index] for name in names})
+            except DataError as error:
+                summary.reject(error.after(f"row {number}: "))
+                continue
+            columns["input_ids"].append(ids)
+            columns["row"].append(first + index)
+        yield columns
+        first += len(numbers)

@@ -7,7 +7,6 @@ import numpy as np
 
 from trainer.data.columns import ROW, column_name
 from trainer.data.encoded import EncodedColumns, PreparedSplit, Summary
-from trainer.data.rows import numbered
 from trainer.errors import ConfigError, DataError
 from trainer.models.positions import num_positions
 from trainer.models.tokenizers.special_tokens import TextTokenizer
@@ -15,7 +14,7 @@ from trainer.recipe.schema import Recipe
 from trainer.tasks.causal_lm.settings import CausalLMSettings
 from trainer.tasks.generation.generator import Generator
 from trainer.tasks.generation.prompts import PAIR, Prompts, boundaries
-from trainer.tasks.predictor import Predictor
+from trainer.tasks.predictor import Predictor, encode_rows
 from trainer.tasks.reported import Record
 
 if TYPE_CHECKING:
@@ -93,22 +92,9 @@ class CausalLMPredictor(Predictor):
         return {"text": texts[0]} if self.chats else super().of_texts(texts)
 
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
-        """Yields input_ids, the tokens of the prompt, and `row`."""
+        """Yields input_ids, the tokens of a prompt, and `row`."""
         names = [name for name in rows.column_names if name != ROW]
-        first = 0
-        for numbers, chunk in numbered(rows, names):
-            columns: dict[str, list[Any]] = {"input_ids": [], "row": []}
-            for index, number in enumerate(numbers):
-                row = {name: chunk[name][index] for name in names}
-                try:
-                    ids = self._tokens(row, summary)
-                except DataError as error:
-                    summary.reject(error.after(f"row {number}: "))
-                    continue
-                columns["input_ids"].append(ids)
-                columns["row"].append(first + index)
-            yield columns
-            first += len(numbers)
+        return encode_rows(rows, names, lambda row: self._tokens(row, summary), summary)
 
     def _tokens(self, row: Mapping[str, Any], summary: Summary) -> list[int]:
         text = column_name(self.names.text)

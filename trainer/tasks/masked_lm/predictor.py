@@ -8,13 +8,12 @@ import torch
 
 from trainer.data.columns import column_name
 from trainer.data.encoded import EncodedColumns, PreparedSplit, Summary
-from trainer.data.rows import numbered
 from trainer.errors import ConfigError, DataError
 from trainer.models.tokenizers.special_tokens import TextTokenizer
 from trainer.recipe.schema import Recipe
 from trainer.tasks.batch import attention_mask, pad
 from trainer.tasks.masked_lm.masking import CONTINUATION
-from trainer.tasks.predictor import Predictor
+from trainer.tasks.predictor import Predictor, encode_rows
 from trainer.tasks.reported import Record
 from trainer.wording import excerpt
 
@@ -55,24 +54,14 @@ class MaskedLMPredictor(Predictor):
     def encode(self, rows: "Dataset", summary: Summary) -> Iterator[EncodedColumns]:
         """Yields input_ids and `row`; special tokens in a text other than masks stay text, unless
         the recipe parses them."""
-        name, first = column_name(self.columns["text"]), 0
-        for numbers, chunk in numbered(rows, [name]):
-            columns: dict[str, list[Any]] = {"input_ids": [], "row": []}
-            for index, (number, text) in enumerate(zip(numbers, chunk[name], strict=True)):
-                ids = self._tokens(text, name)
-                if isinstance(ids, DataError):
-                    summary.reject(ids.after(f"row {number}: "))
-                else:
-                    columns["input_ids"].append(ids)
-                    columns["row"].append(first + index)
-            yield columns
-            first += len(numbers)
+        name = column_name(self.columns["text"])
+        return encode_rows(rows, [name], lambda row: self._tokens(row[name], name), summary)
 
-    def _tokens(self, text: Any, name: str) -> list[int] | DataError:
+    def _tokens(self, text: Any, name: str) -> list[int]:
         tokenizer, mask = self.tokenizer, self.tokenizer.mask_token
         if not isinstance(text, str) or mask not in text:
             problem = "is empty" if text is None or text == "" else f"has no {mask}"
-            return DataError(
+            raise DataError(
                 f"the column {name} {problem}",
                 key="data.columns.text",
                 value=text,
@@ -85,7 +74,7 @@ class MaskedLMPredictor(Predictor):
         (ids,) = self.text_tokenizer.templated([mask.join(parts)], [guarded])
         ids = [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]
         if len(ids) > self.max_seq_length:
-            return DataError(
+            raise DataError(
                 f"the text has {len(ids)} tokens, more than batch.max_seq_length="
                 f"{self.max_seq_length}",
                 key="batch.max_seq_length",

@@ -76,7 +76,7 @@ class QuestionAnsweringPredictor(Predictor):
     def _answer(self, answer: Record) -> Record:
         probability, of_none = answer["probability"], answer["no_answer_probability"]
         limit = probability if self.threshold is None else self.threshold
-        known = probability > 0 < of_none
+        known = probability > 0 and of_none > 0
         return {
             "prediction": "" if of_none > limit else answer["prediction"],
             "best_answer": answer["prediction"],
