@@ -16,9 +16,10 @@ from support.task_cases import CASES
 from transformers import AutoModelForSequenceClassification
 
 import trainer
-from trainer.errors import ConfigError, LaunchError
+from trainer.errors import ConfigError, FileError, LaunchError
 from trainer.exports.fingerprints import changed_files
 from trainer.models.export import convert
+from trainer.publishing.destination import staged
 
 STEPS = {
     "schedule": {"steps": 6},
@@ -151,10 +152,14 @@ def test_a_destination_that_is_taken_is_refused(runs: dict[str, Path], tmp_path:
     (tmp_path / "full" / "mine").write_text("precious")
     (tmp_path / "file").write_text("precious")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "to_empty").symlink_to(tmp_path / "empty")
     taken: list[tuple[Path, Callable[[Path], str]]] = [
         (tmp_path / "full", lambda dest: f"{dest} exists already"),
         (tmp_path / "file", lambda dest: f"{dest} is not a folder"),
         (tmp_path / "link", lambda dest: f"{dest} is not a folder"),
+        (tmp_path / "to_empty", lambda dest: f"{dest} exists already"),
+        (tmp_path / "new" / "..", lambda dest: f"{dest} exists already"),
         (runs["full"] / "model" / "x", lambda dest: f"{dest} lies in model/ of the run, which the"),
         (runs["full"] / "checkpoints", lambda dest: f"{dest} lies in checkpoints/ of the run"),
     ]
@@ -170,6 +175,21 @@ def test_an_empty_folder_is_filled(runs: dict[str, Path], tmp_path: Path) -> Non
     (tmp_path / "empty").mkdir()
     run("export", runs["full"], tmp_path / "empty")
     assert (tmp_path / "empty" / "model.safetensors").is_file()
+
+
+def test_what_appears_in_the_destination_meanwhile_is_kept(tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    dest.mkdir()
+
+    def fill_both() -> None:
+        with staged(dest) as folder:
+            (folder / "model").write_text("new")
+            (dest / "mine").write_text("precious")
+
+    with pytest.raises(FileError) as caught:
+        fill_both()
+    assert str(caught.value).startswith(f"{dest}: Directory not empty; something else is in its")
+    assert [path.name for path in tmp_path.rglob("*")] == ["dest", "mine"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -30,7 +30,7 @@ from trainer.models.tokenizers.tokenizer import save_tokenizer
 from trainer.process.environment import quieted_libraries
 from trainer.process.run_directory import read_recipe
 from trainer.process.switches import restored_switches
-from trainer.publishing.destination import check_destination, staged
+from trainer.publishing.destination import free_destination, staged
 from trainer.publishing.export_card import write_adapter_card, write_model_card
 from trainer.run import Run
 from trainer.tasks.recipe import Recipe
@@ -75,9 +75,9 @@ def export_run(
     model from it. export.json in it says what was exported and how it was verified. Raises
     TrainerError, and ExportError if the export differs from the model of the run.
     """
-    directory, dest = run_dir.absolute(), dest.absolute()
+    directory = run_dir.absolute()
     recipe = read_recipe(directory, Recipe)
-    check_destination(dest, directory)
+    dest = free_destination(dest.absolute(), directory)
     others = tuple(name for name, asked in (("gguf", gguf), ("onnx", onnx)) if asked)
     wanted = _wanted(recipe, merge, dtype, shard_size, others)
     if num_ranks() > 1:
