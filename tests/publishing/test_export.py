@@ -86,9 +86,26 @@ def test_adapters_alone_come_with_their_tokenizer(runs: dict[str, Path], tmp_pat
     stored = load_file(dest / "adapter_model.safetensors")
     saved = tensors_of(runs["lora"] / "checkpoints" / "step-00000002")
     adapters = {name: tensor for name, tensor in stored.items() if ".lora_" in name}
+    card = (dest / "README.md").read_text()
+    assert "Exported from the checkpoint of step 2 of 6." in card
+    assert "Measured after step 2 on" in card
     assert len(adapters) > 4
     for name, tensor in adapters.items():
         assert torch.equal(tensor, saved[name.replace(".weight", ".default.weight")]), name
+
+
+def test_adapters_of_random_weights_are_not_called_verified(tmp_path: Path) -> None:
+    values = {**CASES["classification"].recipe(), **STEPS, "tuning": {"mode": "lora"}}
+    trainer.train(trainer.Recipe(**values), run_dir=tmp_path / "made", progress=None)
+    directory = verifying(tmp_path / "made", tmp_path / "run")
+    said = run("export", directory, tmp_path / "dest")
+    record = json.loads((tmp_path / "dest" / "export.json").read_text())
+    assert (record["verified"], record["failed"]) == (False, False)
+    assert said.splitlines()[1] == f"not verified in a fresh process: {record['why_not']}"
+    assert record["why_not"].startswith("only the run itself has the random weights")
+    card = (tmp_path / "dest" / "README.md").read_text()
+    assert "random weights of their own run. The tokenizer is in this folder, too." in card
+    assert "`model/`" not in card
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
