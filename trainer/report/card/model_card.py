@@ -58,7 +58,7 @@ def with_results(card: str, name: str, results: dict[str, Any]) -> str:
 
     What the card says at its head is kept, and a card that has the sections is returned unchanged.
     """
-    if re.search(r"^## Results$", card, re.MULTILINE):
+    if re.search(r"^## (Results|Training)$", card, re.MULTILINE):
         return card
     head, body = split_card(card)
     library = head.get("library_name", "transformers")
