@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from support.command_line import invoke, run
 from support.launches import tensors_of
 from support.task_cases import CASES
@@ -18,7 +18,9 @@ from transformers import AutoModelForSequenceClassification
 import trainer
 from trainer.errors import ConfigError, FileError, LaunchError
 from trainer.exports.fingerprints import changed_files
-from trainer.models.export import convert
+from trainer.exports.gate import ExportError
+from trainer.models.export import convert, export_model
+from trainer.publishing import export
 from trainer.publishing.destination import staged
 
 STEPS = {
@@ -162,6 +164,22 @@ def test_bad_options_leave_nothing_behind(
     assert ended.exit_code == 2
     assert ended.stderr.startswith(f"trainer: {sentence}")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_export_leaves_nothing_behind(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_head(model: Any, tokenizer: Any, folder: Path, **settings: Any) -> None:
+        export_model(model, tokenizer, folder, **settings)
+        tensors = load_file(folder / "model.safetensors")
+        kept = {name: tensor for name, tensor in tensors.items() if "classifier" not in name}
+        save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+    directory = verifying(runs["full"], tmp_path / "run")
+    monkeypatch.setattr(export, "export_model", without_head)
+    with pytest.raises(ExportError, match="is not the model of the run: the head is missing: cla"):
+        trainer.load(directory).export(tmp_path / "above" / "dest")
+    assert list(tmp_path.iterdir()) == [directory]
 
 
 def test_a_destination_that_is_taken_is_refused(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def results_at(run: Run, step: int, record: dict[str, Any]) -> dict[str, Any]:
         "scales": dict(run.task.scales),
         "warnings": [
             *run.notes,
-            f"this is step {step} of {run.num_steps}: only what was measured during training is "
-            f"known of it",
+            f"this is step {step} of {run.num_steps}: its metrics are those measured during "
+            f"training",
         ],
     }
