@@ -38,6 +38,8 @@ def test_it_has_no_part_in_the_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     ("program", "reason"),
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "the process was killed, per"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", "the process was killed, per"),
+        ("raise OSError(28, 'No space left')", "the disk refused it: OSError: [Errno 28] No space"),
         ("raise MemoryError('full')", "memory was not sufficient: MemoryError: full"),
         (
             "raise RuntimeError('DefaultCPUAllocator: not enough memory')",
@@ -45,7 +47,7 @@ def test_it_has_no_part_in_the_launch(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_a_lack_of_memory_says_nothing_of_the_export(
+def test_what_the_machine_lacks_says_nothing_of_the_export(
     program: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(NotRunError) as caught:

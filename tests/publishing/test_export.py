@@ -9,16 +9,19 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from support.command_line import invoke, run
 from support.launches import tensors_of
 from support.task_cases import CASES
 from transformers import AutoModelForSequenceClassification
 
 import trainer
-from trainer.errors import ConfigError, LaunchError
+from trainer.errors import ConfigError, FileError, LaunchError
 from trainer.exports.fingerprints import changed_files
-from trainer.models.export import convert
+from trainer.exports.gate import ExportError
+from trainer.models.export import convert, export_model
+from trainer.publishing import export
+from trainer.publishing.destination import staged
 
 STEPS = {
     "schedule": {"steps": 6},
@@ -85,9 +88,26 @@ def test_adapters_alone_come_with_their_tokenizer(runs: dict[str, Path], tmp_pat
     stored = load_file(dest / "adapter_model.safetensors")
     saved = tensors_of(runs["lora"] / "checkpoints" / "step-00000002")
     adapters = {name: tensor for name, tensor in stored.items() if ".lora_" in name}
+    card = (dest / "README.md").read_text()
+    assert "Exported from the checkpoint of step 2 of 6." in card
+    assert "Measured after step 2 on" in card
     assert len(adapters) > 4
     for name, tensor in adapters.items():
         assert torch.equal(tensor, saved[name.replace(".weight", ".default.weight")]), name
+
+
+def test_adapters_of_random_weights_are_not_called_verified(tmp_path: Path) -> None:
+    values = {**CASES["classification"].recipe(), **STEPS, "tuning": {"mode": "lora"}}
+    trainer.train(trainer.Recipe(**values), run_dir=tmp_path / "made", progress=None)
+    directory = verifying(tmp_path / "made", tmp_path / "run")
+    said = run("export", directory, tmp_path / "dest")
+    record = json.loads((tmp_path / "dest" / "export.json").read_text())
+    assert (record["verified"], record["failed"]) == (False, False)
+    assert said.splitlines()[1] == f"not verified in a fresh process: {record['why_not']}"
+    assert record["why_not"].startswith("only the run itself has the random weights")
+    card = (tmp_path / "dest" / "README.md").read_text()
+    assert "random weights of their own run. The tokenizer is in this folder, too." in card
+    assert "`model/`" not in card
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
@@ -146,15 +166,35 @@ def test_bad_options_leave_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_wrong_export_leaves_nothing_behind(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_head(model: Any, tokenizer: Any, folder: Path, **settings: Any) -> None:
+        export_model(model, tokenizer, folder, **settings)
+        tensors = load_file(folder / "model.safetensors")
+        kept = {name: tensor for name, tensor in tensors.items() if "classifier" not in name}
+        save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+    directory = verifying(runs["full"], tmp_path / "run")
+    monkeypatch.setattr(export, "export_model", without_head)
+    with pytest.raises(ExportError, match="is not the model of the run: the head is missing: cla"):
+        trainer.load(directory).export(tmp_path / "above" / "dest")
+    assert list(tmp_path.iterdir()) == [directory]
+
+
 def test_a_destination_that_is_taken_is_refused(runs: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").write_text("precious")
     (tmp_path / "file").write_text("precious")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "to_empty").symlink_to(tmp_path / "empty")
     taken: list[tuple[Path, Callable[[Path], str]]] = [
         (tmp_path / "full", lambda dest: f"{dest} exists already"),
         (tmp_path / "file", lambda dest: f"{dest} is not a folder"),
         (tmp_path / "link", lambda dest: f"{dest} is not a folder"),
+        (tmp_path / "to_empty", lambda dest: f"{dest} exists already"),
+        (tmp_path / "new" / "..", lambda dest: f"{dest} exists already"),
         (runs["full"] / "model" / "x", lambda dest: f"{dest} lies in model/ of the run, which the"),
         (runs["full"] / "checkpoints", lambda dest: f"{dest} lies in checkpoints/ of the run"),
     ]
@@ -170,6 +210,21 @@ def test_an_empty_folder_is_filled(runs: dict[str, Path], tmp_path: Path) -> Non
     (tmp_path / "empty").mkdir()
     run("export", runs["full"], tmp_path / "empty")
     assert (tmp_path / "empty" / "model.safetensors").is_file()
+
+
+def test_what_appears_in_the_destination_meanwhile_is_kept(tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    dest.mkdir()
+
+    def fill_both() -> None:
+        with staged(dest) as folder:
+            (folder / "model").write_text("new")
+            (dest / "mine").write_text("precious")
+
+    with pytest.raises(FileError) as caught:
+        fill_both()
+    assert str(caught.value).startswith(f"{dest}: Directory not empty; something else is in its")
+    assert [path.name for path in tmp_path.rglob("*")] == ["dest", "mine"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from support.command_line import run
 
 from trainer.report.card.citations import bibtex
-from trainer.report.card.model_card import model_card, write_card
+from trainer.report.card.model_card import model_card, with_results, write_card
 from trainer.report.card.model_index import eval_results
 
 HOSTILE = (
@@ -251,6 +251,18 @@ def test_hostile_names_stay_text(results, tmp_path):
 def test_a_brace_in_a_name_ends_no_entry(results, name):
     results["recipe"]["model"]["name_or_path"] = name
     assert entries_of(bibtex(results)).keys() == {"base-model", "data", "trainer"}
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_a_card_gets_its_sections_once(results, measured):
+    if not measured:
+        results["best"]["metrics"] = {}
+    card = model_card("demo", results)
+    assert ("## Results" in card) is measured
+    assert with_results(card, "demo", results) == card
+    adapters = with_results("# demo\n", "demo", results)
+    assert adapters.count("## Training") == adapters.count("## Citation") == 1
+    assert with_results(adapters, "demo", results) == adapters
 
 
 def test_a_section_says_how_to_load_a_special_model(results):

@@ -94,7 +94,7 @@ def problems_of_weights(
 def problems_of_settings(
     model: Any, tokenizer: Any, folder: Path, job: dict[str, Any]
 ) -> list[str]:
-    """Returns what the configuration says otherwise than the run."""
+    """Returns how configuration, generation settings and vocabulary differ from the run's."""
     found: list[str] = []
     settings = json.loads((folder / "config.json").read_text("utf-8"))
     labels = job["labels"]
@@ -127,7 +127,7 @@ def problems_of_settings(
 
 
 def problems_of_tokenizer(tokenizer: Any, job: dict[str, Any]) -> list[str]:
-    """Returns whether the tokenizer encodes texts otherwise than the run's."""
+    """Returns how the tokenizer differs from the run's."""
     found: list[str] = []
     for text, ids in job["texts"]:
         if tokenizer(text, verbose=False)["input_ids"] != ids:

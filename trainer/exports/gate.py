@@ -3,7 +3,7 @@
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ LEAST_DEVIATION = 1.0
 """Logits that vary less are compared as they are: dividing by a small deviation would magnify the
 rounding of a model that has learned little."""
 
+WITHOUT_BASE = "only the run itself has the random weights that these adapters belong to"
+
 
 class ExportError(Exception):
     """An exported model is not the one that was measured: a defect of this package, or of a
@@ -46,8 +48,7 @@ class Verdict:
 
     def as_record(self) -> dict[str, Any]:
         """Returns the key `export` of results.json."""
-        kept = ("verified", "why_not", "failed", "model", "adapter")
-        return {name: getattr(self, name) for name in kept}
+        return asdict(self)
 
 
 def unverified(
@@ -58,20 +59,27 @@ def unverified(
         verified=False,
         why_not=why_not,
         failed=failed,
-        model=None if folder is None else _part(folder),
-        adapter=None if adapter is None else _part(adapter),
+        model=_part(folder),
+        adapter=_part(adapter),
     )
 
 
 def verify_export(
-    run: Run, measured: Measured, bounds: Bounds, folder: Path | None, adapter: Path | None = None
+    run: Run,
+    measured: Measured | str,
+    bounds: Bounds,
+    folder: Path | None,
+    adapter: Path | None = None,
 ) -> Verdict:
     """Returns whether a fresh process gets the measured logits from an exported model, and from
     exported adapters by the code of their card.
 
-    Not verified is what does not fit into memory beside this process, and what no process could be
-    started for. The folders are only read; the exchange goes to a hidden folder beside them.
+    `measured` may say why there is nothing to compare with. Not verified is also what does not fit
+    into memory beside this process, what no process could be started for, and adapters alone of
+    random weights. The folders are only read; the exchange goes to a hidden folder beside them.
     """
+    if isinstance(measured, str):
+        return unverified(measured, folder, adapter)
     place = folder if folder is not None else adapter
     assert place is not None
     needed, left = _needed(run, folder, adapter), available_bytes()
@@ -83,6 +91,8 @@ def verify_export(
             adapter,
         )
     job, inputs = job_of(run, measured, folder, adapter)
+    if job["folder"] is None and job["adapter"] is None:
+        return unverified(WITHOUT_BASE, folder, adapter)
     with tempfile.TemporaryDirectory(prefix=".gate-", dir=place.parent) as exchange:
         try:
             findings, logits = answers_of(job, inputs, Path(exchange))
@@ -100,8 +110,8 @@ def verify_export(
         verified=True,
         why_not=None,
         failed=False,
-        model=_compared(folder, gaps["model"], bounds.model, measured.num_examples),
-        adapter=_compared(adapter, gaps["adapter"], bounds.adapter, measured.num_examples),
+        model=_part(folder, gaps["model"], bounds.model, measured.num_examples),
+        adapter=_part(adapter, gaps["adapter"], bounds.adapter, measured.num_examples),
     )
 
 
@@ -205,22 +215,20 @@ def _needed(run: Run, folder: Path | None, adapter: Path | None) -> int:
 
 
 def _part(
-    folder: Path, difference: float | None = None, bound: Bound | None = None, count: int = 0
-) -> dict[str, Any]:
+    folder: Path | None,
+    difference: float | None = None,
+    bound: Bound | None = None,
+    num_examples: int = 0,
+) -> dict[str, Any] | None:
+    """Returns the record of an exported folder; without a bound if no logits were compared."""
+    if folder is None:
+        return None
+    if difference is None:
+        bound, num_examples = None, 0
     return {
         "difference": difference,
         "bound": None if bound is None else bound.limit,
         "statistic": None if bound is None else bound.statistic,
-        "num_examples": count,
+        "num_examples": num_examples,
         "files": fingerprints(folder),
     }
-
-
-def _compared(
-    folder: Path | None, difference: float | None, bound: Bound, num_examples: int
-) -> dict[str, Any] | None:
-    if folder is None:
-        return None
-    if difference is None:  # adapters of random weights, which nothing else can load
-        return _part(folder)
-    return _part(folder, difference, bound, num_examples)

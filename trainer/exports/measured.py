@@ -12,10 +12,12 @@ from torch import Tensor
 
 from trainer.assembly.memory_advice import run_memory
 from trainer.data.encoded import PreparedSplit
+from trainer.errors import OutOfMemoryError
 from trainer.exports.bounds import computes_in_fp32
 from trainer.exports.usage.answers import expected_of
 from trainer.exports.usage.inputs import usage_of
-from trainer.exports.usage.usage import Expected, Usage
+from trainer.exports.usage.usage import Expected, Usage, how_to_use
+from trainer.models.span_head import how_to_load
 from trainer.run import Run
 
 MOST_LOGITS = 2**25
@@ -53,6 +55,16 @@ class Measured:
     """What that code has to answer."""
 
 
+def measure_if_asked(run: Run, accelerator: Accelerator) -> Measured | str:
+    """Returns the answers of the model of a run, or why they are not known; see `measure`."""
+    if not run.recipe.checkpoint.verify_export:
+        return "checkpoint.verify_export is false"
+    try:
+        return measure(run, accelerator)
+    except OutOfMemoryError as error:
+        return f"its answers were not measured: {error.message}"
+
+
 def measure(run: Run, accelerator: Accelerator) -> Measured:
     """Returns the answers of the model of a run, on every rank: in fp32 if all its weights are,
     otherwise in the run's precision.
@@ -78,6 +90,14 @@ def measure(run: Run, accelerator: Accelerator) -> Measured:
         usage=usage,
         expected=expected,
     )
+
+
+def usage_section(run: Run, measured: Measured | str) -> str:
+    """Returns the section of a model card about use; empty if transformers alone does not read
+    inputs as the run does."""
+    known = isinstance(measured, Measured)
+    usage = measured.usage if known else usage_of(run, measured_split(run))
+    return how_to_load(run.model) or ("" if usage is None else how_to_use(usage))
 
 
 def _precision(run: Run, accelerator: Accelerator) -> AbstractContextManager[Any]:

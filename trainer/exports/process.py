@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,13 +12,14 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trainer.files.file_errors import WRITING, number_in
 from trainer.process.out_of_memory import SPELLED
 from trainer.wording import excerpt
 
 PROGRAM = Path(__file__).with_name("fresh_process.py")
 LONGEST_SECONDS = 2 * 3600
-KILLED = -9
-"""How a process ends that the system, or its administrator, killed."""
+KILLED = (-signal.SIGKILL, -signal.SIGTERM)
+"""How a process ends that the system, a scheduler or an administrator ended."""
 LAUNCH = (
     *("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "NODE_RANK", "MASTER_", "TORCHELASTIC_"),
     *("ACCELERATE_", "FSDP_", "DEEPSPEED_", "DS_", "PARALLELISM_CONFIG_", "NCCL_", "TORCH_NCCL_"),
@@ -35,7 +37,7 @@ SETTINGS = {
 
 class NotRunError(Exception):
     """The process could not run to its end, which says nothing of the export: it was not started,
-    was killed, ran out of memory or took too long."""
+    was killed, ran out of memory or disk, or took too long."""
 
 
 def answers_of(
@@ -71,22 +73,24 @@ def answers_of(
             raise NotRunError(f"the process took more than {LONGEST_SECONDS} seconds") from error
         finally:
             process.kill()
-    if code == KILLED:
+    if code in KILLED:
         raise NotRunError("the process was killed, perhaps for lack of memory")
     if code == 0:
         findings = json.loads((folder / "findings.json").read_text("utf-8"))
-        _check_memory(str(findings["error"]))
+        _check_machine(str(findings["error"]))
         return findings, load_file(folder / "logits.safetensors")
     last = " ".join(log.read_text("utf-8", "replace").strip().splitlines()[-1:])
-    _check_memory(last)
+    _check_machine(last)
     problem = f"a fresh process ends with {code}: {excerpt(last, 200)}"
     return {"problems": [problem], "adapter_problems": [], "error": None, "usage": None}, {}
 
 
-def _check_memory(text: str) -> None:
-    """Raises NotRunError if the process reported a lack of memory."""
+def _check_machine(text: str) -> None:
+    """Raises NotRunError if the process reported a lack of memory, or a disk that fails."""
     if SPELLED.search(text) or text.startswith("MemoryError"):
         raise NotRunError(f"memory was not sufficient: {excerpt(text, 200)}")
+    if number_in(text) in WRITING:
+        raise NotRunError(f"the disk refused it: {excerpt(text, 200)}")
 
 
 def environment(num_threads: int) -> dict[str, str]:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, cast
 
+from safetensors import SafetensorError
+
 from trainer.errors import CheckpointError
 from trainer.models.quiet import quiet_transformers
 from trainer.models.span_head import ensure_span_head
@@ -26,7 +28,7 @@ def load_exported(folder: Path) -> tuple[Any, Any]:
                 kind = transformers.AutoModelForQuestionAnswering
             model = cast(Any, kind).from_pretrained(folder)
             return model.eval(), transformers.AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder} cannot be loaded ({excerpt(error, 200)})",
             key=str(folder),

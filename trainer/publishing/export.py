@@ -21,8 +21,8 @@ from trainer.errors import ConfigError, LaunchError
 from trainer.evaluation.at_checkpoint import load_step
 from trainer.exports.bounds import bounds_of
 from trainer.exports.fingerprints import RECORD
-from trainer.exports.gate import ExportError, Verdict, unverified, verify_export
-from trainer.exports.measured import measure
+from trainer.exports.gate import ExportError, Verdict, verify_export
+from trainer.exports.measured import measure_if_asked, usage_section
 from trainer.files.durable import write_json
 from trainer.models.export import export_adapter, export_model
 from trainer.models.quiet import quiet_transformers
@@ -30,7 +30,7 @@ from trainer.models.tokenizers.tokenizer import save_tokenizer
 from trainer.process.environment import quieted_libraries
 from trainer.process.run_directory import read_recipe
 from trainer.process.switches import restored_switches
-from trainer.publishing.destination import check_destination, staged
+from trainer.publishing.destination import free_destination, staged
 from trainer.publishing.export_card import write_adapter_card, write_model_card
 from trainer.run import Run
 from trainer.tasks.recipe import Recipe
@@ -68,16 +68,17 @@ def export_run(
     Of a run with adapters these are exported alone, or merged into the base with `merge`; of other
     runs the whole model. `checkpoint` is "best", "last" or a step, by whichever engine and on
     however many processes it was written. `dtype` is "bf16", "fp16" or "fp32". A file of weights
-    holds at most `shard_size`. `gguf` and `onnx` add a file in that format each; if that cannot be
-    made right, export.json says why.
+    holds at most `shard_size`. `gguf` and `onnx` add a file in that format each. A format that
+    cannot be made is left out, and export.json says why; if none can be made, the export is
+    refused.
 
     The folder appears complete or not at all, after a fresh process got the logits of the run's
     model from it. export.json in it says what was exported and how it was verified. Raises
     TrainerError, and ExportError if the export differs from the model of the run.
     """
-    directory, dest = run_dir.absolute(), dest.absolute()
+    directory = run_dir.absolute()
     recipe = read_recipe(directory, Recipe)
-    check_destination(dest, directory)
+    dest = free_destination(dest.absolute(), directory)
     others = tuple(name for name, asked in (("gguf", gguf), ("onnx", onnx)) if asked)
     wanted = _wanted(recipe, merge, dtype, shard_size, others)
     if num_ranks() > 1:
@@ -160,8 +161,7 @@ def _write(
     record: dict[str, Any],
     notes: list[str],
 ) -> None:
-    verifies = run.recipe.checkpoint.verify_export
-    measured = measure(run, accelerator)
+    measured = measure_if_asked(run, accelerator)
     bounds = bounds_of(run, wanted.dtype)
     with staged(dest) as folder:
         if wanted.whole:
@@ -174,18 +174,15 @@ def _write(
                 dtype=wanted.dtype,
                 shard_size=wanted.shard_size,
             )
-            write_model_card(folder, run, measured.usage, step, record, wanted.dtype)
+            use = usage_section(run, measured)
+            write_model_card(folder, run, use, step, record, wanted.dtype)
         else:
             export_adapter(run.model, folder)
             save_tokenizer(run.tokenizer, folder, run.num_positions)
-            write_adapter_card(folder, run, step)
+            write_adapter_card(folder, run, step, record)
         notes = [*notes, *_other_formats(folder, dest.name, wanted.others)]
         parts = (folder, None) if wanted.whole else (None, folder)
-        verdict = (
-            verify_export(run, measured, bounds, *parts)
-            if verifies
-            else unverified("checkpoint.verify_export is false", *parts)
-        )
+        verdict = verify_export(run, measured, bounds, *parts)
         if verdict.failed:
             raise ExportError(
                 f"the export is not the model of the run: {verdict.why_not}. Nothing was written; "

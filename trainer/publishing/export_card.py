@@ -6,11 +6,9 @@ from typing import Any
 import torch
 
 from trainer.errors import RunDirectoryError
-from trainer.exports.usage.usage import Usage, how_to_use
-from trainer.models.span_head import how_to_load
 from trainer.process.finished_runs import read_finished
 from trainer.report.card.adapter_card import adapter_card
-from trainer.report.card.model_card import write_card
+from trainer.report.card.model_card import complete_card, write_card
 from trainer.run import Run
 from trainer.tracking.metric_lines import known_lines, metrics_at
 
@@ -18,21 +16,20 @@ from trainer.tracking.metric_lines import known_lines, metrics_at
 def write_model_card(
     folder: Path,
     run: Run,
-    usage: Usage | None,
+    use: str,
     step: int,
     record: dict[str, Any],
     dtype: torch.dtype | None,
 ) -> None:
-    """Writes the card of a whole model."""
+    """Writes the card of a whole model; `use` is its section about use."""
     made = f"Exported from the checkpoint of step {step} of {run.num_steps}."
     if dtype is not None:
         made += f" The weights were converted to {str(dtype).removeprefix('torch.')}."
-    use = how_to_load(run.model) or ("" if usage is None else how_to_use(usage))
     results = results_at(run, step, record)
     write_card(folder, run.directory.name, results, "\n\n".join(filter(None, [made, use])))
 
 
-def write_adapter_card(folder: Path, run: Run, step: int) -> None:
+def write_adapter_card(folder: Path, run: Run, step: int, record: dict[str, Any]) -> None:
     """Writes the card of adapters alone, beside which their tokenizer lies."""
     more = (
         f"The tokenizer is in this folder, too. Exported from the checkpoint of step {step} of "
@@ -41,6 +38,7 @@ def write_adapter_card(folder: Path, run: Run, step: int) -> None:
     name = run.directory.name
     text = adapter_card(name, run.recipe, run.model, run.task.auto_model, run.base, more)
     (folder / "README.md").write_text(text, "utf-8")
+    complete_card(folder, name, results_at(run, step, record))
 
 
 def results_at(run: Run, step: int, record: dict[str, Any]) -> dict[str, Any]:
@@ -74,7 +72,7 @@ def results_at(run: Run, step: int, record: dict[str, Any]) -> dict[str, Any]:
         "scales": dict(run.task.scales),
         "warnings": [
             *run.notes,
-            f"this is step {step} of {run.num_steps}: only what was measured during training is "
-            f"known of it",
+            f"this is step {step} of {run.num_steps}: its metrics are those measured during "
+            f"training",
         ],
     }

@@ -15,14 +15,13 @@ def sentences(folder: Path) -> list[str]:
     kind = "model" if record["model"] is not None else "adapters"
     size = sum(file["bytes"] for file in part["files"].values())
     found = [f"{folder}: the {kind} of step {record['step']}, {format_bytes(size)}"]
-    if part["difference"] is not None:
+    if not record["verified"]:
+        found.append(f"not verified in a fresh process: {record['why_not']}")
+    elif part["difference"] is None:  # the task of another package, whose outputs have other names
+        found.append("a fresh process loads it")
+    else:
         found.append(
             f"a fresh process gives the logits of the run: {part['statistic']} difference "
             f"{part['difference']:.1e} of their standard deviation, {part['bound']:g} is allowed"
         )
-    else:
-        found.append(f"not verified in a fresh process: {record['why_not'] or WITHOUT_BASE}")
     return [*found, *(f"note: {note}" for note in record["notes"])]
-
-
-WITHOUT_BASE = "only the run itself has the random weights that these adapters belong to"

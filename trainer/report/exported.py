@@ -14,12 +14,10 @@ def model_sentence(results: dict[str, Any]) -> str:
         return f"model/ was not replaced by the {results['model']} step: {export['why_not']}"
     if not export["verified"]:
         return f"{held}, not verified in a fresh process: {export['why_not']}"
-    difference = _difference(export["model"])
-    return f"{held}; a fresh process loads it and gives the measured logits{difference}"
-
-
-def _difference(model: dict[str, Any]) -> str:
-    statistic, difference = model["statistic"], model["difference"]
-    if difference is None:  # the task of another package, whose outputs are called otherwise
-        return ""
-    return f" ({statistic} difference {difference:.1e} of their standard deviation)"
+    statistic, difference = export["model"]["statistic"], export["model"]["difference"]
+    if difference is None:  # the task of another package, whose outputs have other names
+        return f"{held}; a fresh process loads it"
+    return (
+        f"{held}; a fresh process loads it and gives the measured logits ({statistic} difference "
+        f"{difference:.1e} of their standard deviation)"
+    )

@@ -11,15 +11,13 @@ from trainer.checkpoints.record import verify
 from trainer.distributed.collectives import on_main
 from trainer.engines.sharding import whole_model
 from trainer.evaluation.evaluate import evaluate
-from trainer.exports.gate import ExportError
-from trainer.exports.measured import Measured, measured_split
-from trainer.exports.usage.inputs import usage_of
-from trainer.exports.usage.usage import how_to_use
+from trainer.exports.bounds import bounds_of
+from trainer.exports.gate import ExportError, verify_export
+from trainer.exports.measured import Measured, measure_if_asked, usage_section
 from trainer.files.durable import write_json
 from trainer.files.plain import remove, sealed
 from trainer.metrics.averages import with_macro_averages
 from trainer.models.quiet import quiet_transformers
-from trainer.models.span_head import how_to_load
 from trainer.process.run_entries import writing_to
 from trainer.report.analysis import analysis
 from trainer.report.answers.examples import write_examples
@@ -31,13 +29,7 @@ from trainer.report.figures.png import as_png
 from trainer.report.learned import without_gradient
 from trainer.report.recorded import record_of
 from trainer.report.report import report_of
-from trainer.report.staged_export import (
-    failed_folder,
-    give_names,
-    measure_if_asked,
-    stage,
-    verdict_on,
-)
+from trainer.report.staged_export import failed_folder, give_names, stage
 from trainer.report.trainer_state import write_trainer_state
 from trainer.run import Run
 from trainer.state import TrainState
@@ -132,7 +124,8 @@ def _remove_answers_of_last_step(directory: Path) -> None:
 def _write(run: Run, results: dict[str, Any], measured: Measured | str) -> None:
     directory = run.directory
     staged = stage(run)
-    verdict = verdict_on(run, measured, staged)
+    bounds = bounds_of(run)
+    verdict = verify_export(run, measured, bounds, staged["model"], staged.get("adapter"))
     results["export"] = verdict.as_record()
     results |= analysis(record_of(directory, results))
     results["warnings"] += [
@@ -141,10 +134,7 @@ def _write(run: Run, results: dict[str, Any], measured: Measured | str) -> None:
         if finding["severity"] != "note" and finding["code"] not in IN_NOTES
     ]
     report = report_of(record_of(directory, results))
-    known = isinstance(measured, Measured)
-    usage = measured.usage if known else usage_of(run, measured_split(run))
-    section = how_to_load(run.model) or ("" if usage is None else how_to_use(usage))
-    write_card(staged["model"], directory.name, results, section)
+    write_card(staged["model"], directory.name, results, usage_section(run, measured))
     if "adapter" in staged:
         complete_card(staged["adapter"], directory.name, results)
     give_names(run, staged, verdict)

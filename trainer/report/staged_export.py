@@ -2,28 +2,12 @@
 
 from pathlib import Path
 
-from accelerate import Accelerator
-
-from trainer.errors import OutOfMemoryError
-from trainer.exports.bounds import bounds_of
-from trainer.exports.gate import Verdict, unverified, verify_export
-from trainer.exports.measured import Measured, measure
+from trainer.exports.gate import Verdict
 from trainer.files.modes import follow_umask
 from trainer.files.plain import remove
 from trainer.models.export import export_adapter, export_model
 from trainer.report.card.adapter_card import adapter_card
 from trainer.run import Run
-
-
-def measure_if_asked(run: Run, accelerator: Accelerator) -> Measured | str:
-    """Returns what the exported model has to answer, or why that is not known; every rank calls
-    it, with the whole model."""
-    if not run.recipe.checkpoint.verify_export:
-        return "checkpoint.verify_export is false"
-    try:
-        return measure(run, accelerator)
-    except OutOfMemoryError as error:
-        return f"its answers were not measured: {error.message}"
 
 
 def stage(run: Run) -> dict[str, Path]:
@@ -44,14 +28,6 @@ def stage(run: Run) -> dict[str, Path]:
         text = adapter_card(name, run.recipe, run.model, run.task.auto_model, run.base)
         (staged["adapter"] / "README.md").write_text(text, "utf-8")
     return staged
-
-
-def verdict_on(run: Run, measured: Measured | str, staged: dict[str, Path]) -> Verdict:
-    """Returns what a fresh process finds; `measured` may say why nothing can be compared."""
-    folders = (staged["model"], staged.get("adapter"))
-    if isinstance(measured, str):
-        return unverified(measured, *folders)
-    return verify_export(run, measured, bounds_of(run), *folders)
 
 
 def give_names(run: Run, staged: dict[str, Path], verdict: Verdict) -> None:

@@ -17,14 +17,13 @@ def adapter_card(
     name: str, recipe: Recipe, model: Any, auto_model: str, base: Base, more: str = WHOLE
 ) -> str:
     """Returns the README.md of the adapters of a tuned model; `more` follows the code that loads
-    them."""
+    them, if there is any."""
     settings, mode = recipe.model, recipe.tuning.mode
     path = settings.name_or_path
     if path is None or settings.initialization == "random":
         return (
             f"---\nlibrary_name: peft\n---\n\n# {as_markdown(name)}\n\nThese adapters fit only the "
-            f"random weights of their own run. The whole model is in `model/`, next to this "
-            f"folder.\n"
+            f"random weights of their own run. {more}\n"
         )
     known = "" if Path(path).is_dir() else f"base_model: {json.dumps(path, ensure_ascii=False)}\n"
     parts = [

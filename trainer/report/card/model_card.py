@@ -12,9 +12,9 @@ from trainer.report.card.sections import as_yaml, metadata, sections
 from trainer.report.markup import as_markdown
 
 
-def write_card(folder: Path, name: str, results: dict[str, Any], how_to_load: str = "") -> None:
+def write_card(folder: Path, name: str, results: dict[str, Any], use: str = "") -> None:
     """Writes README.md and .eval_results/*.yaml into the folder of an exported model."""
-    (folder / "README.md").write_text(model_card(name, results, how_to_load), "utf-8")
+    (folder / "README.md").write_text(model_card(name, results, use), "utf-8")
     _write_eval_results(folder, results)
 
 
@@ -31,11 +31,11 @@ def _write_eval_results(folder: Path, results: dict[str, Any]) -> None:
         (folder / ".eval_results" / file).write_text(as_yaml(entries), "utf-8")
 
 
-def model_card(name: str, results: dict[str, Any], how_to_load: str = "") -> str:
+def model_card(name: str, results: dict[str, Any], use: str = "") -> str:
     """Returns the README.md of an exported model: the metadata that the hub reads, and Markdown.
 
-    `how_to_load` is a section for models that `from_pretrained` alone cannot load. Text from data,
-    recipes and names is escaped.
+    `use` is the section on how the model is loaded and used. Text from data, recipes and names is
+    escaped.
     """
     model, tuning = results["recipe"]["model"], results["recipe"]["tuning"]["mode"]
     base = model["name_or_path"] or model["architecture"]["model_type"]
@@ -45,7 +45,7 @@ def model_card(name: str, results: dict[str, Any], how_to_load: str = "") -> str
         f"# {as_markdown(name)}",
         f"Base: {as_markdown(shown)}, {model['initialization']}; tuning: {tuning}.",
         as_markdown(results.get("summary", "")),
-        how_to_load,
+        use,
         *sections(results),
         "## Citation",
         f"```bibtex\n{bibtex(results)}\n```",
@@ -58,7 +58,7 @@ def with_results(card: str, name: str, results: dict[str, Any]) -> str:
 
     What the card says at its head is kept, and a card that has the sections is returned unchanged.
     """
-    if re.search(r"^## Results$", card, re.MULTILINE):
+    if re.search(r"^## (Results|Training)$", card, re.MULTILINE):
         return card
     head, body = split_card(card)
     library = head.get("library_name", "transformers")
