@@ -85,6 +85,8 @@ def test_continuations_are_those_that_were_scored(run_of, rows_of_run, measured)
     rows = rows_of_run(directory)
     prompts = [{name: row[name] for name in ("instruction", "input")} for row in rows]
     answers = trainer.load(directory).predict(prompts)
+    with pytest.raises(trainer.DataError, match="call one of them instruction"):
+        trainer.load(directory).predict([{"x": "a"}])
     assert recorded
     for known in recorded:
         assert answers[known["row"]] == {"prediction": known["prediction"]}

@@ -166,11 +166,13 @@ class Answering:
     def _absent(self, role: str, name: str, present: Sequence[str]) -> DataError:
         key = self.loaded.predictor.key_of(role)
         near = difflib.get_close_matches(name, present, n=1, cutoff=0.4)
+        named = key.startswith("data.columns.")
+        way = f"set it by --set {key}=NAME" if named else f"call one of them {excerpt(name)}"
         return DataError(
             f"{key}: the input has no column {excerpt(name)}; it has {listed(present) or 'none'}",
             key=key,
             value=name,
-            hint=f"did you mean {excerpt(near[0])}?" if near else f"set it by --set {key}=NAME",
+            hint=f"did you mean {excerpt(near[0])}?" if near else way,
         )
 
     def _has(self, row: Row, role: str, column: Column) -> bool:
