@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,7 +57,7 @@ def differences(
 
 
 def _labels(run: Run, task: Classification, split: PreparedSplit, index: int) -> Expected:
-    output = _output(run, task.collate(split, _ids([index]), epoch=0).inputs)
+    output = _output(run, task.collate(split, np.array([index]), epoch=0).inputs)
     probabilities = output.logits[0].float().softmax(-1).tolist()
     return Expected(probabilities=dict(zip(task.labels, probabilities, strict=True)))
 
@@ -77,7 +78,7 @@ def _other_label(expected: Expected, given: Any, bound: float) -> str | None:
 def _span(run: Run, task: QuestionAnswering, split: PreparedSplit, windows: list[int]) -> Expected:
     records: list[Any] = []
     for index in windows:
-        ids = _ids([index])
+        ids = np.array([index])
         batch = task.collate(split, ids, epoch=0)
         output = _output(run, batch.inputs)
         logits = (output.start_logits.float(), output.end_logits.float())
@@ -159,9 +160,3 @@ def _output(run: Run, inputs: dict[str, Tensor]) -> Any:
     model: Any = run.model
     device = next(model.parameters()).device
     return model(**{name: tensor.to(device) for name, tensor in inputs.items()})
-
-
-def _ids(ids: list[int]) -> Any:
-    import numpy as np
-
-    return np.array(ids)

@@ -25,6 +25,8 @@ NEW_TOKENS = 16
 """Tokens that the code of a card generates."""
 MOST_ROWS = 64
 """Rows among which inputs are chosen."""
+LONGEST_PROMPT = 4096
+"""Tokens of a prompt and its continuation, for a model without a limit of positions."""
 RESETS = {"repetition_penalty": 1.0, "num_beams": 1, "no_repeat_ngram_size": 0}
 """Generation settings of published models that would change greedy answers, and their defaults."""
 _PARSED = (
@@ -188,7 +190,7 @@ def _fills(run: Run, task: MaskedLM, split: PreparedSplit) -> Usage | None:
 
 def _continuations(run: Run, task: CausalLM, split: PreparedSplit) -> Usage | None:
     """Returns the code that continues a prompt, if a pipeline gives a prompt the run's tokens."""
-    most = (run.num_positions or MOST_ROWS * 64) - NEW_TOKENS
+    most = (run.num_positions or LONGEST_PROMPT) - NEW_TOKENS
     prompts: list[tuple[Any, list[int]]] = []
     for prompt, ids in islice(prompts_of(task, split), MOST_ROWS):
         if 0 < len(ids) <= most:
