@@ -34,7 +34,7 @@ def command(
     compares its logits with those of the run.
     """
     from trainer.publishing.export import export_run
-    from trainer.publishing.exported import sentences
+    from trainer.publishing.export_sentences import sentences
 
     folder = export_run(
         run_dir,

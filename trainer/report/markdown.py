@@ -1,6 +1,6 @@
 """A report as Markdown, with tables that also align as plain text."""
 
-from trainer.report.exported import model_sentence
+from trainer.report.export_sentence import model_sentence
 from trainer.report.markup import as_markdown
 from trainer.report.report import MATTERING, SPLITS, Report
 from trainer.report.tables.failures import churn_table, classes_table

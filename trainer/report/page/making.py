@@ -5,7 +5,7 @@ from typing import Any
 from trainer.errors import ConfigError
 from trainer.recipe.keys import flatten
 from trainer.report.card.citations import bibtex
-from trainer.report.exported import model_sentence
+from trainer.report.export_sentence import model_sentence
 from trainer.report.markup import plain_lines
 from trainer.report.report import Report
 from trainer.report.tables.table import Table, columns

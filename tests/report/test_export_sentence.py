@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from trainer.report.exported import model_sentence
+from trainer.report.export_sentence import model_sentence
 
 COMPARED = {"statistic": "largest", "difference": 2e-9}
 NOT_COMPARED = {"statistic": None, "difference": None}
