@@ -11,6 +11,7 @@ from pyarrow import parquet
 from support.command_line import invoke
 
 import trainer
+from trainer.cli.chat import _answer
 from trainer.errors import ConfigError, DataError
 from trainer.prediction.dialogue import open_dialogues
 
@@ -136,6 +137,29 @@ def test_what_cannot_converse_is_refused(reviews_run, chat_model, run_of):
         open_dialogues(run_of("causal_lm-instructions"), compare=True, max_new_tokens=6)
     for arguments in (["--max-new-tokens", "0"], ["--system"]):
         assert invoke("chat", chat_model, *arguments).exit_code == 2
+
+
+class Interrupted:
+    """A dialogue whose answer is stopped, after it was asked as often as `answers` says."""
+
+    def __init__(self, answers):
+        self.messages, self.answers = ["earlier"], answers
+
+    def ask(self, text, show):
+        if self.answers == 0:
+            raise KeyboardInterrupt
+        self.answers -= 1
+        self.messages = [*self.messages, text]
+        show("yes")
+
+
+def test_a_text_whose_answer_was_stopped_is_remembered_by_no_model(capsys):
+    dialogues = {"base": Interrupted(2), "tuned": Interrupted(1)}
+    _answer(dialogues, "first")
+    with pytest.raises(KeyboardInterrupt):
+        _answer(dialogues, "second")
+    assert [dialogue.messages for dialogue in dialogues.values()] == [["earlier", "first"]] * 2
+    assert capsys.readouterr().out == "base: yes\ntuned: yes\nbase: yes\ntuned: "
 
 
 def test_control_characters_of_an_answer_are_shown_harmlessly(chat_model, tmp_path):

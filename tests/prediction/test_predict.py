@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+import shutil
 import warnings
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -453,3 +454,16 @@ def test_numbers_that_are_not_finite_are_no_answer(name, run_of):
     text = dict.fromkeys(loaded.predictor.columns, "a [MASK] film")
     with pytest.raises(trainer.DataError, match="not finite in fp32"):
         answers_to(loaded, [text])
+
+
+@pytest.mark.parametrize("text", ["{", '{"best": {}}', '{"best": {"metrics": {}}, "precision": 7}'])
+def test_answers_are_refused_if_what_the_run_measured_cannot_be_read(text, reviews_run, tmp_path):
+    """The threshold of "no answer" is among it."""
+    shutil.copytree(reviews_run, tmp_path / "run")
+    (tmp_path / "run" / "results.json").write_text(text)
+    done = invoke("predict", tmp_path / "run", "--text", "a film")
+    assert done.exit_code == 2
+    assert "results.json cannot be read" in done.stderr
+    assert "in place of the run" in done.stderr
+    (tmp_path / "run" / "results.json").unlink()
+    assert invoke("predict", tmp_path / "run", "--text", "a film").exit_code == 0

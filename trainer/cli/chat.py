@@ -29,7 +29,8 @@ PROMPT = "> "
 )
 @DEBUG
 def command(model: str, compare: bool, system: str | None, max_new_tokens: int) -> int:
-    """Converse with a causal language model; /reset forgets, /quit or Ctrl-D ends.
+    """Converse with a causal language model; /reset forgets, Ctrl-C stops an answer,
+    /quit or Ctrl-D ends.
 
     With a chat template the conversation is remembered. Without one each line is a prompt of its
     own. Lines can also come from a pipe.
@@ -60,6 +61,10 @@ def command(model: str, compare: bool, system: str | None, max_new_tokens: int) 
                     if not interactive:
                         raise
                     click.echo(f"trainer: {visible(str(error))}", err=True)
+                except KeyboardInterrupt:
+                    if not interactive:
+                        raise
+                    click.echo("\ntrainer: stopped, and not remembered", err=True)
     return DONE
 
 
@@ -84,14 +89,23 @@ def _lines(interactive: bool) -> Iterator[str]:
 
 
 def _answer(dialogues: "dict[str, Dialogue]", text: str) -> None:
-    """Prints the answer of each model while it comes, after its name if there are several."""
+    """Prints the answer of each model while it comes, after its name if there are several.
+
+    If one of them fails or is stopped, none of them remembers the text.
+    """
 
     def show(piece: str) -> None:
         sys.stdout.write(visible(piece))
         sys.stdout.flush()
 
-    for name, dialogue in dialogues.items():
-        if len(dialogues) > 1:
-            show(f"{name}: ")
-        dialogue.ask(text, show)
-        print(flush=True)
+    before = [(dialogue, dialogue.messages) for dialogue in dialogues.values()]
+    try:
+        for name, dialogue in dialogues.items():
+            if len(dialogues) > 1:
+                show(f"{name}: ")
+            dialogue.ask(text, show)
+            print(flush=True)
+    except BaseException:
+        for dialogue, messages in before:
+            dialogue.messages = messages
+        raise

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from trainer.engines.precision import COMPUTE_DTYPES, Precision, resolve_precision
-from trainer.errors import CheckpointError, ConfigError
+from trainer.errors import CheckpointError, ConfigError, RunDirectoryError
 from trainer.files.plain import read_json
 from trainer.models.architecture import stored_config
 from trainer.models.positions import check_length, num_positions
@@ -15,8 +15,7 @@ from trainer.models.pretrained.model_folder import check_hub_adapter, check_orig
 from trainer.models.tokenizers.tokenizer import load_tokenizer
 from trainer.process.run_directory import read_recipe
 from trainer.recipe.model import Model
-from trainer.recipe.reading import with_value
-from trainer.recipe.yaml12 import read_yaml
+from trainer.recipe.reading import parsed_override, with_value
 from trainer.tasks.recipe import Recipe, parse_recipe
 from trainer.wording import excerpt
 
@@ -74,14 +73,7 @@ def _of_run(directory: Path, overrides: Sequence[str]) -> Source:
             key=str(directory),
             hint="train the run to its end",
         )
-    try:
-        results = read_json(directory / "results.json")
-        validation = results["best"]["metrics"].get("validation", {})
-        precision = results["precision"]
-        assert precision in COMPUTE_DTYPES
-        assert isinstance(validation, dict)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError):
-        validation, precision = {}, recipe.precision
+    validation, precision = _measured(directory, recipe)
     if overrides:
         values = _overridden(recipe.model_dump(mode="json"), overrides)
         recipe = parse_recipe(values, str(directory / "config.yaml"))
@@ -93,6 +85,28 @@ def _of_run(directory: Path, overrides: Sequence[str]) -> Source:
         validation=validation,
         of_run=True,
     )
+
+
+def _measured(directory: Path, recipe: Recipe) -> tuple[Mapping[str, Any], str]:
+    """Returns the validation metrics of a run's model, and the precision in which it was measured;
+    what the recipe says if the run has no results.json."""
+    file = directory / "results.json"
+    try:
+        results = read_json(file)
+        validation = results["best"]["metrics"].get("validation", {})
+        precision = results["precision"]
+        if precision not in COMPUTE_DTYPES or not isinstance(validation, dict):
+            raise ValueError("it is not as the run wrote it")
+    except FileNotFoundError:
+        return {}, recipe.precision
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunDirectoryError(
+            f"{file} cannot be read ({excerpt(error)}), and answers depend on what the run "
+            f"measured",
+            key=str(file),
+            hint=f"restore it, or name {directory / 'model'} in place of the run",
+        ) from error
+    return validation, precision
 
 
 def _of_model(name: str, overrides: Sequence[str]) -> Source:
@@ -155,15 +169,7 @@ def _check_place(name: str) -> None:
 
 def _overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not all(key.split(".")):
-            raise ConfigError(
-                f"--set {excerpt(override)} is not an override",
-                key="--set",
-                value=override,
-                hint="write it as key.path=value",
-            )
-        value = read_yaml(text, f"--set {excerpt(override)}", key="--set", value=override)
+        key, value = parsed_override(override)
         values = with_value(values, key, value)
         if key.startswith("data.source.csv"):  # which goes with files only
             values["data"]["source"] = {
