@@ -194,6 +194,7 @@ def shell(tmp_path):
         (tmp_path / folder).symlink_to(ROOT / folder)
     environment = {
         **os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }  # fmt: skip
 
@@ -227,20 +228,35 @@ def in_miniature(words: list[str]) -> list[str]:
     if "--num_processes" in words:
         folder += "-ranks"
     settings = [] if "--smoke" in words else ["--smoke"]
-    settings += ["--set", "checkpoint.verify_export=false"]  # which takes seconds each
+    if folder != "runs/demo":  # which is pushed
+        settings += ["--set", "checkpoint.verify_export=false"]  # it takes seconds each
     return [*words, *settings, "--run-dir", folder]
 
 
+def train_assistant(shell, folder: Path) -> None:
+    """Trains runs/assistant from the model of another run, which is then its base."""
+    quick = ["--set", "checkpoint.verify_export=false"]
+    shell(["trainer", "train", "instructions-demo", "--smoke", "--run-dir", "runs/base", *quick])
+    recipe = yaml.safe_load((folder / "runs" / "base" / "config.yaml").read_text())
+    recipe["model"] = {"name_or_path": str(folder / "runs" / "base" / "model")}
+    (folder / "assistant.yaml").write_text(yaml.safe_dump(recipe))
+    shell(["trainer", "train", "assistant.yaml"])
+
+
 @pytest.mark.distributed
-def test_the_commands_of_the_first_page_run_one_after_the_other(shell):
+def test_the_commands_of_the_first_page_run_one_after_the_other(shell, tmp_path):
+    train_assistant(shell, tmp_path)
+    (tmp_path / "new.csv").write_text("text\nA dull film.\nA fine one.\n")
     commands = [
         in_miniature(words)
         for words in shell_lines("README.md")
         if words[0] in ("trainer", "accelerate")
     ]
-    assert {"train", "evaluate", "sweep", "compare"} <= {word for c in commands for word in c}
+    named = {word for words in commands for word in words}
+    assert {"train", "evaluate", "sweep", "compare", "predict", "chat", "export", "push"} <= named
     for words in commands:
         shell(words)
+    assert (tmp_path / "answers.csv").read_text().count("tive") > 1
 
 
 def test_the_first_page_has_the_command_that_ci_runs():
