@@ -158,8 +158,6 @@ REFUSED: list[tuple[str, list[str], str]] = [
 def test_bad_options_leave_nothing_behind(
     mode: str, options: list[str], sentence: str, runs: dict[str, Path], tmp_path: Path
 ) -> None:
-    if "--gguf" in options:
-        pytest.importorskip("gguf")
     ended = invoke("export", runs[mode], tmp_path / "above" / "dest", *options)
     assert ended.exit_code == 2
     assert ended.stderr.startswith(f"trainer: {sentence}")

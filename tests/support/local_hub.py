@@ -4,11 +4,12 @@ import hashlib
 import json
 from collections.abc import Generator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from support.http_server import serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 """The one commit of every repository; `main` is its branch."""
@@ -23,15 +24,8 @@ def serve(root: Path) -> Generator[tuple[str, list[str]]]:
     """
     sent: list[str] = []
     handler = type("Handler", (_Handler,), {"root": root, "sent": sent})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", sent
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(handler) as address:
+        yield address, sent
 
 
 class _Handler(BaseHTTPRequestHandler):

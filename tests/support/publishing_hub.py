@@ -10,12 +10,12 @@ import socket
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from support.chunk_store import access
+from support.http_server import serving
 from support.hub_repositories import LARGE, ConflictError, Repository, git_digest, lines_of
 from support.scripted_hub import OWNERS, READS, WRITES, Hub
 
@@ -25,17 +25,8 @@ def serve() -> Generator[Hub]:
     """Serves an empty hub, and gives it; its `address` is that of the server."""
     hub = Hub()
     handler = type("Handler", (_Handler,), {"hub": hub})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    hub.address = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with serving(handler) as hub.address:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class _RefusedError(Exception):

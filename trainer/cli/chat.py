@@ -54,17 +54,10 @@ def command(model: str, compare: bool, system: str | None, max_new_tokens: int) 
             if line == "/reset":
                 for dialogue in dialogues.values():
                     dialogue.reset()
-            elif line:
-                try:
-                    _answer(dialogues, line)
-                except TrainerError as error:
-                    if not interactive:
-                        raise
-                    click.echo(f"trainer: {visible(str(error))}", err=True)
-                except KeyboardInterrupt:
-                    if not interactive:
-                        raise
-                    click.echo("\ntrainer: stopped, and not remembered", err=True)
+            elif interactive:
+                _answer_or_say_why(dialogues, line)
+            else:
+                _answer(dialogues, line)
     return DONE
 
 
@@ -75,17 +68,28 @@ def _greeting(dialogue: "Dialogue") -> str:
 
 
 def _lines(interactive: bool) -> Iterator[str]:
-    """Yields what is typed, or the lines of standard input."""
-    if not interactive:
-        for line in sys.stdin.buffer:
-            yield line.decode("utf-8", "replace").strip()
-        return
+    """Yields what is typed, or the lines of standard input; no empty ones."""
+    piped = (line.decode("utf-8", "replace") for line in sys.stdin.buffer)
+    yield from filter(None, map(str.strip, _typed() if interactive else piped))
+
+
+def _typed() -> Iterator[str]:
     while True:
         try:
-            yield input(PROMPT).strip()
+            yield input(PROMPT)
         except EOFError:
             print()
             return
+
+
+def _answer_or_say_why(dialogues: "dict[str, Dialogue]", text: str) -> None:
+    """Prints the answers or, if one fails or is stopped by Ctrl-C, why."""
+    try:
+        _answer(dialogues, text)
+    except TrainerError as error:
+        click.echo(f"trainer: {visible(str(error))}", err=True)
+    except KeyboardInterrupt:
+        click.echo("\ntrainer: stopped, and not remembered", err=True)
 
 
 def _answer(dialogues: "dict[str, Dialogue]", text: str) -> None:

@@ -146,6 +146,12 @@ def _by_library(files: list[Path], kind: str, scratch: Path) -> "tuple[Features,
 def _files_under(path: Path, notes: list[str]) -> list[Path]:
     if is_folder(path):
         return _files_in(path, notes)
+    check_file(path)
+    return [path]
+
+
+def check_file(path: Path) -> None:
+    """Raises DataError unless a file exists, is of a kind that can be read, and is not empty."""
     size = file_size(path)
     if kind_of(path) not in READERS:
         raise DataError(
@@ -155,7 +161,6 @@ def _files_under(path: Path, notes: list[str]) -> list[Path]:
         )
     if size == 0:
         raise DataError(f"{shown(path)} is empty", key=shown(path))
-    return [path]
 
 
 def _files_in(folder: Path, notes: list[str]) -> list[Path]:

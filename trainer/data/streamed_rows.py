@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from trainer.data.columns import ROW
-from trainer.data.files import READERS, first_line, kind_of
+from trainer.data.files import READERS, check_file, first_line, kind_of
 from trainer.data.formats.csv_files import dialect_of, table_rows
 from trainer.data.formats.json_files import json_rows_of, rows_of_lines
 from trainer.data.formats.json_tables import own_tables
 from trainer.data.formats.reading import (
     faults_named,
-    file_size,
     is_folder,
     lines_of,
     numbered_lines,
@@ -45,15 +44,7 @@ def check_streamable(file: Path) -> None:
     """Raises DataError unless a file is of a kind that `streamed_rows` reads."""
     if is_folder(file):
         raise DataError(f"{shown(file)} is a folder", key=shown(file), hint="name one of its files")
-    size = file_size(file)
-    if kind_of(file) not in READERS:
-        raise DataError(
-            f"{shown(file)} is not of a known kind",
-            key=shown(file),
-            hint=f"use {', '.join(READERS)}, plain or with .gz",
-        )
-    if size == 0:
-        raise DataError(f"{shown(file)} is empty", key=shown(file))
+    check_file(file)
 
 
 def holds_lines(file: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from trainer.engines.micro_batch import AUTO_MICRO_BATCH
+from trainer.engines.micro_batch import resolve_micro_batch_size
 from trainer.engines.precision import COMPUTE_DTYPES, Precision
 from trainer.errors import ConfigError
 from trainer.models.architecture import stored_config
@@ -130,10 +130,8 @@ def _device() -> torch.device:
 
 def _evaluation_batch(recipe: Recipe) -> int:
     """Returns twice the micro-batch of one process, as evaluations read it."""
-    share, size = recipe.batch.global_batch_size, recipe.batch.micro_batch_size
-    if size == "auto":
-        size = max(n for n in range(1, AUTO_MICRO_BATCH + 1) if share % n == 0)
-    return 2 * size
+    batch = recipe.batch
+    return 2 * resolve_micro_batch_size(batch.global_batch_size, batch.micro_batch_size, 1)
 
 
 def _model(source: Source, config: Any) -> Any:
