@@ -1,7 +1,15 @@
 """Conversations: what is remembered, what a comparison shows, and what a terminal is spared."""
 
+import fcntl
 import json
+import os
+import pty
+import select
 import shutil
+import subprocess
+import sys
+import termios
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +168,46 @@ def test_a_text_whose_answer_was_stopped_is_remembered_by_no_model(capsys):
         _answer(dialogues, "second")
     assert [dialogue.messages for dialogue in dialogues.values()] == [["earlier", "first"]] * 2
     assert capsys.readouterr().out == "base: yes\ntuned: yes\nbase: yes\ntuned: "
+
+
+@pytest.mark.distributed
+def test_ctrl_c_stops_an_answer_on_a_terminal_but_not_the_chat(chat_model, tmp_path):
+    shutil.copytree(chat_model, tmp_path / "model")
+    file = tmp_path / "model" / "config.json"  # of a Llama, whose positions are computed
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"max_position_embeddings": 10**6}))
+    command = [sys.executable, "-m", "trainer", "chat", tmp_path / "model"]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*command, "--max-new-tokens", "900000"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=partial(fcntl.ioctl, theirs, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+
+    def until(text: bytes) -> None:
+        read = b""
+        while text not in read:
+            assert select.select([ours], [], [], 120)[0], read
+            read += os.read(ours, 4096)
+
+    try:
+        until(b"> ")
+        for _ in range(2):  # the second shows that it went on
+            os.write(ours, b"tell me\n")
+            until(b"tell me\r\n")
+            select.select([ours], [], [], 120)  # until the answer begins
+            os.write(ours, b"\x03")
+            until(b"stopped, and not remembered")
+            until(b"> ")
+        os.write(ours, b"/quit\n")
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
 
 
 def test_control_characters_of_an_answer_are_shown_harmlessly(chat_model, tmp_path):

@@ -8,6 +8,7 @@ import click
 
 from trainer.cli.options import DEBUG
 from trainer.errors import DONE, TrainerError
+from trainer.process import signals
 from trainer.wording import visible
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def command(model: str, compare: bool, system: str | None, max_new_tokens: int) 
             model, compare=compare, system=system, max_new_tokens=max_new_tokens
         )
         if interactive:
+            signals.raise_interrupts()
             click.echo(_greeting(next(iter(dialogues.values()))), err=True)
         for line in _lines(interactive):
             if line == "/quit":

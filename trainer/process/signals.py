@@ -64,7 +64,7 @@ class Listener:
         self._change = threading.Condition()
         self._pending: list[int] = []
         self._forward: Callable[[int], None] | None = None
-        self._expects_takeover = self._shutting_down = False
+        self._expects_takeover = self._shutting_down = self._raises_interrupts = False
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._handlers: dict[int, Any] = {}
         self._wakeup_before = -1
@@ -92,6 +92,11 @@ class Listener:
         """Keeps signals for a command that is about to take over."""
         self._expects_takeover = True
 
+    def raise_interrupts(self) -> None:
+        """Lets SIGINT raise KeyboardInterrupt from now on. Main thread only."""
+        self._raises_interrupts = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def begin_shutdown(self) -> None:
         """Ignores signals from now on: the work is done, and its exit code stays as it is."""
         self._shutting_down = True
@@ -114,7 +119,7 @@ class Listener:
     def _listen(self) -> None:
         while numbers := self._wakeup_read.recv(64):
             for number in numbers:
-                if number in STOPPING:
+                if number in STOPPING and not (number == signal.SIGINT and self._raises_interrupts):
                     self._receive(number)
 
     def _receive(self, number: int) -> None:
@@ -153,6 +158,13 @@ def expect() -> None:
     """Keeps signals for a command that is about to call `taken_over`."""
     if _listener is not None:
         _listener.expect()
+
+
+def raise_interrupts() -> None:
+    """Lets SIGINT raise KeyboardInterrupt from now on, for a command that a user interrupts without
+    ending it. Main thread only."""
+    if _listener is not None:
+        _listener.raise_interrupts()
 
 
 def begin_shutdown() -> None:
