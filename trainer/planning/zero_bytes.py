@@ -39,7 +39,8 @@ def zero_1_or_2_memory(
         needed = size * share + max(size * share + cast, norm)
         update = max(0, needed - gradients)
     elif size == FP32:  # the sum of micro-batches and the last one, of whole parameters
-        gradients, update = FP32 * _touched(parameters, ranks), max(FP32 * share, norm)
+        gradients = FP32 * _touched(parameters, ranks)
+        update = max(FP32 * share, norm)
         buckets += gradients
     else:  # one fp32 buffer, which the update takes as it is
         gradients, update = FP32 * share, norm
