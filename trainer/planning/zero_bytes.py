@@ -34,12 +34,13 @@ def zero_1_or_2_memory(
     moments = sum(OPTIMIZERS[optimizer.name].moment_bytes((one,), optimizer) for one in shares)
     buckets = size * (launch.bucket or BUCKET) * (2 if launch.overlapping else 1)
     norm = FP64 * min(max(trained, default=0), share)
-    if launch.engine == "zero1":  # only its share of the gradients is left, and a flat copy
+    touched = _touched(parameters, ranks)
+    if launch.engine == "zero1":  # only gradients that it updates are left, and a flat copy
         gradients, cast = size * whole, 0 if size == FP32 else FP32 * share
-        needed = size * share + max(size * share + cast, norm)
+        needed = size * touched + max(size * share + cast, norm)
         update = max(0, needed - gradients)
     elif size == FP32:  # the sum of micro-batches and the last one, of whole parameters
-        gradients = FP32 * _touched(parameters, ranks)
+        gradients = FP32 * touched
         update = max(FP32 * share, norm)
         buckets += gradients
     else:  # one fp32 buffer, which the update takes as it is
