@@ -25,13 +25,15 @@ from torch import Tensor
 from torch import distributed as dist
 
 from trainer.planning.collectives import Operation, Volume, collectives, sent_bytes
-from trainer.planning.engine_bytes import held_bytes
+from trainer.planning.engine_bytes import engine_memory
 from trainer.planning.engine_steps import Work, step_seconds
-from trainer.planning.launches import LIVE, Engine
+from trainer.planning.held_memory import PlannedParameter
+from trainer.planning.launches import LIVE, Engine, PlannedLaunch
+from trainer.recipe.training import Optimizer
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results" / "scaling.json"
-NUM_LAYERS, ACCUMULATION = 6, 2
+NUM_LAYERS, WIDTH, ACCUMULATION = 6, 512, 2
 SMALL = 4_000_000
 CASES: list[tuple[Engine, str, int, int, int]] = [  # engine, configuration, ranks, node, live
     ("ddp", "cpu-2", 2, 8, LIVE),
@@ -92,7 +94,7 @@ def recipe_values(ranks: int) -> dict[str, Any]:
         "model": {
             "architecture": {
                 "model_type": "llama",
-                "hidden_size": 512,
+                "hidden_size": WIDTH,
                 "intermediate_size": 2048,
                 "num_hidden_layers": NUM_LAYERS,
                 "num_attention_heads": 8,
@@ -197,6 +199,7 @@ def measure_engine(engine: Engine, ranks: int, folder: Path) -> dict[str, Any]:
 
     from trainer.assembly.build import build_run
     from trainer.engines.accelerator import build_accelerator
+    from trainer.engines.deepspeed_state import full_shape
     from trainer.engines.portable_state import base_optimizer
     from trainer.loop import micro_batches_of_step, optimizer_step
     from trainer.tasks.recipe import parse_recipe
@@ -249,6 +252,7 @@ def measure_engine(engine: Engine, ranks: int, folder: Path) -> dict[str, Any]:
     held["working"] = max(before_the_update, max(updating) - sum(held.values()))
     return {
         "parameters": run.parameter_counts.total,
+        "shapes": [list(full_shape(weight)) for weight in run.objective.parameters()],
         "seconds": taken,
         "sent_bytes": counter.sent,
         "calls": counter.calls,
@@ -374,6 +378,34 @@ def predicted_seconds(
     return {"of_the_model": step(update), "of_one_rank": step(rest)}
 
 
+def planned_bytes(
+    shapes: list[list[int]], engine: Engine, ranks: int, node_size: int, live: int
+) -> dict[str, int]:
+    """Returns the bytes that the plan states, by the names of `held_parts`."""
+    launch = PlannedLaunch(
+        engine=engine,
+        processes=ranks,
+        machines=ranks // node_size if engine == "hpz" else 1,
+        live=live,
+        second_copy=node_size if engine == "hpz" else 0,
+        overlapping=engine == "zero2",
+    )
+    parameters = [
+        PlannedParameter(shape=tuple(shape), dtype=torch.float32, trainable=True)
+        for shape in shapes
+    ]
+    optimizer = Optimizer(name="adamw", learning_rate=1e-4)
+    held = engine_memory(parameters, launch, "bf16", optimizer, width=WIDTH).rank
+    copies = 2 * sum(one.num_weights for one in parameters) if engine == "ddp" else 0
+    return {
+        "weights": held.weights,
+        "gradients": held.gradients,
+        "master": held.masters,
+        "moments": held.moments,
+        "working": max(held.buckets, held.update) + copies,
+    }
+
+
 def compared(
     found: dict[str, Any], engine: Engine, ranks: int, node_size: int, live: int
 ) -> dict[str, Any]:
@@ -388,7 +420,7 @@ def compared(
         live=live,
     )
     sent = sum(sent_bytes(*call) for call in calls)
-    held = held_bytes(engine, parameters, ranks, node_size=node_size, live=live)
+    held = planned_bytes(found.pop("shapes"), engine, ranks, node_size, live)
     about = {"engine": engine, "ranks": ranks, "node_size": node_size, "live": live}
     return {
         **about,

@@ -20,13 +20,13 @@ def fsdp2_memory(
     """Returns the memory under FSDP2, exact but for `buckets`.
 
     Each parameter is sharded by its first dimension, padded; shards of trained ones are fp32.
-
     Layers are gathered one at a time and the next one ahead; what is outside of layers stays whole
     from the forward to the end of the backward. Gradients of a layer are reduced in fp32 while
     those of the layer before are on their way.
     """
     computed = COMPUTE_DTYPES[precision]
     kind, weights, gradients, moments = OPTIMIZERS[optimizer.name], 0, 0, 0
+    outside = 0  # largest parameter outside of layers, whose gradient waits for those of layers
     gathered: dict[int | None, int] = {None: 0}
     reduced: dict[int | None, int] = {None: 0}
     for parameter in parameters:
@@ -40,11 +40,13 @@ def fsdp2_memory(
             gradients += FP32 * count
             moments += kind.moment_bytes(part, optimizer)
             reduced[layer] = reduced.get(layer, 0) + parameter.num_weights
-    root = gathered.pop(None)
+            outside = max(outside, parameter.num_weights) if layer is None else outside
+    root, root_trained = gathered.pop(None), reduced.pop(None)
     layer, trained = max(gathered.values(), default=0), max(reduced.values(), default=0)
     forward = root + 3 * layer
     size = computed.itemsize
-    backward = root + 2 * layer + (size + 2 * FP32) * trained
-    buckets = max(forward, backward, root + (size + FP32) * reduced[None] + FP32 * trained)
+    backward = root + size * outside + 2 * layer + (size + 2 * FP32) * trained
+    last = root + (size + FP32) * root_trained + FP32 * trained
+    buckets = max(forward, backward, last)
     held = Held(weights=weights, gradients=gradients, moments=moments, buckets=buckets)
     return EngineMemory(rank=held)

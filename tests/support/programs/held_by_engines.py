@@ -9,18 +9,14 @@ import gc
 import json
 import os
 import sys
-import weakref
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
+from support.live_bytes import Peak, stored_bytes
 from torch import Tensor
-from torch.distributed.tensor import DTensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from trainer.assembly import engine as engines
 from trainer.assembly.build import build_run
@@ -28,23 +24,6 @@ from trainer.engines.accelerator import launched
 from trainer.engines.portable_state import base_optimizer
 from trainer.loop import micro_batches_of_step, optimizer_step
 from trainer.tasks.recipe import parse_recipe
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        if not value.is_meta:  # DeepSpeed remembers shapes as such
-            yield value.to_local() if isinstance(value, DTensor) else value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from tensors(part)
-    elif isinstance(value, list | tuple | set):
-        for part in value:
-            yield from tensors(part)
-
-
-def stored_bytes(found: Iterable[Any]) -> int:
-    storages = [one.untyped_storage() for one in tensors(list(found))]
-    return sum({one.data_ptr(): one.nbytes() for one in storages if one.nbytes()}.values())
 
 
 def moments_of(optimizer: torch.optim.Optimizer) -> int:
@@ -66,35 +45,6 @@ def states_of(objective: Any, base: torch.optim.Optimizer) -> dict[str, int]:
         masters = stored_bytes(zero.fp32_partitioned_groups_flat)
     held = {"weights": weights, "gradients": stored_bytes(gradients)}
     return {**held, "masters": masters, "moments": moments_of(base)}
-
-
-class Peak(TorchDispatchMode):
-    """Keeps the most bytes that storages took at once, beginning with those of some tensors."""
-
-    def __init__(self, first: Iterable[Any]) -> None:
-        super().__init__()
-        self.live: dict[int, int] = {}
-        self.now = self.most = 0
-        for one in tensors(list(first)):
-            self._count(one)
-
-    def _count(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if id(storage) not in self.live:
-            self.live[id(storage)] = storage.nbytes()
-            self.now += storage.nbytes()
-            self.most = max(self.most, self.now)
-            weakref.finalize(storage, self._freed, id(storage))
-
-    def _freed(self, key: int) -> None:
-        self.now -= self.live.pop(key)
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
-        result = function(*args, **(kwargs or {}))
-        for one in tree_leaves(result):
-            if isinstance(one, Tensor):
-                self._count(one)
-        return result
 
 
 def measure(recipe: Any, directory: Path) -> dict[str, Any]:
