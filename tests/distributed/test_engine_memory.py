@@ -34,7 +34,7 @@ def recipe_values(precision: str, mode: str) -> dict:
         "data": {"source": {"builtin": "documents", "num_rows": 60}},
         "batch": {"global_batch_size": 8, "micro_batch_size": 2, "max_seq_length": 32},
         "optimizer": {"name": "adamw", "learning_rate": 1e-4},
-        "schedule": {"name": "constant", "steps": 5},
+        "schedule": {"name": "constant", "steps": 8},
         "precision": precision,
         "evaluation": {"baseline": False},
         "tracking": {"trackers": []},
@@ -42,7 +42,7 @@ def recipe_values(precision: str, mode: str) -> dict:
 
 
 def least(ranks: list[dict], name: str) -> int:
-    """Returns the bytes of the rank for which gloo does not happen to keep a tensor."""
+    """Returns the bytes of the rank with fewest, for gloo may keep tensors that were sent."""
     return min(rank["held"][name] for rank in ranks)
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
-from support.live_bytes import Peak, stored_bytes
 from torch import Tensor
+from torch import distributed as dist
 
 from trainer.assembly import engine as engines
 from trainer.assembly.build import build_run
@@ -24,6 +24,9 @@ from trainer.engines.accelerator import launched
 from trainer.engines.portable_state import base_optimizer
 from trainer.loop import micro_batches_of_step, optimizer_step
 from trainer.tasks.recipe import parse_recipe
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from support.live_bytes import Peak, stored_bytes
 
 
 def moments_of(optimizer: torch.optim.Optimizer) -> int:
@@ -88,20 +91,22 @@ def measure(recipe: Any, directory: Path) -> dict[str, Any]:
             step_of_zero = zero.step
 
             def watched_step(*positional: Any, **named: Any) -> Any:
+                dist.barrier()
                 gc.collect()
                 gradients = [p.grad for p in run.objective.parameters()]
                 gradients += [zero.averaged_gradients, zero.grads_in_partition]
                 found = [one for one in gc.get_objects() if isinstance(one, Tensor)]
-                held["before_update"] = stored_bytes([*found, *gradients])
                 with Peak([*found, *gradients]) as peak:
                     del found, gradients
                     result = step_of_zero(*positional, **named)
-                held["in_update"] = peak.most
+                # The least of several, for gloo may still keep what the step before has sent.
+                held["in_update"] = min(held.get("in_update", peak.most), peak.most)
                 return result
 
             zero.step = watched_step
-        window = micro_batches_of_step(run, accelerator, 2)
-        optimizer_step(run, accelerator, window, step=3)
+        for step in range(2, 6):
+            window = micro_batches_of_step(run, accelerator, step)
+            optimizer_step(run, accelerator, window, step=step + 1)
         width = run.model.config.hidden_size
     return {"parameters": before, "held": held, "width": width}
 
