@@ -241,6 +241,7 @@ def train_recipe(
     from trainer.evaluation.before_training import measure_before_training
     from trainer.loop import finished
     from trainer.loop import train as train_loop
+    from trainer.planning.measured import planned_for_run
     from trainer.process.sessions import begin_session, end_session
     from trainer.publishing.after_run import before_push, push_finished
     from trainer.recipe.keys import flatten
@@ -286,6 +287,8 @@ def train_recipe(
         if recipe.push is not None and accelerator.is_main_process:
             for note in before_push(recipe.push, verifies=recipe.checkpoint.verify_export):
                 run.tracker.say(f"  note: {note}")
+        if accelerator.is_main_process:
+            run.tracker.expect(planned_for_run(run))
         status.begin_training(state.step, run.num_steps)
         if state.step == 0:
             measure_before_training(run, accelerator, state)
