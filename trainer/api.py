@@ -318,6 +318,47 @@ def train_recipe(
     return result
 
 
+def dry_run_recipe(recipe: schema.Recipe, directory: Path, *, progress: Progress | None) -> None:
+    """Takes steps of a recipe on its longest examples, and reports the memory that they need.
+
+    Everything is resolved and opened as for a run in the directory, under the engine and on the
+    ranks of the launch. Nothing is written but what `trainer prepare` would write into the caches.
+    Raises TrainerError as the run would, such as OutOfMemoryError.
+    """
+    from trainer.assembly.build import build_run
+    from trainer.assembly.memory_advice import recipe_memory
+    from trainer.assembly.summary import disk_space, summary
+    from trainer.engines.accelerator import launched
+    from trainer.loop import optimizer_step
+    from trainer.planning.dry_run import dry_run
+    from trainer.planning.measured import planned_for_run
+    from trainer.process.out_of_memory import held_bytes
+    from trainer.tracking.trackers import check_installed
+
+    check_installed(recipe.tracking.trackers)
+    with launched(recipe, directory) as accelerator:
+        before = held_bytes()
+        with recipe_memory(recipe, "loading", "loading the model"):
+            run = build_run(
+                recipe, accelerator, directory, progress=progress, keeps_tokenizer=False
+            )
+        say = run.tracker.say
+        say(summary(run, accelerator))
+        for note in run.notes:
+            say(f"  note: {note}")
+        say(f"  {disk_space(run, accelerator)}")
+        planned = planned_for_run(run) if accelerator.is_main_process else None
+        run.objective.train()
+        taken = dry_run(
+            run,
+            accelerator,
+            lambda batches: optimizer_step(run, accelerator, batches, step=1),
+            resident_before=before,
+        )
+        say("\n".join(taken.lines(planned)))
+        say("  nothing was written into the run directory")
+
+
 def _directory(recipe: str | Path | Recipe, run_dir: str | Path | None) -> Path:
     if run_dir is not None:
         return Path(run_dir).absolute()

@@ -80,7 +80,8 @@ def check_disk_space(
     kept = kept_checkpoints(settings, num_epochs)
     needed = kept.bytes(size) + model_bytes
     existing = sum(map(bytes_in, (directory / "checkpoints").glob("step-*")))
-    free = shutil.disk_usage(directory).free
+    there = next(place for place in (directory, *directory.parents) if place.exists())
+    free = shutil.disk_usage(there).free
     if needed - existing > free:
         raise CheckpointError(
             f"this run needs about {format_bytes(needed - existing)} more in {directory}, for "
