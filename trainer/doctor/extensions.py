@@ -1,0 +1,63 @@
+"""What DeepSpeed compiles: compiler, operators, and locks that killed processes left."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from trainer.doctor.finding import Finding, failure
+from trainer.errors import LaunchError
+from trainer.wording import listed
+
+
+def about_extensions() -> Iterator[Finding]:
+    """Yields whether DeepSpeed can compile its operators, which are compiled, and stale locks."""
+    import torch
+    from torch.utils.cpp_extension import get_cxx_compiler, get_default_build_root
+
+    from trainer.engines.deepspeed import check_compiler
+    from trainer.engines.extension_locks import own_folder, stale_locks
+    from trainer.engines.operators import operators
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    named = os.environ.get("TORCH_EXTENSIONS_DIR")
+    folder = Path(named) if named else own_folder() or Path(get_default_build_root())
+    try:
+        check_compiler()
+    except LaunchError as error:  # only launches with DeepSpeed need them
+        yield failure("no-compiler", error, "warning")
+    else:
+        yield Finding("compiler", "fine", f"{get_cxx_compiler()} and ninja are installed")
+    known = list(operators(folder))
+    usable = [operator.name for operator in known if operator.compatible]
+    compiled = [operator.name for operator in known if operator.compiled]
+    ready = f"compiled: {listed(compiled)}" if compiled else "none is compiled yet"
+    yield Finding(
+        "operators",
+        "fine" if usable else "warning",
+        f"DeepSpeed can compile {listed(usable) or 'none of its operators'}; {ready}",
+        None if usable else "install a C++ compiler, and the CUDA toolkit of torch's version",
+        {"compatible": usable, "compiled": compiled},
+    )
+    if any(operator.name == "async_io" and not operator.compatible for operator in known):
+        yield Finding(
+            "no-async-io",
+            "note",
+            "DeepSpeed cannot offload to NVMe disks: it needs libaio",
+            "install libaio-dev to use accelerate_configs/zero3-nvme.yaml",
+        )
+    yield from about_locks(stale_locks(folder), ours=named is None)
+
+
+def about_locks(locks: list[Path], *, ours: bool) -> Iterator[Finding]:
+    """Yields what stale locks do; those in the trainer's own folder are removed at a start."""
+    if not locks:
+        return
+    figures = {"locks": [str(lock) for lock in locks]}
+    message = f"killed processes left {len(locks)} locks, such as {locks[0]}"
+    if ours:
+        message += "; the next start with DeepSpeed removes them"
+        yield Finding("stale-locks", "note", message, None, figures)
+    else:
+        message += ": DeepSpeed would wait for them forever"
+        yield Finding("stale-locks", "failure", message, "delete these files", figures)
