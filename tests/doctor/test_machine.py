@@ -83,6 +83,7 @@ def test_a_package_of_another_torch_that_breaks_imports_is_named(tmp_path, monke
     assert found.advice == f"install the torchvision of torch {torch.__version__}, or uninstall it"
 
 
+@pytest.mark.distributed
 def test_bitsandbytes_without_its_library_is_named(tmp_path):
     import bitsandbytes
 

@@ -134,7 +134,9 @@ def _weights(model: Model) -> str:
             hint=f"the first is {excerpt(absent[0])}",
         )
     size = sum(file.stat().st_size for file in files)
-    return f"{excerpt(name, 100)}, {format_bytes(size)} in {len(files)} files"
+    return (
+        f"{excerpt(name, 100)}, {format_bytes(size)} in {len(files)} file{'s' * (len(files) > 1)}"
+    )
 
 
 def _listed(file: Path) -> list[str]:
@@ -157,5 +159,8 @@ def _snapshot(name: str, revision: str | None) -> Path | None:
     """Returns the cached folder of a hub model, None if its configuration is not cached."""
     from huggingface_hub import try_to_load_from_cache
 
-    file: Any = try_to_load_from_cache(name, "config.json", revision=revision)
+    try:
+        file: Any = try_to_load_from_cache(name, "config.json", revision=revision)
+    except ValueError:  # the hub has no such names
+        return None
     return Path(file).parent if isinstance(file, str) else None
