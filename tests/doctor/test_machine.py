@@ -30,6 +30,7 @@ from trainer.doctor.slurm import about_gpus_of_job, about_slurm, seconds_left
 from trainer.doctor.storage import Place, about_storage, of_place
 from trainer.doctor.threads import about_threads
 from trainer.doctor.versions import about_versions, unfulfilled, unimportable
+from trainer.engines.extension_locks import own_folder
 
 GIB = 2**30
 T4 = Device("Tesla T4", 15 * GIB, (7, 5))
@@ -197,6 +198,26 @@ def test_stale_locks_are_reported_and_stay(tmp_path, monkeypatch):
         assert "stale-locks" not in by_code(about_extensions())
 
 
+@pytest.mark.skipif(
+    not hasattr(cpp_extension, "FileBaton"), reason="from torch 2.14 on, locks end with a process"
+)
+def test_where_a_stale_lock_lies_decides_what_it_means(tmp_path, monkeypatch):
+    monkeypatch.delenv("TORCH_EXTENSIONS_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = own_folder()
+    assert folder is not None
+    assert tmp_path in folder.parents
+    assert "stale-locks" not in by_code(about_extensions())
+    for place, level in ((folder.parent / "py311_cpu", "warning"), (folder, "note")):
+        lock = place / "cpu_adam" / "lock"
+        lock.parent.mkdir(parents=True)
+        lock.touch()
+        found = by_code(about_extensions())["stale-locks"]
+        assert (found.level, found.figures) == (level, {"locks": [str(lock)]})
+        lock.unlink()
+
+
 def test_operators_are_known_without_compiling_one(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     first = by_code(about_extensions())["operators"]
@@ -323,13 +344,16 @@ def test_threads_are_held_against_the_cores(monkeypatch):
     try:
         torch.set_num_threads(1)
         assert levels(about_threads()) == {"threads": "fine"}
-        torch.set_num_threads(8)
+        monkeypatch.setenv("OMP_NUM_THREADS", "8")
         (chosen,) = about_threads()
         assert (chosen.code, chosen.level) == ("too-many-threads", "warning")
         assert chosen.advice == "set OMP_NUM_THREADS=1"
         monkeypatch.delenv("OMP_NUM_THREADS")
+        torch.set_num_threads(8)
         (lowered,) = about_threads()
-        assert "`trainer train` lowers them: 1 core by SLURM_CPUS_PER_TASK" in lowered.message
+        assert lowered.message == (
+            "8 threads slow each other down on 1 core (SLURM_CPUS_PER_TASK): `trainer train` uses 1"
+        )
         assert torch.get_num_threads() == 8
     finally:
         torch.set_num_threads(before)

@@ -53,9 +53,9 @@ class Examined:
 def examine(recipe: Recipe | None = None, name: str = "") -> Iterator[Examined]:
     """Yields what was found about each subject: first the machine, then a recipe if one is given.
 
-    `name` is that of the recipe on the command line. Without a recipe nothing is written; with one,
-    the prepared data are kept in the cache. The network is not used. Raises nothing: a subject that
-    cannot be examined is a finding.
+    `name` is what names the recipe on a command line, with overrides. Without a recipe nothing is
+    written; with one, the prepared data are kept in the cache. The network is not used. Raises
+    nothing: a subject that cannot be examined is a finding.
     """
     with restored_environment():
         _choose_accelerator()

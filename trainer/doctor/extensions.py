@@ -46,18 +46,30 @@ def about_extensions() -> Iterator[Finding]:
             "DeepSpeed cannot offload to NVMe disks: it needs libaio",
             "install libaio-dev to use accelerate_configs/zero3-nvme.yaml",
         )
-    yield from about_locks(stale_locks(folder), ours=named is None)
+    yield from _locks(stale_locks(folder), removed=named is None)
+    if named is None:
+        others = [lock for place in folder.parent.glob("py3*") for lock in stale_locks(place)]
+        yield from _locks(others, by_others=True)
 
 
-def about_locks(locks: list[Path], *, ours: bool) -> Iterator[Finding]:
-    """Yields what stale locks do; those in the trainer's own folder are removed at a start."""
+def _locks(
+    locks: list[Path], *, removed: bool = False, by_others: bool = False
+) -> Iterator[Finding]:
+    """Yields what stale locks do: a start with DeepSpeed removes those in the trainer's own folder,
+    and waits for those in a folder that the environment names; `by_others` are in torch's own."""
     if not locks:
         return
-    figures = {"locks": [str(lock) for lock in locks]}
-    message = f"killed processes left {len(locks)} locks, such as {locks[0]}"
-    if ours:
-        message += "; the next start with DeepSpeed removes them"
+    number = f"{len(locks)} lock{'s' * (len(locks) > 1)}"
+    message, figures = f"killed processes left {number}", {"locks": [str(lock) for lock in locks]}
+    if removed:
+        message += f" such as {locks[0]}, which the next start with DeepSpeed removes"
         yield Finding("stale-locks", "note", message, None, figures)
-    else:
-        message += ": DeepSpeed would wait for them forever"
-        yield Finding("stale-locks", "failure", message, "delete these files", figures)
+        return
+    who = "other programs that compile the same extension" if by_others else "DeepSpeed"
+    yield Finding(
+        "stale-locks",
+        "warning" if by_others else "failure",
+        f"{message}, for which {who} would wait forever",
+        f"delete {locks[0]}" + f" and {len(locks) - 1} more" * (len(locks) > 1),
+        figures,
+    )

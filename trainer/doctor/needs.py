@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from trainer.recipe.model import Model, TrainedTokenizer
 from trainer.recipe.schema import Recipe
 from trainer.wording import excerpt, format_bytes
 
-HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+){0,2}")  # of a data set with its subset, three parts
 UNREADABLE = ("missing-data", "missing-tokenizer", "missing-configuration")
 """Codes of findings without which the data cannot be prepared."""
 
@@ -23,7 +22,7 @@ def about_needs(recipe: Recipe, name: str) -> Iterator[Finding]:
     """Yields whether each thing that a recipe needs lies in a folder or in the caches.
 
     What a hub name lacks is a failure offline, and otherwise a note, as a run fetches it. `name` is
-    that of the recipe on the command line.
+    what names the recipe on a command line.
     """
     model = recipe.model
     models_offline, rows_offline = is_offline()
@@ -49,7 +48,7 @@ def about_needs(recipe: Recipe, name: str) -> Iterator[Finding]:
 
 def _not_cached(what: str, hub_name: str, recipe: str, *, offline: bool) -> Finding:
     message = f"{what}: not all of {excerpt(hub_name, 100)} is in the caches"
-    prepare = f"`trainer prepare {shlex.quote(excerpt(recipe, 100))}`"
+    prepare = f"`trainer prepare {excerpt(recipe, 200)}`"
     figures = {"name": hub_name}
     if offline:
         return Finding(

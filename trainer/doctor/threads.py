@@ -4,30 +4,31 @@ import os
 from collections.abc import Iterator
 
 from trainer.doctor.finding import Finding
-from trainer.process.cpu_threads import core_limit, sentence, threads_are_chosen
+from trainer.process.cpu_threads import chosen_threads, core_limit, too_many
 
 
 def about_threads() -> Iterator[Finding]:
     """Yields whether the threads of torch fit on the cores that this process may use."""
     import torch
 
-    limit, number, chosen = core_limit(), torch.get_num_threads(), threads_are_chosen()
+    limit, used, chosen = core_limit(), torch.get_num_threads(), chosen_threads()
+    number = max(used, chosen or 0)  # torch takes no more than there are cores
     figures = {
-        "threads": number,
+        "threads": used,
+        "chosen": chosen,
         "allowed": limit.num_threads,
         "cores_of_machine": os.cpu_count(),
         "ranks": limit.num_ranks,
     }
     if number <= limit.num_threads:
-        message = f"{number} thread{'s' * (number != 1)} on {limit}"
-        unused = number < limit.num_threads and chosen
-        if unused:
-            message += "; OMP_NUM_THREADS leaves cores unused"
-        yield Finding("threads", "note" if unused else "fine", message, figures=figures)
-    elif chosen:
-        message, _, advice = sentence(limit, number, chosen=True).rpartition("; ")
-        yield Finding("too-many-threads", "warning", message, advice, figures)
+        message = f"{used} thread{'s' * (used > 1)} on {limit}"
+        if unused := used < limit.num_threads:
+            message += ", some of which are unused"
+        yield Finding("threads", "note" if unused else "fine", message, None, figures)
+    elif chosen is not None:
+        advice = f"set OMP_NUM_THREADS={limit.num_threads}"
+        yield Finding("too-many-threads", "warning", too_many(limit, number), advice, figures)
     else:
-        message = f"torch would use {number} threads, and `trainer train` lowers them: {limit}"
+        message = f"{too_many(limit, number)}: `trainer train` uses {limit.num_threads}"
         advice = f"set OMP_NUM_THREADS={limit.num_threads} for other programs"
         yield Finding("too-many-threads", "warning", message, advice, figures)

@@ -101,23 +101,18 @@ def about_native_library() -> Iterator[Finding]:
     extension: Any = sys.modules.get("bitsandbytes.cextension")
     if extension is None:  # it cannot be imported, which is a finding of its own
         return
-    kind = type(extension.lib).__name__
-    if "Mock" in kind or "Error" in kind:
+    import torch
+
+    broken = "Mock" in type(extension.lib).__name__  # its methods raise an error when called
+    for_gpu = getattr(extension.lib, "compiled_with_cuda", False)
+    if broken or (torch.cuda.is_available() and not for_gpu):
         yield Finding(
             "no-native-library",
             "warning",
             "bitsandbytes found no compiled library of its own for this torch: quantised models "
             "and 8-bit optimizers fail",
             "install a bitsandbytes that supports the CUDA version of torch",
-            {"built_for": _cuda()},
         )
-
-
-def _cuda() -> str | None:
-    import torch
-
-    version: Any = torch.version
-    return version.cuda
 
 
 def _required(package: str) -> "dict[str, Requirement]":

@@ -8,6 +8,7 @@ control group, as containers set it, nor the ranks that share the cores.
 import logging
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ class CoreLimit:
     num_ranks: int
     """Ranks of this machine that share the cores."""
     origin: str
-    """What sets the limit, as in "2 cores by …"."""
+    """What sets the limit, such as "CPU affinity"."""
 
     @property
     def num_threads(self) -> int:
@@ -35,7 +36,7 @@ class CoreLimit:
         return max(1, self.cores // self.num_ranks)
 
     def __str__(self) -> str:
-        cores = f"{self.cores} core{'s' * (self.cores != 1)} by {self.origin}"
+        cores = f"{self.cores} core{'s' * (self.cores != 1)} ({self.origin})"
         return cores + (f", shared by {self.num_ranks} ranks" if self.num_ranks > 1 else "")
 
 
@@ -47,37 +48,41 @@ def core_limit(root: Path = Path("/"), variables: Mapping[str, str] = os.environ
     return min(_limits(root, variables), key=lambda limit: limit.num_threads)
 
 
-def threads_are_chosen(variables: Mapping[str, str] = os.environ) -> bool:
-    """Returns whether the environment says how many threads torch uses."""
-    return any(variables.get(name) for name in VARIABLES)
+def chosen_threads(variables: Mapping[str, str] = os.environ) -> int | None:
+    """Returns the number of threads that the environment chooses for torch; None if it does not."""
+    for name in VARIABLES:
+        number = re.match(r"\s*([1-9][0-9]{0,5})\b", variables.get(name, ""))
+        if number is not None:  # OMP_NUM_THREADS may hold a number for each level of nesting
+            return int(number[1])
+    return None
 
 
-def fit_threads(limit: CoreLimit, *, chosen: bool) -> None:
+def fit_threads(limit: CoreLimit, chosen: int | None) -> None:
     """Lowers torch's number of threads to what the limit allows, with a warning in the log.
 
-    A number that was `chosen` by the environment stays, with a warning if it is larger. Nothing
+    A number that the environment has `chosen` stays, with a warning if it is larger. Nothing
     happens if the threads fit.
     """
     import torch
 
-    number = torch.get_num_threads()
+    number = torch.get_num_threads() if chosen is None else chosen
     if number <= limit.num_threads:
         return
-    if not chosen:
+    if chosen is None:
         torch.set_num_threads(limit.num_threads)
+        fitting = f"{limit.num_threads} thread{'s' * (limit.num_threads > 1)}"
+        each = " each" * (limit.num_ranks > 1)
+        message = f"torch uses {fitting}{each} instead of {number}: {limit}"
+    else:
+        message = f"{too_many(limit, number)}; set OMP_NUM_THREADS={limit.num_threads}"
     if is_local_main():
-        LOG.warning("%s", sentence(limit, number, chosen=chosen))
+        LOG.warning("%s", message)
 
 
-def sentence(limit: CoreLimit, num_threads: int, *, chosen: bool) -> str:
-    """Returns what a run does about more threads than fit on the cores."""
-    each = " each" * (limit.num_ranks > 1)
-    if chosen:
-        return (
-            f"{num_threads} threads{each} on {limit} slow each other down; set OMP_NUM_THREADS="
-            f"{limit.num_threads}"
-        )
-    return f"torch uses {limit.num_threads} threads{each} instead of {num_threads}: {limit}"
+def too_many(limit: CoreLimit, num_threads: int) -> str:
+    """Returns, as a sentence without its full stop, that threads do not fit on the cores."""
+    each = " in each rank" * (limit.num_ranks > 1)
+    return f"{num_threads} threads{each} slow each other down on {limit}"
 
 
 def _limits(root: Path, variables: Mapping[str, str]) -> Iterator[CoreLimit]:
@@ -89,9 +94,9 @@ def _limits(root: Path, variables: Mapping[str, str]) -> Iterator[CoreLimit]:
     of_node = _number(variables, "SLURM_CPUS_ON_NODE")
     own = _is_task_of_slurm(variables)  # then its cores may be bound to it
     shared = num_ranks if not own or of_node is None or cores >= of_node else 1
-    yield CoreLimit(cores, shared, "its CPU affinity")
+    yield CoreLimit(cores, shared, "CPU affinity")
     for quota in _quotas(root):
-        yield CoreLimit(max(1, math.ceil(quota)), num_ranks, "the CPU quota of its control group")
+        yield CoreLimit(max(1, math.ceil(quota)), num_ranks, "CPU quota of the control group")
     of_task = _number(variables, "SLURM_CPUS_PER_TASK")
     if of_task is not None and "SLURM_STEP_ID" in variables:
         yield CoreLimit(of_task, 1 if own else num_ranks, "SLURM_CPUS_PER_TASK")
@@ -101,10 +106,10 @@ def _limits(root: Path, variables: Mapping[str, str]) -> Iterator[CoreLimit]:
 
 def _is_task_of_slurm(variables: Mapping[str, str]) -> bool:
     """Returns whether srun started this rank itself, rather than a launcher that starts ranks."""
-    rank = variables.get("RANK")
-    return (
-        "SLURM_STEP_ID" in variables and rank is not None and rank == variables.get("SLURM_PROCID")
-    )
+    tasks = variables.get("SLURM_STEP_NUM_TASKS") or variables.get("SLURM_NTASKS")
+    place = variables.get("SLURM_PROCID")
+    started = "SLURM_STEP_ID" in variables and tasks is not None and place is not None
+    return started and (tasks, place) == (variables.get("WORLD_SIZE"), variables.get("RANK"))
 
 
 def _number(variables: Mapping[str, str], name: str) -> int | None:
