@@ -24,7 +24,7 @@ from trainer.doctor.devices import (
     of_devices,
     runs_on,
 )
-from trainer.doctor.extensions import about_extensions
+from trainer.doctor.extensions import about_cuda_compiler, about_extensions
 from trainer.doctor.hub import about_hub, about_offline, about_tokens
 from trainer.doctor.slurm import about_gpus_of_job, about_slurm, seconds_left
 from trainer.doctor.storage import Place, about_storage, of_place
@@ -180,6 +180,15 @@ def test_a_missing_compiler_is_a_warning(monkeypatch):
     found = by_code(about_extensions())
     assert found["no-compiler"].level == "warning"
     assert "no-such-compiler" in found["no-compiler"].message
+
+
+def test_a_missing_cuda_compiler_is_a_note_on_a_gpu(tmp_path):
+    assert not list(about_cuda_compiler(None, has_gpu=False))
+    for home in (None, str(tmp_path)):
+        assert levels(about_cuda_compiler(home, has_gpu=True)) == {"no-nvcc": "note"}
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/nvcc").touch()
+    assert not list(about_cuda_compiler(str(tmp_path), has_gpu=True))
 
 
 @pytest.mark.skipif(

@@ -12,7 +12,7 @@ from trainer.wording import listed
 def about_extensions() -> Iterator[Finding]:
     """Yields whether DeepSpeed can compile its operators, which are compiled, and stale locks."""
     import torch
-    from torch.utils.cpp_extension import get_cxx_compiler, get_default_build_root
+    from torch.utils.cpp_extension import CUDA_HOME, get_cxx_compiler, get_default_build_root
 
     from trainer.engines.deepspeed import check_compiler
     from trainer.engines.extension_locks import own_folder, stale_locks
@@ -28,6 +28,7 @@ def about_extensions() -> Iterator[Finding]:
         yield failure("no-compiler", error, "warning")
     else:
         yield Finding("compiler", "fine", f"{get_cxx_compiler()} and ninja are installed")
+    yield from about_cuda_compiler(CUDA_HOME, has_gpu=torch.cuda.is_available())
     known = list(operators(folder))
     usable = [operator.name for operator in known if operator.compatible]
     compiled = [operator.name for operator in known if operator.compiled]
@@ -50,6 +51,18 @@ def about_extensions() -> Iterator[Finding]:
     if named is None:
         others = [lock for place in folder.parent.glob("py3*") for lock in stale_locks(place)]
         yield from _locks(others, by_others=True)
+
+
+def about_cuda_compiler(home: str | None, *, has_gpu: bool) -> Iterator[Finding]:
+    """Yields whether operators for GPUs can be compiled; `home` is the folder of the CUDA toolkit,
+    None if torch finds none."""
+    if has_gpu and (home is None or not (Path(home) / "bin" / "nvcc").exists()):
+        yield Finding(
+            "no-nvcc",
+            "note",
+            "there is no CUDA compiler (nvcc): DeepSpeed can compile no operator for GPUs",
+            "install the CUDA toolkit of torch's version if an operator is asked for",
+        )
 
 
 def _locks(

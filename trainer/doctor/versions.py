@@ -35,8 +35,10 @@ def about_versions() -> Iterator[Finding]:
     for package in dict.fromkeys([*needed, *PACKAGES, *OPTIONAL]):
         yield from unfulfilled(package, missing="warning")
     for package in PACKAGES:
-        if versions[package] is not None:
-            yield from unimportable(package, "failure")
+        problems = list(unimportable(package, "failure")) if versions[package] else []
+        yield from problems
+        if problems and package == "torch":
+            return  # the others import it
     for package in OPTIONAL:
         if installed(package) is not None:
             yield from unimportable(package, "warning")

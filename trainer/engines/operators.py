@@ -36,4 +36,11 @@ def operators(folder: Path | None) -> Iterator[Operator]:
         if name in OURS:
             library = folder is not None and any((folder / name).glob("*.so"))
             compiled = library or bool(installed_ops.get(name))
-            yield Operator(name, bool(builder.is_compatible(verbose=False)), compiled)
+            yield Operator(name, _is_compatible(builder), compiled)
+
+
+def _is_compatible(builder: Any) -> bool:
+    try:
+        return bool(builder.is_compatible(verbose=False))
+    except Exception:  # as without the CUDA toolkit
+        return False
