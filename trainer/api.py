@@ -242,6 +242,7 @@ def train_recipe(
     from trainer.loop import finished
     from trainer.loop import train as train_loop
     from trainer.planning.measured import planned_for_run
+    from trainer.process.cpu_threads import chosen_threads, core_limit, fit_threads
     from trainer.process.sessions import begin_session, end_session
     from trainer.publishing.after_run import before_push, push_finished
     from trainer.recipe.keys import flatten
@@ -250,7 +251,9 @@ def train_recipe(
     from trainer.tracking.trackers import check_installed, start_trackers
 
     check_installed(recipe.tracking.trackers)
+    chosen = chosen_threads()  # later, Accelerate may have set the variable itself
     with launched(recipe, directory, stop) as accelerator, ExitStack() as claims:
+        fit_threads(core_limit(), chosen)  # until `launched` restores them
         opened = on_main(accelerator, lambda: open_directory(recipe, directory, resume, claims))
         if opened is None:
             if progress is not None and accelerator.is_main_process:

@@ -15,6 +15,7 @@ from trainer.cli import (
     chat,
     checkpoints,
     compare,
+    doctor,
     evaluate,
     export,
     params,
@@ -98,6 +99,7 @@ for _command in (
     *(train.command, evaluate.command, recipes.command, show.command, params.command),
     *(prepare.command, sweep.command, compare.command, report.command, checkpoints.command),
     *(watch.command, predict.command, chat.command, export.command, push.command),
+    doctor.command,
 ):
     main.add_command(_command)
 
