@@ -112,7 +112,7 @@ def _bad_rows(error: DataError, inputs: "Inputs") -> Finding:
         for name, split in inputs.splits.items()
         if split.summary.num_skipped
     }
-    found = failure("bad-rows", error)
+    first = failure("bad-rows", error)
     total = listed(f"{count:,} {name}" for name, count in counts.items())
-    message = f"{found.message} (rows that cannot be used: {total})" if counts else found.message
-    return Finding(found.code, found.level, message, found.advice, counts)
+    message = f"{first.message} (rows that cannot be used: {total})" if counts else first.message
+    return Finding(first.code, first.level, message, first.advice, counts)
