@@ -30,7 +30,7 @@ def about_offline(variables: Mapping[str, str], *, hub: bool, rows: bool) -> Ite
         yield Finding(
             "half-offline",
             "warning",
-            f"{given}: {cached} are only read from the cache, and {fetched} are fetched from the hub",
+            f"{given}: {cached} are only read from the cache, and {fetched} are fetched",
             "set HF_HUB_OFFLINE alone, which decides for both",
             figures,
         )
