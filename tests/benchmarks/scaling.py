@@ -13,10 +13,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from scaling_bytes import ENGINES, Engine, collectives, held_bytes, sent_within_and_between
-from scaling_step import Cluster, Work, ring_seconds, step_seconds
+from trainer.planning.collectives import Volume, collectives, sent_within_and_between
+from trainer.planning.engine_bytes import held_bytes
+from trainer.planning.engine_steps import Work, ring_seconds, step_seconds
+from trainer.planning.gpus import GPUS, Gpu
+from trainer.planning.launches import Engine
 
-GPUS = (1, 2, 4, 8, 16, 64, 256, 1024)
+ENGINES: tuple[Engine, ...] = ("ddp", "zero1", "zero2", "zero3", "hpz")
+RANKS = (1, 2, 4, 8, 16, 64, 256, 1024)
+H100, T4 = GPUS["h100"], GPUS["t4"]
+COMPUTE_SHARE = 0.4
+"""Share of peak that is reached: an assumption."""
+TOKENS = {"h100": 8192, "t4": 2048}
+"""Of one micro-batch on one GPU: an assumption."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,75 +40,52 @@ MODELS = (
     Model(name="8B", parameters=8_030_261_248, num_layers=32),  # Llama-3.1-8B
     Model(name="70B", parameters=70_553_706_496, num_layers=80),  # Llama-3.1-70B
 )
-H100 = Cluster(
-    node_size=8,
-    memory=80e9,  # NVIDIA's data sheet of the H100 SXM: memory, 3.35 TB/s, 989 TFLOPS dense bf16
-    memory_bandwidth=3.35e12,
-    flops=989e12,
-    inside_bandwidth=450e9,  # NVLink 4: 900 GB/s in both directions
-    between_bandwidth=50e9,  # InfiniBand NDR, 400 Gb/s for each GPU
-    inside_latency=1.9e-6,  # NCCL, protocol LL128
-    between_latency=4.0e-6,
-    tree_latency=8.5e-6,
-    call_latency=14.0e-6,
-)
-T4 = Cluster(
-    node_size=4,
-    memory=16e9,  # NVIDIA's data sheet of the T4: memory, 300 GB/s, 65 TFLOPS fp16, PCIe 3.0 x16
-    memory_bandwidth=300e9,
-    flops=65e12,
-    inside_bandwidth=16e9,
-    between_bandwidth=25e9 / 8 / 4,  # 25 Gb/s Ethernet of a node, shared by its four GPUs
-    inside_latency=5.7e-6,  # NCCL, protocol Simple
-    between_latency=14.0e-6,
-    tree_latency=14.0e-6,
-    call_latency=8.4e-6,
-    tokens=2048,
-)
 
 
-def work_of(model: Model, engine: Engine, ranks: int, cluster: Cluster, accumulation: int) -> Work:
+def work_of(model: Model, engine: Engine, ranks: int, gpu: Gpu, accumulation: int) -> Work:
     """Returns the computing of 2 operations for each weight and token forward, and 4 backward.
 
     Attention's own products and recomputed activations are left out. The update reads and writes
     weights, gradients and moments once: 28 bytes a weight under DDP, 30 a weight's share in ZeRO.
     """
-    forward = 2 * model.parameters * cluster.tokens / (cluster.flops * cluster.compute_share)
+    forward = 2 * model.parameters * TOKENS[gpu.name] / (gpu.peaks["fp16"] * COMPUTE_SHARE)
     updated = 28 * model.parameters if engine == "ddp" else 30 * model.parameters / ranks
     return Work(
         forward=forward,
         backward=2 * forward,
-        update=updated / cluster.memory_bandwidth,
+        update=updated / gpu.memory_bandwidth,
         num_layers=model.num_layers,
         accumulation=accumulation,
     )
 
 
 def waiting_share(
-    model: Model, engine: Engine, ranks: int, cluster: Cluster, accumulation: int = 1
+    model: Model, engine: Engine, ranks: int, gpu: Gpu, accumulation: int = 1
 ) -> float:
     """Returns the share of a step in which a GPU does not compute."""
-    work = work_of(model, engine, ranks, cluster, accumulation)
-    link = partial(ring_seconds, cluster)
-    node_size = cluster.node_size
-    whole = step_seconds(engine, model.parameters, ranks, work, link, node_size=node_size)
+    work = work_of(model, engine, ranks, gpu, accumulation)
+    link = partial(ring_seconds, gpu.links)
+    node_size = gpu.links.node_size
+    whole = step_seconds(
+        engine, Volume.of(engine, model.parameters), ranks, work, link, node_size=node_size
+    )
     return max(0.0, 1 - work.seconds / whole)
 
 
-def smallest_fitting(model: Model, ranks: int, cluster: Cluster, share: float = 0.8) -> str:
+def smallest_fitting(model: Model, ranks: int, gpu: Gpu, share: float = 0.8) -> str:
     """Returns the first engine that leaves a `1 - share` of the memory to activations."""
     for engine in ENGINES[:4]:
-        if sum(held_bytes(engine, model.parameters, ranks).values()) <= share * cluster.memory:
+        if sum(held_bytes(engine, model.parameters, ranks).values()) <= share * gpu.memory:
             return engine
     return "none"
 
 
 def table(title: str, cell: Callable[[Model, Engine, int], str]) -> None:
     """Prints a Markdown table, a row for each model and engine."""
-    print(f"\n{title}\n\n| | " + " | ".join(map(str, GPUS)) + " |\n" + "|---" * 9 + "|")
+    print(f"\n{title}\n\n| | " + " | ".join(map(str, RANKS)) + " |\n" + "|---" * 9 + "|")
     for model in MODELS:
         for engine in ENGINES:
-            cells = [cell(model, engine, ranks) for ranks in GPUS]
+            cells = [cell(model, engine, ranks) for ranks in RANKS]
             print(f"| {model.name} {engine} | " + " | ".join(cells) + " |")
 
 
@@ -109,17 +95,19 @@ def print_tables() -> None:
 
     def traffic(accumulation: int) -> Callable[[Model, Engine, int], str]:
         def cell(model: Model, engine: Engine, ranks: int) -> str:
-            calls = collectives(engine, model.parameters, ranks, accumulation=accumulation)
+            calls = collectives(
+                engine, Volume.of(engine, model.parameters), ranks, accumulation=accumulation
+            )
             inside, between = sent_within_and_between(calls)
             return f"{inside / 1e9:.1f} + {between / 1e9:.1f}"
 
         return cell
 
-    def waiting(cluster: Cluster, accumulation: int) -> Callable[[Model, Engine, int], str]:
+    def waiting(gpu: Gpu, accumulation: int) -> Callable[[Model, Engine, int], str]:
         def cell(model: Model, engine: Engine, ranks: int) -> str:
-            share = waiting_share(model, engine, ranks, cluster, accumulation)
-            work = work_of(model, engine, ranks, cluster, accumulation)
-            speed = accumulation * cluster.tokens * (1 - share) / work.seconds
+            share = waiting_share(model, engine, ranks, gpu, accumulation)
+            work = work_of(model, engine, ranks, gpu, accumulation)
+            speed = accumulation * TOKENS[gpu.name] * (1 - share) / work.seconds
             return f"{share:.0%} ({speed:,.0f})"
 
         return cell
@@ -128,19 +116,22 @@ def print_tables() -> None:
     for accumulation in (1, 8):
         beside = f"accumulation {accumulation}"
         table(f"GB sent a step, in a node + between nodes of 8, {beside}", traffic(accumulation))
-        for name, cluster in (("H100", H100), ("T4", T4)):
+        for name, gpu in (("H100", H100), ("T4", T4)):
             title = f"Share of a step that waits (tokens/s of one GPU), {name}, {beside}"
-            table(title, waiting(cluster, accumulation))
+            table(title, waiting(gpu, accumulation))
     print("\nSmallest engine that fits, 80 GB and 16 GB\n")
     for model in MODELS:
-        for name, cluster in (("H100", H100), ("T4", T4)):
-            print(model.name, name, [smallest_fitting(model, ranks, cluster) for ranks in GPUS])
+        for name, gpu in (("H100", H100), ("T4", T4)):
+            print(model.name, name, [smallest_fitting(model, ranks, gpu) for ranks in RANKS])
     print("\nShare that waits on 64 H100 by Gb/s between nodes for each GPU, accumulation 1\n")
     for model in MODELS:
         for engine in ENGINES:
-            links = {gigabits: gigabits * 1e9 / 8 for gigabits in (400, 100, 50, 25, 10, 3)}
+            links = {
+                gigabits: replace(H100.links, between_bandwidth=gigabits * 1e9 / 8)
+                for gigabits in (400, 100, 50, 25, 10, 3)
+            }
             shares = {
-                gigabits: waiting_share(model, engine, 64, replace(H100, between_bandwidth=link))
+                gigabits: waiting_share(model, engine, 64, replace(H100, links=link))
                 for gigabits, link in links.items()
             }
             print(model.name, engine, {key: f"{share:.0%}" for key, share in shares.items()})

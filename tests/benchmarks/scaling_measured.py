@@ -21,10 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scaling_bytes import LIVE, Engine, Operation, collectives, held_bytes, sent_bytes
-from scaling_step import Work, step_seconds
 from torch import Tensor
 from torch import distributed as dist
+
+from trainer.planning.collectives import Operation, Volume, collectives, sent_bytes
+from trainer.planning.engine_bytes import held_bytes
+from trainer.planning.engine_steps import Work, step_seconds
+from trainer.planning.launches import LIVE, Engine
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results" / "scaling.json"
@@ -365,7 +368,8 @@ def predicted_seconds(
 
     def step(update: float) -> float:
         work = Work(**computing, update=update, num_layers=NUM_LAYERS, accumulation=ACCUMULATION)
-        return step_seconds(engine, parts["parameters"], 2, work, seconds, overlapping=overlapping)
+        volume = Volume.of(engine, parts["parameters"])
+        return step_seconds(engine, volume, 2, work, seconds, overlapping=overlapping)
 
     return {"of_the_model": step(update), "of_one_rank": step(rest)}
 
@@ -376,7 +380,12 @@ def compared(
     """Returns formulas beside what was counted, and counted over predicted."""
     parameters = found["parameters"]
     calls = collectives(
-        engine, parameters, ranks, accumulation=ACCUMULATION, node_size=node_size, live=live
+        engine,
+        Volume.of(engine, parameters),
+        ranks,
+        accumulation=ACCUMULATION,
+        node_size=node_size,
+        live=live,
     )
     sent = sum(sent_bytes(*call) for call in calls)
     held = held_bytes(engine, parameters, ranks, node_size=node_size, live=live)

@@ -1,28 +1,32 @@
-"""benchmarks/scaling.py: its formulas and simulation against published and counted figures."""
+"""Formulas and simulation of the engines, against published and counted figures."""
 
 import json
 from pathlib import Path
 
 import pytest
-from scaling import GPUS, H100, MODELS, T4, smallest_fitting, waiting_share
-from scaling_bytes import (
-    ENGINES,
+from scaling import ENGINES, H100, MODELS, RANKS, T4, smallest_fitting, waiting_share
+
+from trainer.planning.collectives import (
+    Volume,
     collectives,
-    held_bytes,
     kept_weights,
     sent_bytes,
     sent_within_and_between,
 )
-from scaling_step import Work, ring_seconds, step_seconds
+from trainer.planning.engine_bytes import held_bytes
+from trainer.planning.engine_steps import Work, ring_seconds, step_seconds
 
 PARAMETERS = 1_000_000_000
-RESULTS = Path(__file__).parent / "benchmarks" / "results"
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 COUNTED = json.loads((RESULTS / "scaling.json").read_text())["cases"]
 every_engine = pytest.mark.parametrize("engine", ENGINES)
 
 
 def sent(engine, ranks, **settings) -> float:
-    return sum(sent_bytes(*call) for call in collectives(engine, PARAMETERS, ranks, **settings))
+    return sum(
+        sent_bytes(*call)
+        for call in collectives(engine, Volume.of(engine, PARAMETERS), ranks, **settings)
+    )
 
 
 def without_working(engine, ranks) -> float:
@@ -49,30 +53,31 @@ def test_zero3_sends_one_and_a_half_times_an_all_reduce():
 
 @every_engine
 def test_one_rank_sends_nothing_and_more_ranks_never_send_less(engine):
-    volumes = [sent(engine, ranks, accumulation=3) for ranks in GPUS]
+    volumes = [sent(engine, ranks, accumulation=3) for ranks in RANKS]
     assert volumes[0] == 0
     assert volumes == sorted(volumes)
 
 
 @every_engine
 def test_more_ranks_never_hold_more(engine):
-    totals = [sum(held_bytes(engine, PARAMETERS, ranks).values()) for ranks in GPUS[1:]]
+    totals = [sum(held_bytes(engine, PARAMETERS, ranks).values()) for ranks in RANKS[1:]]
     assert totals == sorted(totals, reverse=True)
 
 
 @every_engine
 def test_traffic_within_and_between_nodes_adds_up(engine):
-    for ranks in GPUS:
-        calls = collectives(engine, PARAMETERS, ranks, accumulation=2)
+    for ranks in RANKS:
+        calls = collectives(engine, Volume.of(engine, PARAMETERS), ranks, accumulation=2)
         inside, between = sent_within_and_between(calls)
         assert inside + between == pytest.approx(sent(engine, ranks, accumulation=2))
         assert (between == 0) == (ranks <= 8)
 
 
 def test_a_second_copy_keeps_backward_and_later_micro_batches_in_the_node():
+    volume = Volume.of("hpz", PARAMETERS)
     for accumulation in (1, 8):
         inside, between = sent_within_and_between(
-            collectives("hpz", PARAMETERS, 64, accumulation=accumulation, live=0)
+            collectives("hpz", volume, 64, accumulation=accumulation, live=0)
         )
         expected = 2 * PARAMETERS * (1 + accumulation) * 63 / 64 / 8
         assert between == pytest.approx(expected)
@@ -89,7 +94,7 @@ def test_kept_weights_have_bounds():
 def test_formulas_agree_with_what_was_counted(case):
     settings = {name: case[name] for name in ("node_size", "live")}
     engine, parameters, ranks = case["engine"], case["parameters"], case["ranks"]
-    calls = collectives(engine, parameters, ranks, accumulation=2, **settings)
+    calls = collectives(engine, Volume.of(engine, parameters), ranks, accumulation=2, **settings)
     assert sum(sent_bytes(*call) for call in calls) == pytest.approx(case["sent_bytes"], rel=2e-3)
     held = held_bytes(engine, parameters, ranks, **settings)
     for name, counted in case["held_bytes"].items():
@@ -103,8 +108,12 @@ def work(accumulation: int = 2) -> Work:
 
 @every_engine
 def test_a_step_that_sends_nothing_takes_the_time_of_its_computation(engine):
-    assert step_seconds(engine, 1e10, 1, work(), lambda *_: 1e9) == pytest.approx(6.5)
-    assert step_seconds(engine, 1e10, 64, work(), lambda *_: 0.0) == pytest.approx(6.5)
+    assert step_seconds(
+        engine, Volume.of(engine, 1e10), 1, work(), lambda *_: 1e9
+    ) == pytest.approx(6.5)
+    assert step_seconds(
+        engine, Volume.of(engine, 1e10), 64, work(), lambda *_: 0.0
+    ) == pytest.approx(6.5)
 
 
 @every_engine
@@ -116,12 +125,12 @@ def test_a_step_takes_at_least_the_longer_and_at_most_the_sum_of_both(engine, sl
         sending.append(slowness * num_bytes * 1e-11)
         return sending[-1]
 
-    taken = step_seconds(engine, 1e10, 64, work(), seconds)
+    taken = step_seconds(engine, Volume.of(engine, 1e10), 64, work(), seconds)
     total = sum(sending)
     assert max(6.5, total) <= taken * (1 + 1e-9)
     assert taken <= (6.5 + total) * (1 + 1e-9)
     sending.clear()
-    in_turn = step_seconds(engine, 1e10, 64, work(), seconds, overlapping=False)
+    in_turn = step_seconds(engine, Volume.of(engine, 1e10), 64, work(), seconds, overlapping=False)
     assert in_turn == pytest.approx(6.5 + sum(sending))
 
 
@@ -134,14 +143,14 @@ def test_the_simulation_sends_what_the_formulas_say(engine):
         moved += sent_bytes(operation, num_bytes, ranks)
         return 0.0
 
-    step_seconds(engine, PARAMETERS, 64, work(), seconds)
+    step_seconds(engine, Volume.of(engine, PARAMETERS), 64, work(), seconds)
     assert moved == pytest.approx(sent(engine, 64, accumulation=2))
 
 
 def test_a_ring_takes_the_slower_of_its_links():
-    within = ring_seconds(H100, "all_gather", 8e9, 8)
+    within = ring_seconds(H100.links, "all_gather", 8e9, 8)
     assert within == pytest.approx(7e9 / 450e9 / 0.8 + 14e-6 + 7 * 1.9e-6)
-    ethernet = ring_seconds(T4, "all_gather", 8e9, 8)
+    ethernet = ring_seconds(T4.links, "all_gather", 8e9, 8)
     assert ethernet == pytest.approx(7e9 / 3.125e9 / 0.8, rel=1e-3)
 
 

@@ -1,0 +1,234 @@
+"""The launch that a plan assumes: engine, processes, offload, read from Accelerate's YAML."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from trainer.errors import ConfigError
+from trainer.wording import excerpt
+
+Engine = Literal["none", "ddp", "zero1", "zero2", "zero3", "hpz", "fsdp2"]
+"""hpz is ZeRO-3 with a second copy of the weights in each node: `zero_hpz_partition_size`."""
+Offload = Literal["none", "cpu", "nvme"]
+
+BUCKET = 500_000_000
+"""Gradients that ZeRO-1 and 2 reduce at once: DeepSpeed's default `reduce_bucket_size`."""
+SUB_GROUP = 1_000_000_000
+"""Weights that ZeRO-3 updates at once: DeepSpeed's default `sub_group_size`."""
+LIVE = 1_000_000_000
+"""Whole weights that ZeRO-3 keeps: `stage3_max_live_parameters` and `stage3_max_reuse_distance`."""
+CONFIG = "--config"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedLaunch:
+    """Processes are those of all machines, one for each GPU. Sizes count weights, not bytes."""
+
+    engine: Engine = "none"
+    processes: int = 1
+    machines: int = 1
+    offload_optimizer: Offload = "none"
+    offload_parameters: Offload = "none"
+    bucket: int | None = None
+    """`reduce_bucket_size`; None under ZeRO-3 if it follows from the model's width."""
+    live: int = LIVE
+    sub_group: int = SUB_GROUP
+    persistence: int | None = None
+    """Size below which ZeRO-3 keeps a weight whole: `stage3_param_persistence_threshold`; None if
+    it follows from the model's width."""
+    overlapping: bool = False
+    """`overlap_comm` of ZeRO-2, which needs a second bucket."""
+    second_copy: int = 0
+    """Processes that share the second copy of hpz."""
+    replicas: int = 1
+    """Groups of FSDP2's hybrid mesh, each of which holds all shards."""
+
+    @property
+    def node_size(self) -> int:
+        """Returns the number of processes on one machine."""
+        return -(-self.processes // self.machines)
+
+    @property
+    def shards(self) -> int:
+        """Returns over how many processes states are sharded."""
+        if self.engine in ("none", "ddp"):
+            return 1
+        return self.processes // self.replicas
+
+
+def planned_launch(
+    config: Path | None, processes: int | None = None, machines: int | None = None
+) -> PlannedLaunch:
+    """Returns the launch of an Accelerate YAML, with other processes and machines if given.
+
+    Without a YAML: one process, or DDP for several. As with `accelerate launch`, the DeepSpeed JSON
+    that the YAML names is looked up from the working directory, then beside the YAML's folder. A
+    hybrid mesh keeps a replica on each machine. Raises ConfigError if a file cannot be read or asks
+    for what the trainer refuses.
+    """
+    values = _read_yaml(config) if config is not None else {}
+    stated = _whole(values, "num_processes", 1)
+    num_machines = machines or _whole(values, "num_machines", 1)
+    num_processes = processes or max(stated, num_machines)
+    if num_processes < num_machines:
+        raise ConfigError(
+            f"--processes: {num_processes} processes do not fill {num_machines} machines",
+            key="--processes",
+            value=num_processes,
+            hint="count the GPUs of all machines",
+        )
+    kind = str(values.get("distributed_type", "NO")).upper()
+    settings: dict[str, Any] = {}
+    if kind == "DEEPSPEED":
+        assert config is not None
+        settings = _deepspeed_settings(config, values)
+    elif kind == "FSDP":
+        settings = {"engine": "fsdp2", "replicas": _replicas(values, num_processes, num_machines)}
+    elif kind in ("NO", "MULTI_GPU", "MULTI_CPU"):
+        settings = {"engine": "ddp" if num_processes > 1 else "none"}
+    else:
+        raise ConfigError(
+            f"{CONFIG}: distributed_type {excerpt(kind)} is not supported",
+            key="distributed_type",
+            value=kind,
+            hint="use a file of accelerate_configs/",
+        )
+    launch = PlannedLaunch(processes=num_processes, machines=num_machines, **settings)
+    if launch.second_copy and num_processes % launch.second_copy:
+        raise ConfigError(
+            f"zero_hpz_partition_size: {launch.second_copy} does not divide "
+            f"{num_processes} processes",
+            key="zero_hpz_partition_size",
+            value=launch.second_copy,
+            hint="use the number of GPUs of a machine",
+        )
+    return launch
+
+
+def _deepspeed_settings(config: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of PlannedLaunch that a DeepSpeed JSON decides."""
+    section = values.get("deepspeed_config")
+    named: Any = section.get("deepspeed_config_file") if isinstance(section, dict) else None
+    if not isinstance(named, str):
+        raise ConfigError(
+            f"{CONFIG}: {excerpt(config)} names no deepspeed_config_file",
+            key="deepspeed_config_file",
+            value=named,
+            hint="use a file of accelerate_configs/",
+        )
+    beside = config.resolve().parent.parent / named
+    zero: Any = _read_json(Path(named) if Path(named).is_file() else beside, named)
+    stage = zero.get("stage")
+    if stage not in (1, 2, 3):
+        raise ConfigError(
+            f"zero_optimization.stage: {excerpt(stage)} is none of 1, 2 and 3",
+            key="zero_optimization.stage",
+            value=stage,
+            hint="use accelerate_configs/ddp.yaml to shard nothing",
+        )
+    second = _whole(zero, "zero_hpz_partition_size", 1)
+    default = None if stage == 3 else BUCKET
+    return {
+        "engine": "hpz" if stage == 3 and second > 1 else f"zero{stage}",
+        "offload_optimizer": _offload(zero, "offload_optimizer"),
+        "offload_parameters": _offload(zero, "offload_param") if stage == 3 else "none",
+        "bucket": _whole(zero, "reduce_bucket_size", BUCKET) if default else _auto(zero),
+        "live": min(
+            _whole(zero, "stage3_max_live_parameters", LIVE),
+            _whole(zero, "stage3_max_reuse_distance", LIVE),
+        ),
+        "sub_group": _whole(zero, "sub_group_size", SUB_GROUP),
+        "persistence": _auto(zero, "stage3_param_persistence_threshold", 100_000),
+        "overlapping": stage == 2 and zero.get("overlap_comm") is True,
+        "second_copy": second if stage == 3 and second > 1 else 0,
+    }
+
+
+def _auto(
+    zero: Mapping[str, Any], key: str = "reduce_bucket_size", default: int = BUCKET
+) -> int | None:
+    """Returns a size, or None if it is "auto"."""
+    return None if zero.get(key) == "auto" else _whole(zero, key, default)
+
+
+def _offload(zero: Mapping[str, Any], key: str) -> Offload:
+    section = zero.get(key)
+    device: Any = section.get("device", "none") if isinstance(section, dict) else "none"
+    if device not in ("none", "cpu", "nvme"):
+        raise ConfigError(
+            f"{key}.device: {excerpt(device)} is not known",
+            key=f"{key}.device",
+            value=device,
+            hint="use cpu or nvme",
+        )
+    return device
+
+
+def _replicas(values: Mapping[str, Any], processes: int, machines: int) -> int:
+    mesh = values.get("parallelism_config")
+    stated = _whole(mesh, "parallelism_config_dp_replicate_size", 1) if mesh else 1
+    if stated == 1:
+        return 1
+    replicas = machines if machines > 1 else stated
+    if processes % replicas:
+        raise ConfigError(
+            f"--processes: {replicas} replicas do not divide {processes} processes",
+            key="parallelism_config_dp_replicate_size",
+            value=replicas,
+            hint=f"use a multiple of {replicas}",
+        )
+    return replicas
+
+
+def _whole(values: Any, key: str, default: int) -> int:
+    """Returns a positive whole number, also if it is written 5e8; raises ConfigError otherwise."""
+    value = values.get(key, default) if isinstance(values, dict) else None
+    try:
+        number = int(float(value)) if isinstance(value, int | float | str) else 0
+    except (ValueError, OverflowError):
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise ConfigError(
+            f"{key}: {excerpt(value)} is not a positive whole number",
+            key=key,
+            value=value,
+            hint=f"use {default}",
+        )
+    return number
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    values = _parsed(path, yaml.safe_load, "YAML")
+    if not isinstance(values, dict) or "distributed_type" not in values:
+        raise _unreadable(path, "is not a launch configuration of Accelerate")
+    return values
+
+
+def _read_json(path: Path, named: str) -> dict[str, Any]:
+    values = _parsed(path, json.loads, "JSON", named)
+    zero = values.get("zero_optimization", {}) if isinstance(values, dict) else None
+    if not isinstance(zero, dict):
+        raise _unreadable(named, "is not a DeepSpeed configuration")
+    return zero
+
+
+def _parsed(path: Path, parse: Any, kind: str, named: str | None = None) -> Any:
+    try:
+        return parse(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(named or path, "cannot be read") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise _unreadable(named or path, f"is not {kind}") from error
+
+
+def _unreadable(path: Path | str, reason: str) -> ConfigError:
+    return ConfigError(
+        f"{CONFIG}: {excerpt(path)} {reason}",
+        key=CONFIG,
+        value=str(path),
+        hint="use a file of accelerate_configs/",
+    )
