@@ -45,7 +45,7 @@ def test_what_a_job_of_slurm_was_given():
         "SLURM_JOB_END_TIME": str(int(time.time()) + 7300),
     }
     findings = by_code(about_slurm(job))
-    expected = "job 7 has 2 nodes, 8 tasks, 4 CPUs of a task, 4 GPUs of this node, 64000 MB"
+    expected = "job 7 was given: nodes 2, tasks 8, CPUs of a task 4, GPUs of this node 4, MB of"
     assert findings["slurm"].message.startswith(expected)
     assert findings["slurm-time"].level == "fine"
     short = {**job, "SLURM_JOB_END_TIME": str(int(time.time()) + 200)}
