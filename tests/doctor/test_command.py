@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -121,3 +122,40 @@ def test_without_a_recipe_nothing_is_written(tmp_path):
     done = subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.distributed
+def test_a_cache_on_a_read_only_disk_suffices_if_it_holds_everything(
+    reviews_recipe, write_recipe, tmp_path
+):
+    caches, recipe = tmp_path / "caches", write_recipe(reviews_recipe)
+    caches.mkdir()
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRAIN"))},
+        "PYTHONPATH": str(ROOT),
+        "TRAINER_CACHE": f"{caches}/trainer",
+        "HF_HOME": f"{caches}/hub",
+    }
+    frozen = f"mount --bind {caches} {caches} && mount -o remount,ro,bind {caches} && exec "
+    own_mounts = ["unshare", "--mount", "sh", "-c"]
+    if subprocess.run([*own_mounts, f"{frozen} true"], capture_output=True).returncode:
+        pytest.skip("this machine cannot mount a folder read-only")
+
+    def examined(*settings, read_only):
+        command = [sys.executable, "-m", "trainer", "doctor", str(recipe), "--json", *settings]
+        if read_only:
+            command = [*own_mounts, frozen + shlex.join(command)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        findings = json.loads(done.stdout)["findings"]
+        return done.returncode, {finding["code"]: finding for finding in findings}
+
+    code, findings = examined(read_only=False)
+    assert code == 0
+    code, findings = examined(read_only=True)
+    assert code == 0
+    assert findings["read-only-cache"]["level"] == "note"
+    assert "its file system is read-only" in findings["read-only-cache"]["message"]
+    code, findings = examined("--set", "batch.max_seq_length=16", read_only=True)
+    assert code == 2
+    assert findings["unwritable-cache"]["level"] == "failure"
+    assert "lengths" in findings

@@ -14,7 +14,7 @@ def examined(recipe):
 def test_sound_data_are_fine(recipe_of):
     findings = examined(recipe_of())
     assert {finding.level for finding in findings.values()} == {"fine"}
-    assert findings.keys() == {"no-overlap", "classes", "lengths", "padding"}
+    assert findings.keys() == {"examples", "no-overlap", "classes", "lengths", "padding"}
     assert findings["classes"].figures == {"good": 40, "bad": 40}
 
 
