@@ -20,7 +20,7 @@ FLOORS = [
     ["api"],
     ["result"],
     ["publishing"],
-    ["loop", "report"],
+    ["loop", "report", "doctor"],
     ["planning", "prediction", "exports"],
     ["evaluation"],
     ["assembly"],

@@ -241,6 +241,8 @@ def train_recipe(
     from trainer.evaluation.before_training import measure_before_training
     from trainer.loop import finished
     from trainer.loop import train as train_loop
+    from trainer.planning.measured import planned_for_run
+    from trainer.process.cpu_threads import chosen_threads, core_limit, fit_threads
     from trainer.process.sessions import begin_session, end_session
     from trainer.publishing.after_run import before_push, push_finished
     from trainer.recipe.keys import flatten
@@ -249,7 +251,9 @@ def train_recipe(
     from trainer.tracking.trackers import check_installed, start_trackers
 
     check_installed(recipe.tracking.trackers)
+    chosen = chosen_threads()  # later, Accelerate may have set the variable itself
     with launched(recipe, directory, stop) as accelerator, ExitStack() as claims:
+        fit_threads(core_limit(), chosen)  # until `launched` restores them
         opened = on_main(accelerator, lambda: open_directory(recipe, directory, resume, claims))
         if opened is None:
             if progress is not None and accelerator.is_main_process:
@@ -286,6 +290,8 @@ def train_recipe(
         if recipe.push is not None and accelerator.is_main_process:
             for note in before_push(recipe.push, verifies=recipe.checkpoint.verify_export):
                 run.tracker.say(f"  note: {note}")
+        if accelerator.is_main_process:
+            run.tracker.expect(planned_for_run(run))
         status.begin_training(state.step, run.num_steps)
         if state.step == 0:
             measure_before_training(run, accelerator, state)
@@ -313,6 +319,50 @@ def train_recipe(
     if recipe.push is not None and pushes:  # the other ranks have left: they wait for nobody
         push_finished(recipe.push, directory, progress)
     return result
+
+
+def dry_run_recipe(recipe: schema.Recipe, directory: Path, *, progress: Progress | None) -> None:
+    """Takes steps of a recipe on its longest examples, and reports the memory that they need.
+
+    Everything is resolved and opened as for a run in the directory, under the engine and on the
+    ranks of the launch. Nothing is written but what `trainer prepare` would write into the caches.
+    Raises TrainerError as the run would, such as OutOfMemoryError.
+    """
+    from trainer.assembly.build import build_run
+    from trainer.assembly.memory_advice import recipe_memory
+    from trainer.assembly.summary import disk_space, summary
+    from trainer.engines.accelerator import launched
+    from trainer.loop import optimizer_step
+    from trainer.planning.dry_run import dry_run
+    from trainer.planning.measured import planned_for_run
+    from trainer.process.cpu_threads import chosen_threads, core_limit, fit_threads
+    from trainer.process.out_of_memory import held_bytes
+    from trainer.tracking.trackers import check_installed
+
+    check_installed(recipe.tracking.trackers)
+    chosen = chosen_threads()
+    with launched(recipe, directory) as accelerator:
+        fit_threads(core_limit(), chosen)
+        before = held_bytes()
+        with recipe_memory(recipe, "loading", "loading the model"):
+            run = build_run(
+                recipe, accelerator, directory, progress=progress, keeps_tokenizer=False
+            )
+        say = run.tracker.say
+        say(summary(run, accelerator))
+        for note in run.notes:
+            say(f"  note: {note}")
+        say(f"  {disk_space(run, accelerator)}")
+        planned = planned_for_run(run) if accelerator.is_main_process else None
+        run.objective.train()
+        taken = dry_run(
+            run,
+            accelerator,
+            lambda batches: optimizer_step(run, accelerator, batches, step=1),
+            resident_before=before,
+        )
+        say("\n".join(taken.lines(planned)))
+        say("  nothing was written into the run directory")
 
 
 def _directory(recipe: str | Path | Recipe, run_dir: str | Path | None) -> Path:

@@ -92,7 +92,7 @@ def train(run: Run, accelerator: Accelerator, state: TrainState) -> TrainState:
             state, stopping = evaluate_and_note_best(run, accelerator, state)
         if checkpoint_due(run, state, stopping=stopping):
             stopping = save_checkpoint(run, accelerator, state, stopping=stopping)
-        training_since += time.monotonic() - pause_began  # the next log line counts training alone
+        training_since += run.tracker.paused_since(pause_began)  # log lines count training alone
     run.saver.publish_written()
     return state
 

@@ -53,6 +53,16 @@ def format_bytes(num_bytes: float) -> str:
     return f"{num_bytes:.3g} TB"
 
 
+def format_seconds(seconds: float) -> str:
+    """Returns a time as a reader estimates it, with two or three digits, such as "12 min"."""
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    for unit, size in (("min", 60), ("h", 3600)):
+        if seconds < 100 * size:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{seconds / 86400:,.0f} days"
+
+
 def format_duration(time: timedelta) -> str:
     """Returns a duration in its largest whole unit, such as "30 minutes"."""
     length = time.total_seconds()

@@ -55,17 +55,19 @@ def build_run(
     *,
     progress: Progress | None = None,
     other_rows: "Mapping[str, Dataset] | None" = None,
+    keeps_tokenizer: bool = True,
 ) -> Run:
     """Returns the run of a recipe in a directory, at step 0, with the same weights on every rank.
 
     `progress` is called with what the run reports; `other_rows` are splits in addition to the
-    recipe's. Raises ConfigError or DataError if recipe, data and model do not fit together, and
+    recipe's. The directory gets the tokenizer that the run trains, if `keeps_tokenizer`, and
+    nothing else. Raises ConfigError or DataError if recipe, data and model do not fit together, and
     LaunchError if the engine cannot train the recipe.
     """
     topology = topology_of(accelerator)
     launch = resolve_launch(recipe, topology)
     with recipe_memory(recipe, "data", "preparing the data"):
-        inputs = build_inputs(recipe, directory, other_rows)
+        inputs = build_inputs(recipe, directory if keeps_tokenizer else None, other_rows)
     train = inputs.splits["train"]
     built = build_model(recipe, inputs, accelerator, launch.precision)
     engine = start_engine(

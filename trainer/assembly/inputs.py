@@ -1,6 +1,7 @@
 """Inputs: the task, tokenizer, model configuration and encoded splits of a recipe."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +13,15 @@ from trainer.data.columns import check_columns, resolve_columns
 from trainer.data.encoded import PreparedSplit, Summary, encode_once
 from trainer.data.overlap import notes_on_overlap
 from trainer.data.sources import load_splits, rows_digest
-from trainer.errors import DataError
+from trainer.errors import DataError, TrainerError
 from trainer.files.cache import content_key
+from trainer.files.kept_folder import only_kept
 from trainer.models.architecture import build_model_config
 from trainer.models.positions import check_length
 from trainer.models.pretrained.model_folder import check_origin
 from trainer.models.tokenizers.pair_separator import separate_pairs
 from trainer.models.tokenizers.tokenizer import tokenizer_digest
+from trainer.process.switches import hub_offline
 from trainer.recipe.schema import Recipe
 from trainer.tasks import task_of
 from trainer.tasks.base import Task
@@ -53,13 +56,7 @@ def build_inputs(
     check_origin(recipe.model)
     kind = task_of(recipe)
     rows, notes = _load_rows(recipe, kind, other_rows)
-    tokenizer = build_tokenizer(recipe, rows["train"], directory)
-    model_config = build_model_config(recipe.model, tokenizer)
-    check_length(model_config, recipe.batch.max_seq_length)
-    reading = [*unread_columns(rows["train"], recipe), *_separate(recipe, kind, tokenizer)]
-    task = kind.build(recipe, rows["train"], tokenizer, model_config)
-    for name, value in task.config_values().items():
-        setattr(model_config, name, value)
+    task, tokenizer, model_config, reading = _build_task(recipe, kind, rows["train"], directory)
     test_named = recipe.data.split.test != "auto"
     rows, without_targets = lacks_targets(task, rows, test_named=test_named)
     check_metric(recipe, task, rows)
@@ -71,6 +68,34 @@ def build_inputs(
     if problem is not None:  # new runs are refused; an older one resumes as it was started
         notes.append(f"{problem}, as when this run was started")
     return Inputs(task, tokenizer, model_config, splits, tuple(notes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptData:
+    """What the caches hold of a recipe's data."""
+
+    num_rows: dict[str, int]
+    """Number of rows of each split; empty if the rows cannot be read."""
+    splits: dict[str, PreparedSplit]
+    """The tokenised splits; empty unless all of them are kept."""
+
+
+def kept_data(recipe: Recipe) -> KeptData:
+    """Returns what the caches hold of a recipe's data; never fails for what is missing.
+
+    Nothing is fetched, tokenised or written, and no contents of cached files are verified.
+    """
+    rows: dict[str, Dataset] = {}
+    splits: dict[str, PreparedSplit] = {}
+    with only_kept(), hub_offline(), suppress(TrainerError, OSError):
+        check_origin(recipe.model)
+        kind = task_of(recipe)
+        rows, _ = _load_rows(recipe, kind, None)
+        task, tokenizer, _, _ = _build_task(recipe, kind, rows["train"], None)
+        named = recipe.data.split.test != "auto"
+        measured, _ = lacks_targets(task, rows, test_named=named)
+        splits, _ = prepare_splits(measured, task, recipe, tokenizer)
+    return KeptData(num_rows={name: len(part) for name, part in rows.items()}, splits=splits)
 
 
 def prepare_splits(
@@ -109,6 +134,20 @@ def _load_rows(
         check_columns({name: part}, columns, section="")
         rows[name] = resolve_columns(part, columns)
     return rows, [*left_out, *unlabelled]
+
+
+def _build_task(
+    recipe: Recipe, kind: type[Task], train: "Dataset", directory: Path | None
+) -> tuple[Task, Any, Any, list[str]]:
+    """Returns the task, its tokenizer, the model's configuration, and notes on what is read."""
+    tokenizer = build_tokenizer(recipe, train, directory)
+    model_config = build_model_config(recipe.model, tokenizer)
+    check_length(model_config, recipe.batch.max_seq_length)
+    notes = [*unread_columns(train, recipe), *_separate(recipe, kind, tokenizer)]
+    task = kind.build(recipe, train, tokenizer, model_config)
+    for name, value in task.config_values().items():
+        setattr(model_config, name, value)
+    return task, tokenizer, model_config, notes
 
 
 def _separate(recipe: Recipe, kind: type[Task], tokenizer: Any) -> list[str]:

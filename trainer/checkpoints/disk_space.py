@@ -44,6 +44,26 @@ def checkpoint_size(parameters: Iterable["nn.Parameter"], optimizer: Optimizer) 
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class KeptCheckpoints:
+    """How many checkpoints a run has at the same time, at most."""
+
+    resumable: int
+    """Those that a run can resume from, with the one that is being written."""
+    light: int
+    """Those that hold weights alone."""
+
+    def bytes(self, size: CheckpointSize) -> int:
+        """Returns the bytes of all of them."""
+        return self.resumable * size.total + self.light * size.weights
+
+
+def kept_checkpoints(settings: Checkpoint, num_epochs: int) -> KeptCheckpoints:
+    """Returns how many checkpoints a run of some epochs keeps."""
+    light = settings.keep_best + settings.every_epoch * num_epochs
+    return KeptCheckpoints(resumable=settings.keep_last + 1, light=light)
+
+
 def check_disk_space(
     directory: Path,
     size: CheckpointSize,
@@ -57,15 +77,15 @@ def check_disk_space(
     The run replaces the checkpoints that exist, so their space counts as available. Raises
     CheckpointError if the space does not suffice.
     """
-    num_light = settings.keep_best + settings.every_epoch * num_epochs
-    resumable = (settings.keep_last + 1) * size.total  # one more while the next is written
-    needed = resumable + num_light * size.weights + model_bytes
+    kept = kept_checkpoints(settings, num_epochs)
+    needed = kept.bytes(size) + model_bytes
     existing = sum(map(bytes_in, (directory / "checkpoints").glob("step-*")))
-    free = shutil.disk_usage(directory).free
+    there = next(place for place in (directory, *directory.parents) if place.exists())
+    free = shutil.disk_usage(there).free
     if needed - existing > free:
         raise CheckpointError(
             f"this run needs about {format_bytes(needed - existing)} more in {directory}, for "
-            f"{settings.keep_last + 1} checkpoints of {format_bytes(size.total)} at a time and the "
+            f"{kept.resumable} checkpoints of {format_bytes(size.total)} at a time and the "
             f"model of {format_bytes(model_bytes)}, and {format_bytes(free)} are free",
             key="checkpoint.keep_last",
             value=settings.keep_last,

@@ -15,9 +15,11 @@ from trainer.cli import (
     chat,
     checkpoints,
     compare,
+    doctor,
     evaluate,
     export,
     params,
+    plan,
     predict,
     prepare,
     push,
@@ -97,7 +99,8 @@ def main() -> None:
 for _command in (
     *(train.command, evaluate.command, recipes.command, show.command, params.command),
     *(prepare.command, sweep.command, compare.command, report.command, checkpoints.command),
-    *(watch.command, predict.command, chat.command, export.command, push.command),
+    *(watch.command, plan.command, predict.command, chat.command, export.command, push.command),
+    doctor.command,
 ):
     main.add_command(_command)
 

@@ -2,11 +2,16 @@
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from trainer.cli.options import DEBUG, RECIPE, SET, SMOKE, DirectoryName
+from trainer.errors import DONE, ConfigError
 from trainer.process import signals
+
+if TYPE_CHECKING:
+    from trainer.tasks.recipe import Recipe
 
 
 @click.command("train")
@@ -25,6 +30,11 @@ from trainer.process import signals
     help="Save and stop before this time is over, with exit code 85: 45m, 2h, 1:30:00.",
 )
 @SMOKE
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Try the longest examples, show the peak of memory, and leave no run directory.",
+)
 @DEBUG
 def command(
     recipe: str,
@@ -33,13 +43,56 @@ def command(
     resume: str,
     time_limit: str | None,
     smoke: bool,
+    dry_run: bool,
 ) -> int:
     """Train RECIPE, a shipped recipe's name or a YAML file."""
-    signals.expect()
+    if not dry_run:
+        signals.expect()
     from trainer.api import default_directory
 
     directory = run_dir or default_directory(recipe, "-smoke" * smoke)
+    if dry_run:
+        without = {"--resume": resume if resume != "auto" else None, "--time-limit": time_limit}
+        for option, value in without.items():
+            if value is not None:
+                raise ConfigError(
+                    f"--dry-run takes two steps and knows no {option}",
+                    key=option,
+                    value=value,
+                    hint="leave it out",
+                )
+        return try_out(recipe, overrides, directory, in_miniature=smoke)
     return train(recipe, overrides, directory, resume, time_limit=time_limit, in_miniature=smoke)
+
+
+def try_out(
+    recipe_name: str, overrides: tuple[str, ...], directory: Path, *, in_miniature: bool
+) -> int:
+    """Takes steps of a recipe on its longest examples, and returns the exit code.
+
+    Nothing is written into the directory. Raises TrainerError for errors that the user can fix.
+    """
+    from trainer.api import dry_run_recipe
+    from trainer.distributed.environment_variables import check_variables
+    from trainer.process.environment import quieted_libraries
+    from trainer.tracking.progress import TerminalProgress
+
+    with quieted_libraries():
+        check_variables()
+        recipe = _recipe(recipe_name, overrides, in_miniature=in_miniature)
+        dry_run_recipe(recipe, directory.absolute(), progress=TerminalProgress())
+    return DONE
+
+
+def _recipe(name: str, overrides: tuple[str, ...], *, in_miniature: bool) -> "Recipe":
+    from trainer.tasks.recipe import load_recipe
+
+    recipe = load_recipe(name, overrides)
+    if not in_miniature:
+        return recipe
+    from trainer.assembly.miniature import smoke
+
+    return smoke(recipe)
 
 
 def train(
@@ -57,11 +110,9 @@ def train(
     """
     from trainer.api import train_recipe
     from trainer.distributed.environment_variables import check_variables
-    from trainer.errors import DONE
     from trainer.process.environment import quieted_libraries
     from trainer.process.status import Status
     from trainer.process.stop_request import StopRequest, end_of_time, listen
-    from trainer.tasks.recipe import load_recipe
     from trainer.tracking.progress import TerminalProgress
 
     directory = directory.absolute()
@@ -72,11 +123,7 @@ def train(
         stack.enter_context(status.reported())
         check_variables()
         stop.end = end_of_time(time_limit)
-        recipe = load_recipe(recipe_name, overrides)
-        if in_miniature:
-            from trainer.assembly.miniature import smoke
-
-            recipe = smoke(recipe)
+        recipe = _recipe(recipe_name, overrides, in_miniature=in_miniature)
         result = train_recipe(
             recipe, directory, resume, status=status, stop=stop, progress=TerminalProgress()
         )

@@ -23,6 +23,14 @@ def use_own_folder() -> Path | None:
 
     Returns None if the environment names a folder, or if the system has no PID namespaces.
     """
+    folder = own_folder()
+    if folder is not None:
+        os.environ["TORCH_EXTENSIONS_DIR"] = str(folder)
+    return folder
+
+
+def own_folder() -> Path | None:
+    """Returns the folder of `use_own_folder`, and changes nothing."""
     if "TORCH_EXTENSIONS_DIR" in os.environ or not SPACE.exists():
         return None
     import torch
@@ -30,13 +38,19 @@ def use_own_folder() -> Path | None:
 
     space = "".join(filter(str.isdigit, str(SPACE.readlink())))
     versions = f"py{platform.python_version()}-torch{torch.__version__}"
-    folder = Path(get_default_build_root()) / f"{platform.node()}-{space}-{versions}"
-    os.environ["TORCH_EXTENSIONS_DIR"] = str(folder)
-    return folder
+    return Path(get_default_build_root()) / f"{platform.node()}-{space}-{versions}"
 
 
 def remove_stale_locks(folder: Path) -> list[Path]:
-    """Removes and returns the locks in a folder that no process holds; none with torch 2.14."""
+    """Removes and returns the locks of `stale_locks`."""
+    stale = stale_locks(folder)
+    for lock in stale:
+        lock.unlink(missing_ok=True)
+    return stale
+
+
+def stale_locks(folder: Path) -> list[Path]:
+    """Returns the locks in a folder that no process holds; none with torch 2.14."""
     from torch.utils import cpp_extension
 
     if not hasattr(cpp_extension, "FileBaton"):
@@ -45,8 +59,6 @@ def remove_stale_locks(folder: Path) -> list[Path]:
     if stale:
         time.sleep(PAUSE_SECONDS)
         stale = _not_held(lock for lock in stale if lock.exists())
-    for lock in stale:
-        lock.unlink(missing_ok=True)
     return stale
 
 

@@ -16,6 +16,13 @@ COMPUTE_DTYPES: dict[Precision, torch.dtype] = {
 }
 
 
+def automatic_precision(capability: tuple[int, int] | None) -> Precision:
+    """Returns the precision that `auto` is on a GPU of this compute capability; None is a CPU."""
+    if capability is None:
+        return "fp32"
+    return "bf16" if capability >= (8, 0) else "fp16"
+
+
 def resolve_precision(requested: Precision | Literal["auto"]) -> Precision:
     """Returns the precision of a run; `auto` follows the GPU's compute capability.
 
@@ -24,9 +31,7 @@ def resolve_precision(requested: Precision | Literal["auto"]) -> Precision:
     """
     capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
     if requested == "auto":
-        if capability is None:
-            return "fp32"
-        return "bf16" if capability >= (8, 0) else "fp16"
+        return automatic_precision(capability)
     if requested == "bf16" and capability is not None and capability < (8, 0):
         raise ConfigError(
             f"precision: bf16 is emulated on {torch.cuda.get_device_name()}",

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,6 +28,26 @@ LOG = logging.getLogger("trainer")
 MANIFEST = "manifest.json"
 UNLISTED = "it has no manifest"
 """Problem of a folder that an older version wrote."""
+_ONLY_READS: ContextVar[bool] = ContextVar("only_reads", default=False)
+
+
+class NotKeptError(DataError):
+    """A folder is missing or damaged, and may not be written."""
+
+
+@contextmanager
+def only_kept() -> Generator[None]:
+    """Context manager: inside, `write_once` returns only folders that are there, and otherwise
+    raises NotKeptError.
+
+    Sizes of files are compared with the manifest and contents are not, so that it takes no longer
+    for large data.
+    """
+    before = _ONLY_READS.set(True)
+    try:
+        yield
+    finally:
+        _ONLY_READS.reset(before)
 
 
 def write_once(
@@ -40,8 +61,11 @@ def write_once(
     version, is written again silently or, with `accept_unlisted`, returned as it is. Raises
     DataError if the folder cannot be read or written.
     """
-    if _problem(folder, accept_unlisted) is None:
+    problem = _problem(folder, accept_unlisted)
+    if problem is None:
         return folder
+    if _ONLY_READS.get():
+        raise NotKeptError(f"{folder} is not in the cache ({problem})", key=str(folder))
     try:
         with _exclusive(folder.with_name(f".{folder.name}.lock")):
             problem = _problem(folder, accept_unlisted)
@@ -126,6 +150,8 @@ def _problem(folder: Path, accept_unlisted: bool) -> str | None:
         for name, expected in sorted(listed.items()):
             if not isinstance(expected, dict) or expected.get("bytes") != _size(folder / name):
                 return f"{name} has a different size"
+        if _ONLY_READS.get():
+            return None
         for name, expected in sorted(listed.items()):
             if checksum(folder / name) != expected:
                 return f"{name} has different content"

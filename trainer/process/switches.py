@@ -38,6 +38,23 @@ def restored_environment() -> Generator[None]:
 
 
 @contextmanager
+def hub_offline() -> Generator[None]:
+    """Context manager: inside, Hugging Face's libraries read their caches and ask no network."""
+    from datasets import config
+    from huggingface_hub import constants
+
+    flags: list[Any] = [constants, config]
+    before = [flag.HF_HUB_OFFLINE for flag in flags]
+    try:
+        for flag in flags:
+            flag.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        for flag, value in zip(flags, before, strict=True):
+            flag.HF_HUB_OFFLINE = value
+
+
+@contextmanager
 def _torch() -> Generator[None]:
     import torch
 

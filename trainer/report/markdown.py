@@ -2,6 +2,7 @@
 
 from trainer.report.export_sentence import model_sentence
 from trainer.report.markup import as_markdown
+from trainer.report.plan_sentence import plan_sentence
 from trainer.report.report import MATTERING, SPLITS, Report
 from trainer.report.tables.failures import churn_table, classes_table
 from trainer.report.tables.measured import (
@@ -42,6 +43,7 @@ def markdown(report: Report) -> str:
         f"- {processes} process{'' if processes == 1 else 'es'}, {results['precision']}, "
         f"{results['seconds']['total']:.1f} s, peak memory "
         f"{results['peak_memory_bytes'] / 2**20:,.0f} MiB a process",
+        *(f"- {sentence}" for sentence in [plan_sentence(results)] if sentence is not None),
         f"- {shown(model_sentence(results))}",
     ]
     if report.missing:

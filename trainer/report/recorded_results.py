@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trainer.errors import RunDirectoryError
 
@@ -80,6 +80,21 @@ class _Seconds(_Part):
     evaluation: float = 0.0
 
 
+class _PlannedMemory(_Part):
+    planned: int | None
+    measured: int | None
+
+
+class _PlannedSeconds(_Part):
+    planned: tuple[float, float] | None = Field(strict=False)
+    measured: float
+
+
+class _Plan(_Part):
+    memory: _PlannedMemory
+    seconds: _PlannedSeconds
+
+
 class _Results(_Part):
     recipe: _Recipe
     parameters: _Counts
@@ -92,6 +107,7 @@ class _Results(_Part):
     model: Literal["best", "final"]
     seconds: _Seconds
     peak_memory_bytes: int
+    plan: _Plan | None = None
     processes: int
     precision: str
     skipped_steps: int

@@ -18,6 +18,7 @@ from trainer.files.durable import write_json
 from trainer.files.plain import remove, sealed
 from trainer.metrics.averages import with_macro_averages
 from trainer.models.quiet import quiet_transformers
+from trainer.planning.measured import beside_plan
 from trainer.process.run_entries import writing_to
 from trainer.report.analysis import analysis
 from trainer.report.answers.examples import write_examples
@@ -83,6 +84,7 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
     }
     own_peak = torch.tensor([run.tracker.peak_memory()], device=accelerator.device)
     peak: Any = accelerator.gather(own_peak)
+    seconds = _seconds(lines)
     results = {
         "recipe": run.recipe.model_dump(mode="json"),
         "parameters": vars(run.parameter_counts),
@@ -93,8 +95,14 @@ def finish(run: Run, accelerator: Accelerator, state: TrainState) -> None:
         "best": best,
         "final": final,
         "model": "best" if use_best else "final",
-        "seconds": _seconds(lines),
+        "seconds": seconds,
         "peak_memory_bytes": int(peak.max()),
+        "plan": beside_plan(
+            run.tracker.planned,
+            memory_bytes=int(peak.max()),
+            seconds=sum(seconds["per_epoch"]),
+            num_steps=state.step,
+        ),
         "processes": accelerator.num_processes,
         "precision": run.precision,
         "skipped_steps": state.skipped_steps,

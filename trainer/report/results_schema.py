@@ -325,6 +325,30 @@ class Export(Part):
     """The folder adapter/; null without adapters."""
 
 
+class MemoryBesidePlan(Part):
+    planned: int | None
+    """Peak bytes that a process allocates on its GPU, as planned; null if the run was not planned,
+    as on a CPU."""
+    measured: int | None
+    """Peak bytes of a process, the largest of all: allocated on its GPU, or resident on a CPU; null
+    if the system does not say."""
+
+
+class TimeBesidePlan(Part):
+    planned: list[float] | None
+    """Least and most seconds of training, without evaluation, as planned; null if the run was not
+    planned."""
+    measured: float
+    """Seconds of training, without evaluation."""
+
+
+class BesidePlan(Part):
+    memory: MemoryBesidePlan
+    """Peak memory of a process."""
+    seconds: TimeBesidePlan
+    """Training time of all steps."""
+
+
 class Results(Part):
     """results.json."""
 
@@ -366,6 +390,8 @@ class Results(Part):
     """Time that the run took, over all its starts."""
     peak_memory_bytes: int
     """The largest of all processes."""
+    plan: BesidePlan | None = None
+    """What was planned, beside what was measured; absent in runs of older versions."""
     processes: int
     """Number of processes at the end."""
     precision: Literal["fp32", "bf16", "fp16"]

@@ -129,6 +129,21 @@ class Task(Reported, ABC):
         Raises ConfigError or DataError if recipe, rows and model do not fit together.
         """
 
+    @classmethod
+    def unread(cls, recipe: Recipe, model_config: Any) -> Self | None:
+        """Returns a task for plans, made without data and tokenizer; None if there is none.
+
+        Only its attributes about model and loss are set, and only `config_values`, `loss_sums` and
+        `full_batch` may be called. Raises ConfigError if models of this configuration cannot learn
+        the task.
+        """
+        return None
+
+    def full_batch(self, size: int, length: int) -> Batch:
+        """Returns a batch of `size` examples of `length` tokens, with arbitrary tokens and as many
+        targets as such a batch can have; only tasks with `unread` need it."""
+        raise NotImplementedError
+
     def config_values(self) -> dict[str, Any]:
         """Returns the values that the model's configuration must have, such as num_labels."""
         return {}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -67,3 +67,25 @@ def attention_mask(lengths: np.ndarray) -> dict[str, Tensor]:
         return {}
     positions = torch.arange(int(lengths.max()))
     return {"attention_mask": (positions < torch.from_numpy(lengths)[:, None]).long()}
+
+
+def full_inputs(
+    size: int, length: int, *, padded: bool, types: bool = False
+) -> dict[str, Tensor]:
+    """Returns arbitrary tokens as a model's arguments, int64 [size, length].
+
+    If `padded` and there are several examples, all but the first lack their last token. `types`
+    says whether the model also gets token_type_ids.
+    """
+    inputs = {"input_ids": torch.zeros(size, length, dtype=torch.int64)}
+    if padded and size > 1:
+        inputs["attention_mask"] = torch.ones(size, length, dtype=torch.int64)
+        inputs["attention_mask"][1:, -1] = 0
+    if types:
+        inputs["token_type_ids"] = torch.zeros(size, length, dtype=torch.int64)
+    return inputs
+
+
+def has_types(model_config: Any) -> bool:
+    """Returns whether a model distinguishes the texts of a pair by token_type_ids."""
+    return getattr(model_config, "type_vocab_size", 0) > 1

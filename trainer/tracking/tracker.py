@@ -4,6 +4,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from trainer.state import TrainState
 from trainer.tracking.metric_lines import lines_at, remembered
 from trainer.tracking.progress import Progress, Update, evaluation_message
 from trainer.tracking.rank_times import RankSummary
+from trainer.tracking.time_to_go import Planned, TimeToGo
 from trainer.tracking.trackers import log_report, shows_reports
 
 
@@ -38,6 +40,7 @@ class Tracker:
         self._show = progress if self._active else None
         self._logged_tokens = 0
         self._step = 0
+        self._time_to_go = TimeToGo(num_steps)
         self._peak = 0
         self._peak_since_evaluation = 0
         self._deciding_metric = deciding_metric
@@ -134,9 +137,29 @@ class Tracker:
             log_report(self._accelerator, text, figures, step=self._step)
 
     def progress(self, step: int, record: dict[str, Any] | None) -> None:
-        """Reports a step that was taken, with its line of metrics.jsonl if one was written."""
+        """Reports a step that was taken, with its line of metrics.jsonl if one was written, and
+        once in a session how long the run will take."""
         self._step = step
         self._tell(record=record)
+        to_go = self._time_to_go.after(step)
+        if to_go is not None:
+            self.say(to_go)
+
+    @property
+    def planned(self) -> Planned | None:
+        """What the plan of the run says, if `expect` was called."""
+        return self._time_to_go.planned
+
+    def expect(self, planned: Planned | None) -> None:
+        """Takes what the plan of the run says, for the message on the time to go."""
+        self._time_to_go.planned = planned
+
+    def paused_since(self, began: float) -> float:
+        """Returns the seconds since `began`, a time of time.monotonic(), in which the run did not
+        train; they do not count in the time to go."""
+        seconds = time.monotonic() - began
+        self._time_to_go.pause(seconds)
+        return seconds
 
     def say(self, message: str) -> None:
         """Reports a message of one or several lines."""

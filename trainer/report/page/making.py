@@ -7,6 +7,7 @@ from trainer.recipe.keys import flatten
 from trainer.report.card.citations import bibtex
 from trainer.report.export_sentence import model_sentence
 from trainer.report.markup import plain_lines
+from trainer.report.plan_sentence import plan_sentence
 from trainer.report.report import Report
 from trainer.report.tables.table import Table, columns
 from trainer.report.tables.training import value_text
@@ -125,7 +126,8 @@ def _time(results: dict[str, Any]) -> list[str]:
     if "evaluation" in seconds:
         parts.append(f"evaluation {seconds['evaluation']:,.1f} s")
     parts.append(f"peak memory {results['peak_memory_bytes'] / 2**20:,.0f} MiB a process")
-    return parts
+    planned = plan_sentence(results)
+    return parts if planned is None else [*parts, planned]
 
 
 def _energy(environment: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenize
 from trainer.recipe.data import Column, Columns
 from trainer.recipe.schema import Recipe
 from trainer.tasks.base import LossTerm, Task
-from trainer.tasks.batch import Batch, attention_mask, pad, stack
+from trainer.tasks.batch import Batch, attention_mask, full_inputs, pad, stack
 from trainer.tasks.causal_lm.judgement import judge
 from trainer.tasks.causal_lm.packed import apart, attention_dtype, check_packing
 from trainer.tasks.causal_lm.scores import answer_scores
@@ -113,14 +113,7 @@ class CausalLM(Task):
                 value=True,
                 hint="name another tokenizer, or set task.prompt and task.completion",
             )
-        if not is_decoder(model_config):
-            raise ConfigError(
-                f"task.name: a {model_config.model_type} is not a causal language model: it does "
-                f"not predict a token from the earlier ones alone",
-                key="task.name",
-                value="causal_lm",
-                hint="use masked_lm, or a decoder such as gpt2 or llama",
-            )
+        _check_decoder(model_config)
         if settings.packing:
             check_packing(model_config, recipe.batch.max_seq_length)
         return cls(
@@ -132,6 +125,27 @@ class CausalLM(Task):
             num_positions=num_positions(model_config),
             own_tokenizer=recipe.model.name_or_path is not None and recipe.model.tokenizer is None,
             special_tokens=recipe.data.special_tokens,
+        )
+
+    @classmethod
+    def unread(cls, recipe: Recipe, model_config: Any) -> Self:
+        assert isinstance(recipe.task, CausalLMSettings)
+        _check_decoder(model_config)
+        task = cls.__new__(cls)
+        task.settings = recipe.task
+        return task
+
+    def full_batch(self, size: int, length: int) -> Batch:
+        packing = self.settings.packing
+        inputs = full_inputs(size, length, padded=self.settings.instructs and not packing)
+        if packing:
+            inputs["position_ids"] = torch.arange(length).repeat(size, 1)
+        targets = torch.zeros(size, length, dtype=torch.int64)
+        targets[:, -1] = IGNORED
+        return Batch(
+            inputs=inputs,
+            targets={"labels": targets},
+            counts=(targets != IGNORED).sum().double()[None],
         )
 
     def encoding_settings(self) -> dict[str, Any]:
@@ -311,3 +325,14 @@ def _one_per_row(split: PreparedSplit) -> bool:
     """Returns whether example i is row i: nothing is packed, and no row was skipped."""
     packed = "position_ids" in split.columns
     return split.rows is not None and not packed and len(split) == len(split.rows)
+
+
+def _check_decoder(model_config: Any) -> None:
+    if not is_decoder(model_config):
+        raise ConfigError(
+            f"task.name: a {model_config.model_type} is not a causal language model: it does "
+            f"not predict a token from the earlier ones alone",
+            key="task.name",
+            value="causal_lm",
+            hint="use masked_lm, or a decoder such as gpt2 or llama",
+        )

@@ -18,7 +18,7 @@ from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenize
 from trainer.recipe.data import Columns
 from trainer.recipe.schema import Recipe
 from trainer.tasks.base import LossTerm, Task
-from trainer.tasks.batch import Batch, attention_mask, pad
+from trainer.tasks.batch import Batch, attention_mask, full_inputs, has_types, pad
 from trainer.tasks.classification.class_weights import class_weights
 from trainer.tasks.classification.diagnosis import diagnose
 from trainer.tasks.classification.judgement import judge
@@ -134,6 +134,25 @@ class Classification(Task):
                 model_config=model_config,
             )
         return task
+
+    @classmethod
+    def unread(cls, recipe: Recipe, model_config: Any) -> Self:
+        """Returns the task with the recipe's labels, or with two if the data decides."""
+        assert isinstance(recipe.task, ClassificationSettings)
+        task = cls.__new__(cls)
+        task.labels = recipe.task.labels or ("0", "1")
+        task.class_weights = torch.ones(len(task.labels))
+        task.label_smoothing = recipe.task.label_smoothing
+        task.has_types = has_types(model_config)
+        return task
+
+    def full_batch(self, size: int, length: int) -> Batch:
+        labels = torch.zeros(size, dtype=torch.int64)
+        return Batch(
+            inputs=full_inputs(size, length, padded=True, types=self.has_types),
+            targets={"labels": labels},
+            counts=torch.tensor([size], dtype=torch.float64),
+        )
 
     def config_values(self) -> dict[str, Any]:
         return {

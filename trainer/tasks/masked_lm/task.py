@@ -20,7 +20,7 @@ from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenize
 from trainer.recipe.data import Column
 from trainer.recipe.schema import Recipe
 from trainer.tasks.base import LossTerm, Task
-from trainer.tasks.batch import Batch, attention_mask, stack
+from trainer.tasks.batch import Batch, attention_mask, full_inputs, has_types, stack
 from trainer.tasks.finding import Finding
 from trainer.tasks.masked_lm.masking import Masking
 from trainer.tasks.masked_lm.segments import Document, cut_documents, pair
@@ -67,10 +67,9 @@ class MaskedLM(Task):
         self.has_types = has_types
         self.masking = Masking(settings, tokenizer)
         self.auto_model = _auto_model(settings)
-        self.loss_terms = (LossTerm("masked_lm"),)
+        self.loss_terms = _loss_terms(settings)
         self.scales = {"masked_accuracy": "0-1"}
         if settings.next_sentence_prediction:
-            self.loss_terms += (LossTerm("next_sentence"),)
             self.scales["next_sentence_accuracy"] = "0-1"
         self.metrics_offered = ("loss", "perplexity", *self.scales)
 
@@ -107,8 +106,32 @@ class MaskedLM(Task):
             tokenizer=tokenizer,
             max_seq_length=recipe.batch.max_seq_length,
             seed=recipe.seed,
-            has_types=getattr(model_config, "type_vocab_size", 0) > 1,
+            has_types=has_types(model_config),
             special_tokens=recipe.data.special_tokens,
+        )
+
+    @classmethod
+    def unread(cls, recipe: Recipe, model_config: Any) -> Self:
+        assert isinstance(recipe.task, MaskedLMSettings)
+        _check_pairs(recipe.task, model_config)
+        task = cls.__new__(cls)
+        task.settings = recipe.task
+        task.has_types = has_types(model_config)
+        task.auto_model = _auto_model(recipe.task)
+        task.loss_terms = _loss_terms(recipe.task)
+        return task
+
+    def full_batch(self, size: int, length: int) -> Batch:
+        pairs = self.settings.next_sentence_prediction
+        inputs = full_inputs(size, length, padded=pairs, types=pairs and self.has_types)
+        labels = torch.full((size, length), IGNORED)
+        labels[:, : max(1, round(self.settings.mask_share * (length - 2 - pairs)))] = 0
+        targets, counts = {"labels": labels}, [int((labels != IGNORED).sum())]
+        if pairs:
+            targets["next_sentence"] = torch.zeros(size, dtype=torch.int64)
+            counts.append(size)
+        return Batch(
+            inputs=inputs, targets=targets, counts=torch.tensor(counts, dtype=torch.float64)
         )
 
     def encoding_settings(self) -> dict[str, Any]:
@@ -263,6 +286,11 @@ class MaskedLM(Task):
     def num_judged(cls, metrics: Mapping[str, Any]) -> dict[str, int]:
         # The tokens of a text are not independent, its pairs nearly are.
         return {"next_sentence_accuracy": metrics["num_pairs"]} if "num_pairs" in metrics else {}
+
+
+def _loss_terms(settings: MaskedLMSettings) -> tuple[LossTerm, ...]:
+    pairs = (LossTerm("next_sentence"),) * settings.next_sentence_prediction
+    return (LossTerm("masked_lm"), *pairs)
 
 
 def _auto_model(settings: MaskedLMSettings) -> str:

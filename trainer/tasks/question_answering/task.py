@@ -20,7 +20,7 @@ from trainer.models.tokenizers.special_tokens import SpecialTokens, TextTokenize
 from trainer.recipe.data import Columns
 from trainer.recipe.schema import Recipe
 from trainer.tasks.base import LossTerm, Task
-from trainer.tasks.batch import Batch, attention_mask, pad
+from trainer.tasks.batch import Batch, attention_mask, full_inputs, has_types, pad
 from trainer.tasks.finding import Finding
 from trainer.tasks.generation.zero_shot import GeneratedAnswer
 from trainer.tasks.judgement import Judgement
@@ -76,6 +76,19 @@ class QuestionAnswering(Task):
         self.max_seq_length = max_seq_length
         self.stride = settings.resolved_stride(max_seq_length)
         self.template = PairTemplate.of(tokenizer, is_decoder=is_decoder)
+
+    @classmethod
+    def unread(cls, recipe: Recipe, model_config: Any) -> Self:
+        ensure_span_head(model_config)
+        task = cls.__new__(cls)
+        task.has_types = has_types(model_config)
+        return task
+
+    def full_batch(self, size: int, length: int) -> Batch:
+        targets = {name: torch.zeros(size, dtype=torch.int64) for name in ("start", "end")}
+        counts = torch.full((2,), size, dtype=torch.float64)
+        inputs = full_inputs(size, length, padded=True, types=self.has_types)
+        return Batch(inputs=inputs, targets=targets, counts=counts)
 
     def config_values(self) -> dict[str, Any]:
         # num_labels is the size of the span head; a classifier's config may hold its class count

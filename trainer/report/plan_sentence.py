@@ -1,0 +1,23 @@
+"""The sentence that holds a run against its plan."""
+
+from typing import Any
+
+from trainer.wording import format_seconds
+
+
+def plan_sentence(results: dict[str, Any]) -> str | None:
+    """Returns the measured memory and time beside the planned ones; None if none was planned, as in
+    runs of older versions and on a CPU."""
+    plan = results.get("plan")
+    if plan is None:
+        return None
+    memory, seconds = plan["memory"], plan["seconds"]
+    parts: list[str] = []
+    if memory["planned"] is not None and memory["measured"] is not None:
+        measured, planned = (memory[name] / 2**30 for name in ("measured", "planned"))
+        parts.append(f"peak memory {measured:.2f} GiB (planned {planned:.2f} GiB)")
+    if seconds["planned"] is not None:
+        low, high = (format_seconds(end) for end in seconds["planned"])
+        took = format_seconds(seconds["measured"])
+        parts.append(f"training took {took} (planned {low if low == high else f'{low} to {high}'})")
+    return f"beside the plan: {', '.join(parts)}" if parts else None
