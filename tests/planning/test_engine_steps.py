@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from scaling import ENGINES, H100, MODELS, RANKS, T4, smallest_fitting, waiting_share
 
 from trainer.planning.collectives import (
@@ -12,8 +13,10 @@ from trainer.planning.collectives import (
     kept_weights,
     sent_bytes,
     sent_within_and_between,
+    volume_of,
 )
 from trainer.planning.engine_steps import Work, ring_seconds, step_seconds
+from trainer.planning.held_memory import PlannedParameter
 
 PARAMETERS = 1_000_000_000
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -172,3 +175,14 @@ def test_frozen_weights_are_gathered_and_not_reduced():
     assert sum(sent_bytes(*call) for call in collectives("zero2", frozen, 8)) < 3e7
     gathered, reduced = collectives("zero3", frozen, 8, live=0)
     assert (gathered[1], reduced[1]) == (1e9, 1e7)
+
+
+def test_the_volume_of_a_model_is_that_of_its_parameters():
+    trained = PlannedParameter(shape=(10, 10), dtype=torch.float32, trainable=True)
+    frozen = PlannedParameter(shape=(1000,), dtype=torch.bfloat16, trainable=False)
+    packed = PlannedParameter(shape=(500, 1), dtype=torch.uint8, trainable=False)
+    for engine in ("ddp", "zero2", "zero3", "fsdp2"):
+        assert volume_of(engine, [trained], "bf16") == Volume.of(engine, 100)
+    found = volume_of("zero3", [trained, frozen, packed], "bf16")
+    assert found == Volume(weights=1600, weight_bytes=200 + 2000 + 500, gradient_bytes=200)
+    assert volume_of("zero3", [trained, packed], "fp32").weight_bytes == 400 + 500

@@ -1,9 +1,11 @@
 """What the engines send in one optimizer step: formulas that tests/benchmarks/scaling.py checks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from trainer.engines.precision import COMPUTE_DTYPES, Precision
+from trainer.planning.held_memory import FP32, PlannedParameter
 from trainer.planning.launches import LIVE, Engine
 
 Operation = Literal["all_reduce", "all_gather", "reduce_scatter"]
@@ -27,6 +29,21 @@ class Volume:
         return cls(
             weights=parameters, weight_bytes=2 * parameters, gradient_bytes=reduced * parameters
         )
+
+
+def volume_of(
+    engine: Engine, parameters: Iterable[PlannedParameter], precision: Precision
+) -> Volume:
+    """Returns what a step of a model exchanges: weights and ZeRO's gradients in the type of the
+    computations, packed weights as they are, gradients of DDP and FSDP2 in fp32."""
+    computed = COMPUTE_DTYPES[precision]
+    weights = weight_bytes = trained = 0
+    for parameter in parameters:
+        weights += parameter.num_weights
+        weight_bytes += parameter.num_weights * parameter.bytes_each(computed)
+        trained += parameter.num_weights if parameter.trainable else 0
+    reduced = FP32 if engine in ("ddp", "fsdp2") else computed.itemsize
+    return Volume(weights=weights, weight_bytes=weight_bytes, gradient_bytes=reduced * trained)
 
 
 def kept_weights(weights: float, live: float = LIVE) -> float:
