@@ -14,7 +14,8 @@ from trainer.recipe.training import Optimizer
 
 slow = pytest.mark.slow
 pytestmark = pytest.mark.distributed
-MODES = {"full": {}, "lora": {"mode": "lora", "r": 3, "target_modules": "all-linear"}}
+ADAPTERS = {"r": 3, "target_modules": "all-linear"}
+MODES = {"full": {}, "lora": {"mode": "lora", **ADAPTERS}, "qlora": {"mode": "qlora", **ADAPTERS}}
 STATES = ("weights", "gradients", "masters", "moments")
 
 
@@ -22,6 +23,8 @@ def recipe_values(precision: str, mode: str) -> dict:
     """A Llama of odd sizes, so that nothing divides by the ranks without padding."""
     architecture = {"model_type": "llama", "hidden_size": 44, "intermediate_size": 90}
     architecture |= {"num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1}
+    if mode == "qlora":  # 4-bit layers come in blocks of 64 weights
+        architecture |= {"hidden_size": 128, "intermediate_size": 192}
     return {
         "seed": 1,
         "model": {
@@ -54,6 +57,7 @@ def least(ranks: list[dict], name: str) -> int:
         ("zero2", "fp32", "full"),
         ("zero3", "bf16", "full"),
         ("zero3", "fp32", "lora"),
+        ("zero3", "bf16", "qlora"),
         ("fsdp2", "bf16", "lora"),
         ("fsdp2", "fp32", "full"),
         pytest.param("zero1", "bf16", "lora", marks=slow),
@@ -63,6 +67,7 @@ def least(ranks: list[dict], name: str) -> int:
         pytest.param("zero2", "fp32", "lora", marks=slow),
         pytest.param("zero3", "bf16", "lora", marks=slow),
         pytest.param("zero3", "fp32", "full", marks=slow),
+        pytest.param("zero2", "fp32", "qlora", marks=slow),
         pytest.param("fsdp2", "bf16", "full", marks=slow),
         pytest.param("zero2-offload", "bf16", "full", marks=slow),
         pytest.param("zero3-offload", "bf16", "full", marks=slow),
