@@ -47,7 +47,7 @@ def ranks():
 
 @pytest.fixture
 def objective():
-    """A Llama of odd sizes, of which the middle layer and the norms are frozen."""
+    """A Llama of odd sizes."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=301,
@@ -60,13 +60,13 @@ def objective():
     return Wrapped(AutoModelForCausalLM.from_config(config))
 
 
-def sharded(objective, mesh, precision):
+def sharded(objective, mesh, precision, *, resharding=True):
     """Returns the objective wrapped as Accelerate does it."""
     policy = MixedPrecisionPolicy()
     if precision == "bf16":
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     for layer in objective.model.model.layers:
-        fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+        fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=resharding)
     return fully_shard(objective, mesh=mesh, mp_policy=policy)
 
 
@@ -96,19 +96,22 @@ def test_shards_are_those_of_a_real_wrap(number, replicas, precision, ranks, obj
     assert stored_bytes(states) - counts == planned.moments
 
 
+@pytest.mark.parametrize("resharding", [True, False])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_peak_of_a_backward_is_near_the_plan(precision, ranks, objective):
-    launch = PlannedLaunch(engine="fsdp2", processes=64)
+def test_the_peak_of_a_backward_is_near_the_plan(precision, resharding, ranks, objective):
+    launch = PlannedLaunch(engine="fsdp2", processes=64, resharding=resharding)
     planned = engine_memory(planned_parameters(objective), launch, precision, ADAMW).rank
     ranks(64)
-    wrapped = sharded(objective, init_device_mesh("cpu", (64,)), precision)
+    mesh = init_device_mesh("cpu", (64,))
+    wrapped = sharded(objective, mesh, precision, resharding=resharding)
     ids = torch.arange(2)[None]
     wrapped(ids).backward()
     wrapped.zero_grad()
     with Peak([*wrapped.parameters(), *wrapped.buffers()]) as peak:
         wrapped(ids).backward()
     expected = planned.weights + planned.gradients + planned.buckets
-    assert 0.95 * peak.most < expected < 1.1 * peak.most
+    low, high = (0.95, 1.1) if resharding else (0.85, 1.2)  # which no shipped launch does
+    assert low * peak.most < expected < high * peak.most
 
 
 def test_layers_are_found_and_tied_weights_count_once(objective):

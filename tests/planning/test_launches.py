@@ -121,3 +121,13 @@ def test_processes_that_do_not_fill_machines_or_replicas_are_an_error():
         planned_launch(CONFIGS / "ddp.yaml", processes=2, machines=4)
     with pytest.raises(ConfigError, match="2 replicas do not divide 7"):
         planned_launch(CONFIGS / "fsdp2-hybrid.yaml", processes=7)
+
+
+def test_fsdp_keeps_layers_if_it_is_told_to_and_must_be_the_second_version(tmp_path):
+    file = tmp_path / "launch.yaml"
+    text = "distributed_type: FSDP\nnum_processes: 2\nfsdp_config: {fsdp_version: %s%s}\n"
+    file.write_text(text % (2, ", fsdp_reshard_after_forward: false"))
+    assert planned_launch(file) == PlannedLaunch(engine="fsdp2", processes=2, resharding=False)
+    file.write_text(text % (1, ""))
+    with pytest.raises(ConfigError, match="set fsdp_version: 2"):
+        planned_launch(file)

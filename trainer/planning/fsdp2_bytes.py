@@ -17,12 +17,12 @@ def fsdp2_memory(
     precision: Precision,
     optimizer: Optimizer,
 ) -> EngineMemory:
-    """Returns the memory under FSDP2, exact but for `buckets`.
+    """Returns the memory under FSDP2, exact but for `buckets`, which tests hold to a few percent.
 
     Each parameter is sharded by its first dimension, padded; shards of trained ones are fp32.
-    Layers are gathered one at a time and the next one ahead; what is outside of layers stays whole
-    from the forward to the end of the backward. Gradients of a layer are reduced in fp32 while
-    those of the layer before are on their way.
+    Layers are gathered one at a time and the next one ahead, unless the launch keeps them; what is
+    outside of layers stays whole from the forward to the end of the backward. Gradients of a layer
+    are reduced in fp32 while those of the layer before are on their way.
     """
     computed = COMPUTE_DTYPES[precision]
     kind, weights, gradients, moments = OPTIMIZERS[optimizer.name], 0, 0, 0
@@ -43,9 +43,10 @@ def fsdp2_memory(
             outside = max(outside, parameter.num_weights) if layer is None else outside
     root, root_trained = gathered.pop(None), reduced.pop(None)
     layer, trained = max(gathered.values(), default=0), max(reduced.values(), default=0)
-    forward = root + 3 * layer
+    whole = 0 if launch.resharding else sum(gathered.values())
+    forward = root + max(3 * layer, whole + layer)
     size = computed.itemsize
-    backward = root + size * outside + 2 * layer + (size + 2 * FP32) * trained
+    backward = root + size * outside + max(2 * layer, whole) + (size + 2 * FP32) * trained
     last = root + (size + FP32) * root_trained + FP32 * trained
     buckets = max(forward, backward, last)
     held = Held(weights=weights, gradients=gradients, moments=moments, buckets=buckets)

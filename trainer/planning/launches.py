@@ -41,11 +41,13 @@ class PlannedLaunch:
     """Size below which ZeRO-3 keeps a weight whole: `stage3_param_persistence_threshold`; None if
     it follows from the model's width."""
     overlapping: bool = False
-    """`overlap_comm` of ZeRO-2, which needs a second bucket."""
+    """`overlap_comm` of ZeRO-2, with a second bucket."""
     second_copy: int = 0
     """Processes that share the second copy of hpz."""
     replicas: int = 1
     """Groups of FSDP2's hybrid mesh, each of which holds all shards."""
+    resharding: bool = True
+    """Whether FSDP2 gives gathered layers back after the forward: `fsdp_reshard_after_forward`."""
 
     @property
     def node_size(self) -> int:
@@ -87,7 +89,11 @@ def planned_launch(
         assert config is not None
         settings = _deepspeed_settings(config, values)
     elif kind == "FSDP":
-        settings = {"engine": "fsdp2", "replicas": _replicas(values, num_processes, num_machines)}
+        settings = {
+            "engine": "fsdp2",
+            "replicas": _replicas(values, num_processes, num_machines),
+            "resharding": _reshards(values),
+        }
     elif kind in ("NO", "MULTI_GPU", "MULTI_CPU"):
         settings = {"engine": "ddp" if num_processes > 1 else "none"}
     else:
@@ -131,12 +137,11 @@ def _deepspeed_settings(config: Path, values: Mapping[str, Any]) -> dict[str, An
             hint="use accelerate_configs/ddp.yaml to shard nothing",
         )
     second = _whole(zero, "zero_hpz_partition_size", 1)
-    default = None if stage == 3 else BUCKET
     return {
         "engine": "hpz" if stage == 3 and second > 1 else f"zero{stage}",
         "offload_optimizer": _offload(zero, "offload_optimizer"),
         "offload_parameters": _offload(zero, "offload_param") if stage == 3 else "none",
-        "bucket": _whole(zero, "reduce_bucket_size", BUCKET) if default else _auto(zero),
+        "bucket": _auto(zero, "reduce_bucket_size", BUCKET),
         "live": min(
             _whole(zero, "stage3_max_live_parameters", LIVE),
             _whole(zero, "stage3_max_reuse_distance", LIVE),
@@ -148,9 +153,7 @@ def _deepspeed_settings(config: Path, values: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def _auto(
-    zero: Mapping[str, Any], key: str = "reduce_bucket_size", default: int = BUCKET
-) -> int | None:
+def _auto(zero: Mapping[str, Any], key: str, default: int) -> int | None:
     """Returns a size, or None if it is "auto"."""
     return None if zero.get(key) == "auto" else _whole(zero, key, default)
 
@@ -182,6 +185,19 @@ def _replicas(values: Mapping[str, Any], processes: int, machines: int) -> int:
             hint=f"use a multiple of {replicas}",
         )
     return replicas
+
+
+def _reshards(values: Mapping[str, Any]) -> bool:
+    section: Any = values.get("fsdp_config")
+    settings: dict[str, Any] = section if isinstance(section, dict) else {}
+    if str(settings.get("fsdp_version", 1)) != "2":
+        raise ConfigError(
+            "fsdp_version: only the second version of FSDP is supported",
+            key="fsdp_version",
+            value=settings.get("fsdp_version", 1),
+            hint="set fsdp_version: 2",
+        )
+    return str(settings.get("fsdp_reshard_after_forward", True)).lower() != "false"
 
 
 def _whole(values: Any, key: str, default: int) -> int:
