@@ -1,4 +1,4 @@
-"""What the launch and the recipe decide together, and the plan of the run."""
+"""What the launch and the recipe decide together."""
 
 from collections.abc import Iterator
 
