@@ -16,11 +16,13 @@ def about_plan(recipe: Recipe) -> Iterator[Finding]:
     """Yields the plan of a recipe, and what this machine has too little of for it."""
     import torch
 
+    from trainer.distributed.environment_variables import whole_number
     from trainer.planning.plan import plan
 
+    num_ranks = whole_number("WORLD_SIZE", 1)
     with without_network():
         try:
-            planned = plan(recipe)
+            planned = plan(recipe, processes=num_ranks if num_ranks > 1 else None)
         except TrainerError as error:
             yield failure("not-planned", error.after("this run cannot be planned: "), "warning")
             return
