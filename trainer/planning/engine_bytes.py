@@ -1,7 +1,8 @@
 """Bytes that an engine holds on a rank, on its host and on its disk, by what they hold.
 
 Weights, gradients, masters and moments are exact, padding included; tests compare them with real
-engines. Activations are not included.
+engines. Offload to NVMe follows DeepSpeed's sources and is not counted. Activations are not
+included.
 """
 
 from collections.abc import Iterable, Sequence
