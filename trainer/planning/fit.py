@@ -1,10 +1,12 @@
 """The largest batch and the longest sequence that fit into a GPU, found by bisection."""
 
-from collections.abc import Callable, Sequence
-from itertools import count
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-STEP = 64
-"""Lengths are tried in multiples of this many tokens."""
+import numpy as np
+
+RANGES = ((64, 2_048), (256, 8_192), (1_024, 2**31))
+"""Lengths are tried in these steps, each up to a length."""
 Needed = Callable[[int], int]
 """Bytes that a micro-batch size or a length needs; a larger one needs no less."""
 
@@ -14,42 +16,49 @@ def divisors(number: int) -> list[int]:
     return [size for size in range(1, number + 1) if number % size == 0]
 
 
-def largest_micro_batch(needed: Needed, share: int, memory: int) -> int | None:
-    """Returns the largest micro-batch that divides a process's `share` of a step and fits into
-    `memory` bytes; None if not even one example does."""
-    return last_fitting(divisors(share), needed, memory)
+def tried_lengths(longest: int) -> list[int]:
+    """Returns the lengths to try, up to `longest`."""
+    tried: list[int] = []
+    for step, last in RANGES:
+        first = tried[-1] if tried else 0
+        tried += range(first + step, min(last, longest) + 1, step)
+    return tried if longest in tried else [*tried, longest]
 
 
-def longest_sequence(needed: Needed, longest: int, memory: int) -> int | None:
-    """Returns the longest sequence up to `longest`, in multiples of 64 tokens, that fits into
-    `memory` bytes; None if none does."""
-    return last_fitting([*range(STEP, longest, STEP), longest], needed, memory)
-
-
-def last_fitting(values: Sequence[int], needed: Needed, memory: int) -> int | None:
+def last_fitting(
+    values: Sequence[int], needed: Needed, memory: int, known: Collection[int]
+) -> int | None:
     """Returns the last of increasing values that needs at most `memory`; None if none does.
 
-    It tries the last value, then the first, and then cuts between one that fits and one that does
-    not: where a straight line through both reaches `memory`, and every third time in the middle.
+    `known` are values whose need is known without effort, at least one of them. From those it
+    doubles or halves the value until one fits and another does not, because large values take long
+    to find out, and then tries where a parabola through the nearest three reaches `memory`, and
+    every third time the middle.
     """
-    high, high_size = len(values) - 1, needed(values[-1])
-    if high_size <= memory:
-        return values[-1]
-    low, low_size = 0, needed(values[0])
-    if low_size > memory:
-        return None
-    for attempt in count(1):
+    sizes = {index: needed(value) for index, value in enumerate(values) if value in known}
+    while True:
+        low = max((index for index, size in sizes.items() if size <= memory), default=-1)
+        high = min((index for index, size in sizes.items() if size > memory), default=len(values))
         if high - low <= 1:
-            break
-        reached = (memory - low_size) / (high_size - low_size)
-        wanted = values[low] + reached * (values[high] - values[low])
-        index = sum(value <= wanted for value in values) - 1
-        if attempt % 3 == 0:
-            index = (low + high) // 2
-        index = min(max(index, low + 1), high - 1)
-        size = needed(values[index])
-        if size <= memory:
-            low, low_size = index, size
+            return values[low] if low >= 0 else None
+        if high == len(values):
+            index = max(low + 1, bisect_right(values, 2 * values[low]) - 1)
+        elif low == -1:
+            index = min(high - 1, bisect_right(values, values[high] // 2))
         else:
-            high, high_size = index, size
-    return values[low]
+            index = _likely(values, sizes, low, high, memory) if len(sizes) % 3 else (low + high) // 2
+        sizes[index] = needed(values[index])
+
+
+def _likely(
+    values: Sequence[int], sizes: Mapping[int, int], low: int, high: int, memory: int
+) -> int:
+    """Returns which index between `low` and `high` is likely the last that fits."""
+    nearest = sorted(sizes, key=lambda index: min(abs(index - low), abs(index - high)))[:3]
+    curve = np.polynomial.Polynomial.fit(
+        [values[index] for index in nearest],
+        [sizes[index] for index in nearest],
+        deg=len(nearest) - 1,
+    )
+    fitting = [index for index in range(low + 1, high) if curve(values[index]) <= memory]
+    return max(fitting, default=low + 1)

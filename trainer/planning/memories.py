@@ -76,6 +76,14 @@ class Memories:
             )
         return self._known[key]
 
+    def micro_batches(self, length: int) -> set[int]:
+        """Returns the micro-batches of a length that are traced."""
+        return {size for size, tokens in self._known if tokens == length}
+
+    def lengths_of(self, micro_batch_size: int) -> set[int]:
+        """Returns the lengths that are traced with a micro-batch."""
+        return {tokens for size, tokens in self._known if size == micro_batch_size}
+
     def process(self, micro_batch_size: int, length: int, gpu: Gpu) -> tuple[int, int]:
         """Returns the least and the most bytes that the process will show on a GPU."""
         expected = self.of(micro_batch_size, length).reserved + gpu.context + more_workspace(gpu)

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 
 from trainer.checkpoints.disk_space import checkpoint_size
-from trainer.engines.micro_batch import accumulation, resolve_micro_batch_size
+from trainer.engines.micro_batch import AUTO_MICRO_BATCH, accumulation, resolve_micro_batch_size
 from trainer.engines.precision import COMPUTE_DTYPES, Precision
 from trainer.models.architecture import shape_config
 from trainer.models.positions import num_positions
 from trainer.planning.changes import Change, changes
 from trainer.planning.collectives import Volume
 from trainer.planning.disk import Disk, planned_disk
-from trainer.planning.fit import largest_micro_batch, longest_sequence
+from trainer.planning.fit import divisors, last_fitting, tried_lengths
 from trainer.planning.gpus import Gpu
 from trainer.planning.held_memory import PlannedParameter
 from trainer.planning.host_memory import HostMemory, Model, planned_host_memory
@@ -28,6 +28,10 @@ from trainer.planning.trace.model import num_layers
 from trainer.recipe.schema import Recipe
 
 
+MOST_TOKENS = 2**17
+"""Tokens of a micro-batch up to which the longest sequence is looked for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class OnGpu:
     """Whether a run fits on a GPU, and what would."""
@@ -39,8 +43,8 @@ class OnGpu:
     largest_micro_batch: int | None
     """The largest that divides and fits; None if not even one example does."""
     longest_sequence: int | None
-    """The longest, in multiples of 64 tokens and up to the positions of the model, that fits with
-    the planned micro-batch."""
+    """The longest that fits with the planned micro-batch, up to the positions of the model and to
+    MOST_TOKENS in a micro-batch; None if none does."""
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -157,8 +161,8 @@ def plan(
     memories = Memories(recipe, numbers, launch, precision, lengths)
     share = _share(recipe, launch)
     size, why = _micro_batch(recipe, launch, memories, targets[0] if named else None, share)
-    positions = num_positions(numbers) or 131_072
-    on_gpus = tuple(_on_gpu(memories, each, size, share, positions) for each in targets)
+    longest = max(lengths.longest, min(num_positions(numbers) or MOST_TOKENS, MOST_TOKENS // size))
+    on_gpus = tuple(_on_gpu(memories, each, size, share, longest) for each in targets)
     planned = memories.of(size, lengths.longest)
     num_micro_batches = accumulation(recipe, size, launch.processes)
     weights = sum(_weights(one) for one in planned.parameters)
@@ -233,7 +237,9 @@ def _micro_batch(
     def needed(each: int) -> int:
         return memories.process(each, length, gpu)[1]
 
-    size = largest_micro_batch(needed, share, gpu.memory)
+    sizes = divisors(share)
+    known = [max(size for size in sizes if size <= AUTO_MICRO_BATCH)]
+    size = last_fitting(sizes, needed, gpu.memory, known)
     if size is None:
         return 1, f"not even one example of {length} tokens fits into a {gpu.name}"
     return size, (
@@ -242,7 +248,7 @@ def _micro_batch(
     )
 
 
-def _on_gpu(memories: Memories, gpu: Gpu, size: int, share: int, positions: int) -> OnGpu:
+def _on_gpu(memories: Memories, gpu: Gpu, size: int, share: int, longest: int) -> OnGpu:
     def process(each: int, tokens: int) -> tuple[int, int]:
         return memories.process(each, tokens, gpu)
 
@@ -252,11 +258,17 @@ def _on_gpu(memories: Memories, gpu: Gpu, size: int, share: int, positions: int)
         gpu=gpu,
         process=shown,
         fits=shown[1] <= gpu.memory,
-        largest_micro_batch=largest_micro_batch(
-            lambda each: process(each, length)[1], share, gpu.memory
+        largest_micro_batch=last_fitting(
+            divisors(share),
+            lambda each: process(each, length)[1],
+            gpu.memory,
+            memories.micro_batches(length),
         ),
-        longest_sequence=longest_sequence(
-            lambda tokens: process(size, tokens)[1], positions, gpu.memory
+        longest_sequence=last_fitting(
+            sorted({*tried_lengths(longest), length}),
+            lambda tokens: process(size, tokens)[1],
+            gpu.memory,
+            memories.lengths_of(size),
         ),
     )
 
