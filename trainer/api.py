@@ -335,11 +335,14 @@ def dry_run_recipe(recipe: schema.Recipe, directory: Path, *, progress: Progress
     from trainer.loop import optimizer_step
     from trainer.planning.dry_run import dry_run
     from trainer.planning.measured import planned_for_dry_run
+    from trainer.process.cpu_threads import chosen_threads, core_limit, fit_threads
     from trainer.process.out_of_memory import held_bytes
     from trainer.tracking.trackers import check_installed
 
     check_installed(recipe.tracking.trackers)
+    chosen = chosen_threads()
     with launched(recipe, directory) as accelerator:
+        fit_threads(core_limit(), chosen)
         before = held_bytes()
         with recipe_memory(recipe, "loading", "loading the model"):
             run = build_run(

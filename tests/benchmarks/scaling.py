@@ -9,15 +9,23 @@ other traffic out of what is counted on the wire.
 """
 
 import argparse
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+import torch
+from transformers import AutoModelForCausalLM
+
+from trainer.models.architecture import shape_config
 from trainer.planning.collectives import Volume, collectives, sent_within_and_between
-from trainer.planning.engine_bytes import held_bytes
+from trainer.planning.engine_bytes import engine_memory
 from trainer.planning.engine_steps import Work, ring_seconds, step_seconds
 from trainer.planning.gpus import GPUS, Gpu
-from trainer.planning.launches import Engine
+from trainer.planning.held_memory import PlannedParameter
+from trainer.planning.launches import Engine, PlannedLaunch
+from trainer.recipe.model import Model as ModelSection
+from trainer.recipe.training import Optimizer
 
 ENGINES: tuple[Engine, ...] = ("ddp", "zero1", "zero2", "zero3", "hpz")
 RANKS = (1, 2, 4, 8, 16, 64, 256, 1024)
@@ -31,15 +39,53 @@ TOKENS = {"h100": 8192, "t4": 2048}
 @dataclass(frozen=True, kw_only=True)
 class Model:
     name: str
-    parameters: int
+    shapes: tuple[tuple[int, ...], ...]
     num_layers: int
+    width: int
+
+    @property
+    def parameters(self) -> int:
+        return sum(map(math.prod, self.shapes))
+
+
+def _model(name: str, published: str) -> Model:
+    """Returns the shapes of a model from its shipped numbers."""
+    config = shape_config(ModelSection(name_or_path=published))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    shapes = tuple(tuple(weight.shape) for weight in model.parameters())
+    return Model(
+        name=name, shapes=shapes, num_layers=config.num_hidden_layers, width=config.hidden_size
+    )
 
 
 MODELS = (
-    Model(name="1B", parameters=1_235_814_400, num_layers=16),  # Llama-3.2-1B
-    Model(name="8B", parameters=8_030_261_248, num_layers=32),  # Llama-3.1-8B
-    Model(name="70B", parameters=70_553_706_496, num_layers=80),  # Llama-3.1-70B
+    _model("1B", "meta-llama/Llama-3.2-1B"),
+    _model("8B", "meta-llama/Llama-3.1-8B"),
+    _model("70B", "meta-llama/Llama-3.1-70B"),
 )
+
+
+def held_bytes(model: Model, engine: Engine, ranks: int) -> int:
+    """Returns the bytes on each GPU in bf16 with AdamW, without activations.
+
+    DDP computes under autocast, which keeps copies of the weights in 16 bits.
+    """
+    parameters = [
+        PlannedParameter(shape=shape, dtype=torch.float32, trainable=True) for shape in model.shapes
+    ]
+    machines = -(-ranks // 8)
+    near = min(8, ranks) if engine == "hpz" else 0
+    launch = PlannedLaunch(
+        engine=engine,
+        processes=ranks,
+        machines=machines,
+        overlapping=engine == "zero2",
+        second_copy=near,
+    )
+    optimizer = Optimizer(name="adamw", learning_rate=1e-4)
+    held = engine_memory(parameters, launch, "bf16", optimizer, width=model.width).rank
+    return held.total + (2 * model.parameters if engine == "ddp" else 0)
 
 
 def work_of(model: Model, engine: Engine, ranks: int, gpu: Gpu, accumulation: int) -> Work:
@@ -75,7 +121,7 @@ def waiting_share(
 def smallest_fitting(model: Model, ranks: int, gpu: Gpu, share: float = 0.8) -> str:
     """Returns the first engine that leaves a `1 - share` of the memory to activations."""
     for engine in ENGINES[:4]:
-        if sum(held_bytes(engine, model.parameters, ranks).values()) <= share * gpu.memory:
+        if held_bytes(model, engine, ranks) <= share * gpu.memory:
             return engine
     return "none"
 
@@ -91,7 +137,7 @@ def table(title: str, cell: Callable[[Model, Engine, int], str]) -> None:
 
 def print_tables() -> None:
     def memory(model: Model, engine: Engine, ranks: int) -> str:
-        return f"{sum(held_bytes(engine, model.parameters, ranks).values()) / 1e9:.1f}"
+        return f"{held_bytes(model, engine, ranks) / 1e9:.1f}"
 
     def traffic(accumulation: int) -> Callable[[Model, Engine, int], str]:
         def cell(model: Model, engine: Engine, ranks: int) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -25,12 +26,12 @@ def test_the_machine_is_examined_subject_by_subject():
 
 
 def test_a_recipe_is_examined_with_its_data(reviews_recipe, write_recipe):
-    found = json.loads(run("doctor", write_recipe(reviews_recipe), "--json"))
-    assert found["will_fail"] is False
-    by_subject = {one["subject"]: one for one in found["findings"]}
+    findings = json.loads(run("doctor", write_recipe(reviews_recipe), "--json"))
+    assert findings["will_fail"] is False
+    by_subject = {finding["subject"]: finding for finding in findings["findings"]}
     assert list(by_subject) == [*SUBJECTS, "what the recipe needs", "launch and plan", "data"]
     keys = {"subject", "code", "level", "message", "advice", "figures"}
-    assert all(one.keys() == keys for one in found["findings"])
+    assert all(finding.keys() == keys for finding in findings["findings"])
 
 
 def test_a_failure_is_the_last_line_and_code_2(reviews_recipe, write_recipe, monkeypatch):
@@ -41,8 +42,8 @@ def test_a_failure_is_the_last_line_and_code_2(reviews_recipe, write_recipe, mon
     assert ended.stdout.endswith("\n\n2 findings will make a run fail\n")
     assert "  FAILS    GLOO_SOCKET_IFNAME=eth77 names none of" in ended.stdout
     assert "  FAILS    precision: fp16 needs a GPU; use fp32, bf16 or auto" in ended.stdout
-    found = invoke("doctor", recipe, "--json")
-    assert (found.exit_code, json.loads(found.stdout)["will_fail"]) == (2, True)
+    findings = invoke("doctor", recipe, "--json")
+    assert (findings.exit_code, json.loads(findings.stdout)["will_fail"]) == (2, True)
 
 
 def test_what_is_no_recipe_is_one_sentence_and_code_2():
@@ -55,7 +56,7 @@ def test_what_is_no_recipe_is_one_sentence_and_code_2():
 
 def test_an_error_becomes_a_finding_and_hides_nothing():
     def broken():
-        yield Finding("one", "fine", "this was looked at")
+        yield Finding("whole", "fine", "this was looked at")
         raise ZeroDivisionError("in\na library")
 
     def refused():
@@ -63,7 +64,7 @@ def test_an_error_becomes_a_finding_and_hides_nothing():
         yield
 
     first, last = guarded(broken)
-    assert (first.code, last.code, last.level) == ("one", "not-examined", "warning")
+    assert (first.code, last.code, last.level) == ("whole", "not-examined", "warning")
     assert last.message == "could not be examined: ZeroDivisionError: in a library"
     (error,) = guarded(refused)
     assert (error.level, error.message, error.advice) == (
@@ -99,12 +100,14 @@ def test_without_home_network_and_caches(tmp_path):
         timeout=120,
     )
     assert done.returncode == 2, done.stderr  # the run could not write
-    found = {one["code"]: one for one in json.loads(done.stdout)["findings"]}
-    assert found["unwritable-home-folder"]["level"] == "note"
-    assert found["unwritable-cache"]["level"] == "failure"
-    assert found["unwritable-run-directories"]["level"] == "warning"
-    assert {"classes", "lengths", "padding"} <= found.keys(), "the data are examined all the same"
-    assert "not-examined" not in found
+    findings = {finding["code"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert findings["unwritable-home-folder"]["level"] == "note"
+    assert findings["unwritable-cache"]["level"] == "failure"
+    assert findings["unwritable-run-directories"]["level"] == "warning"
+    assert {"classes", "lengths", "padding"} <= findings.keys(), (
+        "the data are examined all the same"
+    )
+    assert "not-examined" not in findings
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
@@ -119,3 +122,40 @@ def test_without_a_recipe_nothing_is_written(tmp_path):
     done = subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.distributed
+def test_a_cache_on_a_read_only_disk_suffices_if_it_holds_everything(
+    reviews_recipe, write_recipe, tmp_path
+):
+    caches, recipe = tmp_path / "caches", write_recipe(reviews_recipe)
+    caches.mkdir()
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRAIN"))},
+        "PYTHONPATH": str(ROOT),
+        "TRAINER_CACHE": f"{caches}/trainer",
+        "HF_HOME": f"{caches}/hub",
+    }
+    frozen = f"mount --bind {caches} {caches} && mount -o remount,ro,bind {caches} && exec "
+    own_mounts = ["unshare", "--mount", "sh", "-c"]
+    if subprocess.run([*own_mounts, f"{frozen} true"], capture_output=True).returncode:
+        pytest.skip("this machine cannot mount a folder read-only")
+
+    def examined(*settings, read_only):
+        command = [sys.executable, "-m", "trainer", "doctor", str(recipe), "--json", *settings]
+        if read_only:
+            command = [*own_mounts, frozen + shlex.join(command)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        findings = json.loads(done.stdout)["findings"]
+        return done.returncode, {finding["code"]: finding for finding in findings}
+
+    code, findings = examined(read_only=False)
+    assert code == 0
+    code, findings = examined(read_only=True)
+    assert code == 0
+    assert findings["read-only-cache"]["level"] == "note"
+    assert "its file system is read-only" in findings["read-only-cache"]["message"]
+    code, findings = examined("--set", "batch.max_seq_length=16", read_only=True)
+    assert code == 2
+    assert findings["unwritable-cache"]["level"] == "failure"
+    assert "lengths" in findings

@@ -99,8 +99,8 @@ def test_a_task_of_slurm_has_its_own_cores(tmp_path, monkeypatch):
 def test_threads_are_lowered_once_and_it_is_said(threads, caplog):
     fit_threads(CoreLimit(6, 2, "a test"), chosen_threads())
     assert torch.get_num_threads() == 3
-    said = "torch uses 3 threads each instead of 8: 6 cores (a test), shared by 2 ranks"
-    assert caplog.messages == [said]
+    warning = "torch uses 3 threads each instead of 8: 6 cores (a test), shared by 2 ranks"
+    assert caplog.messages == [warning]
     fit_threads(CoreLimit(6, 2, "a test"), None)
     assert len(caplog.messages) == 1
 
@@ -115,8 +115,8 @@ def test_a_chosen_number_stays_with_a_warning(threads, monkeypatch, caplog):
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     fit_threads(CoreLimit(2, 1, "a test"), chosen_threads())
     assert torch.get_num_threads() == 8
-    said = "8 threads slow each other down on 2 cores (a test); set OMP_NUM_THREADS=2"
-    assert caplog.messages == [said]
+    warning = "8 threads slow each other down on 2 cores (a test); set OMP_NUM_THREADS=2"
+    assert caplog.messages == [warning]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from trainer.cli import (
     evaluate,
     export,
     params,
+    plan,
     predict,
     prepare,
     push,
@@ -98,7 +99,7 @@ def main() -> None:
 for _command in (
     *(train.command, evaluate.command, recipes.command, show.command, params.command),
     *(prepare.command, sweep.command, compare.command, report.command, checkpoints.command),
-    *(watch.command, predict.command, chat.command, export.command, push.command),
+    *(watch.command, plan.command, predict.command, chat.command, export.command, push.command),
     doctor.command,
 ):
     main.add_command(_command)

@@ -29,18 +29,20 @@ def command(recipe: str | None, overrides: tuple[str, ...], as_json: bool) -> in
         from trainer.doctor.examination import Examined, as_dict, examine, will_fail
 
         settings = [part for override in overrides for part in ("--set", override)]
-        found = examine(resolved, shlex.join([recipe or "", *settings]))
+        examined = examine(resolved, shlex.join([recipe or "", *settings]))
         if as_json:
-            values = as_dict(found)
+            values = as_dict(examined)
             _print(json.dumps(values))
             return WRONG if values["will_fail"] else DONE
         subjects = list[Examined]()
-        for subject in found:
+        for subject in examined:
             _print(subject.as_text())
             subjects.append(subject)
     if not will_fail(subjects):
         return DONE
-    failures = sum(one.level == "failure" for subject in subjects for one in subject.findings)
+    failures = sum(
+        finding.level == "failure" for subject in subjects for finding in subject.findings
+    )
     _print(f"\n{failures} finding{'s' * (failures > 1)} will make a run fail")
     return WRONG
 

@@ -66,9 +66,9 @@ def _absent(name: str, counts: dict[str, np.ndarray], labels: tuple[str, ...]) -
     if not absent:
         return
     asked = [
-        other
-        for other in counts
-        if name == "train" and other != "train" and counts[other][absent].any()
+        split
+        for split in counts
+        if name == "train" and split != "train" and counts[split][absent].any()
     ]
     measured = (
         f", and {' and '.join(asked)} rows have it: those can never be right" if asked else ""

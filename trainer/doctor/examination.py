@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.doctor.communication import about_communication
-from trainer.doctor.devices import about_devices
 from trainer.doctor.extensions import about_extensions
 from trainer.doctor.finding import Finding, guarded
+from trainer.doctor.gpus import about_gpus
 from trainer.doctor.hub import about_hub
 from trainer.doctor.launch import about_launch
 from trainer.doctor.needs import UNREADABLE, about_needs
@@ -22,7 +22,7 @@ from trainer.wording import visible
 
 MACHINE: dict[str, Callable[[], Iterable[Finding]]] = {
     "versions": about_versions,
-    "GPUs": about_devices,
+    "GPUs": about_gpus,
     "DeepSpeed": about_extensions,
     "communication": about_communication,
     "CPU threads": about_threads,
@@ -77,9 +77,9 @@ def as_dict(examined: Iterable[Examined]) -> dict[str, Any]:
     subjects = list(examined)
     return {
         "findings": [
-            {"subject": one.subject, **finding.as_dict()}
-            for one in subjects
-            for finding in one.findings
+            {"subject": part.subject, **finding.as_dict()}
+            for part in subjects
+            for finding in part.findings
         ],
         "will_fail": will_fail(subjects),
     }
@@ -87,7 +87,7 @@ def as_dict(examined: Iterable[Examined]) -> dict[str, Any]:
 
 def will_fail(examined: Iterable[Examined]) -> bool:
     """Returns whether any finding is a failure."""
-    return any(finding.level == "failure" for one in examined for finding in one.findings)
+    return any(finding.level == "failure" for part in examined for finding in part.findings)
 
 
 def _about_data(recipe: Recipe, *, readable: bool) -> Iterator[Finding]:

@@ -49,8 +49,8 @@ def about_extensions() -> Iterator[Finding]:
         )
     yield from _locks(stale_locks(folder), removed=named is None)
     if named is None:
-        others = [lock for place in folder.parent.glob("py3*") for lock in stale_locks(place)]
-        yield from _locks(others, by_others=True)
+        foreign = [lock for place in folder.parent.glob("py3*") for lock in stale_locks(place)]
+        yield from _locks(foreign, by_others=True)
 
 
 def about_cuda_compiler(home: str | None, *, has_gpu: bool) -> Iterator[Finding]:

@@ -26,11 +26,11 @@ def about_offline(variables: Mapping[str, str], *, hub: bool, rows: bool) -> Ite
     given = ", ".join(f"{name}={variables[name][:8]}" for name in names if variables.get(name))
     figures = {"models": hub, "data": rows}
     if hub != rows:
-        only, other = ("models", "data sets") if hub else ("data sets", "models")
+        cached, fetched = ("models", "data sets") if hub else ("data sets", "models")
         yield Finding(
             "half-offline",
             "warning",
-            f"{given}: {only} are only read from the cache, and {other} are fetched from the hub",
+            f"{given}: {cached} are only read from the cache, and {fetched} are fetched",
             "set HF_HUB_OFFLINE alone, which decides for both",
             figures,
         )

@@ -1,6 +1,7 @@
 """What a recipe needs before its first step: data, tokenizer, configuration and weights."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from trainer.doctor.finding import Finding, failure
 from trainer.doctor.offline import is_offline, without_network
-from trainer.errors import ConfigError, TrainerError
+from trainer.errors import ConfigError, DataError, TrainerError
 from trainer.recipe.model import Model, TrainedTokenizer
 from trainer.recipe.schema import Recipe
 from trainer.wording import excerpt, format_bytes
@@ -75,18 +76,31 @@ def _tokenizer_name(model: Model) -> str | None:
 
 
 def _data(recipe: Recipe) -> str:
+    """Returns where the rows come from; raises DataError if they are not there."""
     from trainer.data.hub import load_hub
-    from trainer.data.sources import load_splits
 
     source = recipe.data.source
+    if source.builtin is not None:
+        return f"built-in {source.builtin}"
     if source.hub is not None:
         splits, _ = load_hub(source)
-        origin = source.hub
-    else:
-        splits, _ = load_splits(recipe.data)
-        origin = "files" if source.builtin is None else f"built-in {source.builtin}"
-    rows = ", ".join(f"{len(part):,} {excerpt(name, 30)}" for name, part in splits.items())
-    return f"{excerpt(origin, 100)}, {rows} rows"
+        origin = f"{source.hub}/{source.config}" if source.config else source.hub
+        rows = ", ".join(f"{len(part):,} {excerpt(name, 30)}" for name, part in splits.items())
+        return f"{excerpt(origin, 100)}, {rows} rows"
+    named = [
+        [paths] if isinstance(paths, str) else paths for paths in (source.files or {}).values()
+    ]
+    paths = [path for part in named for path in part]
+    for path in paths:
+        if not os.access(path, os.R_OK):
+            raise DataError(
+                f"data.source.files: {excerpt(path, 150)} is missing or cannot be read",
+                key="data.source.files",
+                value=path,
+                hint="check its name",
+            )
+    rest = f" and {len(paths) - 1} more files" if len(paths) > 1 else ""
+    return f"{excerpt(paths[0], 100)}{rest}"
 
 
 def _tokenizer(model: Model) -> str:

@@ -59,7 +59,7 @@ def _shared(
         yield Finding("no-overlap", "fine", f"none of {total:,} {name} rows occurs in training")
         return
     pairs = [_pair(int(index), name, rows, loose) for index in indices[:SHOWN]]
-    shown = ", ".join(f"{other} = train {train}" for other, train in pairs)
+    shown = ", ".join(f"{row} = train {train}" for row, train in pairs)
     number, share = int(same.sum()), len(indices) / total
     yield Finding(
         "seen-in-training",

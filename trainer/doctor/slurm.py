@@ -37,8 +37,10 @@ def about_slurm(variables: Mapping[str, str] = os.environ) -> Iterator[Finding]:
         for name in reversed(names)  # the first that is set wins
         if variables.get(name)
     }
-    parts = ", ".join(f"{number} {what}" for what, number in given.items())
-    yield Finding("slurm", "fine", f"job {excerpt(job, 30)} has {parts or 'nothing'}", None, given)
+    parts = ", ".join(f"{what} {number}" for what, number in given.items())
+    yield Finding(
+        "slurm", "fine", f"job {excerpt(job, 30)} was given: {parts or 'nothing'}", None, given
+    )
     if "SLURM_CPUS_PER_TASK" not in variables:
         yield Finding(
             "slurm-cpus",

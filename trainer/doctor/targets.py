@@ -38,43 +38,43 @@ def about_targets(inputs: "Inputs") -> Iterator[Finding]:
         ids = np.arange(len(split))
         if len(ids) > MOST:
             ids = ids[:: -(-len(ids) // MOST)]
-        found = _examined(inputs, split, ids)
+        wrong = _examined(inputs, split, ids)
         of = f"of {len(ids):,} {name} examples" + " looked at" * (len(ids) < len(split))
-        if found.without_targets:
-            number = len(found.without_targets)
+        if wrong.without_targets:
+            number = len(wrong.without_targets)
             yield Finding(
                 "masked-rows",
                 "failure" if number == len(ids) else "warning",
                 f"{number:,} {of} have no target that counts: they teach nothing, such as "
-                f"{names_of(split, found.without_targets)}",
+                f"{names_of(split, wrong.without_targets)}",
                 "raise batch.max_seq_length, or remove these rows",
                 {"examples": number, "of": len(ids)},
             )
-        if found.learned_padding:
-            number = len(found.learned_padding)
+        if wrong.learned_padding:
+            number = len(wrong.learned_padding)
             yield Finding(
                 "padding-learned",
                 "failure",
                 f"{number:,} {of} have targets at padded positions, which a model would learn, "
-                f"such as {names_of(split, found.learned_padding)}",
+                f"such as {names_of(split, wrong.learned_padding)}",
                 "have collate of the task give padded positions the target -100",
                 {"examples": number, "of": len(ids)},
             )
-        if found.padding_token:
-            number = len(found.padding_token)
+        if wrong.padding_token:
+            number = len(wrong.padding_token)
             token = inputs.tokenizer.pad_token
             yield Finding(
                 "padding-token-learned",
                 "warning",
                 f"{number:,} {of} have the padding token {token!r} as a target, such as "
-                f"{names_of(split, found.padding_token)}",
+                f"{names_of(split, wrong.padding_token)}",
                 "set model.pad_token: added, or data.special_tokens: literal if texts hold it",
                 {"examples": number, "of": len(ids)},
             )
 
 
 def _examined(inputs: "Inputs", split: "PreparedSplit", ids: np.ndarray) -> _Ids:
-    task, tokenizer, found = inputs.task, inputs.tokenizer, _Ids()
+    task, tokenizer, wrong = inputs.task, inputs.tokenizer, _Ids()
     pad = tokenizer.pad_token_id
     pad = None if pad == tokenizer.eos_token_id else pad
     ids = ids[np.argsort(split.lengths[ids], kind="stable")]
@@ -83,12 +83,12 @@ def _examined(inputs: "Inputs", split: "PreparedSplit", ids: np.ndarray) -> _Ids
         batch = task.collate(split, chunk, 1)
         learned, padded, special = _of_batch(batch, split.lengths[chunk], pad)
         masked = _still_masked(task, split, chunk[~learned])
-        found.without_targets += masked.tolist()
-        found.learned_padding += chunk[padded].tolist()
-        found.padding_token += chunk[special].tolist()
-    for numbers in vars(found).values():
+        wrong.without_targets += masked.tolist()
+        wrong.learned_padding += chunk[padded].tolist()
+        wrong.padding_token += chunk[special].tolist()
+    for numbers in vars(wrong).values():
         numbers.sort()
-    return found
+    return wrong
 
 
 def _of_batch(

@@ -125,7 +125,7 @@ def _required(package: str) -> "dict[str, Requirement]":
         lines = distribution(package).requires or []
     except PackageNotFoundError:
         return {}
-    found: dict[str, Requirement] = {}
+    needed: dict[str, Requirement] = {}
     for line in lines:
         if re.search(r"\bextra\b", line):
             continue
@@ -134,5 +134,5 @@ def _required(package: str) -> "dict[str, Requirement]":
         except InvalidRequirement:
             continue
         if requirement.marker is None or requirement.marker.evaluate():
-            found[requirement.name] = requirement
-    return found
+            needed[requirement.name] = requirement
+    return needed

@@ -1,36 +1,59 @@
-"""Bytes that a rank holds under DDP, ZeRO and FSDP2, by what they hold."""
+"""Bytes that an engine holds on a rank, on its host and on its disk, by what they hold.
 
-from trainer.planning.launches import BUCKET, LIVE, SUB_GROUP, Engine
+Weights, gradients, masters and moments are exact, padding included; tests compare them with real
+engines. Activations are not included.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from trainer.engines.precision import Precision
+from trainer.optim import OPTIMIZERS
+from trainer.planning.fsdp2_bytes import fsdp2_memory
+from trainer.planning.held_memory import EngineMemory, Held, PlannedParameter
+from trainer.planning.launches import PlannedLaunch
+from trainer.planning.zero_bytes import zero_1_or_2_memory, zero_3_memory
+from trainer.recipe.training import Optimizer
 
 
-def held_bytes(
-    engine: Engine,
-    parameters: int,
-    ranks: int,
+def engine_memory(
+    parameters: Sequence[PlannedParameter],
+    launch: PlannedLaunch,
+    precision: Precision,
+    optimizer: Optimizer,
     *,
-    node_size: int = 8,
-    live: float = LIVE,
-    bucket: float = BUCKET,
-) -> dict[str, float]:
-    """Returns the bytes on one rank while gradients add up, by what they hold.
+    width: int = 0,
+) -> EngineMemory:
+    """Returns what the engine holds for `parameters`; each tied weight is given once.
 
-    ZeRO paper (arXiv:1910.02054), section 3.1: 2 weights, 2 gradients and 12 of the optimizer for
-    each parameter; here fp32 gradients from stage 2 on. `working` is what comes and goes: DDP's
-    buckets and the 16-bit copies of autocast, ZeRO's buckets or, under ZeRO-3, whole weights; or,
-    where that is more, the copies of gradients that ZeRO's update takes when those are gone.
+    `width` is the model's hidden size, from which "auto" sizes of ZeRO-3 follow.
     """
-    whole, share = float(parameters), parameters / ranks
-    if engine == "ddp":
-        buckets = 4 * whole if ranks > 1 else 0.0
-        held = {"weights": 4 * whole, "gradients": 4 * whole, "master": 0.0, "moments": 8 * whole}
-        return held | {"working": 2 * whole + buckets}
-    held = {"master": 4 * share, "moments": 8 * share}
-    if engine == "zero1":  # the update takes its share in 16 bits and in fp32
-        working = max(2 * bucket, 6 * share - 2 * whole)
-        return held | {"weights": 2 * whole, "gradients": 2 * whole, "working": working}
-    if engine == "zero2":  # two buckets by overlap_comm; the flat copy is read in its source
-        working = max(4 * bucket, 4 * share)
-        return held | {"weights": 2 * whole, "gradients": 4 * share, "working": working}
-    second = 2 * whole / min(node_size, ranks) if engine == "hpz" else 0.0
-    working = max(2 * min(whole, live), 4 * min(share, SUB_GROUP))
-    return held | {"weights": 2 * share + second, "gradients": 4 * share, "working": working}
+    match launch.engine:
+        case "none" | "ddp":
+            return _whole(parameters, launch, optimizer)
+        case "fsdp2":
+            return fsdp2_memory(parameters, launch, precision, optimizer)
+        case "zero1" | "zero2":
+            return zero_1_or_2_memory(parameters, launch, precision, optimizer)
+        case _:
+            return zero_3_memory(parameters, launch, precision, optimizer, width)
+
+
+def _whole(
+    parameters: Sequence[PlannedParameter], launch: PlannedLaunch, optimizer: Optimizer
+) -> EngineMemory:
+    """Returns the memory of whole states; DDP's buckets are a second copy of the gradients."""
+    kind = OPTIMIZERS[optimizer.name]
+    trained = [parameter for parameter in parameters if parameter.trainable]
+    gradients = _stored(trained)
+    held = Held(
+        weights=_stored(parameters),
+        gradients=gradients,
+        moments=sum(kind.moment_bytes(parameter.shape, optimizer) for parameter in trained),
+        buckets=gradients if launch.processes > 1 else 0,
+        update=gradients if launch.processes > 1 else 0,  # buckets stay
+    )
+    return EngineMemory(rank=held)
+
+
+def _stored(parameters: Iterable[PlannedParameter]) -> int:
+    return sum(parameter.num_weights * parameter.dtype.itemsize for parameter in parameters)

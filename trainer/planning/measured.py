@@ -9,11 +9,12 @@ from trainer.engines.micro_batch import accumulation
 from trainer.models.architecture import shape_config
 from trainer.planning.gpus import Gpu
 from trainer.planning.lengths import prepared_lengths
-from trainer.planning.memories import Memories
+from trainer.planning.memories import Memories, more_workspace
 from trainer.planning.plan import time_of_step
 from trainer.planning.process_memory import ProcessMemory, process_memory
 from trainer.planning.running_launch import running_launch
 from trainer.planning.target import local_gpu
+from trainer.planning.trace.model import has_equal_layers
 from trainer.planning.trace.step import Shape
 from trainer.run import Run
 from trainer.tracking.time_to_go import Planned
@@ -45,12 +46,12 @@ def planned_on(run: Run, accelerator: Accelerator, gpu: Gpu) -> Planned | None:
                 run.precision,
                 lengths,
             )
-            memory = memories.of(size, lengths.longest, gpu)
+            memory = memories.of(size, lengths.longest)
             time = time_of_step(memories, gpu, size, num_micro_batches)
     except Exception as error:  # a run must not end because of its plan
         return _not_planned(run, error)
     return Planned(
-        memory_bytes=memory.peak.allocated,
+        memory_bytes=memory.peak.allocated + more_workspace(gpu),
         seconds_per_step=None if time is None else (time.step.low, time.step.high),
     )
 
@@ -62,9 +63,10 @@ def planned_for_dry_run(run: Run, accelerator: Accelerator) -> Planned | None:
     num_micro_batches = accumulation(run.recipe, size, run.topology.dp_size)
     try:
         with torch.random.fork_rng(devices=[]):
+            numbers = shape_config(run.recipe.model)
             memory = process_memory(
                 run.recipe,
-                shape_config(run.recipe.model),
+                numbers,
                 Shape(
                     micro_batch_size=size,
                     length=int(run.splits["train"].lengths.max()),
@@ -72,7 +74,8 @@ def planned_for_dry_run(run: Run, accelerator: Accelerator) -> Planned | None:
                 ),
                 precision=run.precision,
                 launch=running_launch(accelerator),
-                capability=torch.cuda.get_device_capability() if on_gpu else None,
+                on_gpu=on_gpu,
+                equal_layers=has_equal_layers(run.recipe, numbers),
             )
     except Exception as error:  # the steps are tried in any case
         return _not_planned(run, error)

@@ -10,9 +10,17 @@ from torch import nn
 
 from trainer.errors import ConfigError
 from trainer.engines.precision import COMPUTE_DTYPES, Precision
-from trainer.models.load import QUANTISED, LoadedModel, ModelSpec, load_shape, unquantised_modules
+from trainer.models.load import (
+    QUANTISED,
+    LoadedModel,
+    ModelSpec,
+    from_numbers,
+    load_shape,
+    unquantised_modules,
+)
 from trainer.models.output_layer import OutputLayer
 from trainer.models.tuning import apply_tuning
+from trainer.planning.outline import outline
 from trainer.recipe.schema import Recipe
 from trainer.tasks import task_of
 from trainer.tasks.base import Task
@@ -43,7 +51,9 @@ def planned_model(
     `numbers` is its transformers configuration; `layers` replaces the number of layers. Raises
     ConfigError if the task has no plan, or the recipe's model cannot be tuned so.
     """
-    config = copy.deepcopy(numbers) if layers is None else with_layers(numbers, layers)
+    config = copy.deepcopy(numbers) if layers is None else _with_layers(numbers, layers)
+    if config.get_text_config().pad_token_id is None:
+        config.get_text_config().pad_token_id = 0  # a run takes that of the tokenizer
     kind = task_of(recipe)
     task = kind.unread(recipe, config)
     if task is None:
@@ -115,7 +125,7 @@ def num_layers(config: Any) -> int:
     return config.get_text_config().num_hidden_layers
 
 
-def with_layers(config: Any, number: int) -> Any:
+def _with_layers(config: Any, number: int) -> Any:
     """Returns a copy of a transformers configuration with the first `number` layers."""
     changed = copy.deepcopy(config)
     text = changed.get_text_config()
@@ -123,3 +133,27 @@ def with_layers(config: Any, number: int) -> Any:
     if getattr(text, "layer_types", None):
         text.layer_types = text.layer_types[:number]
     return changed
+
+
+def has_equal_layers(recipe: Recipe, numbers: Any) -> bool:
+    """Returns whether all layers of a recipe's model have the same structure and are tuned alike."""
+    if not tunes_layers_alike(recipe):
+        return False
+    kinds = getattr(numbers.get_text_config(), "layer_types", None)
+    if kinds and len(set(kinds)) > 1:
+        return False
+    import transformers
+
+    task = task_of(recipe)
+    auto = getattr(transformers, task.model_class(recipe, numbers))
+    with torch.device("meta"):
+        rows = outline(from_numbers(auto, recipe.model, numbers))
+    return any(row.repeats == num_layers(numbers) for row in rows)
+
+
+def tunes_layers_alike(recipe: Recipe) -> bool:
+    """Returns whether no target of adapters names a single layer."""
+    targets = getattr(recipe.tuning, "target_modules", "all-linear")
+    return targets == "all-linear" or not any(
+        part.isdigit() for target in targets for part in target.split(".")
+    )

@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,25 +10,30 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from trainer.engines.precision import COMPUTE_DTYPES, Precision
+from trainer.models.output_layer import OutputLayer
 from trainer.models.parameters import trainable_parameters
 from trainer.models.speedups.speed_up import speed_up
 from trainer.planning.trace.cuda import ComputingLikeCuda, recompute_like_cuda, whole_sequences
 from trainer.planning.trace.memory import allocate
 from trainer.planning.trace.model import PlannedModel
 from trainer.planning.trace.operations import Operations
-from trainer.planning.trace.repeated_layers import total, with_layers
+from trainer.planning.trace.repeated_layers import is_repeatable, total, with_layers
 from trainer.planning.trace.state_alone import StateAlone
-from trainer.planning.trace.storages import Event, Storages
+from trainer.planning.trace.storages import ACTIVATIONS, Event, Storages
+from trainer.planning.trace.two_steps import two_steps
 from trainer.recipe.training import Optimizer
 from trainer.tasks.base import Objective, Task
 from trainer.tasks.batch import Batch
 
 BATCH, GRADIENTS, MOMENTS, WORKSPACES = "batch", "gradients", "optimizer", "workspaces"
+LOSS = "loss over the vocabulary"
 WORKSPACE = 8520 * 2**10
 """Bytes that cuBLAS takes from the allocator for a thread's products, below compute capability 9.0
 (c10's CUBLAS_WORKSPACE_CONFIG of :4096:2:16:8)."""
-WORKSPACE_HOPPER = 32 * 2**20
-"""The same from compute capability 9.0 on."""
+
+
+class UnequalLayers(Exception):
+    """The layers of a model differ in what they hold, so that none stands for the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +64,16 @@ def trace_step(
     settings: Optimizer,
     precision: Precision,
     *,
-    capability: tuple[int, int] | None,
+    on_gpu: bool,
 ) -> TracedStep:
-    """Returns what two steps of a planned model hold; the model has no use after it.
+    """Returns what two steps and an evaluation of a planned model hold; the model has no use then.
 
-    They do what `optimizer_step` does on one process. `capability` is the GPU's; None is a CPU. The
-    first step has no moments before its end.
+    Raises UnequalLayers if the planned model has fewer layers than the real one and they differ.
+
+    They do what `optimizer_step` does on one process, on a GPU below compute capability 9.0 or on a
+    CPU. The first step has no moments before its end.
     """
-    model, task, on_gpu = planned.model, planned.task, capability is not None
+    model, task = planned.model, planned.task
     training = task.full_batch(shape.micro_batch_size, shape.length)
     evaluated = None
     if shape.evaluation_length is not None:
@@ -92,36 +99,33 @@ def trace_step(
                 lambda tensor: storages.rename(cast(Tensor, tensor.grad), GRADIENTS)
             )
         stack.enter_context(storages.watching(model, planned.layers))
+        _count_loss_apart(model, storages)
         owners = {
             id(parameter): index
             for index, layer in enumerate(planned.layers)
             for parameter in layer.parameters()
         }
         optimizer = StateAlone(trained, settings, storages, owners, at_once=on_gpu)
-        if capability is not None:  # one for the thread of forward, one for that of backward
-            size = WORKSPACE_HOPPER if capability >= (9, 0) else WORKSPACE
-            storages.keep(WORKSPACES, size)
-            storages.keep(WORKSPACES, size)
+        if on_gpu:  # one for the thread of forward, one for that of backward
+            storages.keep(WORKSPACES, WORKSPACE)
+            storages.keep(WORKSPACES, WORKSPACE)
         objective = Objective(model, task)
         operations.num_selected = num_selected[0]
-        for _ in range(2):
-            with storages.making(BATCH):
-                batches = [_without_contents(training) for _ in range(1 + shape.accumulates)]
-            for batch in batches:
-                operations.flops.clear()
-                storages.begin("forward")
-                with _autocast(precision):
-                    losses, _ = objective(batch.inputs, batch.targets)
-                storages.begin("backward")
-                losses = losses * batch.counts.bool()
-                (losses * torch.empty_like(losses)).sum().backward()
-            storages.begin("optimizer")
-            norm = get_total_norm([cast(Tensor, tensor.grad) for tensor in trained.values()])
-            clip_grads_with_norm_(trained.values(), 1.0, norm)
-            with storages.making(MOMENTS):
-                optimizer.step()
-            optimizer.zero_grad()
-            del losses, _, batch, batches
+        with storages.making(BATCH):
+            batch = _without_contents(training)
+        storages.begin("forward")
+        with _autocast(precision):
+            losses, outputs = objective(batch.inputs, batch.targets)
+        storages.begin("backward")
+        losses = losses * batch.counts.bool()
+        (losses * torch.empty_like(losses)).sum().backward()
+        storages.begin("optimizer")
+        norm = get_total_norm([cast(Tensor, tensor.grad) for tensor in trained.values()])
+        clip_grads_with_norm_(trained.values(), 1.0, norm)
+        with storages.making(MOMENTS):
+            optimizer.step()
+        optimizer.zero_grad()
+        del losses, outputs, norm
         flops = operations.flops.copy()
         if evaluated is not None:
             operations.num_selected = num_selected[1]
@@ -130,10 +134,15 @@ def trace_step(
             with _autocast(precision), torch.no_grad():
                 batch = _without_contents(evaluated)
                 objective(batch.inputs, batch.targets)
-    if planned.repeats is None:
-        return TracedStep(log=storages.log, flops=flops.total())
-    log = with_layers(storages.log, planned.repeats)
-    return TracedStep(log=log, flops=total(flops, planned.repeats))
+    log, repeats = storages.log, planned.repeats
+    if repeats is not None:
+        if not is_repeatable(log):
+            raise UnequalLayers
+        log = with_layers(log, repeats)
+    return TracedStep(
+        log=list(two_steps(log, accumulates=shape.accumulates)),
+        flops=flops.total() if repeats is None else total(flops, repeats),
+    )
 
 
 def _speed_up(
@@ -153,6 +162,21 @@ def _speed_up(
         needs_only_logits=task.needs_only_logits,
         tokens_per_step=0,
     )
+
+
+def _count_loss_apart(model: nn.Module, storages: Storages) -> None:
+    """Makes what the output layer makes, logits and their gradients, count as LOSS."""
+
+    def before(*_: Any) -> None:
+        storages.kind = LOSS
+
+    def after(*_: Any) -> None:
+        storages.kind = ACTIVATIONS
+
+    for module in model.modules():
+        if isinstance(module, OutputLayer):
+            module.register_forward_pre_hook(before)
+            module.register_forward_hook(after)
 
 
 def _without_contents(batch: Batch) -> Batch:

@@ -1,0 +1,88 @@
+"""The memory of a process by micro-batch and length, each traced once."""
+
+from typing import Any
+
+from trainer.engines.precision import Precision
+from trainer.planning.gpus import Gpu
+from trainer.planning.launches import PlannedLaunch
+from trainer.planning.lengths import Lengths
+from trainer.planning.process_memory import SHARDED, ProcessMemory, process_memory
+from trainer.planning.trace.model import has_equal_layers, tunes_layers_alike
+from trainer.planning.trace.step import WORKSPACE, Shape
+from trainer.recipe.schema import Recipe
+
+BAND, SHARDED_BAND = (0.95, 1.05), (0.9, 1.15)
+"""What a process shows, relative to the plan. Without sharding, 64 of 67 steps measured on a T4 are
+within it; of sharding engines the allocator's share is not replayed, but taken from one GPU."""
+
+
+WORKSPACE_HOPPER = 32 * 2**20
+"""Bytes of WORKSPACE from compute capability 9.0 on."""
+
+
+class Memories:
+    """The memory of a recipe under a launch; a larger micro-batch or length needs no less."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        numbers: Any,
+        launch: PlannedLaunch,
+        precision: Precision,
+        lengths: Lengths,
+        *,
+        equal_layers: bool | None = None,
+    ) -> None:
+        """`equal_layers` says whether all layers of the model are alike; by default, they are
+        compared."""
+        self.recipe, self.numbers, self.launch = recipe, numbers, launch
+        self.precision: Precision = precision
+        self.lengths = lengths
+        if equal_layers is None:
+            equal_layers = has_equal_layers(recipe, numbers)
+        self.equal_layers = equal_layers
+        self._known: dict[tuple[int, int], ProcessMemory] = {}
+
+    def changed(self, recipe: Recipe, launch: PlannedLaunch) -> "Memories":
+        """Returns the memory of another recipe for the same model, under another launch."""
+        return Memories(
+            recipe,
+            self.numbers,
+            launch,
+            self.precision,
+            self.lengths,
+            equal_layers=self.equal_layers and tunes_layers_alike(recipe),
+        )
+
+    def of(self, micro_batch_size: int, length: int) -> ProcessMemory:
+        """Returns the memory of a process with micro-batches of examples of `length` tokens."""
+        key = micro_batch_size, length
+        if key not in self._known:
+            share = self.recipe.batch.global_batch_size // self.launch.processes
+            evaluated = min(length, self.lengths.longest_evaluated)
+            self._known[key] = process_memory(
+                self.recipe,
+                self.numbers,
+                Shape(
+                    micro_batch_size=micro_batch_size,
+                    length=length,
+                    accumulates=micro_batch_size < share,
+                    evaluation_length=evaluated or None,
+                ),
+                precision=self.precision,
+                launch=self.launch,
+                on_gpu=True,
+                equal_layers=self.equal_layers,
+            )
+        return self._known[key]
+
+    def process(self, micro_batch_size: int, length: int, gpu: Gpu) -> tuple[int, int]:
+        """Returns the least and the most bytes that the process will show on a GPU."""
+        expected = self.of(micro_batch_size, length).reserved + gpu.context + more_workspace(gpu)
+        low, high = SHARDED_BAND if self.launch.engine in SHARDED else BAND
+        return round(low * expected), round(high * expected)
+
+
+def more_workspace(gpu: Gpu) -> int:
+    """Returns how much more cuBLAS keeps on a GPU for its two threads than on older ones."""
+    return 2 * (WORKSPACE_HOPPER - WORKSPACE) if gpu.capability >= (9, 0) else 0

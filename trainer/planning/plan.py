@@ -1,0 +1,296 @@
+"""The plan of a run: whether it fits, how long it takes and what it needs, before it starts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.checkpoints.disk_space import checkpoint_size
+from trainer.engines.micro_batch import accumulation, resolve_micro_batch_size
+from trainer.engines.precision import COMPUTE_DTYPES, Precision
+from trainer.models.architecture import shape_config
+from trainer.models.positions import num_positions
+from trainer.planning.changes import Change, changes
+from trainer.planning.collectives import Volume
+from trainer.planning.disk import Disk, planned_disk
+from trainer.planning.fit import largest_micro_batch, longest_sequence
+from trainer.planning.gpus import Gpu
+from trainer.planning.held_memory import PlannedParameter
+from trainer.planning.host_memory import HostMemory, Model, planned_host_memory
+from trainer.planning.launches import PlannedLaunch, planned_launch
+from trainer.planning.lengths import Lengths, prepared_lengths
+from trainer.planning.memories import Memories
+from trainer.planning.process_memory import ProcessMemory
+from trainer.planning.step_time import StepTime, bytes_of_update, kind_of, step_time
+from trainer.planning.target import precision_on, target_gpus
+from trainer.planning.trace.model import num_layers
+from trainer.recipe.schema import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnGpu:
+    """Whether a run fits on a GPU, and what would."""
+
+    gpu: Gpu
+    process: tuple[int, int]
+    """What the process will show there, in bytes: from least to most."""
+    fits: bool
+    largest_micro_batch: int | None
+    """The largest that divides and fits; None if not even one example does."""
+    longest_sequence: int | None
+    """The longest, in multiples of 64 tokens and up to the positions of the model, that fits with
+    the planned micro-batch."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "gpu": self.gpu.name,
+            "memory": self.gpu.memory,
+            "process": list(self.process),
+            "fits": self.fits,
+            "largest_micro_batch": self.largest_micro_batch,
+            "longest_sequence": self.longest_sequence,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    recipe: Recipe
+    launch: PlannedLaunch
+    precision: Precision
+    micro_batch_size: int
+    accumulation: int
+    length: int
+    """Tokens of the longest example, with which memory is planned."""
+    memory: ProcessMemory
+    gpus: tuple[OnGpu, ...]
+    """The GPU that is planned for, or each of a list; the first one decides about precision."""
+    changes: tuple[Change, ...]
+    time: StepTime | None
+    """Of an optimizer step on the first GPU; None if no peak of it is known."""
+    lengths: Lengths
+    disk: Disk
+    host: HostMemory
+    notes: tuple[str, ...]
+    """What is assumed or not known, a sentence each."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits on any of the GPUs."""
+        return any(each.fits for each in self.gpus)
+
+    @property
+    def line(self) -> str:
+        """The plan in one sentence."""
+        from trainer.planning.text import line
+
+        return line(self)
+
+    def as_text(self) -> str:
+        """Returns the plan as lines for a terminal."""
+        from trainer.planning.text import lines
+
+        return "\n".join(lines(self))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the plan as plain JSON values; memory is in bytes, time in seconds."""
+        memory = self.memory
+        steps = self.lengths.num_steps
+        return {
+            "precision": self.precision,
+            "engine": self.launch.engine,
+            "processes": self.launch.processes,
+            "machines": self.launch.machines,
+            "micro_batch_size": self.micro_batch_size,
+            "accumulation": self.accumulation,
+            "length": self.length,
+            "memory": {
+                "allocated": memory.peak.allocated,
+                "phase": memory.phase,
+                "module": memory.peak.module,
+                "held": dict(memory.peak.held),
+                "phases": {name: peak.allocated for name, peak in memory.peaks.items()},
+                "reserved": memory.reserved,
+                "host": vars(memory.engine.host),
+                "nvme": vars(memory.engine.nvme),
+            },
+            "gpus": [each.as_dict() for each in self.gpus],
+            "fits": self.fits,
+            "changes": [change.as_dict() for change in self.changes],
+            "flops_of_micro_batch": memory.flops,
+            "time": None if self.time is None else self.time.as_dict(),
+            "seconds": self._seconds(steps),
+            "lengths": self.lengths.as_dict(),
+            "disk": self.disk.as_dict(),
+            "host_memory": self.host.as_dict(),
+            "notes": list(self.notes),
+        }
+
+    def _seconds(self, steps: int | None) -> list[float] | None:
+        if self.time is None or steps is None:
+            return None
+        span = self.time.of_steps(steps)
+        return [span.low, span.high]
+
+
+def plan(
+    recipe: Recipe,
+    *,
+    gpu: str | None = None,
+    memory: int | None = None,
+    processes: int | None = None,
+    machines: int | None = None,
+    config: Path | None = None,
+) -> Plan:
+    """Returns the plan of a recipe, traced on this machine's CPU without weights or network.
+
+    It is for the GPU of a name or of a memory in bytes, for this machine's, or else for each of a
+    list. `config` is a launch configuration of Accelerate; `processes` and `machines` replace its
+    numbers. Raises ConfigError for an unknown GPU, a launch or a model that cannot be read, and a
+    recipe that cannot be trained so.
+    """
+    launch = planned_launch(config, processes, machines)
+    targets = target_gpus(gpu, memory)
+    named = len(targets) == 1
+    precision = precision_on(targets[0], recipe.precision)
+    numbers, lengths = shape_config(recipe.model), prepared_lengths(recipe)
+    memories = Memories(recipe, numbers, launch, precision, lengths)
+    share = _share(recipe, launch)
+    size, why = _micro_batch(recipe, launch, memories, targets[0] if named else None, share)
+    positions = num_positions(numbers) or 131_072
+    on_gpus = tuple(_on_gpu(memories, each, size, share, positions) for each in targets)
+    planned = memories.of(size, lengths.longest)
+    num_micro_batches = accumulation(recipe, size, launch.processes)
+    weights = sum(_weights(one) for one in planned.parameters)
+    trained: Any = [one for one in planned.parameters if one.trainable]
+    checkpoint = checkpoint_size(trained, recipe.optimizer)
+    itemsize = COMPUTE_DTYPES[precision].itemsize
+    notes = [why] if why else []
+    if lengths.note is not None:
+        notes.append(lengths.note)
+    if not planned.equal_layers:
+        notes.append("the layers differ, so all of them were traced")
+    return Plan(
+        recipe=recipe,
+        launch=launch,
+        precision=precision,
+        micro_batch_size=size,
+        accumulation=num_micro_batches,
+        length=lengths.longest,
+        memory=planned,
+        gpus=on_gpus,
+        changes=tuple(changes(memories, targets[0], size)) if named else (),
+        time=time_of_step(memories, targets[0], size, num_micro_batches),
+        lengths=lengths,
+        disk=planned_disk(recipe, lengths, checkpoint, num_parameters=weights, itemsize=itemsize),
+        host=planned_host_memory(
+            recipe,
+            launch,
+            Model(
+                num_weights=weights,
+                largest=max(_weights(one) for one in planned.parameters),
+                num_trained=sum(one.num_weights for one in trained),
+                itemsize=itemsize,
+                stored=sum(one.num_weights * one.dtype.itemsize for one in planned.parameters),
+            ),
+            checkpoint,
+        ),
+        notes=tuple(notes),
+    )
+
+
+def micro_batch_on(recipe: Recipe, gpu: Gpu, launch: PlannedLaunch) -> tuple[int, str]:
+    """Returns the micro-batch size of a recipe on a GPU, and a sentence on how it was chosen.
+
+    `auto` is the largest that divides and fits. Raises ConfigError as `plan` does.
+    """
+    numbers, lengths = shape_config(recipe.model), prepared_lengths(recipe)
+    precision = precision_on(gpu, recipe.precision)
+    memories = Memories(recipe, numbers, launch, precision, lengths)
+    return _micro_batch(recipe, launch, memories, gpu, _share(recipe, launch))
+
+
+def _share(recipe: Recipe, launch: PlannedLaunch) -> int:
+    """Returns the examples of a process in a step; raises ConfigError if they are not whole."""
+    resolve_micro_batch_size(recipe.batch.global_batch_size, "auto", launch.processes)
+    return recipe.batch.global_batch_size // launch.processes
+
+
+def _micro_batch(
+    recipe: Recipe, launch: PlannedLaunch, memories: Memories, gpu: Gpu | None, share: int
+) -> tuple[int, str]:
+    """Returns the micro-batch of a run, and a sentence on how it is chosen if it is."""
+    wanted = recipe.batch.micro_batch_size
+    if wanted != "auto" or gpu is None:
+        size = resolve_micro_batch_size(recipe.batch.global_batch_size, wanted, launch.processes)
+        return size, ""
+    length = memories.lengths.longest
+
+    def needed(each: int) -> int:
+        return memories.process(each, length, gpu)[1]
+
+    size = largest_micro_batch(needed, share, gpu.memory)
+    if size is None:
+        return 1, f"not even one example of {length} tokens fits into a {gpu.name}"
+    return size, (
+        f"micro_batch_size: auto is {size}, the largest that divides {share} and fits with "
+        f"{length} tokens into a {gpu.name}"
+    )
+
+
+def _on_gpu(memories: Memories, gpu: Gpu, size: int, share: int, positions: int) -> OnGpu:
+    def process(each: int, tokens: int) -> tuple[int, int]:
+        return memories.process(each, tokens, gpu)
+
+    length = memories.lengths.longest
+    shown = process(size, length)
+    return OnGpu(
+        gpu=gpu,
+        process=shown,
+        fits=shown[1] <= gpu.memory,
+        largest_micro_batch=largest_micro_batch(
+            lambda each: process(each, length)[1], share, gpu.memory
+        ),
+        longest_sequence=longest_sequence(
+            lambda tokens: process(size, tokens)[1], positions, gpu.memory
+        ),
+    )
+
+
+def time_of_step(
+    memories: Memories, gpu: Gpu, size: int, num_micro_batches: int
+) -> StepTime | None:
+    """Returns the time of a step of examples of mean length."""
+    recipe, launch, lengths = memories.recipe, memories.launch, memories.lengths
+    padded = lengths.padded_tokens_per_epoch(size, launch.processes)
+    mean = lengths.longest
+    if padded is not None and lengths.num_examples:
+        mean = max(1, round(padded / lengths.num_examples))
+    planned = memories.of(size, mean)
+    rank = planned.engine.rank
+    trained = sum(one.num_weights for one in planned.parameters if one.trainable)
+    stored = sum(one.num_weights * one.dtype.itemsize for one in planned.parameters)
+    volume = Volume.of(launch.engine, trained)
+    text = memories.numbers.get_text_config()
+    return step_time(
+        flops=planned.flops * num_micro_batches,
+        tokens=recipe.batch.global_batch_size * lengths.mean,
+        accumulation=num_micro_batches,
+        updated_bytes=bytes_of_update(rank.gradients + rank.masters + rank.moments),
+        volume=Volume(
+            weights=sum(_weights(one) for one in planned.parameters),
+            weight_bytes=stored,
+            gradient_bytes=volume.gradient_bytes,
+        ),
+        num_layers=num_layers(memories.numbers),
+        launch=launch,
+        gpu=gpu,
+        precision=memories.precision,
+        kind=kind_of(recipe.tuning.mode, memories.precision),
+        width=getattr(text, "hidden_size", 0),
+    )
+
+
+def _weights(parameter: PlannedParameter) -> int:
+    """Returns the number of weights in a parameter; packed in 4 bits, an element holds two."""
+    return parameter.num_weights * (2 if parameter.dtype == torch.uint8 else 1)

@@ -1,0 +1,167 @@
+"""The memory of one process of a run: a traced step, and what the engine holds instead or besides."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.engines.precision import COMPUTE_DTYPES, Precision
+from trainer.planning.engine_bytes import engine_memory
+from trainer.planning.held_memory import EngineMemory, PlannedParameter, planned_parameters
+from trainer.planning.launches import PlannedLaunch
+from trainer.planning.trace.ledger import Peak, add_up
+from trainer.planning.trace.memory import WEIGHTS
+from trainer.planning.trace.model import PlannedModel, num_layers, planned_model
+from trainer.planning.trace.repeated_layers import TRACED
+from trainer.planning.trace.step import (
+    GRADIENTS,
+    MOMENTS,
+    Shape,
+    TracedStep,
+    UnequalLayers,
+    trace_step,
+)
+from trainer.recipe.schema import Recipe
+from trainer.tasks.base import Objective
+
+BUFFERS = "buffers of the engine"
+ZERO, SHARDED = ("zero1", "zero2", "zero3", "hpz"), ("zero1", "zero2", "zero3", "hpz", "fsdp2")
+Peaks = Mapping[str, Peak]
+"""The highest memory of each phase: loading, forward, backward, optimizer, evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessMemory:
+    """What a process holds on its GPU; the process with most, if they differ."""
+
+    peaks: Peaks
+    reserved: int
+    """Bytes that the allocator holds after two steps and an evaluation."""
+    engine: EngineMemory
+    parameters: tuple[PlannedParameter, ...]
+    flops: int
+    """Floating-point operations of forward and backward of a micro-batch."""
+    equal_layers: bool
+    """Whether one traced layer stands for all others."""
+
+    @property
+    def phase(self) -> str:
+        """The phase of the highest peak."""
+        return max(self.peaks, key=lambda phase: self.peaks[phase].allocated)
+
+    @property
+    def peak(self) -> Peak:
+        return self.peaks[self.phase]
+
+
+def process_memory(
+    recipe: Recipe,
+    numbers: Any,
+    shape: Shape,
+    *,
+    precision: Precision,
+    launch: PlannedLaunch,
+    on_gpu: bool,
+    equal_layers: bool,
+) -> ProcessMemory:
+    """Returns what a process holds in a step of a recipe.
+
+    `numbers` is the model's transformers configuration; `equal_layers` says whether its layers are
+    alike. Raises ConfigError if the recipe cannot be trained so.
+    """
+    planned, traced = _traced(
+        recipe, numbers, shape, precision, launch, on_gpu=on_gpu, equal_layers=equal_layers
+    )
+    ledger = add_up(traced.log)
+    parameters = tuple(_all_parameters(planned))
+    engine = engine_memory(
+        parameters,
+        launch,
+        precision,
+        recipe.optimizer,
+        width=getattr(numbers.get_text_config(), "hidden_size", 0),
+    )
+    peaks = {
+        phase: _with_engine(phase, peak, launch, engine) for phase, peak in ledger.peaks.items()
+    }
+    highest = max(peak.allocated for peak in ledger.peaks.values())
+    reserved = ledger.reserved
+    if launch.engine != "none":  # the engine's part is not replayed: the same share on top
+        most = max(peak.allocated for peak in peaks.values())
+        reserved = most * ledger.reserved // highest
+    return ProcessMemory(
+        peaks=peaks,
+        reserved=reserved,
+        engine=engine,
+        parameters=parameters,
+        flops=traced.flops,
+        equal_layers=planned.repeats is not None,
+    )
+
+
+def _traced(
+    recipe: Recipe,
+    numbers: Any,
+    shape: Shape,
+    precision: Precision,
+    launch: PlannedLaunch,
+    *,
+    on_gpu: bool,
+    equal_layers: bool,
+) -> tuple[PlannedModel, TracedStep]:
+    """Returns the model, of few layers if they are equal, and its traced step."""
+    few = TRACED if equal_layers and num_layers(numbers) > TRACED else None
+    for layers in (few, None):
+        planned = planned_model(recipe, numbers, precision, on_gpu=on_gpu, layers=layers)
+        # ZeRO computes in the type to which it casts the weights; the others under autocast.
+        computed = "fp32" if launch.engine in ZERO else precision
+        if launch.engine in SHARDED:
+            for parameter in planned.model.parameters():
+                if parameter.is_floating_point():
+                    parameter.data = parameter.data.to(COMPUTE_DTYPES[precision])
+        try:
+            traced = trace_step(planned, shape, recipe.optimizer, computed, on_gpu=on_gpu)
+        except UnequalLayers:
+            continue
+        return planned, traced
+    raise AssertionError("a model of all layers has nothing to repeat")
+
+
+def _with_engine(phase: str, peak: Peak, launch: PlannedLaunch, engine: EngineMemory) -> Peak:
+    """Returns a peak with the states and buffers of the engine."""
+    held, rank = Counter(peak.held), engine.rank
+    if launch.engine in SHARDED:
+        for kind in (GRADIENTS, MOMENTS):
+            held.pop(kind, None)
+        held[WEIGHTS] = rank.weights
+        if phase != "loading":
+            held[GRADIENTS] = rank.gradients
+            held[MOMENTS] = rank.masters + rank.moments
+    if phase != "loading":
+        held[BUFFERS] = rank.update if phase == "optimizer" else rank.buckets
+    parts = Counter({kind: size for kind, size in held.items() if size})
+    return Peak(parts.total(), parts, peak.section, peak.module)
+
+
+def _all_parameters(planned: PlannedModel) -> list[PlannedParameter]:
+    """Returns the parameters of all layers, also of those that the second one stands for."""
+    objective = Objective(planned.model, planned.task)
+    found = planned_parameters(objective)
+    if planned.repeats is None:
+        return found
+    second = {id(parameter) for parameter in planned.layers[1].parameters()}
+    repeated = [
+        described
+        for parameter, described in zip(objective.parameters(), found, strict=True)
+        if id(parameter) in second
+    ]
+    return found + [
+        PlannedParameter(
+            shape=one.shape,
+            dtype=one.dtype,
+            trainable=one.trainable,
+            layer=None if one.layer is None else -copy,
+        )
+        for copy in range(1, planned.repeats - TRACED + 1)
+        for one in repeated
+    ]

@@ -1,0 +1,62 @@
+"""The GPUs that a run is planned for, and the precision of a run there."""
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from trainer.engines.precision import Precision
+from trainer.errors import ConfigError
+from trainer.planning.gpus import GPUS, Gpu, gpu_named
+
+LISTED = ("rtx-4090", "t4", "a100-40", "a100-80", "h100", "h200")
+"""GPUs of a plan that names none, on a machine without one; the first decides about precision."""
+
+
+def target_gpus(name: str | None, memory: int | None) -> list[Gpu]:
+    """Returns the GPU of a name or of a memory in bytes, this machine's, or else those of a list.
+
+    Raises ConfigError for an unknown name.
+    """
+    if name is not None:
+        gpu = gpu_named(name)
+        return [gpu if memory is None else replace(gpu, memory=memory)]
+    if memory is not None:
+        return [of_memory(memory)]
+    local = local_gpu()
+    return [GPUS[each] for each in LISTED] if local is None else [local]
+
+
+def of_memory(memory: int) -> Gpu:
+    """Returns a GPU of which only the memory is known; time is not planned for it."""
+    size = memory / 2**30
+    return replace(GPUS["a100-40"], name=f"GPU of {size:.4g} GiB", memory=memory, peaks={})
+
+
+def local_gpu() -> Gpu | None:
+    """Returns this machine's first GPU, with its own memory; None if it has none."""
+    if not torch.cuda.is_available():
+        return None
+    properties = torch.cuda.get_device_properties(0)
+    memory, capability = properties.total_memory, (properties.major, properties.minor)
+    alike = [gpu for gpu in GPUS.values() if gpu.capability == capability]
+    words = properties.name.lower().replace("-", " ").split()
+    known = [gpu for gpu in alike if gpu.name.split("-")[0] in words]
+    if known:
+        nearest = min(known, key=lambda gpu: abs(gpu.memory - memory))
+        return replace(nearest, memory=memory)
+    return replace(of_memory(memory), name=properties.name, capability=capability)
+
+
+def precision_on(gpu: Gpu, wanted: Precision | Literal["auto"]) -> Precision:
+    """Returns the precision of a run on a GPU; raises ConfigError for bf16 where it is emulated."""
+    if wanted == "auto":
+        return "bf16" if gpu.capability >= (8, 0) else "fp16"
+    if wanted == "bf16" and gpu.capability < (8, 0):
+        raise ConfigError(
+            f"precision: bf16 is emulated on a {gpu.name}",
+            key="precision",
+            value=wanted,
+            hint="use fp16 or auto",
+        )
+    return wanted
