@@ -29,20 +29,21 @@ def test_a_recipe_is_examined_with_its_data(reviews_recipe, write_recipe):
     findings = json.loads(run("doctor", write_recipe(reviews_recipe), "--json"))
     assert findings["will_fail"] is False
     by_subject = {finding["subject"]: finding for finding in findings["findings"]}
-    assert list(by_subject) == [*SUBJECTS, "what the recipe needs", "launch and plan", "data"]
+    assert list(by_subject) == [*SUBJECTS, "what the recipe needs", "launch", "plan", "data"]
     keys = {"subject", "code", "level", "message", "advice", "figures"}
     assert all(finding.keys() == keys for finding in findings["findings"])
 
 
-def test_a_failure_is_the_last_line_and_code_2(reviews_recipe, write_recipe, monkeypatch):
+def test_failures_are_counted_in_the_last_line_and_code_2(monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth77")
-    recipe = write_recipe({**reviews_recipe, "precision": "fp16"})
-    ended = invoke("doctor", recipe)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "four")
+    ended = invoke("doctor")
     assert ended.exit_code == 2
     assert ended.stdout.endswith("\n\n2 findings will make a run fail\n")
     assert "  FAILS    GLOO_SOCKET_IFNAME=eth77 names none of" in ended.stdout
-    assert "  FAILS    precision: fp16 needs a GPU; use fp32, bf16 or auto" in ended.stdout
-    findings = invoke("doctor", recipe, "--json")
+    refused = "LOCAL_WORLD_SIZE=four is not a whole number from 1 to 1000000; unset it, or"
+    assert f"  FAILS    {refused}" in ended.stdout
+    findings = invoke("doctor", "--json")
     assert (findings.exit_code, json.loads(findings.stdout)["will_fail"]) == (2, True)
 
 

@@ -144,3 +144,10 @@ def test_caches_that_cannot_be_written_are_failures_and_the_data_examined(
     assert str(place) in findings["unwritable-cache"].message
     assert findings["classes"].figures == {"good": 41, "bad": 40}
     assert (tmp_path / "file").is_file()
+
+
+def test_a_batch_that_cannot_be_cut_is_left_to_the_launch(recipe_of, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    codes = examined(recipe_of()).keys()
+    assert "lengths" in codes
+    assert not {"padding", "will-fail"} & codes

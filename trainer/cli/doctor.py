@@ -2,6 +2,8 @@
 
 import json
 import shlex
+import sys
+from contextlib import redirect_stdout
 
 import click
 
@@ -25,29 +27,22 @@ def command(recipe: str | None, overrides: tuple[str, ...], as_json: bool) -> in
             "--set changes a value of a recipe", key="--set", value=overrides, hint="give RECIPE"
         )
     resolved = None if recipe is None else load_recipe(recipe, overrides)
-    with quieted_libraries():
+    settings = [part for override in overrides for part in ("--set", override)]
+    name = shlex.join([recipe or "", *settings])
+    output = sys.stdout
+    with quieted_libraries(), redirect_stdout(sys.stderr):  # libraries print there, too
         from trainer.doctor.examination import Examined, as_dict, examine, will_fail
 
-        settings = [part for override in overrides for part in ("--set", override)]
-        examined = examine(resolved, shlex.join([recipe or "", *settings]))
-        if as_json:
-            values = as_dict(examined)
-            _print(json.dumps(values))
-            return WRONG if values["will_fail"] else DONE
         subjects = list[Examined]()
-        for subject in examined:
-            _print(subject.as_text())
+        for subject in examine(resolved, name):
             subjects.append(subject)
-    if not will_fail(subjects):
-        return DONE
-    failures = sum(
-        finding.level == "failure" for subject in subjects for finding in subject.findings
-    )
-    _print(f"\n{failures} finding{'s' * (failures > 1)} will make a run fail")
-    return WRONG
-
-
-def _print(text: str) -> None:
-    """Prints a text, once per machine under a launcher."""
-    if is_local_main():
-        print(text, flush=True)
+            if not as_json and is_local_main():
+                print(subject.as_text(), file=output, flush=True)
+    fails = will_fail(subjects)
+    if is_local_main() and as_json:
+        print(json.dumps(as_dict(subjects)))
+    elif is_local_main() and fails:
+        findings = [finding for subject in subjects for finding in subject.findings]
+        number = sum(finding.level == "failure" for finding in findings)
+        print(f"\n{number} finding{'s' * (number > 1)} will make a run fail")
+    return WRONG if fails else DONE

@@ -12,6 +12,7 @@ from trainer.doctor.gpus import about_gpus
 from trainer.doctor.hub import about_hub
 from trainer.doctor.launch import about_launch
 from trainer.doctor.needs import UNREADABLE, about_needs
+from trainer.doctor.planned import about_plan
 from trainer.doctor.slurm import about_slurm
 from trainer.doctor.storage import about_storage
 from trainer.doctor.threads import about_threads
@@ -67,7 +68,8 @@ def examine(recipe: Recipe | None = None, name: str = "") -> Iterator[Examined]:
             return
         needs = tuple(guarded(lambda: about_needs(recipe, name)))
         yield Examined("what the recipe needs", needs)
-        yield Examined("launch and plan", tuple(guarded(lambda: about_launch(recipe))))
+        yield Examined("launch", tuple(guarded(lambda: about_launch(recipe))))
+        yield Examined("plan", tuple(guarded(lambda: about_plan(recipe))))
         readable = not any(finding.code in UNREADABLE for finding in needs)
         yield Examined("data", tuple(guarded(lambda: _about_data(recipe, readable=readable))))
 

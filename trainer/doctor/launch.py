@@ -1,4 +1,4 @@
-"""What the launch and the recipe decide together, and the plan of the run."""
+"""What the launch and the recipe decide together."""
 
 from collections.abc import Iterator
 
@@ -11,6 +11,8 @@ def about_launch(recipe: Recipe) -> Iterator[Finding]:
 
     Raises ConfigError if the recipe cannot be trained so.
     """
+    import torch
+
     from trainer.assembly.deciding_metric import check_mode
     from trainer.distributed.environment_variables import whole_number
     from trainer.engines.micro_batch import accumulation, resolve_micro_batch_size
@@ -22,11 +24,16 @@ def about_launch(recipe: Recipe) -> Iterator[Finding]:
     batch, num_ranks = recipe.batch, whole_number("WORLD_SIZE", 1)
     size = resolve_micro_batch_size(batch.global_batch_size, batch.micro_batch_size, num_ranks)
     precision, steps = resolve_precision(recipe.precision), accumulation(recipe, size, num_ranks)
+    processes = f"{num_ranks} process{'es' * (num_ranks > 1)}"
+    if batch.micro_batch_size == "auto" and torch.cuda.is_available():
+        message = f"{precision}, {batch.global_batch_size} examples a step over {processes}"
+        yield Finding("launch", "fine", f"{message}; the micro-batch is that of the plan")
+        return
     yield Finding(
         "launch",
         "fine",
-        f"{precision}, {batch.global_batch_size} examples a step = {num_ranks} "
-        f"process{'es' * (num_ranks > 1)} x micro-batch {size} x accumulation {steps}",
+        f"{precision}, {batch.global_batch_size} examples a step = {processes} x "
+        f"micro-batch {size} x accumulation {steps}",
         None,
         {"precision": precision, "micro_batch_size": size, "accumulation": steps},
     )

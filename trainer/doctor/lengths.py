@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trainer.doctor.finding import Finding
+from trainer.errors import ConfigError
 from trainer.order import DataOrder
 from trainer.recipe.schema import Recipe
 
@@ -46,16 +47,19 @@ def about_lengths(recipe: Recipe, inputs: "Inputs") -> Iterator[Finding]:
             "raise batch.max_seq_length if what is cut off matters",
             {"truncated": number, "of": len(split), "longest": split.summary.longest},
         )
-    yield _padding(recipe, lengths)
+    yield from _padding(recipe, lengths)
 
 
-def _padding(recipe: Recipe, lengths: np.ndarray) -> Finding:
-    """Returns the share of padding in the micro-batches of one process."""
+def _padding(recipe: Recipe, lengths: np.ndarray) -> Iterator[Finding]:
+    """Yields the share of padding in the micro-batches of all ranks, if they can be cut."""
     from trainer.distributed.environment_variables import whole_number
     from trainer.engines.micro_batch import resolve_micro_batch_size
 
     batch, num_ranks = recipe.batch, whole_number("WORLD_SIZE", 1)
-    size = resolve_micro_batch_size(batch.global_batch_size, batch.micro_batch_size, num_ranks)
+    try:
+        size = resolve_micro_batch_size(batch.global_batch_size, batch.micro_batch_size, num_ranks)
+    except ConfigError:  # a finding on the launch
+        return
     order = DataOrder(
         seed=recipe.seed,
         lengths=lengths,
@@ -74,7 +78,7 @@ def _padding(recipe: Recipe, lengths: np.ndarray) -> Finding:
     share = 1 - real / computed
     much = share >= MUCH_PADDING
     advice = "set data.length_bucketing: true" if not recipe.data.length_bucketing else None
-    return Finding(
+    yield Finding(
         "padding",
         "note" if much else "fine",
         f"micro-batches of {size} will be {share:.1%} padding",
