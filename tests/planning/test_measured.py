@@ -117,6 +117,7 @@ def test_runs_of_older_versions_say_nothing():
 def test_a_run_with_a_plan_reports_both(planned, reviews_recipe, write_recipe, tmp_path):
     planned(PLANNED)
     reviews_recipe["schedule"] = {"name": "linear", "steps": 24}
+    reviews_recipe["evaluation"] |= {"baseline": False, "every": 24}
     directory = tmp_path / "run"
     output = run("train", write_recipe(reviews_recipe), "--run-dir", directory)
     assert "to go (the plan said 3 s to 7.5 s)" in output

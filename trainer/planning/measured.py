@@ -59,7 +59,8 @@ def planned_on(run: Run, accelerator: Accelerator, gpu: Gpu) -> Planned | None:
 def planned_for_dry_run(run: Run, accelerator: Accelerator) -> Planned | None:
     """Returns the planned peak of the tensors that a process holds in training, without evaluation;
     None if it cannot be planned, which a note then says."""
-    on_gpu, size = accelerator.device.type == "cuda", run.micro_batch_size
+    gpu = local_gpu() if accelerator.device.type == "cuda" else None
+    size = run.micro_batch_size
     num_micro_batches = accumulation(run.recipe, size, run.topology.dp_size)
     try:
         with torch.random.fork_rng(devices=[]):
@@ -74,12 +75,13 @@ def planned_for_dry_run(run: Run, accelerator: Accelerator) -> Planned | None:
                 ),
                 precision=run.precision,
                 launch=running_launch(accelerator),
-                on_gpu=on_gpu,
+                on_gpu=gpu is not None,
                 equal_layers=has_equal_layers(run.recipe, numbers),
             )
     except Exception as error:  # the steps are tried in any case
         return _not_planned(run, error)
-    return Planned(memory_bytes=_in_training(memory))
+    more = 0 if gpu is None else more_workspace(gpu)
+    return Planned(memory_bytes=_in_training(memory) + more)
 
 
 def beside_plan(
