@@ -291,7 +291,7 @@ def train_recipe(
             for note in before_push(recipe.push, verifies=recipe.checkpoint.verify_export):
                 run.tracker.say(f"  note: {note}")
         if accelerator.is_main_process:
-            run.tracker.expect(planned_for_run(run))
+            run.tracker.expect(planned_for_run(run, accelerator))
         status.begin_training(state.step, run.num_steps)
         if state.step == 0:
             measure_before_training(run, accelerator, state)
@@ -334,7 +334,7 @@ def dry_run_recipe(recipe: schema.Recipe, directory: Path, *, progress: Progress
     from trainer.engines.accelerator import launched
     from trainer.loop import optimizer_step
     from trainer.planning.dry_run import dry_run
-    from trainer.planning.measured import planned_for_run
+    from trainer.planning.measured import planned_for_dry_run
     from trainer.process.cpu_threads import chosen_threads, core_limit, fit_threads
     from trainer.process.out_of_memory import held_bytes
     from trainer.tracking.trackers import check_installed
@@ -353,7 +353,6 @@ def dry_run_recipe(recipe: schema.Recipe, directory: Path, *, progress: Progress
         for note in run.notes:
             say(f"  note: {note}")
         say(f"  {disk_space(run, accelerator)}")
-        planned = planned_for_run(run) if accelerator.is_main_process else None
         run.objective.train()
         taken = dry_run(
             run,
@@ -361,6 +360,8 @@ def dry_run_recipe(recipe: schema.Recipe, directory: Path, *, progress: Progress
             lambda batches: optimizer_step(run, accelerator, batches, step=1),
             resident_before=before,
         )
+        # After the steps, because planning takes memory, too.
+        planned = planned_for_dry_run(run, accelerator) if accelerator.is_main_process else None
         say("\n".join(taken.lines(planned)))
         say("  nothing was written into the run directory")
 

@@ -35,6 +35,7 @@ def hub_cache(tmp_path, monkeypatch):
 def test_a_run_leaves_what_was_planned(tuning, reviews_recipe, write_recipe, tmp_path):
     reviews_recipe["tuning"] = tuning
     reviews_recipe["checkpoint"] |= {"every_epoch": True}
+    reviews_recipe["evaluation"]["baseline"] = False
     directory = tmp_path / "run"
     file = write_recipe(reviews_recipe)
     run("train", file, "--run-dir", directory)

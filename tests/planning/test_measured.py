@@ -3,11 +3,21 @@
 import json
 
 import pytest
+import torch
 from support.command_line import run
 
 import trainer
-from trainer.planning.measured import beside_plan
+from trainer.assembly.build import build_run
+from trainer.engines.accelerator import launched
+from trainer.planning.gpus import GPUS
+from trainer.planning.measured import (
+    beside_plan,
+    planned_for_dry_run,
+    planned_for_run,
+    planned_on,
+)
 from trainer.report.plan_sentence import plan_sentence
+from trainer.tasks.recipe import parse_recipe
 from trainer.tracking.time_to_go import Planned
 
 PLANNED = Planned(memory_bytes=3 * 2**30, seconds_per_step=(1.0, 2.5))
@@ -18,9 +28,53 @@ def planned(monkeypatch):
     """Sets what the plan of each run says."""
 
     def plan(value):
-        monkeypatch.setattr("trainer.planning.measured.planned_for_run", lambda _: value)
+        monkeypatch.setattr("trainer.planning.measured.planned_for_run", lambda *_: value)
 
     return plan
+
+
+@pytest.fixture
+def built(reviews_recipe, tmp_path):
+    """A run on this CPU, with its accelerator, and the list of what it says."""
+    said = []
+    recipe = parse_recipe(reviews_recipe, "test")
+    with launched(recipe, tmp_path) as accelerator:
+        yield build_run(recipe, accelerator, tmp_path, progress=said.append), accelerator, said
+
+
+def test_a_run_is_planned_for_a_gpu(built):
+    run_, accelerator, said = built
+    before = torch.get_rng_state()
+    planned = planned_on(run_, accelerator, GPUS["t4"])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert said == []
+    states = 16 * run_.parameter_counts.total  # weights, gradients and moments
+    assert states < planned.memory_bytes < states + 50 * 2**20
+    low, high = planned.seconds_per_step
+    assert 0 < low < high < 1
+
+
+def test_on_a_cpu_a_run_has_no_plan_and_a_dry_run_has_that_of_its_tensors(built):
+    run_, accelerator, said = built
+    assert planned_for_run(run_, accelerator) is None
+    planned = planned_for_dry_run(run_, accelerator)
+    states = 16 * run_.parameter_counts.total
+    assert states < planned.memory_bytes < states + 10 * 2**20
+    assert planned.seconds_per_step is None
+    assert said == []
+
+
+def test_a_plan_that_fails_is_left_out_with_a_note(built, monkeypatch):
+    run_, accelerator, said = built
+
+    def fail(model):
+        raise ValueError(f"no shape\nof {model.initialization} weights")
+
+    monkeypatch.setattr("trainer.planning.measured.shape_config", fail)
+    assert planned_on(run_, accelerator, GPUS["t4"]) is None
+    assert planned_for_dry_run(run_, accelerator) is None
+    note = "  note: this run is not planned: no shape of random weights"
+    assert [update.message for update in said] == [note, note]
 
 
 def test_memory_and_time_stand_beside_the_plan():
@@ -63,6 +117,7 @@ def test_runs_of_older_versions_say_nothing():
 def test_a_run_with_a_plan_reports_both(planned, reviews_recipe, write_recipe, tmp_path):
     planned(PLANNED)
     reviews_recipe["schedule"] = {"name": "linear", "steps": 24}
+    reviews_recipe["evaluation"] |= {"baseline": False, "every": 24}
     directory = tmp_path / "run"
     output = run("train", write_recipe(reviews_recipe), "--run-dir", directory)
     assert "to go (the plan said 3 s to 7.5 s)" in output

@@ -60,10 +60,11 @@ class DryRun:
             f"{format_seconds(self.seconds)} with learning rate 0; evaluation and saving are not "
             f"tried"
         )
-        if self.allocated is None or self.reserved is None:
-            peak = f"the process grew by {_mib(self.grown or 0)} of resident memory"
-            return [done, f"  peak memory: {peak}, with libraries; on a CPU it is not planned"]
         known = None if planned is None else planned.memory_bytes
+        if self.allocated is None or self.reserved is None:
+            tensors = "" if known is None else f"; planned are {_mib(known)} of tensors"
+            grown = f"the process grew by {_mib(self.grown or 0)} of resident memory"
+            return [done, f"  peak memory: {grown}, libraries included{tensors}"]
         beside = "not planned" if known is None else f"planned {_mib(known)}"
         peak = f"{_mib(self.allocated)} allocated ({beside}), {_mib(self.reserved)} reserved"
         return [done, f"  peak memory of a process: {peak}"]

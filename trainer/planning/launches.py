@@ -127,7 +127,14 @@ def _deepspeed_settings(config: Path, values: Mapping[str, Any]) -> dict[str, An
             hint="use a file of accelerate_configs/",
         )
     beside = config.resolve().parent.parent / named
-    zero: Any = _read_json(Path(named) if Path(named).is_file() else beside, named)
+    return zero_settings(_read_json(Path(named) if Path(named).is_file() else beside, named))
+
+
+def zero_settings(zero: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of PlannedLaunch that the section zero_optimization decides.
+
+    Raises ConfigError for a stage or a device that DeepSpeed does not know.
+    """
     stage = zero.get("stage")
     if stage not in (1, 2, 3):
         raise ConfigError(

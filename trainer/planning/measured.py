@@ -2,18 +2,86 @@
 
 from typing import Any
 
+import torch
+from accelerate import Accelerator
+
+from trainer.engines.micro_batch import accumulation
+from trainer.models.architecture import shape_config
+from trainer.planning.gpus import Gpu
+from trainer.planning.lengths import prepared_lengths
+from trainer.planning.memories import Memories, more_workspace
+from trainer.planning.plan import time_of_step
+from trainer.planning.process_memory import ProcessMemory, process_memory
+from trainer.planning.running_launch import running_launch
+from trainer.planning.target import local_gpu
+from trainer.planning.trace.model import has_equal_layers
+from trainer.planning.trace.step import Shape
 from trainer.run import Run
 from trainer.tracking.time_to_go import Planned
+from trainer.wording import excerpt
 
 
-def planned_for_run(run: Run) -> Planned | None:
-    """Returns what the plan says of a run; None if it says nothing.
+def planned_for_run(run: Run, accelerator: Accelerator) -> Planned | None:
+    """Returns what `planned_on` says about this machine's GPU; None for a run on a CPU.
 
-    A run on a CPU is not planned: a process there shows its resident memory, which holds libraries
-    and the allocator's reserve beside the tensors that a plan counts.
+    On a CPU a process shows its resident memory, which holds libraries and the allocator's reserve
+    beside the tensors that a plan counts, and how fast the CPU computes is not known.
     """
-    del run
-    return None
+    gpu = local_gpu() if accelerator.device.type == "cuda" else None
+    return None if gpu is None else planned_on(run, accelerator, gpu)
+
+
+def planned_on(run: Run, accelerator: Accelerator, gpu: Gpu) -> Planned | None:
+    """Returns what the plan says of a run whose ranks train on such GPUs; None if it cannot be
+    planned, which a note then says."""
+    size = run.micro_batch_size
+    num_micro_batches = accumulation(run.recipe, size, run.topology.dp_size)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            lengths = prepared_lengths(run.recipe)
+            memories = Memories(
+                run.recipe,
+                shape_config(run.recipe.model),
+                running_launch(accelerator),
+                run.precision,
+                lengths,
+            )
+            memory = memories.of(size, lengths.longest)
+            time = time_of_step(memories, gpu, size, num_micro_batches)
+    except Exception as error:  # a run must not end because of its plan
+        return _not_planned(run, error)
+    return Planned(
+        memory_bytes=memory.peak.allocated + more_workspace(gpu),
+        seconds_per_step=None if time is None else (time.step.low, time.step.high),
+    )
+
+
+def planned_for_dry_run(run: Run, accelerator: Accelerator) -> Planned | None:
+    """Returns the planned peak of the tensors that a process holds in training, without evaluation;
+    None if it cannot be planned, which a note then says."""
+    gpu = local_gpu() if accelerator.device.type == "cuda" else None
+    size = run.micro_batch_size
+    num_micro_batches = accumulation(run.recipe, size, run.topology.dp_size)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            numbers = shape_config(run.recipe.model)
+            memory = process_memory(
+                run.recipe,
+                numbers,
+                Shape(
+                    micro_batch_size=size,
+                    length=int(run.splits["train"].lengths.max()),
+                    accumulates=num_micro_batches > 1,
+                ),
+                precision=run.precision,
+                launch=running_launch(accelerator),
+                on_gpu=gpu is not None,
+                equal_layers=has_equal_layers(run.recipe, numbers),
+            )
+    except Exception as error:  # the steps are tried in any case
+        return _not_planned(run, error)
+    more = 0 if gpu is None else more_workspace(gpu)
+    return Planned(memory_bytes=_in_training(memory) + more)
 
 
 def beside_plan(
@@ -35,3 +103,16 @@ def beside_plan(
             "measured": seconds,
         },
     }
+
+
+def _in_training(memory: ProcessMemory) -> int:
+    return max(
+        peak.allocated
+        for phase, peak in memory.peaks.items()
+        if phase in ("forward", "backward", "optimizer")
+    )
+
+
+def _not_planned(run: Run, error: Exception) -> None:
+    reason = excerpt(" ".join(str(error).split()) or type(error).__name__, 200)
+    run.tracker.say(f"  note: this run is not planned: {reason}")

@@ -184,11 +184,9 @@ def plan(
         memory=planned,
         gpus=on_gpus,
         changes=tuple(changes(memories, targets[0], size)) if named else (),
-        time=_time(memories, targets[0], size, num_micro_batches),
+        time=time_of_step(memories, targets[0], size, num_micro_batches),
         lengths=lengths,
-        disk=planned_disk(
-            recipe, lengths, checkpoint, num_parameters=weights, itemsize=itemsize
-        ),
+        disk=planned_disk(recipe, lengths, checkpoint, num_parameters=weights, itemsize=itemsize),
         host=planned_host_memory(
             recipe,
             launch,
@@ -228,9 +226,7 @@ def _micro_batch(
     """Returns the micro-batch of a run, and a sentence on how it is chosen if it is."""
     wanted = recipe.batch.micro_batch_size
     if wanted != "auto" or gpu is None:
-        size = resolve_micro_batch_size(
-            recipe.batch.global_batch_size, wanted, launch.processes
-        )
+        size = resolve_micro_batch_size(recipe.batch.global_batch_size, wanted, launch.processes)
         return size, ""
     length = memories.lengths.longest
 
@@ -273,7 +269,9 @@ def _on_gpu(memories: Memories, gpu: Gpu, size: int, share: int, longest: int) -
     )
 
 
-def _time(memories: Memories, gpu: Gpu, size: int, num_micro_batches: int) -> StepTime | None:
+def time_of_step(
+    memories: Memories, gpu: Gpu, size: int, num_micro_batches: int
+) -> StepTime | None:
     """Returns the time of a step of examples of mean length."""
     recipe, launch, lengths = memories.recipe, memories.launch, memories.lengths
     padded = lengths.padded_tokens_per_epoch(size, launch.processes)
