@@ -61,8 +61,7 @@ def model_of(row: dict[str, str]) -> Any:
     )
     config.use_cache = False
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float16)
-    return model
+        return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float16)
 
 
 def pack(model: Any, row: dict[str, str]) -> None:
@@ -164,8 +163,10 @@ def main() -> None:
         print(", ".join(shown), f"{time.monotonic() - began:.1f} s", flush=True)
     for (attention, name), found in errors.items():
         sizes = [abs(error) for error in found]
-        print(f"{attention} {name}: {len(found)} rows, mean {statistics.mean(sizes):.2%}, "
-              f"worst {max(sizes):.2%}")
+        print(
+            f"{attention} {name}: {len(found)} rows, mean {statistics.mean(sizes):.2%}, "
+            f"worst {max(sizes):.2%}"
+        )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -13,24 +12,24 @@ from trainer.errors import DONE
 UNITS = {"mib": 2**20, "gib": 2**30, "mb": 10**6, "gb": 10**9}
 
 
-class Memory(click.ParamType):
-    """A size such as 16GiB, in bytes."""
-
-    name = "SIZE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*([kmg]i?b)", str(value).lower())
-        size = float(match[1]) * UNITS.get(match[2], 0) if match else 0
-        if size < 1:
-            self.fail("give a size such as 16GiB or 24GB", param, ctx)
-        return int(size)
+def _in_bytes(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
+    """Returns a size such as 16GiB in bytes."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*([mg]i?b)", value.lower())
+    size = float(match[1]) * UNITS.get(match[2], 0) if match else 0
+    if size < 1:
+        raise click.BadParameter("give a size such as 16GiB or 24GB")
+    return int(size)
 
 
 @click.command("plan")
 @RECIPE
 @SET
 @click.option("--gpu", metavar="NAME", help="Plan for this GPU: t4, rtx-4090, a100-80, h100 …")
-@click.option("--memory", type=Memory(), help="Memory of the GPU, such as 16GiB.")
+@click.option(
+    "--memory", metavar="SIZE", callback=_in_bytes, help="Memory of the GPU, such as 16GiB."
+)
 @click.option("--processes", type=click.IntRange(1, 1_000_000), help="One for each GPU.")
 @click.option("--machines", type=click.IntRange(1, 1_000_000), help="Machines of the processes.")
 @click.option("--config", type=click.Path(path_type=Path), help="A file of accelerate_configs/.")
@@ -67,5 +66,5 @@ def command(
             machines=machines,
             config=config,
         )
-    print(json.dumps(planned.as_dict()) if as_json else planned.as_text())
+    print(json.dumps(planned.as_dict()) if as_json else planned)
     return DONE

@@ -46,7 +46,9 @@ def last_fitting(
         elif low == -1:
             index = min(high - 1, bisect_right(values, values[high] // 2))
         else:
-            index = _likely(values, sizes, low, high, memory) if len(sizes) % 3 else (low + high) // 2
+            index = (
+                _likely(values, sizes, low, high, memory) if len(sizes) % 3 else (low + high) // 2
+            )
         sizes[index] = needed(values[index])
 
 

@@ -10,8 +10,8 @@ from trainer.models.architecture import shape_config
 from trainer.planning.gpus import Gpu
 from trainer.planning.lengths import prepared_lengths
 from trainer.planning.memories import Memories, more_workspace
-from trainer.planning.plan import time_of_step
 from trainer.planning.process_memory import ProcessMemory, process_memory
+from trainer.planning.run_time import time_of_step
 from trainer.planning.running_launch import running_launch
 from trainer.planning.target import local_gpu
 from trainer.planning.trace.model import has_equal_layers

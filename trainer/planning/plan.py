@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from trainer.checkpoints.disk_space import checkpoint_size
-from trainer.engines.micro_batch import AUTO_MICRO_BATCH, accumulation, resolve_micro_batch_size
+from trainer.engines.micro_batch import accumulation
 from trainer.engines.precision import COMPUTE_DTYPES, Precision
 from trainer.models.architecture import shape_config
 from trainer.models.positions import num_positions
 from trainer.planning.changes import Change, changes
-from trainer.planning.collectives import Volume
+from trainer.planning.collectives import collectives, sent_within_and_between, volume_of
 from trainer.planning.disk import Disk, planned_disk
 from trainer.planning.fit import divisors, last_fitting, tried_lengths
 from trainer.planning.gpus import Gpu
@@ -21,12 +21,15 @@ from trainer.planning.host_memory import HostMemory, Model, planned_host_memory
 from trainer.planning.launches import PlannedLaunch, planned_launch
 from trainer.planning.lengths import Lengths, prepared_lengths
 from trainer.planning.memories import Memories
+from trainer.planning.micro_batch import chosen, share_of
 from trainer.planning.process_memory import ProcessMemory
-from trainer.planning.step_time import StepTime, bytes_of_update, kind_of, step_time
+from trainer.planning.run_time import time_of_step
+from trainer.planning.step_time import StepTime
 from trainer.planning.target import precision_on, target_gpus
+from trainer.planning.text import line, lines
 from trainer.planning.trace.model import num_layers
+from trainer.planning.trace.repeated_layers import TRACED
 from trainer.recipe.schema import Recipe
-
 
 MOST_TOKENS = 2**17
 """Tokens of a micro-batch up to which the longest sequence is looked for."""
@@ -67,6 +70,7 @@ class Plan:
     length: int
     """Tokens of the longest example, with which memory is planned."""
     memory: ProcessMemory
+    num_layers: int
     gpus: tuple[OnGpu, ...]
     """The GPU that is planned for, or each of a list; the first one decides about precision."""
     changes: tuple[Change, ...]
@@ -86,21 +90,31 @@ class Plan:
     @property
     def line(self) -> str:
         """The plan in one sentence."""
-        from trainer.planning.text import line
+        return line(self.as_dict())
 
-        return line(self)
-
-    def as_text(self) -> str:
+    def __str__(self) -> str:
         """Returns the plan as lines for a terminal."""
-        from trainer.planning.text import lines
-
-        return "\n".join(lines(self))
+        return "\n".join(lines(self.as_dict()))
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the plan as plain JSON values; memory is in bytes, time in seconds."""
         memory = self.memory
-        steps = self.lengths.num_steps
+        section = memory.peak.section
+        inside, between = sent_within_and_between(
+            collectives(
+                self.launch.engine,
+                volume_of(self.launch.engine, memory.parameters, self.precision),
+                self.launch.processes,
+                accumulation=self.accumulation,
+                node_size=self.launch.second_copy or self.launch.node_size,
+                live=self.launch.live,
+                replicas=self.launch.replicas,
+            ),
+            self.launch.node_size,
+        )
         return {
+            "global_batch_size": self.recipe.batch.global_batch_size,
+            "tuning": self.recipe.tuning.mode,
             "precision": self.precision,
             "engine": self.launch.engine,
             "processes": self.launch.processes,
@@ -111,6 +125,8 @@ class Plan:
             "memory": {
                 "allocated": memory.peak.allocated,
                 "phase": memory.phase,
+                "layer": None if section is None else section.layer,
+                "num_layers": self.num_layers,
                 "module": memory.peak.module,
                 "held": dict(memory.peak.held),
                 "phases": {name: peak.allocated for name, peak in memory.peaks.items()},
@@ -123,14 +139,17 @@ class Plan:
             "changes": [change.as_dict() for change in self.changes],
             "flops_of_micro_batch": memory.flops,
             "time": None if self.time is None else self.time.as_dict(),
-            "seconds": self._seconds(steps),
+            "seconds": self._seconds(),
+            "bytes_sent": {"inside": inside, "between": between},
             "lengths": self.lengths.as_dict(),
             "disk": self.disk.as_dict(),
             "host_memory": self.host.as_dict(),
             "notes": list(self.notes),
         }
 
-    def _seconds(self, steps: int | None) -> list[float] | None:
+    def _seconds(self) -> list[float] | None:
+        """Returns the least and the most seconds of all steps; None if they are unknown."""
+        steps = self.lengths.num_steps
         if self.time is None or steps is None:
             return None
         span = self.time.of_steps(steps)
@@ -159,10 +178,9 @@ def plan(
     precision = precision_on(targets[0], recipe.precision)
     numbers, lengths = shape_config(recipe.model), prepared_lengths(recipe)
     memories = Memories(recipe, numbers, launch, precision, lengths)
-    share = _share(recipe, launch)
-    size, why = _micro_batch(recipe, launch, memories, targets[0] if named else None, share)
+    size, why = chosen(memories, targets[0] if named else None)
     longest = max(lengths.longest, min(num_positions(numbers) or MOST_TOKENS, MOST_TOKENS // size))
-    on_gpus = tuple(_on_gpu(memories, each, size, share, longest) for each in targets)
+    on_gpus = tuple(_on_gpu(memories, each, size, longest) for each in targets)
     planned = memories.of(size, lengths.longest)
     num_micro_batches = accumulation(recipe, size, launch.processes)
     weights = sum(_weights(one) for one in planned.parameters)
@@ -172,7 +190,7 @@ def plan(
     notes = [why] if why else []
     if lengths.note is not None:
         notes.append(lengths.note)
-    if not planned.equal_layers:
+    if not planned.equal_layers and num_layers(numbers) > TRACED:
         notes.append("the layers differ, so all of them were traced")
     return Plan(
         recipe=recipe,
@@ -182,6 +200,7 @@ def plan(
         accumulation=num_micro_batches,
         length=lengths.longest,
         memory=planned,
+        num_layers=num_layers(numbers),
         gpus=on_gpus,
         changes=tuple(changes(memories, targets[0], size)) if named else (),
         time=time_of_step(memories, targets[0], size, num_micro_batches),
@@ -203,48 +222,7 @@ def plan(
     )
 
 
-def micro_batch_on(recipe: Recipe, gpu: Gpu, launch: PlannedLaunch) -> tuple[int, str]:
-    """Returns the micro-batch size of a recipe on a GPU, and a sentence on how it was chosen.
-
-    `auto` is the largest that divides and fits. Raises ConfigError as `plan` does.
-    """
-    numbers, lengths = shape_config(recipe.model), prepared_lengths(recipe)
-    precision = precision_on(gpu, recipe.precision)
-    memories = Memories(recipe, numbers, launch, precision, lengths)
-    return _micro_batch(recipe, launch, memories, gpu, _share(recipe, launch))
-
-
-def _share(recipe: Recipe, launch: PlannedLaunch) -> int:
-    """Returns the examples of a process in a step; raises ConfigError if they are not whole."""
-    resolve_micro_batch_size(recipe.batch.global_batch_size, "auto", launch.processes)
-    return recipe.batch.global_batch_size // launch.processes
-
-
-def _micro_batch(
-    recipe: Recipe, launch: PlannedLaunch, memories: Memories, gpu: Gpu | None, share: int
-) -> tuple[int, str]:
-    """Returns the micro-batch of a run, and a sentence on how it is chosen if it is."""
-    wanted = recipe.batch.micro_batch_size
-    if wanted != "auto" or gpu is None:
-        size = resolve_micro_batch_size(recipe.batch.global_batch_size, wanted, launch.processes)
-        return size, ""
-    length = memories.lengths.longest
-
-    def needed(each: int) -> int:
-        return memories.process(each, length, gpu)[1]
-
-    sizes = divisors(share)
-    known = [max(size for size in sizes if size <= AUTO_MICRO_BATCH)]
-    size = last_fitting(sizes, needed, gpu.memory, known)
-    if size is None:
-        return 1, f"not even one example of {length} tokens fits into a {gpu.name}"
-    return size, (
-        f"micro_batch_size: auto is {size}, the largest that divides {share} and fits with "
-        f"{length} tokens into a {gpu.name}"
-    )
-
-
-def _on_gpu(memories: Memories, gpu: Gpu, size: int, share: int, longest: int) -> OnGpu:
+def _on_gpu(memories: Memories, gpu: Gpu, size: int, longest: int) -> OnGpu:
     def process(each: int, tokens: int) -> tuple[int, int]:
         return memories.process(each, tokens, gpu)
 
@@ -255,7 +233,7 @@ def _on_gpu(memories: Memories, gpu: Gpu, size: int, share: int, longest: int) -
         process=shown,
         fits=shown[1] <= gpu.memory,
         largest_micro_batch=last_fitting(
-            divisors(share),
+            divisors(share_of(memories.recipe, memories.launch)),
             lambda each: process(each, length)[1],
             gpu.memory,
             memories.micro_batches(length),
@@ -266,40 +244,6 @@ def _on_gpu(memories: Memories, gpu: Gpu, size: int, share: int, longest: int) -
             gpu.memory,
             memories.lengths_of(size),
         ),
-    )
-
-
-def time_of_step(
-    memories: Memories, gpu: Gpu, size: int, num_micro_batches: int
-) -> StepTime | None:
-    """Returns the time of a step of examples of mean length."""
-    recipe, launch, lengths = memories.recipe, memories.launch, memories.lengths
-    padded = lengths.padded_tokens_per_epoch(size, launch.processes)
-    mean = lengths.longest
-    if padded is not None and lengths.num_examples:
-        mean = max(1, round(padded / lengths.num_examples))
-    planned = memories.of(size, mean)
-    rank = planned.engine.rank
-    trained = sum(one.num_weights for one in planned.parameters if one.trainable)
-    stored = sum(one.num_weights * one.dtype.itemsize for one in planned.parameters)
-    volume = Volume.of(launch.engine, trained)
-    text = memories.numbers.get_text_config()
-    return step_time(
-        flops=planned.flops * num_micro_batches,
-        tokens=recipe.batch.global_batch_size * lengths.mean,
-        accumulation=num_micro_batches,
-        updated_bytes=bytes_of_update(rank.gradients + rank.masters + rank.moments),
-        volume=Volume(
-            weights=sum(_weights(one) for one in planned.parameters),
-            weight_bytes=stored,
-            gradient_bytes=volume.gradient_bytes,
-        ),
-        num_layers=num_layers(memories.numbers),
-        launch=launch,
-        gpu=gpu,
-        precision=memories.precision,
-        kind=kind_of(recipe.tuning.mode, memories.precision),
-        width=getattr(text, "hidden_size", 0),
     )
 
 

@@ -1,4 +1,4 @@
-"""The memory of one process of a run: a traced step, and what the engine holds instead or besides."""
+"""The memory of one process: that of a traced step, with what the engine holds."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from trainer.planning.trace.step import (
     MOMENTS,
     Shape,
     TracedStep,
-    UnequalLayers,
+    UnequalLayersError,
     trace_step,
 )
 from trainer.recipe.schema import Recipe
@@ -41,6 +41,8 @@ class ProcessMemory:
     parameters: tuple[PlannedParameter, ...]
     flops: int
     """Floating-point operations of forward and backward of a micro-batch."""
+    kernels: int
+    """Operations of all kinds that are launched for it."""
     equal_layers: bool
     """Whether one traced layer stands for all others."""
 
@@ -95,6 +97,7 @@ def process_memory(
         engine=engine,
         parameters=parameters,
         flops=traced.flops,
+        kernels=traced.kernels,
         equal_layers=planned.repeats is not None,
     )
 
@@ -121,7 +124,7 @@ def _traced(
                     parameter.data = parameter.data.to(COMPUTE_DTYPES[precision])
         try:
             traced = trace_step(planned, shape, recipe.optimizer, computed, on_gpu=on_gpu)
-        except UnequalLayers:
+        except UnequalLayersError:
             continue
         return planned, traced
     raise AssertionError("a model of all layers has nothing to repeat")

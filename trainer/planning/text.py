@@ -1,10 +1,9 @@
-"""The plan of a run as text for a terminal."""
+"""The plan of a run as text for a terminal, from its JSON values."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from trainer.planning.gpus import MIB
-from trainer.planning.plan import OnGpu, Plan
-from trainer.wording import format_bytes, format_seconds
+from trainer.wording import format_bytes, format_seconds, listed, visible
 
 PHASES = {
     "loading": "while loading",
@@ -13,116 +12,153 @@ PHASES = {
     "optimizer": "in the optimizer's part",
     "evaluation": "in the evaluation",
 }
+MIB = 2**20
+Values = Mapping[str, Any]
 
 
-def line(plan: Plan) -> str:
+def line(plan: Values) -> str:
     """Returns the plan in one sentence."""
-    size = f"{_mib(plan.memory.peak.allocated)} of tensors at the peak of a process"
-    if len(plan.gpus) == 1:
-        verdict = f"{'fits' if plan.fits else 'does not fit'} into a {plan.gpus[0].gpu.name}"
+    gpus = plan["gpus"]
+    fitting = [gpu["gpu"] for gpu in gpus if gpu["fits"]]
+    if len(gpus) == 1:
+        verdict = f"{'fits' if fitting else 'does not fit'} into a {gpus[0]['gpu']}"
     else:
-        fitting = [each.gpu.name for each in plan.gpus if each.fits]
-        verdict = f"fits into {', '.join(fitting) or 'none of the GPUs'}"
-    time = "" if plan.time is None else f", {_span(plan.time.step.low, plan.time.step.high)} a step"
-    return f"{size} with micro-batches of {plan.micro_batch_size} x {plan.length} tokens; {verdict}{time}"
-
-
-def lines(plan: Plan) -> Iterator[str]:
-    """Yields the lines of the plan, without line ends."""
-    launch, recipe = plan.launch, plan.recipe
-    several = "es" * (launch.processes > 1)
-    yield (
-        f"{recipe.batch.global_batch_size} examples a step = {launch.processes} process{several} x "
-        f"micro-batch {plan.micro_batch_size} x accumulation {plan.accumulation}, up to "
-        f"{plan.length} tokens, {plan.precision}, tuning {recipe.tuning.mode}, engine "
-        f"{launch.engine}"
+        verdict = f"fits into {listed(fitting) if fitting else 'none of the GPUs'}"
+    time = plan["time"]
+    seconds = "" if time is None else f", {_span(time['seconds_of_a_step'])} a step"
+    return (
+        f"{_mib(plan['memory']['allocated'])} of tensors at the peak of a process, with "
+        f"micro-batches of {plan['micro_batch_size']} x {plan['length']} tokens; "
+        f"{verdict}{seconds}"
     )
-    yield from (f"  note: {note}" for note in plan.notes)
+
+
+def lines(plan: Values) -> Iterator[str]:
+    """Yields the lines of the plan, without line ends."""
+    several = "es" * (plan["processes"] > 1)
+    yield (
+        f"{plan['global_batch_size']} examples a step = {plan['processes']} process{several} x "
+        f"micro-batch {plan['micro_batch_size']} x accumulation {plan['accumulation']}; examples "
+        f"of up to {plan['length']} tokens, {plan['precision']}, tuning {plan['tuning']}, engine "
+        f"{plan['engine']}"
+    )
+    yield from _notes(plan)
     yield ""
-    yield f"Memory of each process: {_mib(plan.memory.peak.allocated)} of tensors at the peak"
-    yield f"  when: {when(plan)}"
-    held = plan.memory.peak.held
-    yield from (f"  {_mib(size):>12}  {kind}" for kind, size in held.most_common())
-    others = [
-        f"{_mib(peak.allocated)} {PHASES[phase]}"
-        for phase, peak in plan.memory.peaks.items()
-        if phase != plan.memory.phase
-    ]
-    yield f"  other peaks: {', '.join(others)}"
+    yield from _memory(plan["memory"])
     yield ""
-    yield "GPU             memory    the process shows    fits  largest micro-batch  longest sequence"
-    yield from map(_row, plan.gpus)
-    if plan.changes:
-        yield ""
-        yield f"What changes it, on a {plan.gpus[0].gpu.name}:"
-        for change in plan.changes:
-            fits = "fits" if change.fits else "does not fit"
-            yield f"  {_mib(change.allocated):>12}  {change.setting} ({fits}; {change.cost})"
+    yield from _gpus(plan["gpus"])
+    yield from _changes(plan["changes"], plan["gpus"][0]["gpu"])
     yield ""
     yield from _time(plan)
-    yield from _disk(plan)
-    yield from _host(plan)
+    yield from _disk(plan["disk"])
+    yield from _host(plan["host_memory"])
 
 
-def when(plan: Plan) -> str:
+def _memory(memory: Values) -> Iterator[str]:
+    yield f"Memory of each process: {_mib(memory['allocated'])} of tensors at the peak"
+    yield f"  {when(memory)}"
+    held = sorted(memory["held"].items(), key=lambda item: -item[1])
+    yield from (f"  {_mib(size):>12}  {kind}" for kind, size in held)
+    others = [
+        f"{_mib(size)} {PHASES[phase]}"
+        for phase, size in memory["phases"].items()
+        if phase != memory["phase"]
+    ]
+    yield f"  other peaks: {', '.join(others)}"
+
+
+def when(memory: Values) -> str:
     """Returns when in a step the peak is, as a clause."""
-    peak, phase = plan.memory.peak, PHASES[plan.memory.phase]
-    if peak.section is not None:
-        return f"{phase}, at layer {peak.section.layer}"
-    return f"{phase}, after {peak.module}" if peak.module else phase
+    phase, layer, module = PHASES[memory["phase"]], memory["layer"], memory["module"]
+    if layer is not None:
+        return f"{phase}, at layer {layer + 1} of {memory['num_layers']}"
+    return f"{phase}, after {visible(module)}" if module else phase
 
 
-def _row(on: OnGpu) -> str:
-    low, high = on.process
-    largest = on.largest_micro_batch or "none"
-    longest = f"{on.longest_sequence:,}" if on.longest_sequence else "none"
-    shown = f"{low / MIB:,.0f} to {high / MIB:,.0f} MiB"
-    return (
-        f"{on.gpu.name:<14} {_mib(on.gpu.memory):>12}  {shown:<20} "
-        f"{'yes' if on.fits else 'no':<5} {largest!s:<20} {longest}"
-    ).rstrip()
+def _gpus(gpus: list[Values]) -> Iterator[str]:
+    rows = [("GPU", "memory", "a process shows", "fits", "largest micro-batch", "longest sequence")]
+    for gpu in gpus:
+        low, high = gpu["process"]
+        longest = gpu["longest_sequence"]
+        rows.append(
+            (
+                gpu["gpu"],
+                _mib(gpu["memory"]),
+                f"{low / MIB:,.0f} to {high / MIB:,.0f} MiB",
+                "yes" if gpu["fits"] else "no",
+                str(gpu["largest_micro_batch"] or "none"),
+                "none" if longest is None else f"{longest:,}",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()
 
 
-def _time(plan: Plan) -> Iterator[str]:
-    gpu, lengths = plan.gpus[0].gpu, plan.lengths
-    yield f"Computing: {plan.memory.flops / 1e12:,.3g} TFLOP in each micro-batch of the longest"
-    if plan.time is None:
-        yield f"Time: no peak of a {gpu.name} is known in {plan.precision}"
+def _changes(changes: list[Values], gpu: str) -> Iterator[str]:
+    if not changes:
         return
-    low, high = plan.time.shares
+    yield ""
+    yield f"What changes it, on a {gpu}:"
+    for change in changes:
+        fits = "fits" if change["fits"] else "does not fit"
+        yield (f"  {_mib(change['allocated']):>12}  {change['setting']} ({fits}; {change['cost']})")
+
+
+def _time(plan: Values) -> Iterator[str]:
+    gpu, time, lengths = plan["gpus"][0]["gpu"], plan["time"], plan["lengths"]
     yield (
-        f"Time on a {gpu.name}: {_span(plan.time.step.low, plan.time.step.high)} a step, if it "
-        f"computes at {low:.0%} to {high:.0%} of its peak"
+        f"Computing: {plan['flops_of_micro_batch'] / 1e12:,.3g} TFLOP for a micro-batch of the "
+        f"longest examples"
     )
-    if lengths.num_steps is not None:
-        span = plan.time.of_steps(lengths.num_steps)
-        yield f"  {lengths.num_steps:,} steps: {_span(span.low, span.high)}, without evaluation"
-    if lengths.tokens_per_epoch is not None:
-        yield f"  {lengths.tokens_per_epoch:,} tokens an epoch, without padding"
-
-
-def _disk(plan: Plan) -> Iterator[str]:
-    disk = plan.disk
-    prepared = "unknown" if disk.prepared is None else format_bytes(disk.prepared)
-    download = "unknown" if disk.download is None else format_bytes(disk.download)
+    if time is None:
+        yield f"Time: no peak of a {gpu} is known in {plan['precision']}"
+        return
+    low, high = time["share_of_peak"]
     yield (
-        f"Disk: {format_bytes(disk.run_directory)} in the run directory ({disk.kept.resumable} "
-        f"checkpoints of {format_bytes(disk.checkpoint.total)}, model "
-        f"{format_bytes(disk.model)}), prepared data {prepared}, download {download}"
+        f"Time on a {gpu}: {_span(time['seconds_of_a_step'])} a step, if it computes at "
+        f"{low:.0%} to {high:.0%} of its peak"
     )
-    yield from (f"  note: {note}" for note in disk.notes)
+    if plan["seconds"] is not None:
+        yield f"  {lengths['num_steps']:,} steps: {_span(plan['seconds'])}, without evaluation"
+    if lengths["tokens_per_epoch"] is not None:
+        yield f"  {lengths['tokens_per_epoch']:,} tokens an epoch, without padding"
+    sent = plan["bytes_sent"]
+    if plan["processes"] > 1:
+        yield (
+            f"Sent by each GPU in a step: {format_bytes(sent['inside'])} inside its machine, "
+            f"{format_bytes(sent['between'])} to other machines"
+        )
 
 
-def _host(plan: Plan) -> Iterator[str]:
-    host = plan.host
+def _disk(disk: Values) -> Iterator[str]:
+    prepared, download = (
+        "unknown" if disk[name] is None else format_bytes(disk[name])
+        for name in ("prepared", "download")
+    )
     yield (
-        f"Host memory: {format_bytes(host.process)} for the main process, "
-        f"{format_bytes(host.machine)} for all of a machine"
+        f"Disk: {format_bytes(disk['run_directory'])} in the run directory, for "
+        f"{disk['resumable_checkpoints']} checkpoints of {format_bytes(disk['checkpoint'])} and "
+        f"the model of {format_bytes(disk['model'])}; prepared data {prepared}, download {download}"
     )
-    yield from (f"  note: {note}" for note in host.notes)
+    yield from _notes(disk)
 
 
-def _span(low: float, high: float) -> str:
+def _host(host: Values) -> Iterator[str]:
+    yield (
+        f"Host memory: {format_bytes(host['process'])} for the main process, "
+        f"{format_bytes(host['machine'])} for all processes of a machine"
+    )
+    yield from _notes(host)
+
+
+def _notes(values: Values) -> Iterator[str]:
+    return (f"  note: {visible(note)}" for note in values["notes"])
+
+
+def _span(seconds: Any) -> str:
+    low, high = seconds
     return f"{format_seconds(low)} to {format_seconds(high)}"
 
 

@@ -69,9 +69,7 @@ def attention_mask(lengths: np.ndarray) -> dict[str, Tensor]:
     return {"attention_mask": (positions < torch.from_numpy(lengths)[:, None]).long()}
 
 
-def full_inputs(
-    size: int, length: int, *, padded: bool, types: bool = False
-) -> dict[str, Tensor]:
+def full_inputs(size: int, length: int, *, padded: bool, types: bool = False) -> dict[str, Tensor]:
     """Returns arbitrary tokens as a model's arguments, int64 [size, length].
 
     If `padded` and there are several examples, all but the first lack their last token. `types`

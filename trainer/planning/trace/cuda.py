@@ -44,10 +44,11 @@ class ComputingLikeCuda(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        kwargs = dict(kwargs or {})
         if func is functional.scaled_dot_product_attention:
             return _attention(*args, **kwargs)
         if func in (functional.dropout, torch.dropout):
+            kwargs.pop("inplace", None)
             return _dropout(*args, **kwargs)
         if func in SOFTMAX and _to_fp32(args[0], kwargs.get("dtype")):
             dim = kwargs["dim"] if "dim" in kwargs else args[1]
@@ -64,9 +65,10 @@ def recompute_like_cuda(model: nn.Module) -> None:
     Modes do not reach what runs inside a backward pass.
     """
     for module in model.modules():
+        layer: Any = module
         compute: Any = getattr(module, "_gradient_checkpointing_func", None)
         if compute is not None:
-            module._gradient_checkpointing_func = partial(compute, context_fn=_contexts)
+            layer._gradient_checkpointing_func = partial(compute, context_fn=_contexts)
 
 
 def _contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
@@ -93,9 +95,7 @@ def _in_fp32(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) and value.dtype in HALF else value
 
 
-def _dropout(
-    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
-) -> Tensor:
+def _dropout(input: Tensor, p: float = 0.5, training: bool = True, *_: bool) -> Tensor:
     """Keeps a mask of one byte an element, where the CPU keeps one in the type of the input."""
     if not training or p == 0:
         return input
@@ -130,7 +130,13 @@ def _attention(
         bias = bias.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
     keeps = query.requires_grad or key.requires_grad or value.requires_grad
     result = torch.ops.aten._scaled_dot_product_efficient_attention(
-        query, key, value, bias, keeps and torch.is_grad_enabled(), dropout_p, is_causal,
+        query,
+        key,
+        value,
+        bias,
+        keeps and torch.is_grad_enabled(),
+        dropout_p,
+        is_causal,
         scale=scale,
     )
     return result[0]
@@ -144,8 +150,12 @@ def whole_sequences() -> Generator[None]:
 
     module: Any = masking_utils
     before = module.find_packed_sequence_indices
-    module.find_packed_sequence_indices = lambda *_, **__: None
+    module.find_packed_sequence_indices = _no_packed_sequences
     try:
         yield
     finally:
         module.find_packed_sequence_indices = before
+
+
+def _no_packed_sequences(_: Tensor) -> None:
+    """Stands for transformers' `find_packed_sequence_indices`."""

@@ -38,10 +38,9 @@ def _allocate(
 ) -> None:
     layer: Any = module
     packed = hasattr(module, "refer")
+    whole = [torch.empty(layer.out_features, layer.in_features, dtype=unpacked)] if packed else []
     for name, parameter in list(module.named_parameters(recurse=False)):
         with storages.making(WEIGHTS):
-            if packed and name == "weight":
-                whole = torch.empty(layer.out_features, layer.in_features, dtype=unpacked)
             if id(parameter) not in known:
                 empty = nn.Parameter(_empty(parameter), parameter.requires_grad)
                 known[id(parameter)] = empty
@@ -49,7 +48,7 @@ def _allocate(
     for name, buffer in list(module.named_buffers(recurse=False)):
         with storages.making(CONSTANTS if name.startswith(CONSTANT) else WEIGHTS):
             setattr(module, name, _empty(buffer))
-    whole = None
+    whole.clear()
     if packed:
         layer.refer()
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer.errors import ConfigError
 from trainer.engines.precision import COMPUTE_DTYPES, Precision
+from trainer.errors import ConfigError
 from trainer.models.load import (
     QUANTISED,
     LoadedModel,
@@ -136,7 +136,7 @@ def _with_layers(config: Any, number: int) -> Any:
 
 
 def has_equal_layers(recipe: Recipe, numbers: Any) -> bool:
-    """Returns whether all layers of a recipe's model have the same structure and are tuned alike."""
+    """Returns whether all layers of a recipe's model are built and tuned alike."""
     if not tunes_layers_alike(recipe):
         return False
     kinds = getattr(numbers.get_text_config(), "layer_types", None)

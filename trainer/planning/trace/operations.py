@@ -14,8 +14,8 @@ INDEX = torch.ops.aten.index.Tensor
 
 
 class Operations(TorchDispatchMode):
-    """A mode that adds up the operations of matrix products and attention in `flops`, by the layer
-    that the log of storages says is computed.
+    """A mode that adds up the operations of matrix products and attention in `flops`, and counts
+    `kernels`, by the layer that the log of storages says is computed.
 
     A boolean index, whose contents nobody knows, selects `num_selected` places. With `on_gpu`,
     kernels make the tensors that those of CUDA make.
@@ -26,6 +26,7 @@ class Operations(TorchDispatchMode):
         self.on_gpu = on_gpu
         self.storages = storages
         self.flops: Counter[Section | None] = Counter()
+        self.kernels: Counter[Section | None] = Counter()
         self.num_selected = 0
 
     def __torch_dispatch__(
@@ -38,9 +39,12 @@ class Operations(TorchDispatchMode):
         brief = brief_tensor(func, args) if self.on_gpu else None
         result = func(*args, **kwargs)
         del brief
+        self.kernels[self.storages.section] += not func.is_view
         packet = func._overloadpacket
         if packet in flop_registry:
-            self.flops[self.storages.section] += flop_registry[packet](*args, **kwargs, out_val=result)
+            self.flops[self.storages.section] += flop_registry[packet](
+                *args, **kwargs, out_val=result
+            )
         elif func.name() == "bitsandbytes::gemm_4bit":
             self.flops[self.storages.section] += 2 * args[0].numel() * args[2][0]
         elif func.name() in ("bitsandbytes::int8_scaled_mm", "bitsandbytes::int8_linear_matmul"):

@@ -7,10 +7,9 @@ The scales are buffers here, so that they move with the layer; `refer` must foll
 from typing import Any
 
 import torch
-from bitsandbytes import MatmulLtState
-from bitsandbytes.autograd._functions import MatMul8bitLt
+from bitsandbytes.autograd._functions import MatMul8bitLt, MatmulLtState
 from bitsandbytes.functional import QuantState
-from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from torch import Tensor, nn
 
 from trainer.planning.trace.memory import CONSTANT
@@ -23,7 +22,7 @@ class Packed4bit(Linear4bit):
 
     def __init__(self, linear: nn.Linear, dtype: torch.dtype, *, double: bool) -> None:
         _take_sizes(self, linear)
-        self.shape, self.double = linear.weight.shape, double
+        self.shape, self.nested = linear.weight.shape, double
         self.compute_dtype, self.compute_type_is_set = dtype, True
         self.quant_storage, self.support_avx512bf16_for_cpu = torch.uint8, False
         num_weights = linear.weight.numel()
@@ -42,7 +41,7 @@ class Packed4bit(Linear4bit):
         """Makes the weight refer to the scales as they are now."""
         kept = {name: self.get_buffer(CONSTANT + name) for name in self._kept()}
         second = None
-        if self.double:
+        if self.nested:
             second = QuantState(
                 absmax=kept["scales2"],
                 blocksize=SCALES_PER_SCALE,
@@ -61,13 +60,13 @@ class Packed4bit(Linear4bit):
         )
         self.weight.quant_state = self.quant_state = state
         self.weight.quant_type, self.weight.bnb_quantized = "nf4", True
-        self.weight.compress_statistics = self.double
+        self.weight.compress_statistics = self.nested
 
     def _keep(self, name: str, tensor: Tensor) -> None:
         self.register_buffer(CONSTANT + name, tensor, persistent=False)
 
     def _kept(self) -> tuple[str, ...]:
-        return ("code", "scales", *(("code2", "scales2", "offset") if self.double else ()))
+        return ("code", "scales", *(("code2", "scales2", "offset") if self.nested else ()))
 
 
 class Packed8bit(Linear8bitLt):
@@ -94,7 +93,8 @@ class Packed8bit(Linear8bitLt):
     def forward(self, x: Tensor) -> Tensor:
         if not self.on_gpu:
             return super().forward(x)
-        bias = None if self.bias is None else self.bias.to(x.dtype)
+        bias: Any = self.bias
+        bias = None if bias is None else bias.to(x.dtype)
         return MatMul8bitLt.apply(x, self.weight, None, bias, self.state)
 
 

@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -32,7 +33,7 @@ WORKSPACE = 8520 * 2**10
 (c10's CUBLAS_WORKSPACE_CONFIG of :4096:2:16:8)."""
 
 
-class UnequalLayers(Exception):
+class UnequalLayersError(Exception):
     """The layers of a model differ in what they hold, so that none stands for the others."""
 
 
@@ -56,6 +57,8 @@ class TracedStep:
     step, `forward`, `backward` and `optimizer`; at last `evaluation`."""
     flops: int
     """Floating-point operations of forward and backward of one micro-batch."""
+    kernels: int
+    """Operations of all kinds, each of which is launched by itself."""
 
 
 def trace_step(
@@ -68,10 +71,9 @@ def trace_step(
 ) -> TracedStep:
     """Returns what two steps and an evaluation of a planned model hold; the model has no use then.
 
-    Raises UnequalLayers if the planned model has fewer layers than the real one and they differ.
-
     They do what `optimizer_step` does on one process, on a GPU below compute capability 9.0 or on a
-    CPU. The first step has no moments before its end.
+    CPU. The first step has no moments before its end. Raises UnequalLayersError if the model has
+    fewer layers than the real one and they differ.
     """
     model, task = planned.model, planned.task
     training = task.full_batch(shape.micro_batch_size, shape.length)
@@ -95,9 +97,7 @@ def trace_step(
         allocate(model, storages, unpacked=torch.float16, layers=planned.layers)
         trained = trainable_parameters(model)
         for parameter in trained.values():
-            parameter.register_post_accumulate_grad_hook(
-                lambda tensor: storages.rename(cast(Tensor, tensor.grad), GRADIENTS)
-            )
+            parameter.register_post_accumulate_grad_hook(partial(_rename_gradient, storages))
         stack.enter_context(storages.watching(model, planned.layers))
         _count_loss_apart(model, storages)
         owners = {
@@ -126,7 +126,7 @@ def trace_step(
             optimizer.step()
         optimizer.zero_grad()
         del losses, outputs, norm
-        flops = operations.flops.copy()
+        flops, kernels = operations.flops.copy(), operations.kernels.copy()
         if evaluated is not None:
             operations.num_selected = num_selected[1]
             storages.begin("evaluation")
@@ -137,11 +137,12 @@ def trace_step(
     log, repeats = storages.log, planned.repeats
     if repeats is not None:
         if not is_repeatable(log):
-            raise UnequalLayers
+            raise UnequalLayersError
         log = with_layers(log, repeats)
     return TracedStep(
         log=list(two_steps(log, accumulates=shape.accumulates)),
         flops=flops.total() if repeats is None else total(flops, repeats),
+        kernels=kernels.total() if repeats is None else total(kernels, repeats),
     )
 
 
@@ -162,6 +163,10 @@ def _speed_up(
         needs_only_logits=task.needs_only_logits,
         tokens_per_step=0,
     )
+
+
+def _rename_gradient(storages: Storages, parameter: Tensor) -> None:
+    storages.rename(cast(Tensor, parameter.grad), GRADIENTS)
 
 
 def _count_loss_apart(model: nn.Module, storages: Storages) -> None:

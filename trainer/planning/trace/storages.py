@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -132,16 +133,16 @@ class Storages(TorchDispatchMode):
             result = output if isinstance(output, Tensor) else output[0]
             state = inputs[0] if inputs else kwargs["hidden_states"]
             if result.requires_grad:
-                result.register_hook(lambda _: self._enter(Section("backward", index)))
+                result.register_hook(partial(self._enter, Section("backward", index)))
             if state.requires_grad and index == 0:
-                state.register_hook(lambda _: self._enter(None))
+                state.register_hook(partial(self._enter, None))
 
         return [
             layer.register_forward_pre_hook(started),
             layer.register_forward_hook(finished, with_kwargs=True),
         ]
 
-    def _enter(self, section: Section | None) -> None:
+    def _enter(self, section: Section | None, _: Tensor) -> None:
         self.section = section
 
     def _count(self, storage: Any) -> None:

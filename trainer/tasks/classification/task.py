@@ -49,6 +49,8 @@ class Classification(Task):
     Settings = ClassificationSettings
     auto_model = "AutoModelForSequenceClassification"
     needs_only_logits = True
+    has_types: bool
+    """Whether the model distinguishes the texts of a pair; only of a task for plans."""
     loss_terms = (LossTerm("cross_entropy"),)
     target = "data.columns.label"
     predictor = "trainer.tasks.classification.predictor:ClassificationPredictor"

@@ -58,6 +58,8 @@ class QuestionAnswering(Task):
     target = "data.columns.answers"
     predictor = "trainer.tasks.question_answering.predictor:QuestionAnsweringPredictor"
     optional_columns = ("is_impossible",)
+    has_types: bool
+    """Whether the model distinguishes question and context; only of a task for plans."""
 
     def __init__(
         self,
