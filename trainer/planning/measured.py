@@ -71,7 +71,7 @@ def planned_for_dry_run(run: Run, accelerator: Accelerator) -> Planned | None:
                 Shape(
                     micro_batch_size=size,
                     length=int(run.splits["train"].lengths.max()),
-                    accumulates=num_micro_batches > 1,
+                    num_micro_batches=num_micro_batches,
                 ),
                 precision=run.precision,
                 launch=running_launch(accelerator),

@@ -44,8 +44,8 @@ class Shape:
     micro_batch_size: int
     length: int
     """Number of tokens of an example, with padding."""
-    accumulates: bool = False
-    """Whether a step has several micro-batches."""
+    num_micro_batches: int = 1
+    """Number of micro-batches of a step; all are on the device from its beginning."""
     evaluation_length: int | None = None
     """Number of tokens of the longest example that is evaluated; None if none is."""
 
@@ -113,14 +113,20 @@ def trace_step(
         operations.num_selected = num_selected[0]
         with storages.making(BATCH):
             batch = _without_contents(training)
+            for tensor in (*batch.inputs.values(), *batch.targets.values(), batch.counts):
+                for _ in range(shape.num_micro_batches - 1):
+                    storages.keep(BATCH, tensor.nbytes)
+            counts = torch.stack([batch.counts]).sum(0)
+            scale, sums = (batch.counts / counts).float(), torch.zeros_like(counts)
         storages.begin("forward")
         with _autocast(precision):
             losses, outputs = objective(batch.inputs, batch.targets)
         storages.begin("backward")
         losses = losses * batch.counts.bool()
-        (losses * torch.empty_like(losses)).sum().backward()
+        ((losses * scale).sum() / 1).backward()
+        sums += losses.detach()
         storages.begin("optimizer")
-        norm = get_total_norm([cast(Tensor, tensor.grad) for tensor in trained.values()])
+        norm = get_total_norm([p.grad for p in trained.values() if p.grad is not None])
         clip_grads_with_norm_(trained.values(), 1.0, norm)
         with storages.making(MOMENTS):
             optimizer.step()
@@ -140,7 +146,7 @@ def trace_step(
             raise UnequalLayersError
         log = with_layers(log, repeats)
     return TracedStep(
-        log=list(two_steps(log, accumulates=shape.accumulates)),
+        log=list(two_steps(log, accumulates=shape.num_micro_batches > 1)),
         flops=flops.total() if repeats is None else total(flops, repeats),
         kernels=kernels.total() if repeats is None else total(kernels, repeats),
     )
