@@ -89,7 +89,7 @@ def trace_step(
     operations = Operations(storages, on_gpu=on_gpu)
     with ExitStack() as stack:
         fake = FakeTensorMode(allow_non_fake_inputs=True)
-        for mode in (whole_sequences(), fake, storages, operations):
+        for mode in (whole_sequences(), operations.few_chunks(), fake, storages, operations):
             stack.enter_context(mode)
         if on_gpu:
             stack.enter_context(ComputingLikeCuda())
