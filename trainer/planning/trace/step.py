@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
 
 from trainer.engines.precision import COMPUTE_DTYPES, Precision
 from trainer.models.output_layer import OutputLayer
@@ -18,9 +18,9 @@ from trainer.planning.trace.cuda import ComputingLikeCuda, recompute_like_cuda, 
 from trainer.planning.trace.memory import allocate
 from trainer.planning.trace.model import PlannedModel
 from trainer.planning.trace.operations import Operations
-from trainer.planning.trace.repeated_layers import is_repeatable, total, with_layers
+from trainer.planning.trace.repeated_layers import is_repeatable, num_copies, total, with_layers
 from trainer.planning.trace.state_alone import StateAlone
-from trainer.planning.trace.storages import ACTIVATIONS, Event, Storages
+from trainer.planning.trace.storages import ACTIVATIONS, Event, Section, Storages
 from trainer.planning.trace.two_steps import two_steps
 from trainer.recipe.training import Optimizer
 from trainer.tasks.base import Objective, Task
@@ -58,7 +58,7 @@ class TracedStep:
     flops: int
     """Floating-point operations of forward and backward of one micro-batch."""
     kernels: int
-    """Operations of all kinds, each of which is launched by itself."""
+    """Operations of all kinds in them, each of which is launched by itself."""
 
 
 def trace_step(
@@ -118,6 +118,8 @@ def trace_step(
                     storages.keep(BATCH, tensor.nbytes)
             counts = torch.stack([batch.counts]).sum(0)
             scale, sums = (batch.counts / counts).float(), torch.zeros_like(counts)
+        operations.flops.clear()
+        operations.kernels.clear()
         storages.begin("forward")
         with _autocast(precision):
             losses, outputs = objective(batch.inputs, batch.targets)
@@ -125,14 +127,14 @@ def trace_step(
         losses = losses * batch.counts.bool()
         ((losses * scale).sum() / 1).backward()
         sums += losses.detach()
+        flops, kernels = operations.flops.copy(), operations.kernels.copy()
         storages.begin("optimizer")
-        norm = get_total_norm([p.grad for p in trained.values() if p.grad is not None])
+        norm = _total_norm(trained, storages, owners, planned.repeats)
         clip_grads_with_norm_(trained.values(), 1.0, norm)
         with storages.making(MOMENTS):
             optimizer.step()
         optimizer.zero_grad()
         del losses, outputs, norm
-        flops, kernels = operations.flops.copy(), operations.kernels.copy()
         if evaluated is not None:
             operations.num_selected = num_selected[1]
             storages.begin("evaluation")
@@ -169,6 +171,25 @@ def _speed_up(
         needs_only_logits=task.needs_only_logits,
         tokens_per_step=0,
     )
+
+
+def _total_norm(
+    trained: dict[str, nn.Parameter],
+    storages: Storages,
+    owners: dict[int, int],
+    repeats: int | None,
+) -> Tensor:
+    """Returns what `get_total_norm` does, whose norms are logged as those of the layers."""
+    norms: list[Tensor] = []
+    num_norms = 0
+    for parameter in trained.values():
+        if parameter.grad is None:
+            continue
+        index = owners.get(id(parameter))
+        num_norms += 1 if repeats is None or index != 1 else num_copies(repeats)
+        with storages.within(None if index is None else Section("optimizer", index)):
+            norms.append(torch.linalg.vector_norm(parameter.grad))
+    return torch.linalg.vector_norm(torch.empty(num_norms))
 
 
 def _rename_gradient(storages: Storages, parameter: Tensor) -> None:
