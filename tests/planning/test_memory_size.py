@@ -8,8 +8,14 @@ from trainer.planning.memory_size import in_bytes
 
 @pytest.mark.parametrize(
     ("size", "number"),
-    [("16GiB", 2**34), ("24 gb", 24 * 10**9), ("1.5GiB", 3 * 2**29), ("14912MiB", 14912 * 2**20)]
-    + [("512MB", 512 * 10**6), (2**34, 2**34), (1, 1)],
+    [
+        ("16GiB", 2**34),
+        ("24 gb", 24 * 10**9),
+        ("1.5GiB", 3 * 2**29),
+        ("512MB", 512 * 10**6),
+        (2**34, 2**34),
+        (1, 1),
+    ],
 )
 def test_sizes_are_read(size, number):
     assert in_bytes(size) == number

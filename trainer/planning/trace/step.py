@@ -58,7 +58,7 @@ class TracedStep:
     flops: int
     """Floating-point operations of forward and backward of one micro-batch."""
     kernels: int
-    """Operations of all kinds, each of which is launched by itself."""
+    """Operations of forward and backward of one micro-batch that a GPU launches one by one."""
 
 
 def trace_step(
@@ -119,6 +119,7 @@ def trace_step(
         storages.begin("backward")
         losses = losses * batch.counts.bool()
         (losses * torch.empty_like(losses)).sum().backward()
+        flops, kernels = operations.flops.copy(), operations.kernels.copy()
         storages.begin("optimizer")
         norm = get_total_norm([cast(Tensor, tensor.grad) for tensor in trained.values()])
         clip_grads_with_norm_(trained.values(), 1.0, norm)
@@ -126,7 +127,6 @@ def trace_step(
             optimizer.step()
         optimizer.zero_grad()
         del losses, outputs, norm
-        flops, kernels = operations.flops.copy(), operations.kernels.copy()
         if evaluated is not None:
             operations.num_selected = num_selected[1]
             storages.begin("evaluation")
