@@ -10,9 +10,8 @@ from trainer.errors import ConfigError
 from trainer.models.load import QUANTISED
 from trainer.planning.fit import divisors
 from trainer.planning.gpus import Gpu
-from trainer.planning.launches import PlannedLaunch
+from trainer.planning.launches import SHARDED, PlannedLaunch
 from trainer.planning.memories import Memories
-from trainer.planning.process_memory import SHARDED
 from trainer.recipe.reading import validated, with_value
 from trainer.recipe.schema import Recipe
 

@@ -13,6 +13,10 @@ from trainer.wording import excerpt
 
 Engine = Literal["none", "ddp", "zero1", "zero2", "zero3", "hpz", "fsdp2"]
 """hpz is ZeRO-3 with a second copy of the weights in each node: `zero_hpz_partition_size`."""
+SHARDED = ("zero1", "zero2", "zero3", "hpz", "fsdp2")
+"""Engines that shard states."""
+GATHERING = ("zero3", "hpz", "fsdp2")
+"""Engines that shard weights, too, and gather them where they are read."""
 Offload = Literal["none", "cpu", "nvme"]
 
 BUCKET = 500_000_000

@@ -4,9 +4,9 @@ from typing import Any
 
 from trainer.engines.precision import Precision
 from trainer.planning.gpus import Gpu
-from trainer.planning.launches import PlannedLaunch
+from trainer.planning.launches import SHARDED, PlannedLaunch
 from trainer.planning.lengths import Lengths
-from trainer.planning.process_memory import SHARDED, ProcessMemory, process_memory
+from trainer.planning.process_memory import ProcessMemory, process_memory
 from trainer.planning.trace.model import has_equal_layers, tunes_layers_alike
 from trainer.planning.trace.step import WORKSPACE, Shape
 from trainer.recipe.schema import Recipe

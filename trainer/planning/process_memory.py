@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.engines.precision import COMPUTE_DTYPES, Precision
+from trainer.planning.between_steps import between_steps
 from trainer.planning.engine_bytes import engine_memory
 from trainer.planning.held_memory import EngineMemory, PlannedParameter, planned_parameters
-from trainer.planning.launches import PlannedLaunch
+from trainer.planning.launches import SHARDED, PlannedLaunch
 from trainer.planning.trace.ledger import Peak, add_up
 from trainer.planning.trace.memory import WEIGHTS
 from trainer.planning.trace.model import PlannedModel, num_layers, planned_model
@@ -25,9 +26,10 @@ from trainer.recipe.schema import Recipe
 from trainer.tasks.base import Objective
 
 BUFFERS = "buffers of the engine"
-ZERO, SHARDED = ("zero1", "zero2", "zero3", "hpz"), ("zero1", "zero2", "zero3", "hpz", "fsdp2")
+ZERO = ("zero1", "zero2", "zero3", "hpz")
 Peaks = Mapping[str, Peak]
-"""The highest memory of each phase: loading, forward, backward, optimizer, evaluation."""
+"""The highest memory of each phase: loading, forward, backward, optimizer, evaluation, generation,
+saving."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,9 @@ def process_memory(
     peaks = {
         phase: _with_engine(phase, peak, launch, engine) for phase, peak in ledger.peaks.items()
     }
+    peaks |= between_steps(
+        peaks["optimizer"], planned, numbers, parameters, launch, precision, length=shape.length
+    )
     highest = max(peak.allocated for peak in ledger.peaks.values())
     reserved = ledger.reserved
     if launch.engine != "none":  # the engine's part is not replayed: the same share on top

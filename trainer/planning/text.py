@@ -11,6 +11,8 @@ PHASES = {
     "backward": "in the backward pass",
     "optimizer": "in the optimizer's part",
     "evaluation": "in the evaluation",
+    "generation": "while it generates answers",
+    "saving": "while it saves",
 }
 MIB = 2**20
 Values = Mapping[str, Any]

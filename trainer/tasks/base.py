@@ -76,6 +76,8 @@ class Task(Reported, ABC):
     predictor: ClassVar[str | None] = None
     """Module and name of the class that answers rows without targets, a subclass of
     trainer.tasks.predictor.Predictor; None if the task has none."""
+    generated_tokens: int = 0
+    """How many tokens `generate` adds to a prompt, at most; set for plans only."""
     zero_shot: ZeroShot | None = None
     """How the pretrained model is prompted; None if the recipe does not ask for it, or the weights
     are random."""

@@ -133,6 +133,9 @@ class CausalLM(Task):
         _check_decoder(model_config)
         task = cls.__new__(cls)
         task.settings = recipe.task
+        generation = recipe.task.generation
+        if recipe.task.instructs and generation.num_examples > 0:
+            task.generated_tokens = generation.max_new_tokens
         return task
 
     def full_batch(self, size: int, length: int) -> Batch:
