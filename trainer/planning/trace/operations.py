@@ -14,6 +14,8 @@ from trainer.planning.trace.cuda import brief_tensor
 from trainer.planning.trace.storages import Section, Storages
 
 INDEX = torch.ops.aten.index.Tensor
+LAUNCH_NOTHING = ("aten::empty", "aten::new_empty", "aten::_unsafe_view", "aten::detach")
+"""How the names of operations begin that launch no kernel, besides views."""
 
 
 class Operations(TorchDispatchMode):
@@ -50,7 +52,7 @@ class Operations(TorchDispatchMode):
         brief = brief_tensor(func, args) if self.on_gpu else None
         result = func(*args, **kwargs)
         del brief
-        self.kernels[self.storages.section] += self._times * (not func.is_view)
+        self.kernels[self.storages.section] += self._times * launches(func)
         flops = _flops(func, args, kwargs, result)
         if flops:
             self.flops[self.storages.section] += self._times * flops
@@ -88,3 +90,9 @@ def _flops(func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> int:
     if func.name() in ("bitsandbytes::int8_scaled_mm", "bitsandbytes::int8_linear_matmul"):
         return 2 * args[0].numel() * args[1].shape[0]
     return 0
+
+
+def launches(func: Any) -> bool:
+    """Returns whether an operation launches a kernel on a GPU."""
+    of_torch = func.namespace in ("prim", "profiler")
+    return not (of_torch or func.is_view or func.name().startswith(LAUNCH_NOTHING))

@@ -64,7 +64,7 @@ class TracedStep:
     flops: int
     """Floating-point operations of forward and backward of one micro-batch."""
     kernels: int
-    """Operations of all kinds in them, each of which is launched by itself."""
+    """Operations of forward and backward of one micro-batch that a GPU launches one by one."""
 
 
 def trace_step(
