@@ -6,8 +6,9 @@ from support.task_cases import BERT, CASES, LLAMA
 from trainer.models.architecture import shape_config
 from trainer.planning.trace.ledger import add_up
 from trainer.planning.trace.model import has_equal_layers, planned_model
-from trainer.planning.trace.repeated_layers import TRACED
+from trainer.planning.trace.repeated_layers import TRACED, is_repeatable
 from trainer.planning.trace.step import Shape, trace_step
+from trainer.planning.trace.storages import Event, Section
 from trainer.tasks.recipe import parse_recipe
 
 GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 8, "n_head": 4, "n_positions": 128}
@@ -64,3 +65,50 @@ def test_five_layers_tell_of_eight(case, architecture, mode, checkpointing, on_g
         assert expanded.peaks[phase].section == peak.section
     assert (expanded.allocated, expanded.reserved) == (whole.allocated, whole.reserved)
     assert (few.flops, few.kernels) == (all_.flops, all_.kernels)
+
+
+GEMMA = {
+    **{name: LLAMA[name] for name in ("hidden_size", "num_attention_heads", "intermediate_size")},
+    "model_type": "gemma3_text",
+    "num_hidden_layers": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
+MIXTURE = {
+    **{name: LLAMA[name] for name in ("hidden_size", "num_attention_heads", "intermediate_size")},
+    "model_type": "qwen2_moe",
+    "num_hidden_layers": 8,
+    "num_key_value_heads": 2,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
+    "num_experts": 2,
+    "num_experts_per_tok": 1,
+    "mlp_only_layers": [0],
+}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "tuning"),
+    [
+        (GEMMA, {"mode": "full"}),
+        (MIXTURE, {"mode": "full"}),
+        (LLAMA | EIGHT, {"mode": "lora", "target_modules": ["layers.3.mlp.up_proj"]}),
+    ],
+)
+def test_different_layers_are_not_repeated(architecture, tuning):
+    recipe = recipe_of("causal_lm", architecture, checkpointing=False, **tuning)
+    assert not has_equal_layers(recipe, shape_config(recipe.model))
+
+
+def test_a_log_of_different_layers_is_not_repeatable():
+    def log(sizes):
+        sections = [
+            (Section(phase, layer), size)
+            for phase in ("forward", "backward")
+            for layer, size in enumerate(sizes)
+        ]
+        return [Event(n, size, "activations", one) for n, (one, size) in enumerate(sections)]
+
+    assert is_repeatable(log([1, 5, 5, 5, 9]))
+    assert not is_repeatable(log([5, 1, 5, 5, 5]))
+    assert not is_repeatable(log([5, 5, 5, 1, 5]))
