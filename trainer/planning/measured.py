@@ -86,7 +86,7 @@ def planned_for_dry_run(
                 Shape(
                     micro_batch_size=size,
                     length=longest,
-                    accumulates=num_micro_batches > 1,
+                    num_micro_batches=num_micro_batches,
                 ),
                 precision=run.precision,
                 launch=running_launch(accelerator),
