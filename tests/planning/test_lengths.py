@@ -2,7 +2,9 @@
 
 import os
 
+import numpy as np
 import pytest
+from support.task_cases import CASES
 
 from trainer.assembly.inputs import build_inputs
 from trainer.files.cache import cache_folder
@@ -52,6 +54,16 @@ def test_prepared_data_gives_the_lengths_that_the_run_trains_on(reviews_recipe, 
         if path.suffix in (".values", ".ends")
     )
     assert lengths.prepared_bytes == stored
+
+
+def test_pairs_can_be_longer_than_what_is_prepared(own_cache):
+    recipe = recipe_of(CASES["masked_lm-pairs"].recipe())
+    inputs = build_inputs(recipe, None)
+    train, lengths = inputs.splits["train"], prepared_lengths(recipe)
+    batch = inputs.task.collate(train, np.arange(len(train.lengths)), 1)
+    width = batch.inputs["input_ids"].shape[1]
+    assert train.lengths.max() < width <= lengths.longest == recipe.batch.max_seq_length
+    assert lengths.longest_evaluated == recipe.batch.max_seq_length
 
 
 def test_padded_tokens_are_those_of_the_micro_batches(reviews_recipe, own_cache):

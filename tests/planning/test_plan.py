@@ -86,6 +86,11 @@ def test_an_unknown_gpu(reviews_recipe, write_recipe):
     assert "a100-80" in said
 
 
+def test_sequences_longer_than_the_model_takes(reviews_recipe, write_recipe):
+    said = refused(write_recipe(reviews_recipe), "--set", "batch.max_seq_length=65")
+    assert "65 is more than the 64 positions" in said
+
+
 def test_a_launch_configuration_that_does_not_exist(reviews_recipe, write_recipe):
     assert "absent.yaml" in refused(write_recipe(reviews_recipe), "--config", "absent.yaml")
 

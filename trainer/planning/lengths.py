@@ -12,6 +12,7 @@ from trainer.data.encoded import PreparedSplit, Ragged
 from trainer.order import DataOrder
 from trainer.recipe.schema import Recipe
 from trainer.schedule import total_steps
+from trainer.tasks.masked_lm.settings import MaskedLMSettings
 
 MOST_STEPS = 2_000
 """Steps of an epoch whose padding is counted; of a longer epoch, that many evenly spaced ones."""
@@ -26,7 +27,7 @@ class Lengths:
     note: str | None
     """A sentence on what is assumed; None if nothing is."""
     longest: int
-    """Length of the longest train example."""
+    """Length of the longest train example; of pairs that are drawn, the longest there can be."""
     longest_evaluated: int
     """Length of the longest example of the other splits."""
     order: DataOrder | None
@@ -151,12 +152,15 @@ def _lengths(
         global_batch_size=recipe.batch.global_batch_size,
         length_bucketing=recipe.data.length_bucketing,
     )
+    most = recipe.batch.max_seq_length
+    # The second text of a pair is drawn in each epoch, and may be longer than the prepared one.
+    pairs = isinstance(recipe.task, MaskedLMSettings) and recipe.task.next_sentence_prediction
     steps = total_steps(recipe.schedule, order.steps_per_epoch) if order else recipe.schedule.steps
     return Lengths(
         exact=note is None,
         note=note,
-        longest=recipe.batch.max_seq_length if train is None else int(train.max()),
-        longest_evaluated=longest_evaluated,
+        longest=most if train is None or pairs else int(train.max()),
+        longest_evaluated=most if pairs and longest_evaluated else longest_evaluated,
         order=order or None,
         train=train,
         num_evaluated=num_evaluated,

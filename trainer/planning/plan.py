@@ -10,7 +10,7 @@ from trainer.checkpoints.disk_space import checkpoint_size
 from trainer.engines.micro_batch import accumulation
 from trainer.engines.precision import COMPUTE_DTYPES, Precision
 from trainer.models.architecture import shape_config
-from trainer.models.positions import num_positions
+from trainer.models.positions import check_length, num_positions
 from trainer.planning.changes import Change, changes
 from trainer.planning.collectives import collectives, sent_within_and_between, volume_of
 from trainer.planning.disk import Disk, planned_disk
@@ -178,7 +178,9 @@ def plan(
     named = len(targets) == 1
     precision = precision_on(targets[0], recipe.precision)
     check_trainable(recipe, launch, precision)
-    numbers, lengths = shape_config(recipe.model), prepared_lengths(recipe)
+    numbers = shape_config(recipe.model)
+    check_length(numbers, recipe.batch.max_seq_length)
+    lengths = prepared_lengths(recipe)
     memories = Memories(recipe, numbers, launch, precision, lengths)
     size, why = chosen(memories, targets[0] if named else None)
     longest = max(lengths.longest, min(num_positions(numbers) or MOST_TOKENS, MOST_TOKENS // size))
