@@ -12,6 +12,7 @@ from trainer.planning.fit import divisors
 from trainer.planning.gpus import Gpu
 from trainer.planning.launches import SHARDED, PlannedLaunch
 from trainer.planning.memories import Memories
+from trainer.planning.trainable import is_trainable
 from trainer.recipe.reading import validated, with_value
 from trainer.recipe.schema import Recipe
 
@@ -110,13 +111,15 @@ def _with(memories: Memories, changed: Mapping[str, Any]) -> Memories | None:
 
 
 def _sharded(memories: Memories, micro_batch_size: int) -> Memories | None:
-    """Returns the memory under ZeRO-3 on some GPUs; None if it is sharded, or the batch does not
-    divide."""
+    """Returns the memory under ZeRO-3 on some GPUs; None if it is sharded, the batch does not
+    divide, or ZeRO cannot train the recipe."""
     recipe, launch = memories.recipe, memories.launch
     whole = recipe.batch.global_batch_size
     if launch.engine in SHARDED or whole % (GPUS_TO_SHARD * micro_batch_size):
         return None
     wider = replace(launch, engine="zero3", processes=GPUS_TO_SHARD, bucket=None)
+    if not is_trainable(recipe, wider, memories.precision):
+        return None
     return memories.changed(recipe, wider)
 
 
