@@ -35,6 +35,12 @@ def test_rows_of_the_test_that_occur_in_training_are_numbered(recipe_of):
     assert shared.figures["rows"] == [(9, 7), (10, 11), (11, 15)]
 
 
+def test_rows_without_letters_are_paired_with_the_same_text(recipe_of):
+    train = [*ROWS, {"text": "!!!", "label": "good"}, {"text": "???", "label": "bad"}]
+    findings = examined(recipe_of(train=train, test=[*OTHERS, {"text": "???", "label": "bad"}]))
+    assert findings["seen-in-training"].figures["rows"] == [(len(OTHERS) + 1, len(train))]
+
+
 def test_few_shared_rows_are_a_note_and_repeated_ones_too(recipe_of):
     test = [{"text": f"song {index}", "label": "good"} for index in range(150)]
     findings = examined(recipe_of(train=[*ROWS, *ROWS], test=[*test, ROWS[0]]))
