@@ -139,10 +139,14 @@ def _disk(disk: Values) -> Iterator[str]:
         "unknown" if disk[name] is None else format_bytes(disk[name])
         for name in ("prepared", "download")
     )
+    light = disk["light_checkpoints"]
+    weights = format_bytes(disk["checkpoint_weights"])
+    alone = f"{light} of weights alone, {weights}{' each' * (light > 1)}, " if light else ""
     yield (
-        f"Disk: {format_bytes(disk['run_directory'])} in the run directory, for "
-        f"{disk['resumable_checkpoints']} checkpoints of {format_bytes(disk['checkpoint'])} and "
-        f"the model of {format_bytes(disk['model'])}; prepared data {prepared}, download {download}"
+        f"Disk: {format_bytes(disk['run_directory'])} in the run directory: "
+        f"{disk['resumable_checkpoints']} checkpoints of {format_bytes(disk['checkpoint'])}, "
+        f"{alone}and the model of {format_bytes(disk['model'])}; prepared data {prepared}, "
+        f"download {download}"
     )
     yield from _notes(disk)
 
