@@ -91,7 +91,7 @@ def test_offload(config, held, reviews_recipe):
     [
         ("zero1", "cpu", "none"),
         ("zero2", "cpu", "none"),
-        *product(["zero3"], ["cpu", "nvme"], ["none", "cpu", "nvme"]),
+        *product(["zero3"], ["none", "cpu", "nvme"], ["none", "cpu", "nvme"]),
     ],
 )
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])

@@ -141,7 +141,7 @@ def _disk(disk: Values) -> Iterator[str]:
     )
     light = disk["light_checkpoints"]
     weights = format_bytes(disk["checkpoint_weights"])
-    alone = f"{light} of weights alone, {weights}{' each' * (light > 1)}, " if light else ""
+    alone = f"{light} of {weights} with weights alone, " if light else ""
     yield (
         f"Disk: {format_bytes(disk['run_directory'])} in the run directory: "
         f"{disk['resumable_checkpoints']} checkpoints of {format_bytes(disk['checkpoint'])}, "

@@ -109,12 +109,13 @@ def zero_3_memory(
     norm = FP64 * -(-max(trained, default=0) // ranks)
     update = max(flat_copy, norm) + bucket + persistent
     working = {"buckets": gathered + bucket, "update": update}
-    if launch.offload_optimizer == "none":
-        return EngineMemory(rank=Held(weights=weights + second, **states, **working))
     on_rank = weights + second if launch.offload_parameters == "none" else second
-    rank = Held(weights=on_rank, buckets=gathered + bucket + norm, update=bucket + persistent)
     in_memory = Held(weights=weights if launch.offload_parameters == "cpu" else 0)
     on_disk = Held(weights=weights if launch.offload_parameters == "nvme" else 0)
+    if launch.offload_optimizer == "none":
+        rank = Held(weights=on_rank, **states, **working)
+        return EngineMemory(rank=rank, host=in_memory, nvme=on_disk)
+    rank = Held(weights=on_rank, buckets=gathered + bucket + norm, update=bucket + persistent)
     if launch.offload_optimizer == "nvme":
         host = replace(
             in_memory,
