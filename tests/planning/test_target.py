@@ -44,5 +44,5 @@ def test_precision_is_that_of_a_run_on_the_gpu():
     assert precision_on(GPUS["t4"], "auto") == "fp16"
     assert precision_on(GPUS["l4"], "auto") == "bf16"
     assert precision_on(GPUS["t4"], "fp32") == "fp32"
-    with pytest.raises(ConfigError, match="emulated on a t4"):
+    with pytest.raises(ConfigError, match="emulated on t4"):
         precision_on(GPUS["t4"], "bf16")

@@ -99,7 +99,7 @@ def planned_host_memory(
     copied = whole * model.num_weights if on_gpu or mode in ADAPTER_MODES else 0
     notes = ["verifying the export takes the model once more, and is left out if it does not fit"]
     if on_gpu:
-        notes.append(f"{CUDA_LIBRARIES // 2**30} GiB of a process for CUDA are an estimate")
+        notes.append(f"the {CUDA_LIBRARIES // 2**30} GiB of each process for CUDA is an estimate")
     if "nvme" in (launch.offload_optimizer, launch.offload_parameters):
         notes.append("DeepSpeed's buffers for weights on the NVMe disk are not counted")
     return HostMemory(

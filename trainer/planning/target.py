@@ -64,7 +64,7 @@ def precision_on(gpu: Gpu, wanted: Precision | Literal["auto"]) -> Precision:
         return automatic_precision(gpu.capability)
     if wanted == "bf16" and gpu.capability < (8, 0):
         raise ConfigError(
-            f"precision: bf16 is emulated on a {gpu.name}",
+            f"precision: bf16 is emulated on {gpu.name}",
             key="precision",
             value=wanted,
             hint="use fp16 or auto",

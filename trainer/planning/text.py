@@ -23,7 +23,7 @@ def line(plan: Values) -> str:
     gpus = plan["gpus"]
     fitting = [gpu["gpu"] for gpu in gpus if gpu["fits"]]
     if len(gpus) == 1:
-        verdict = f"{'fits' if fitting else 'does not fit'} into a {gpus[0]['gpu']}"
+        verdict = f"{'fits' if fitting else 'does not fit'} into {gpus[0]['gpu']}"
     else:
         verdict = f"fits into {listed(fitting) if fitting else 'none of the GPUs'}"
     time = plan["time"]
@@ -102,7 +102,7 @@ def _changes(changes: list[Values], gpu: str) -> Iterator[str]:
     if not changes:
         return
     yield ""
-    yield f"What changes it, on a {gpu}:"
+    yield f"What changes it, on {gpu}:"
     for change in changes:
         fits = "fits" if change["fits"] else "does not fit"
         yield (f"  {_mib(change['allocated']):>12}  {change['setting']} ({fits}; {change['cost']})")
@@ -115,11 +115,11 @@ def _time(plan: Values) -> Iterator[str]:
         f"longest examples"
     )
     if time is None:
-        yield f"Time: no peak of a {gpu} is known in {plan['precision']}"
+        yield f"Time: no peak of {gpu} is known in {plan['precision']}"
         return
     low, high = time["share_of_peak"]
     yield (
-        f"Time on a {gpu}: {_span(time['seconds_of_a_step'])} a step, if it computes at "
+        f"Time on {gpu}: {_span(time['seconds_of_a_step'])} a step, if it computes at "
         f"{low:.0%} to {high:.0%} of its peak"
     )
     if plan["seconds"] is not None:
