@@ -32,8 +32,8 @@ STEPS = {
 }
 PUBLIC = """
 CheckpointError ConfigError DataError DivergedError FileError HubError LaunchError OutOfMemoryError
-Recipe Result RunDirectoryError TrainerError __version__ evaluate load load_recipe push train
-write_report
+Plan Recipe Result RunDirectoryError TrainerError __version__ evaluate load load_recipe plan push
+train write_report
 """
 
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainer.api import evaluate, load, load_recipe, push, train, write_report
+    from trainer.api import evaluate, load, load_recipe, plan, push, train, write_report
     from trainer.errors import (
         CheckpointError,
         ConfigError,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         RunDirectoryError,
         TrainerError,
     )
+    from trainer.planning.plan import Plan
     from trainer.result import Result
     from trainer.tasks.recipe import Recipe
 
@@ -39,6 +40,7 @@ __all__ = [
     "HubError",
     "LaunchError",
     "OutOfMemoryError",
+    "Plan",
     "Recipe",
     "Result",
     "RunDirectoryError",
@@ -47,16 +49,18 @@ __all__ = [
     "evaluate",
     "load",
     "load_recipe",
+    "plan",
     "push",
     "train",
     "write_report",
 ]
 
 _ERRORS = frozenset(name for name in __all__ if name.endswith("Error"))
-_VERBS = ("evaluate", "load", "load_recipe", "push", "train", "write_report")
+_VERBS = ("evaluate", "load", "load_recipe", "plan", "push", "train", "write_report")
 _PLACES = {
     **dict.fromkeys(_ERRORS, "trainer.errors"),
     **dict.fromkeys(_VERBS, "trainer.api"),
+    "Plan": "trainer.planning.plan",
     "Recipe": "trainer.tasks.recipe",
     "Result": "trainer.result",
 }

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel
 
+    from trainer.planning.plan import Plan
+
 
 def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Returns the recipe of a shipped name or a YAML file; `overrides` maps dotted keys to values.
@@ -98,6 +100,47 @@ def train(
             raise KeyboardInterrupt from None
 
 
+def plan(
+    recipe: str | Path | Recipe,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    gpu: str | None = None,
+    memory: int | str | None = None,
+    processes: int | None = None,
+    machines: int | None = None,
+    config: str | Path | None = None,
+) -> "Plan":
+    """Returns what a recipe needs before it starts: memory, time and disk.
+
+    `print(plan)` shows it as `trainer plan` does, and `plan.as_dict()` holds its JSON values.
+    `recipe` and `overrides` are those of `train`. The plan is for the GPU of a name, such as
+    "a100-80", or of `memory`, in bytes or as text such as "16GiB"; by default for this machine's,
+    or for each of a list. `config` is a launch configuration of Accelerate, and `processes` and
+    `machines` replace its numbers. Needs no weights, network or GPU. Raises TrainerError.
+    """
+    from trainer.planning.memory_size import in_bytes
+    from trainer.planning.plan import plan as planned
+
+    for name, number in (("processes", processes), ("machines", machines)):
+        if number is not None and not 1 <= number <= 1_000_000:
+            raise ConfigError(
+                f"{name}: {number} is not a number from 1 to 1,000,000",
+                key=name,
+                value=number,
+                hint="count one process for each GPU",
+            )
+    with quieted_libraries(), restored_switches():
+        check_variables()
+        return planned(
+            _resolved(recipe, overrides, None, None),
+            gpu=gpu,
+            memory=None if memory is None else in_bytes(memory),
+            processes=processes,
+            machines=machines,
+            config=None if config is None else Path(config),
+        )
+
+
 def load(run_dir: str | Path) -> Result:
     """Returns the result of an earlier run, finished or stopped.
 
@@ -137,6 +180,8 @@ def evaluate(
     from trainer.assembly.other_rows import GIVEN, described, other_rows
     from trainer.engines.accelerator import launched
     from trainer.evaluation.at_checkpoint import evaluate_checkpoint
+    from trainer.planning.micro_batch import micro_batch_of_run
+    from trainer.planning.target import gpu_of
 
     with ExitStack() as stack:
         stack.enter_context(quieted_libraries())
@@ -145,7 +190,17 @@ def evaluate(
         given = {} if data is None else {GIVEN: other_rows(data, recipe, overrides or {})}
         accelerator = stack.enter_context(launched(recipe, directory))
         with recipe_memory(recipe, "loading", "loading the model"):
-            run = build_run(recipe, accelerator, directory, other_rows=given)
+            planned = micro_batch_of_run(
+                recipe, accelerator, gpu_of(accelerator.device), directory, given
+            )
+            run = build_run(
+                recipe,
+                accelerator,
+                directory,
+                other_rows=given,
+                inputs=planned and planned.inputs,
+                micro_batch_size=planned and planned.chosen.size,
+            )
         if data is None:
             return evaluate_checkpoint(run, accelerator, split, str(checkpoint))
         metrics = evaluate_checkpoint(run, accelerator, GIVEN, str(checkpoint))
@@ -242,6 +297,8 @@ def train_recipe(
     from trainer.loop import finished
     from trainer.loop import train as train_loop
     from trainer.planning.measured import planned_for_run
+    from trainer.planning.micro_batch import micro_batch_of_run
+    from trainer.planning.target import gpu_of
     from trainer.process.cpu_threads import chosen_threads, core_limit, fit_threads
     from trainer.process.sessions import begin_session, end_session
     from trainer.publishing.after_run import before_push, push_finished
@@ -265,7 +322,16 @@ def train_recipe(
         recipe = opened.recipe
         check_shared(accelerator, directory)
         with recipe_memory(recipe, "loading", "loading the model"):
-            run = build_run(recipe, accelerator, directory, stop, progress=progress)
+            planned = micro_batch_of_run(recipe, accelerator, gpu_of(accelerator.device), directory)
+            run = build_run(
+                recipe,
+                accelerator,
+                directory,
+                stop,
+                progress=progress,
+                inputs=planned and planned.inputs,
+                micro_batch_size=planned and planned.chosen.size,
+            )
         for change in opened.changes:
             run.tracker.say(change)
         with run_memory(run, accelerator, "loading", "reading the checkpoint"):
@@ -275,6 +341,8 @@ def train_recipe(
             on_main(accelerator, lambda: write_settings(recipe, directory))
         energy = on_main(accelerator, lambda: begin_session(directory, state.step))
         run.tracker.say(summary(run, accelerator))
+        if planned is not None:
+            run.tracker.say(f"  {planned.chosen.reason}")
         for note in run.notes:
             run.tracker.say(f"  note: {note}")
         start_trackers(
@@ -291,7 +359,8 @@ def train_recipe(
             for note in before_push(recipe.push, verifies=recipe.checkpoint.verify_export):
                 run.tracker.say(f"  note: {note}")
         if accelerator.is_main_process:
-            run.tracker.expect(planned_for_run(run, accelerator))
+            memories = planned and planned.chosen.memories
+            run.tracker.expect(planned_for_run(run, accelerator, memories))
         status.begin_training(state.step, run.num_steps)
         if state.step == 0:
             measure_before_training(run, accelerator, state)
@@ -335,6 +404,8 @@ def dry_run_recipe(recipe: schema.Recipe, directory: Path, *, progress: Progress
     from trainer.loop import optimizer_step
     from trainer.planning.dry_run import dry_run
     from trainer.planning.measured import planned_for_dry_run
+    from trainer.planning.micro_batch import micro_batch_of_run
+    from trainer.planning.target import gpu_of
     from trainer.process.cpu_threads import chosen_threads, core_limit, fit_threads
     from trainer.process.out_of_memory import held_bytes
     from trainer.tracking.trackers import check_installed
@@ -345,11 +416,20 @@ def dry_run_recipe(recipe: schema.Recipe, directory: Path, *, progress: Progress
         fit_threads(core_limit(), chosen)
         before = held_bytes()
         with recipe_memory(recipe, "loading", "loading the model"):
+            planned = micro_batch_of_run(recipe, accelerator, gpu_of(accelerator.device), None)
             run = build_run(
-                recipe, accelerator, directory, progress=progress, keeps_tokenizer=False
+                recipe,
+                accelerator,
+                directory,
+                progress=progress,
+                keeps_tokenizer=False,
+                inputs=planned and planned.inputs,
+                micro_batch_size=planned and planned.chosen.size,
             )
         say = run.tracker.say
         say(summary(run, accelerator))
+        if planned is not None:
+            say(f"  {planned.chosen.reason}")
         for note in run.notes:
             say(f"  note: {note}")
         say(f"  {disk_space(run, accelerator)}")
@@ -361,8 +441,10 @@ def dry_run_recipe(recipe: schema.Recipe, directory: Path, *, progress: Progress
             resident_before=before,
         )
         # After the steps, because planning takes memory, too.
-        planned = planned_for_dry_run(run, accelerator) if accelerator.is_main_process else None
-        say("\n".join(taken.lines(planned)))
+        memories = planned and planned.chosen.memories
+        main = accelerator.is_main_process
+        expected = planned_for_dry_run(run, accelerator, memories) if main else None
+        say("\n".join(taken.lines(expected)))
         say("  nothing was written into the run directory")
 
 

@@ -11,6 +11,7 @@ from support.tiny_models import architectures, save_backbones
 from trainer.doctor.launch import about_launch
 from trainer.doctor.needs import about_needs
 from trainer.doctor.preflight import about_data
+from trainer.planning.gpus import GPUS
 from trainer.tasks.recipe import parse_recipe
 
 
@@ -117,3 +118,21 @@ def test_launch_and_recipe_are_held_against_each_other(recipe_of, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ConfigError, match="not divisible by 3 processes"):
         list(about_launch(recipe_of()))
+
+
+def test_on_a_gpu_the_micro_batch_is_the_planned_one(recipe_of, monkeypatch):
+    batch = {"global_batch_size": 32, "max_seq_length": 32}
+    given, automatic = recipe_of(), recipe_of(batch=batch)
+    (finding,) = about_launch(automatic)
+    assert finding.figures["micro_batch_size"] == 16
+    monkeypatch.setattr("trainer.planning.target.local_gpu", lambda: GPUS["t4"])
+    (finding,) = about_launch(automatic)
+    assert finding.figures["micro_batch_size"] == 32
+    assert finding.message.endswith(
+        "micro-batch 32 x accumulation 1 (micro_batch_size: auto is 32, the largest that divides "
+        "32 and fits with 32 tokens into a t4)"
+    )
+    (finding,) = about_launch(given)
+    assert finding.message.endswith("micro-batch 8 x accumulation 2")
+    padding = by_code(about_data(automatic, readable=True))["padding"]
+    assert padding.figures["micro_batch_size"] == 32

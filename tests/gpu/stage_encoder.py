@@ -1,4 +1,4 @@
-"""Stage 4: BERT-base at SST-2's lengths, next to Trainer grouped by length and a bare loop."""
+"""Stage 5: BERT-base at SST-2's lengths, next to Trainer grouped by length and a bare loop."""
 
 import statistics
 from typing import Any

@@ -1,4 +1,4 @@
-"""Stage 3: full bf16 fine-tuning of the Llama-3.2-1B shape on packed sequences."""
+"""Stage 4: full bf16 fine-tuning of the Llama-3.2-1B shape on packed sequences."""
 
 from causal_runs import build, free_memory, recipe_values
 from causal_speed import check_losses, measure_ours

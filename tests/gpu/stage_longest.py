@@ -1,4 +1,4 @@
-"""Stage 5: the longest sequence of the Llama-3.1-8B shape that QLoRA trains under 16 GiB.
+"""Stage 6: the longest sequence of the Llama-3.1-8B shape that QLoRA trains under 16 GiB.
 
 One sequence a step, gradient checkpointing, bf16, adapters on every linear layer, AdamW in fp32.
 Torch's allocator is capped; the CUDA context, about 0.5 GiB, comes on top.

@@ -1,4 +1,4 @@
-"""Stage 7: what the GPU does in steps of stage 2, and how long it waits for the host."""
+"""Stage 8: what the GPU does in steps of stage 2, and how long it waits for the host."""
 
 import time
 from typing import Any

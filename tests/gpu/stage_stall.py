@@ -1,4 +1,4 @@
-"""Stage 6: how long a checkpoint blocks training, written in the foreground or background.
+"""Stage 7: how long a checkpoint blocks training, written in the foreground or background.
 
 A Llama of 110 million parameters in bf16, trained in full and with adapters;
 tests/benchmarks/saving.py says what is measured. Files go to the disk of the temporary folder.

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import shapes
+import stage_plan
 import summary
+from plan_rows import ROWS, TASKS
 
 RUN = Path(__file__).parent / "run"
-STAGES = "correctness qlora full encoder longest stall profile".split()
+STAGES = "correctness qlora plan full encoder longest stall profile".split()
 
 
 def start(*arguments: str, seconds: int, **changes: str) -> subprocess.CompletedProcess[str]:
@@ -42,12 +44,53 @@ def test_the_rehearsal(tmp_path):
     for name in STAGES:
         assert records[name]["state"] == "ended"
         assert records[name]["versions"]["torch"] != "missing"
-    for name in ("longest", "profile"):
+    for name in ("longest", "plan", "profile"):
         results = [check["result"] for check in records[name]["checks"].values()]
         assert results, name
         assert all(result.startswith("not run: no GPU") for result in results)
     tried = records["longest"]["figures"]["tried"]
     assert [length["length"] for length in tried] == [16, 32, 64]
+    rows = records["plan"]["figures"]["rows"]
+    assert len(rows) == 10
+    for row in rows.values():
+        assert row["planned"]["length"] == 32
+        assert 0 < row["planned"]["allocated_in_training"] < row["planned"]["process"][0]
+        assert row["measured"]["seconds_of_a_step"] > 0
+        assert row["measured"]["allocated"] is None
+
+
+def test_rows_of_plans_cover_tasks_modes_and_lengths():
+    assert len({row.name for row in ROWS}) == 10
+    assert {row.mode for row in ROWS} == {"full", "lora", "qlora"}
+    for task in TASKS:
+        assert len({row.length for row in ROWS if row.task == task}) == 2
+
+
+def test_the_errors_of_a_plan_are_shares_of_what_was_measured():
+    row = {
+        "planned": {
+            "allocated_in_training": 105,
+            "allocated": 110,
+            "reserved": 90,
+            "process": [90, 130],
+            "seconds_of_a_step": [1.0, 3.0],
+        },
+        "measured": {
+            "allocated_in_training": 100,
+            "allocated": 100,
+            "reserved": 100,
+            "process": 100,
+            "seconds_of_a_step": 2.0,
+        },
+    }
+    found = stage_plan.errors(row)
+    expected = {"allocated_in_training": 0.05, "allocated": 0.1, "reserved": -0.1, "process": 0.1}
+    assert found == pytest.approx(expected)
+    slow = {**row, "measured": {**row["measured"], "seconds_of_a_step": 4.0, "process": None}}
+    summed = stage_plan.headline([row, slow])
+    assert summed["steps_within_the_planned_time"] == 1
+    assert summed["reserved"] == pytest.approx({"mean": 0.1, "worst": 0.1})
+    assert summed["rows"] == 2
 
 
 def test_shapes_are_those_of_the_models_named():
@@ -108,7 +151,7 @@ def test_a_stage_without_a_record_is_a_problem(tmp_path):
 
 @pytest.mark.gpu
 def test_on_a_gpu(tmp_path):
-    """The whole script, 8 minutes, on a GPU that computes in bf16."""
+    """The whole script, 10 minutes, on a GPU that computes in bf16."""
     environment = dict(os.environ)
     del environment["CUDA_VISIBLE_DEVICES"]  # hidden from the other tests
     done = subprocess.run(

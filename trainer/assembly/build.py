@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 
 from trainer.assembly.columns_read import digest_of_rows
 from trainer.assembly.engine import start_engine
-from trainer.assembly.inputs import build_inputs
+from trainer.assembly.inputs import Inputs, build_inputs
 from trainer.assembly.memory_advice import recipe_memory
 from trainer.assembly.model import build_model
 from trainer.checkpoints.provenance import provenance_of
 from trainer.checkpoints.save import Saver
 from trainer.checkpoints.store import CheckpointStore
+from trainer.engines.deepspeed import fill_in_batch
 from trainer.engines.micro_batch import resolve_micro_batch_size
 from trainer.engines.precision import Precision, resolve_precision
 from trainer.engines.sharding import sharding_of
@@ -56,18 +58,24 @@ def build_run(
     progress: Progress | None = None,
     other_rows: "Mapping[str, Dataset] | None" = None,
     keeps_tokenizer: bool = True,
+    inputs: Inputs | None = None,
+    micro_batch_size: int | None = None,
 ) -> Run:
     """Returns the run of a recipe in a directory, at step 0, with the same weights on every rank.
 
     `progress` is called with what the run reports; `other_rows` are splits in addition to the
     recipe's. The directory gets the tokenizer that the run trains, if `keeps_tokenizer`, and
-    nothing else. Raises ConfigError or DataError if recipe, data and model do not fit together, and
-    LaunchError if the engine cannot train the recipe.
+    nothing else. `inputs` are those of the run if they are built already; `micro_batch_size`
+    replaces the recipe's. Raises ConfigError or DataError if recipe, data and model do not fit
+    together, and LaunchError if the engine cannot train the recipe.
     """
     topology = topology_of(accelerator)
-    launch = resolve_launch(recipe, topology)
-    with recipe_memory(recipe, "data", "preparing the data"):
-        inputs = build_inputs(recipe, directory if keeps_tokenizer else None, other_rows)
+    launch = resolve_launch(recipe, topology, micro_batch_size)
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        fill_in_batch(accelerator, recipe, launch.micro_batch_size)
+    if inputs is None:
+        with recipe_memory(recipe, "data", "preparing the data"):
+            inputs = build_inputs(recipe, directory if keeps_tokenizer else None, other_rows)
     train = inputs.splits["train"]
     built = build_model(recipe, inputs, accelerator, launch.precision)
     engine = start_engine(
@@ -149,15 +157,17 @@ def build_run(
     )
 
 
-def resolve_launch(recipe: Recipe, topology: Topology) -> Launch:
+def resolve_launch(
+    recipe: Recipe, topology: Topology, micro_batch_size: int | None = None
+) -> Launch:
     """Returns the precision and micro-batch size of a recipe on these ranks and this device.
 
-    Raises ConfigError if the batch does not divide by them, if the device lacks the precision, or
-    if settings contradict each other in that precision.
+    `micro_batch_size` replaces the recipe's. Raises ConfigError if the batch does not divide by
+    them, if the device lacks the precision, or if settings contradict each other in that precision.
     """
     batch, tuning = recipe.batch, recipe.tuning
     micro_batch_size = resolve_micro_batch_size(
-        batch.global_batch_size, batch.micro_batch_size, topology.dp_size
+        batch.global_batch_size, micro_batch_size or batch.micro_batch_size, topology.dp_size
     )
     precision = resolve_precision(recipe.precision)
     _check_bias(tuning, precision)

@@ -53,11 +53,11 @@ def about_lengths(recipe: Recipe, inputs: "Inputs") -> Iterator[Finding]:
 def _padding(recipe: Recipe, lengths: np.ndarray) -> Iterator[Finding]:
     """Yields the share of padding in the micro-batches of all ranks, if they can be cut."""
     from trainer.distributed.environment_variables import whole_number
-    from trainer.engines.micro_batch import resolve_micro_batch_size
+    from trainer.doctor.micro_batch import expected_micro_batch
 
     batch, num_ranks = recipe.batch, whole_number("WORLD_SIZE", 1)
     try:
-        size = resolve_micro_batch_size(batch.global_batch_size, batch.micro_batch_size, num_ranks)
+        size = expected_micro_batch(recipe).size
     except ConfigError:  # a finding on the launch
         return
     order = DataOrder(

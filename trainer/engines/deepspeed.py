@@ -9,7 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from trainer.engines.launch import asks_for_deepspeed, deepspeed_config_file
-from trainer.engines.micro_batch import accumulation, resolve_micro_batch_size
+from trainer.engines.micro_batch import accumulation
 from trainer.engines.topology import topology_of
 from trainer.errors import ConfigError, LaunchError
 from trainer.optim import OPTIMIZERS
@@ -75,7 +75,7 @@ def check_compiler() -> None:
 
 
 def fill_in_deepspeed(accelerator: Accelerator, recipe: Recipe) -> None:
-    """Fills in what the recipe decides in DeepSpeed's configuration.
+    """Fills in what the recipe decides in DeepSpeed's configuration, except for the batch.
 
     Raises LaunchError if the configuration contradicts the recipe, and ConfigError for a recipe
     that DeepSpeed cannot train.
@@ -94,32 +94,41 @@ def fill_in_deepspeed(accelerator: Accelerator, recipe: Recipe) -> None:
             value=recipe.optimizer.name,
             hint="use adamw, whose moments ZeRO shards",
         )
-    batch, num_ranks = recipe.batch, topology_of(accelerator).dp_size
-    size = resolve_micro_batch_size(batch.global_batch_size, batch.micro_batch_size, num_ranks)
-    decided = {
-        "train_batch_size": batch.global_batch_size,
-        "train_micro_batch_size_per_gpu": size,
-        "gradient_accumulation_steps": accumulation(recipe, size, num_ranks),
-        "gradient_clipping": recipe.optimizer.max_grad_norm or 0.0,
-    }
-    for key, value in decided.items():
-        written = settings.get(key, "auto")
-        if written not in ("auto", value):
-            raise LaunchError(
-                f"{key} is {written} in the DeepSpeed configuration and {value} in the recipe",
-                key=key,
-                value=written,
-                hint='write "auto" there',
-            )
-        settings[key] = value
+    _set(settings, "gradient_clipping", recipe.optimizer.max_grad_norm or 0.0)
     if zero["stage"] > 1:  # ZeRO-1 accumulates in the type in which it computes
         settings["data_types"] = {"grad_accum_dtype": "fp32"}
     settings["fp16"] = {**settings.get("fp16", {}), **LOSS_SCALE}
     settings["zero_force_ds_cpu_optimizer"] = False  # the recipe's optimizer, even if it is slower
-    accelerator.gradient_accumulation_steps = decided["gradient_accumulation_steps"]
     # Build models whole and shard them afterwards. If they were sharded while they are built,
     # random weights and 4-bit weights would differ from those of a single process.
     unset_hf_deepspeed_config()
+
+
+def fill_in_batch(accelerator: Accelerator, recipe: Recipe, micro_batch_size: int) -> None:
+    """Fills in the sizes of a step in DeepSpeed's configuration.
+
+    Raises LaunchError if the configuration states other ones.
+    """
+    plugin: Any = accelerator.deepspeed_plugin
+    settings: dict[str, Any] = plugin.deepspeed_config
+    steps = accumulation(recipe, micro_batch_size, topology_of(accelerator).dp_size)
+    _set(settings, "train_batch_size", recipe.batch.global_batch_size)
+    _set(settings, "train_micro_batch_size_per_gpu", micro_batch_size)
+    _set(settings, "gradient_accumulation_steps", steps)
+    accelerator.gradient_accumulation_steps = steps
+
+
+def _set(settings: dict[str, Any], key: str, value: float) -> None:
+    """Sets a value; raises LaunchError if the configuration states another one."""
+    written = settings.get(key, "auto")
+    if written not in ("auto", value):
+        raise LaunchError(
+            f"{key} is {written} in the DeepSpeed configuration and {value} in this run",
+            key=key,
+            value=written,
+            hint='write "auto" there',
+        )
+    settings[key] = value
 
 
 def _check_understood(settings: dict[str, Any], zero: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Cross-entropy over a large vocabulary in chunks: all logits would be a step's largest tensor."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -152,6 +152,11 @@ def _product_type(hidden: Tensor, weight: Tensor) -> torch.dtype:
     return dtype if dtype in (torch.bfloat16, torch.float16) else torch.float32
 
 
+def chunk_starts(number: int) -> Iterable[int]:
+    """Returns the first position of each chunk of a number of positions."""
+    return range(0, number, CHUNK_SIZE)
+
+
 def _chunks(
     hidden: Tensor, weight: Tensor, bias: Tensor | None
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
@@ -162,7 +167,7 @@ def _chunks(
     """
     size = min(CHUNK_SIZE, len(hidden))
     memory = torch.empty(size, len(weight), dtype=torch.float32, device=hidden.device)
-    for start in range(0, len(hidden), CHUNK_SIZE):
+    for start in chunk_starts(len(hidden)):
         rows = slice(start, min(start + CHUNK_SIZE, len(hidden)))
         chunk = hidden[rows].to(weight.dtype)
         logits = memory[: len(chunk)]

@@ -1,5 +1,6 @@
 """The lengths of a recipe's examples: as they were prepared, or assumed to be the longest."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -99,16 +100,7 @@ def prepared_lengths(recipe: Recipe) -> Lengths:
     """
     kept, most = kept_data(recipe), recipe.batch.max_seq_length
     if kept.splits:
-        train = kept.splits["train"].lengths
-        others = {name: split for name, split in kept.splits.items() if name != "train"}
-        return _lengths(
-            recipe,
-            train=train,
-            num_evaluated=len(others["validation"]) if "validation" in others else 0,
-            longest_evaluated=max((int(s.lengths.max()) for s in others.values()), default=0),
-            prepared_bytes=sum(map(bytes_of, kept.splits.values())),
-            note=None,
-        )
+        return lengths_of(recipe, kept.splits)
     rows = kept.num_rows
     known = "" if not rows else f", and each of the {rows['train']:,} train rows as one example"
     return _lengths(
@@ -119,6 +111,19 @@ def prepared_lengths(recipe: Recipe) -> Lengths:
         prepared_bytes=None,
         note=f"the data is not prepared: every example counts with max_seq_length={most} tokens"
         f"{known}; `trainer prepare RECIPE` gives exact lengths",
+    )
+
+
+def lengths_of(recipe: Recipe, splits: Mapping[str, PreparedSplit]) -> Lengths:
+    """Returns the lengths of a recipe's prepared splits."""
+    others = {name: split for name, split in splits.items() if name != "train"}
+    return _lengths(
+        recipe,
+        train=splits["train"].lengths,
+        num_evaluated=len(others["validation"]) if "validation" in others else 0,
+        longest_evaluated=max((int(s.lengths.max()) for s in others.values()), default=0),
+        prepared_bytes=sum(map(bytes_of, splits.values())),
+        note=None,
     )
 
 

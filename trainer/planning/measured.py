@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from trainer.engines.micro_batch import accumulation
 from trainer.models.architecture import shape_config
 from trainer.planning.gpus import Gpu
-from trainer.planning.lengths import prepared_lengths
+from trainer.planning.lengths import lengths_of
 from trainer.planning.memories import Memories, more_workspace
 from trainer.planning.process_memory import ProcessMemory, process_memory
 from trainer.planning.run_time import time_of_step
@@ -18,35 +18,42 @@ from trainer.planning.trace.model import has_equal_layers
 from trainer.planning.trace.step import Shape
 from trainer.run import Run
 from trainer.tracking.time_to_go import Planned
-from trainer.wording import excerpt
+from trainer.wording import excerpt, visible
 
 
-def planned_for_run(run: Run, accelerator: Accelerator) -> Planned | None:
+def planned_for_run(
+    run: Run, accelerator: Accelerator, memories: Memories | None = None
+) -> Planned | None:
     """Returns what `planned_on` says about this machine's GPU; None for a run on a CPU.
 
     On a CPU a process shows its resident memory, which holds libraries and the allocator's reserve
     beside the tensors that a plan counts, and how fast the CPU computes is not known.
     """
-    gpu = local_gpu() if accelerator.device.type == "cuda" else None
-    return None if gpu is None else planned_on(run, accelerator, gpu)
+    gpu = _gpu_of(accelerator)
+    return None if gpu is None else planned_on(run, accelerator, gpu, memories)
 
 
-def planned_on(run: Run, accelerator: Accelerator, gpu: Gpu) -> Planned | None:
+def planned_on(
+    run: Run, accelerator: Accelerator, gpu: Gpu, memories: Memories | None = None
+) -> Planned | None:
     """Returns what the plan says of a run whose ranks train on such GPUs; None if it cannot be
-    planned, which a note then says."""
+    planned, which a note then says.
+
+    `memories` are those from which the run's micro-batch was chosen, if it was.
+    """
     size = run.micro_batch_size
     num_micro_batches = accumulation(run.recipe, size, run.topology.dp_size)
     try:
         with torch.random.fork_rng(devices=[]):
-            lengths = prepared_lengths(run.recipe)
-            memories = Memories(
-                run.recipe,
-                shape_config(run.recipe.model),
-                running_launch(accelerator),
-                run.precision,
-                lengths,
-            )
-            memory = memories.of(size, lengths.longest)
+            if memories is None:
+                memories = Memories(
+                    run.recipe,
+                    shape_config(run.recipe.model),
+                    running_launch(accelerator),
+                    run.precision,
+                    lengths_of(run.recipe, run.splits),
+                )
+            memory = memories.of(size, memories.lengths.longest)
             time = time_of_step(memories, gpu, size, num_micro_batches)
     except Exception as error:  # a run must not end because of its plan
         return _not_planned(run, error)
@@ -56,11 +63,19 @@ def planned_on(run: Run, accelerator: Accelerator, gpu: Gpu) -> Planned | None:
     )
 
 
-def planned_for_dry_run(run: Run, accelerator: Accelerator) -> Planned | None:
+def planned_for_dry_run(
+    run: Run, accelerator: Accelerator, memories: Memories | None = None
+) -> Planned | None:
     """Returns the planned peak of the tensors that a process holds in training, without evaluation;
-    None if it cannot be planned, which a note then says."""
-    gpu = local_gpu() if accelerator.device.type == "cuda" else None
-    size = run.micro_batch_size
+    None if it cannot be planned, which a note then says.
+
+    `memories` are those from which the run's micro-batch was chosen, if it was.
+    """
+    gpu, size = _gpu_of(accelerator), run.micro_batch_size
+    longest = int(run.splits["train"].lengths.max())
+    more = 0 if gpu is None else more_workspace(gpu)
+    if memories is not None:
+        return Planned(memory_bytes=_in_training(memories.of(size, longest)) + more)
     num_micro_batches = accumulation(run.recipe, size, run.topology.dp_size)
     try:
         with torch.random.fork_rng(devices=[]):
@@ -70,8 +85,8 @@ def planned_for_dry_run(run: Run, accelerator: Accelerator) -> Planned | None:
                 numbers,
                 Shape(
                     micro_batch_size=size,
-                    length=int(run.splits["train"].lengths.max()),
-                    accumulates=num_micro_batches > 1,
+                    length=longest,
+                    num_micro_batches=num_micro_batches,
                 ),
                 precision=run.precision,
                 launch=running_launch(accelerator),
@@ -80,7 +95,6 @@ def planned_for_dry_run(run: Run, accelerator: Accelerator) -> Planned | None:
             )
     except Exception as error:  # the steps are tried in any case
         return _not_planned(run, error)
-    more = 0 if gpu is None else more_workspace(gpu)
     return Planned(memory_bytes=_in_training(memory) + more)
 
 
@@ -105,6 +119,11 @@ def beside_plan(
     }
 
 
+def _gpu_of(accelerator: Accelerator) -> Gpu | None:
+    device = accelerator.device
+    return local_gpu(device.index or 0) if device.type == "cuda" else None
+
+
 def _in_training(memory: ProcessMemory) -> int:
     return max(
         peak.allocated
@@ -114,5 +133,5 @@ def _in_training(memory: ProcessMemory) -> int:
 
 
 def _not_planned(run: Run, error: Exception) -> None:
-    reason = excerpt(" ".join(str(error).split()) or type(error).__name__, 200)
+    reason = excerpt(visible(" ".join(str(error).split())) or type(error).__name__, 200)
     run.tracker.say(f"  note: this run is not planned: {reason}")

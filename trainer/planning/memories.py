@@ -66,7 +66,7 @@ class Memories:
                 Shape(
                     micro_batch_size=micro_batch_size,
                     length=length,
-                    accumulates=micro_batch_size < share,
+                    num_micro_batches=share // micro_batch_size,
                     evaluation_length=evaluated or None,
                 ),
                 precision=self.precision,

@@ -1,32 +1,114 @@
 """The micro-batch of a run on a GPU: the largest that divides and fits."""
 
-from trainer.engines.micro_batch import resolve_micro_batch_size
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import Accelerator
+
+from trainer.assembly.inputs import Inputs, build_inputs
+from trainer.assembly.memory_advice import recipe_memory
+from trainer.distributed.collectives import on_main
+from trainer.engines.micro_batch import AUTO_MICRO_BATCH, resolve_micro_batch_size
 from trainer.models.architecture import shape_config
 from trainer.planning.fit import divisors, last_fitting
 from trainer.planning.gpus import Gpu
 from trainer.planning.launches import PlannedLaunch
-from trainer.planning.lengths import prepared_lengths
+from trainer.planning.lengths import Lengths, lengths_of, prepared_lengths
 from trainer.planning.memories import Memories
+from trainer.planning.running_launch import running_launch
 from trainer.planning.target import precision_on
 from trainer.recipe.schema import Recipe
+from trainer.wording import excerpt, format_bytes, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from datasets import Dataset
 
 
-def micro_batch_on(recipe: Recipe, gpu: Gpu, launch: PlannedLaunch) -> tuple[int, str]:
-    """Returns the micro-batch size of a recipe on a GPU, and a sentence on how it was chosen, empty
-    if the recipe gives it.
+@dataclass(frozen=True, kw_only=True)
+class MicroBatch:
+    size: int
+    reason: str
+    """A sentence on how the size was chosen; empty if the recipe gives it or there is no GPU."""
+    memories: Memories | None = None
+    """What the size was chosen from; None if nothing was planned."""
 
-    `auto` is the largest that divides and fits. Raises ConfigError as `plan` does.
+
+@dataclass(frozen=True, kw_only=True)
+class RunMicroBatch:
+    """The micro-batch of a run, the same on every rank."""
+
+    chosen: MicroBatch
+    """Its memories are known to the main process alone."""
+    inputs: Inputs
+
+
+def micro_batch_of_run(
+    recipe: Recipe,
+    accelerator: Accelerator,
+    gpu: Gpu | None,
+    directory: Path | None,
+    other_rows: "Mapping[str, Dataset] | None" = None,
+) -> RunMicroBatch | None:
+    """Returns the micro-batch that a run takes in place of `auto`, and the inputs of the run.
+
+    `gpu` is that of this process, with the memory that is left to it: the rank with least decides.
+    `directory` and `other_rows` are those of `build_inputs`. Returns None if the recipe gives the
+    size, or without a GPU. Collective: every rank calls it. Raises what `build_inputs` raises, and
+    ConfigError if the global batch does not divide by the ranks.
     """
-    if recipe.batch.micro_batch_size != "auto":
-        return _resolved(recipe, launch), ""
-    memories = Memories(
-        recipe,
-        shape_config(recipe.model),
-        launch,
-        precision_on(gpu, recipe.precision),
-        prepared_lengths(recipe),
-    )
-    return chosen(memories, gpu)
+    if gpu is None or recipe.batch.micro_batch_size != "auto":
+        return None
+    launch = running_launch(accelerator)
+    _resolved(recipe, launch)
+    with recipe_memory(recipe, "data", "preparing the data"):
+        inputs = build_inputs(recipe, directory, other_rows)
+    least = _least(accelerator, gpu.memory)
+    gpu = replace(gpu, name=f"{gpu.name} with {format_bytes(least)} left", memory=least)
+    planned: list[MicroBatch] = []
+
+    def choose() -> tuple[int, str]:
+        lengths = lengths_of(recipe, inputs.splits)
+        planned.append(micro_batch_on(recipe, gpu, launch, lengths))
+        return planned[0].size, planned[0].reason
+
+    size, reason = on_main(accelerator, choose)
+    chosen = planned[0] if planned else MicroBatch(size=size, reason=reason)
+    return RunMicroBatch(chosen=chosen, inputs=inputs)
+
+
+def micro_batch_on(
+    recipe: Recipe, gpu: Gpu | None, launch: PlannedLaunch, lengths: Lengths | None = None
+) -> MicroBatch:
+    """Returns the micro-batch of a recipe on a GPU; `lengths` are by default those in the caches.
+
+    `auto` is the largest that divides and fits, or, if that cannot be planned, the largest up to 16
+    that divides. Raises ConfigError if the global batch does not divide by the size.
+    """
+    known = _resolved(recipe, launch)
+    if gpu is None or recipe.batch.micro_batch_size != "auto":
+        return MicroBatch(size=known, reason="")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            memories = Memories(
+                recipe,
+                shape_config(recipe.model),
+                launch,
+                precision_on(gpu, recipe.precision),
+                lengths or prepared_lengths(recipe),
+            )
+            size, reason = chosen(memories, gpu)
+    except Exception as error:  # a run must not end because of its plan
+        problem = excerpt(visible(" ".join(str(error).split())) or type(error).__name__, 200)
+        return MicroBatch(
+            size=known,
+            reason=f"micro_batch_size: auto is {known}, the largest up to {AUTO_MICRO_BATCH} that "
+            f"divides {share_of(recipe, launch)}, because it cannot be planned: {problem}",
+        )
+    return MicroBatch(size=size, reason=reason, memories=memories)
 
 
 def chosen(memories: Memories, gpu: Gpu | None) -> tuple[int, str]:
@@ -46,7 +128,10 @@ def chosen(memories: Memories, gpu: Gpu | None) -> tuple[int, str]:
 
     size = last_fitting(divisors(share), needed, gpu.memory, [known])
     if size is None:
-        return 1, f"not even one example of {length} tokens fits into a {gpu.name}"
+        return 1, (
+            f"micro_batch_size: auto is 1, and not even that fits with {length} tokens into a "
+            f"{gpu.name}"
+        )
     return size, (
         f"micro_batch_size: auto is {size}, the largest that divides {share} and fits with "
         f"{length} tokens into a {gpu.name}"
@@ -56,6 +141,13 @@ def chosen(memories: Memories, gpu: Gpu | None) -> tuple[int, str]:
 def share_of(recipe: Recipe, launch: PlannedLaunch) -> int:
     """Returns the examples of a process in a step."""
     return recipe.batch.global_batch_size // launch.processes
+
+
+def _least(accelerator: Accelerator, memory: int) -> int:
+    """Returns the least memory of all ranks."""
+    own = torch.tensor([memory], dtype=torch.int64, device=accelerator.device)
+    gathered: Any = accelerator.gather(own)
+    return int(gathered.min())
 
 
 def _resolved(recipe: Recipe, launch: PlannedLaunch) -> int:

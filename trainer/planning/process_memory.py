@@ -1,7 +1,9 @@
 """The memory of one process: that of a traced step, with what the engine holds."""
 
+import gc
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,10 +75,11 @@ def process_memory(
     `numbers` is the model's transformers configuration; `equal_layers` says whether its layers are
     alike. Raises ConfigError if the recipe cannot be trained so.
     """
-    planned, traced = _traced(
-        recipe, numbers, shape, precision, launch, on_gpu=on_gpu, equal_layers=equal_layers
-    )
-    ledger = add_up(traced.log)
+    with _without_collector():
+        planned, traced = _traced(
+            recipe, numbers, shape, precision, launch, on_gpu=on_gpu, equal_layers=equal_layers
+        )
+        ledger = add_up(traced.log)
     parameters = tuple(_all_parameters(planned))
     engine = engine_memory(
         parameters,
@@ -105,6 +108,19 @@ def process_memory(
         kernels=traced.kernels,
         equal_layers=planned.repeats is not None,
     )
+
+
+@contextmanager
+def _without_collector() -> Generator[None]:
+    """Context manager: Python does not look for cycles of objects. It would free them at times that
+    depend on all else that the process does, and takes long among the events of a log."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _traced(

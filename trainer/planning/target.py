@@ -33,11 +33,29 @@ def of_memory(memory: int) -> Gpu:
     return replace(GPUS["a100-40"], name=f"GPU of {size:.4g} GiB", memory=memory, peaks={})
 
 
-def local_gpu() -> Gpu | None:
-    """Returns this machine's first GPU, with its own memory; None if it has none."""
+def gpu_of(device: torch.device) -> Gpu | None:
+    """Returns the GPU of this process, with the memory that other processes leave to it; None if
+    the device is a CPU."""
+    gpu = local_gpu(device.index or 0) if device.type == "cuda" else None
+    if gpu is None:
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return with_memory_left(gpu, free, torch.cuda.memory_reserved(device))
+
+
+def with_memory_left(gpu: Gpu, free: int, held: int) -> Gpu:
+    """Returns a GPU with the memory that is left to a process with a CUDA context there.
+
+    `free` are the bytes that the driver has left, `held` those that the process's allocator holds.
+    """
+    return replace(gpu, memory=min(gpu.memory, free + held + gpu.context))
+
+
+def local_gpu(index: int = 0) -> Gpu | None:
+    """Returns one of this machine's GPUs, with its own memory; None if it has none."""
     if not torch.cuda.is_available():
         return None
-    properties = torch.cuda.get_device_properties(0)
+    properties = torch.cuda.get_device_properties(index)
     capability = properties.major, properties.minor
     return of_device(properties.name, properties.total_memory, capability)
 

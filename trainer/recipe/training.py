@@ -16,8 +16,9 @@ class Batch(Section):
     """Number of examples in one optimizer step, over all processes. Packed sequences and the
     windows of question answering count as examples."""
     micro_batch_size: Literal["auto"] | PositiveInt = "auto"
-    """Number of examples in one forward pass of one process; `auto` is the largest number up to 16
-    that divides its share of the global batch."""
+    """Number of examples in one forward pass of one process, which divides its share of the global
+    batch; `auto` is the largest that fits into the GPU by the plan, and on a CPU the largest up to
+    16."""
     max_seq_length: Annotated[int, Field(ge=4, le=10_000_000)] = 128
     """Maximum length of an example in tokens; the task truncates longer ones, or cuts them into
     blocks or windows."""

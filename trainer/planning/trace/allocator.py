@@ -1,7 +1,6 @@
 """What PyTorch's CUDA allocator reserves for a sequence of allocations: its pools, replayed."""
 
 import bisect
-from dataclasses import dataclass, field
 
 BLOCK = 512
 """Sizes are rounded up to a multiple of this (c10/cuda/CUDACachingAllocator)."""
@@ -14,16 +13,22 @@ OWN_SEGMENT = 10 * 2**20
 STEP = 2 * 2**20
 
 
-@dataclass(order=True)
 class _Block:
-    """A part of a segment; they are ordered as the allocator looks for the best fit."""
+    """A part of a segment, between its neighbours there."""
 
-    size: int
-    segment: int
-    start: int
-    before: "_Block | None" = field(default=None, compare=False, repr=False)
-    after: "_Block | None" = field(default=None, compare=False, repr=False)
-    free: bool = field(default=False, compare=False)
+    __slots__ = ("after", "before", "free", "segment", "size", "start")
+
+    def __init__(
+        self, size: int, segment: int, start: int, before: "_Block | None", after: "_Block | None"
+    ) -> None:
+        self.size, self.segment, self.start = size, segment, start
+        self.before, self.after = before, after
+        self.free = False
+
+
+_Free = list[tuple[int, int, int, _Block]]
+"""Free blocks, each after its size, segment and start, in the order of the search for the best
+fit."""
 
 
 class CachingAllocator:
@@ -36,23 +41,23 @@ class CachingAllocator:
         self.allocated = 0
         """Bytes of the blocks in use, with rests that are too small to be cut off."""
         self._num_segments = 0
-        self._free: tuple[list[_Block], list[_Block]] = ([], [])  # of large and small sizes
+        self._free: tuple[_Free, _Free] = ([], [])  # of large and small sizes
         self._used: dict[int, tuple[int, _Block]] = {}
 
     def allocate(self, storage: int, size: int) -> None:
         size = -(-size // BLOCK) * BLOCK
         small = int(size <= SMALL)
         free = self._free[small]
-        index = bisect.bisect_left(free, _Block(size, -1, -1))
-        block = free.pop(index) if index < len(free) else self._new_segment(size)
+        index = bisect.bisect_left(free, (size,))
+        block = free.pop(index)[3] if index < len(free) else self._new_segment(size)
         rest = block.size - size
         if rest >= BLOCK if small else rest > SMALL:
             block.size = size
-            cut = _Block(rest, block.segment, block.start + size, block, block.after, free=True)
+            cut = _Block(rest, block.segment, block.start + size, block, block.after)
             if block.after is not None:
                 block.after.before = cut
             block.after = cut
-            bisect.insort(free, cut)
+            _add(free, cut)
         block.free = False
         self.allocated += block.size
         self._used[storage] = (small, block)
@@ -61,12 +66,15 @@ class CachingAllocator:
         small, block = self._used.pop(storage)
         self.allocated -= block.size
         free = self._free[small]
-        for neighbour in (block.before, block.after):
-            if neighbour is not None and neighbour.free:
-                del free[bisect.bisect_left(free, neighbour)]
-                block = _merged(*sorted((block, neighbour), key=lambda part: part.start))
-        block.free = True
-        bisect.insort(free, block)
+        before, after = block.before, block.after
+        if after is not None and after.free:
+            _remove(free, after)
+            _merge(block, after)
+        if before is not None and before.free:
+            _remove(free, before)
+            _merge(before, block)
+            block = before
+        _add(free, block)
 
     def _new_segment(self, size: int) -> _Block:
         if size <= SMALL:
@@ -77,12 +85,21 @@ class CachingAllocator:
             reserved = -(-size // STEP) * STEP
         self.reserved += reserved
         self._num_segments += 1
-        return _Block(reserved, self._num_segments, 0)
+        return _Block(reserved, self._num_segments, 0, None, None)
 
 
-def _merged(first: _Block, second: _Block) -> _Block:
+def _add(free: _Free, block: _Block) -> None:
+    block.free = True
+    bisect.insort(free, (block.size, block.segment, block.start, block))
+
+
+def _remove(free: _Free, block: _Block) -> None:
+    del free[bisect.bisect_left(free, (block.size, block.segment, block.start))]
+
+
+def _merge(first: _Block, second: _Block) -> None:
+    """Adds a block to the one before."""
     first.size += second.size
     first.after = second.after
     if second.after is not None:
         second.after.before = first
-    return first

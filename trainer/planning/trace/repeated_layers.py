@@ -4,15 +4,19 @@ The second layer stands for all but the first and the last two: these may differ
 a layer leaves to the next one is freed there.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
-from trainer.planning.trace.storages import Event, Section
+from trainer.planning.trace.storages import ENTERS, Event, Section
 
 TRACED = 4
 """Number of layers of the model whose log is repeated."""
+LAYER_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+"""The number of a layer in the name of a module."""
 
 
 class Place(NamedTuple):
@@ -44,10 +48,15 @@ def is_repeatable(log: list[Event]) -> bool:
     )
 
 
+def num_copies(number: int) -> int:
+    """Returns for how many of `number` layers the second one stands."""
+    return number - TRACED + 1
+
+
 def total(amounts: Mapping[Section | None, int], number: int) -> int:
     """Returns the sum of amounts by section that `number` layers would give."""
     return sum(
-        amount * (number - 3 if section is not None and section.layer == 1 else 1)
+        amount * (num_copies(number) if section is not None and section.layer == 1 else 1)
         for section, amount in amounts.items()
     )
 
@@ -56,12 +65,13 @@ class _Repetition:
     """Numbers storages by the traced one and the copy of the second layer, from 0."""
 
     def __init__(self, log: list[Event], number: int) -> None:
-        self.copies = number - 3
+        self.copies = num_copies(number)
         self.runs = [(section, list(run)) for section, run in groupby(log, lambda e: e.section)]
         self.layer: dict[int, int] = {}
         self.place: dict[int, Place] = {}
         self.twins: dict[Place, int] = {}
         self.numbers: dict[tuple[int, int], int] = {}
+        self.sections: dict[tuple[Section, int], Section] = {}
         num_runs: Counter[Section] = Counter()
         for section, run in self.runs:
             if section is None:
@@ -111,10 +121,22 @@ class _Repetition:
     def _renumbered(self, event: Event, storage: int, copy: int, index: int | None) -> Event:
         section = event.section
         if section is not None:
-            first, own = section.layer, 1 + (index or 0)
-            layer = own if first == 1 else first and first + self.copies - 1
-            section = Section(section.phase, layer)
-        if storage < 0:
-            return event._replace(section=section)
-        number = self.numbers.setdefault((storage, copy), len(self.numbers))
-        return event._replace(storage=number, section=section)
+            section = self._section(section, index or 0)
+        if storage >= 0:
+            storage = self.numbers.setdefault((storage, copy), len(self.numbers))
+        kind = event.kind
+        if event.size == ENTERS:
+            kind = LAYER_NUMBER.sub(partial(self._renamed, index or 0), kind, 1)
+        return Event(storage, event.size, kind, section)
+
+    def _renamed(self, copy: int, layer: re.Match[str]) -> str:
+        return str(self._number(int(layer[0]), copy))
+
+    def _number(self, layer: int, copy: int) -> int:
+        """Returns the number of a traced layer, or of a copy of the second one, in the model."""
+        return 1 + copy if layer == 1 else layer and layer + self.copies - 1
+
+    def _section(self, section: Section, copy: int) -> Section:
+        """Returns a section as that of a copy of the second layer, or of a layer behind."""
+        layer = self._number(section.layer, copy)
+        return self.sections.setdefault((section, layer), Section(section.phase, layer))

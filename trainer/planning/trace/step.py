@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
 
 from trainer.engines.precision import COMPUTE_DTYPES, Precision
 from trainer.models.output_layer import OutputLayer
@@ -18,9 +18,9 @@ from trainer.planning.trace.cuda import ComputingLikeCuda, recompute_like_cuda, 
 from trainer.planning.trace.memory import allocate
 from trainer.planning.trace.model import PlannedModel
 from trainer.planning.trace.operations import Operations
-from trainer.planning.trace.repeated_layers import is_repeatable, total, with_layers
+from trainer.planning.trace.repeated_layers import is_repeatable, num_copies, total, with_layers
 from trainer.planning.trace.state_alone import StateAlone
-from trainer.planning.trace.storages import ACTIVATIONS, Event, Storages
+from trainer.planning.trace.storages import ACTIVATIONS, Event, Section, Storages
 from trainer.planning.trace.two_steps import two_steps
 from trainer.recipe.training import Optimizer
 from trainer.tasks.base import Objective, Task
@@ -44,8 +44,8 @@ class Shape:
     micro_batch_size: int
     length: int
     """Number of tokens of an example, with padding."""
-    accumulates: bool = False
-    """Whether a step has several micro-batches."""
+    num_micro_batches: int = 1
+    """Number of micro-batches of a step; all are on the device from its beginning."""
     evaluation_length: int | None = None
     """Number of tokens of the longest example that is evaluated; None if none is."""
 
@@ -58,7 +58,7 @@ class TracedStep:
     flops: int
     """Floating-point operations of forward and backward of one micro-batch."""
     kernels: int
-    """Operations of all kinds, each of which is launched by itself."""
+    """Operations of forward and backward of one micro-batch that a GPU launches one by one."""
 
 
 def trace_step(
@@ -89,7 +89,7 @@ def trace_step(
     operations = Operations(storages, on_gpu=on_gpu)
     with ExitStack() as stack:
         fake = FakeTensorMode(allow_non_fake_inputs=True)
-        for mode in (whole_sequences(), fake, storages, operations):
+        for mode in (whole_sequences(), operations.few_chunks(), fake, storages, operations):
             stack.enter_context(mode)
         if on_gpu:
             stack.enter_context(ComputingLikeCuda())
@@ -113,20 +113,28 @@ def trace_step(
         operations.num_selected = num_selected[0]
         with storages.making(BATCH):
             batch = _without_contents(training)
+            for tensor in (*batch.inputs.values(), *batch.targets.values(), batch.counts):
+                for _ in range(shape.num_micro_batches - 1):
+                    storages.keep(BATCH, tensor.nbytes)
+            counts = torch.stack([batch.counts]).sum(0)
+            scale, sums = (batch.counts / counts).float(), torch.zeros_like(counts)
+        operations.flops.clear()
+        operations.kernels.clear()
         storages.begin("forward")
         with _autocast(precision):
             losses, outputs = objective(batch.inputs, batch.targets)
         storages.begin("backward")
         losses = losses * batch.counts.bool()
-        (losses * torch.empty_like(losses)).sum().backward()
+        ((losses * scale).sum() / 1).backward()
+        sums += losses.detach()
+        flops, kernels = operations.flops.copy(), operations.kernels.copy()
         storages.begin("optimizer")
-        norm = get_total_norm([cast(Tensor, tensor.grad) for tensor in trained.values()])
+        norm = _total_norm(trained, storages, owners, planned.repeats)
         clip_grads_with_norm_(trained.values(), 1.0, norm)
         with storages.making(MOMENTS):
             optimizer.step()
         optimizer.zero_grad()
         del losses, outputs, norm
-        flops, kernels = operations.flops.copy(), operations.kernels.copy()
         if evaluated is not None:
             operations.num_selected = num_selected[1]
             storages.begin("evaluation")
@@ -140,7 +148,7 @@ def trace_step(
             raise UnequalLayersError
         log = with_layers(log, repeats)
     return TracedStep(
-        log=list(two_steps(log, accumulates=shape.accumulates)),
+        log=list(two_steps(log, accumulates=shape.num_micro_batches > 1)),
         flops=flops.total() if repeats is None else total(flops, repeats),
         kernels=kernels.total() if repeats is None else total(kernels, repeats),
     )
@@ -163,6 +171,25 @@ def _speed_up(
         needs_only_logits=task.needs_only_logits,
         tokens_per_step=0,
     )
+
+
+def _total_norm(
+    trained: dict[str, nn.Parameter],
+    storages: Storages,
+    owners: dict[int, int],
+    repeats: int | None,
+) -> Tensor:
+    """Returns what `get_total_norm` does, whose norms are logged as those of the layers."""
+    norms: list[Tensor] = []
+    num_norms = 0
+    for parameter in trained.values():
+        if parameter.grad is None:
+            continue
+        index = owners.get(id(parameter))
+        num_norms += 1 if repeats is None or index != 1 else num_copies(repeats)
+        with storages.within(None if index is None else Section("optimizer", index)):
+            norms.append(torch.linalg.vector_norm(parameter.grad))
+    return torch.linalg.vector_norm(torch.empty(num_norms))
 
 
 def _rename_gradient(storages: Storages, parameter: Tensor) -> None:

@@ -28,6 +28,7 @@ def two_steps(log: list[Event], *, accumulates: bool) -> Iterator[Event]:
     ]
     freed = {event.storage for event in parts["optimizer"] if event.size == FREED}
     moments = made["optimizer"] - freed
+    repeated = computed | made["optimizer"] - moments
     numbers = _Numbers()
     yield from parts["loading"]
     for first in (0, 2):  # the number of a step's first micro-batch
@@ -44,7 +45,7 @@ def two_steps(log: list[Event], *, accumulates: bool) -> Iterator[Event]:
             if first and event.storage in moments:
                 continue
             whose = first if event.storage in kept else last
-            yield numbers.of(event, computed | made["optimizer"] - moments, whose)
+            yield numbers.of(event, repeated, whose)
     yield from parts.get("evaluation", [])
 
 
@@ -63,14 +64,20 @@ def _made(events: list[Event]) -> set[int]:
 
 
 class _Numbers:
-    """Numbers storages anew in each repetition."""
+    """Numbers of storages that are made in each repetition."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, int], int] = {}
+        self._known: dict[int, dict[int, int]] = {}
+        self._last = -1
 
     def of(self, event: Event, repeated: set[int], repetition: int) -> Event:
         """Returns an event whose storage, if it is one of `repeated`, is that of a repetition."""
-        if event.storage not in repeated:
+        storage, size, kind, section = event
+        if storage not in repeated:
             return event
-        number = self._known.setdefault((event.storage, repetition), -2 - len(self._known))
-        return event._replace(storage=number)
+        known = self._known.setdefault(repetition, {})
+        number = known.get(storage)
+        if number is None:
+            self._last -= 1
+            number = known[storage] = self._last
+        return Event(number, size, kind, section)

@@ -140,7 +140,7 @@ class CausalLM(Task):
 
     def full_batch(self, size: int, length: int) -> Batch:
         packing = self.settings.packing
-        inputs = full_inputs(size, length, padded=self.settings.instructs and not packing)
+        inputs = full_inputs(size, length, padded=not packing)  # also the last, shorter block
         if packing:
             inputs["position_ids"] = torch.arange(length).repeat(size, 1)
         targets = torch.zeros(size, length, dtype=torch.int64)

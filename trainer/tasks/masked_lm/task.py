@@ -123,7 +123,7 @@ class MaskedLM(Task):
 
     def full_batch(self, size: int, length: int) -> Batch:
         pairs = self.settings.next_sentence_prediction
-        inputs = full_inputs(size, length, padded=pairs, types=pairs and self.has_types)
+        inputs = full_inputs(size, length, padded=True, types=pairs and self.has_types)
         labels = torch.full((size, length), IGNORED)
         labels[:, : max(1, round(self.settings.mask_share * (length - 2 - pairs)))] = 0
         targets, counts = {"labels": labels}, [int((labels != IGNORED).sum())]
