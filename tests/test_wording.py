@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.wording import format_bytes, format_seconds
+from trainer.wording import format_bytes, format_seconds, format_span
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,8 @@ def test_bytes(num_bytes, text):
 )
 def test_seconds(seconds, text):
     assert format_seconds(seconds) == text
+
+
+def test_a_span_is_one_time_if_both_ends_read_the_same():
+    assert format_span(120, 300) == "2 min to 5 min"
+    assert format_span(120, 120.4) == "2 min"

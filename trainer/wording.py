@@ -61,6 +61,12 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds / 86400:,.0f} days"
 
 
+def format_span(low: float, high: float) -> str:
+    """Returns a range of seconds, such as "2 min to 5 min"; one time if both read the same."""
+    least, most = format_seconds(low), format_seconds(high)
+    return least if least == most else f"{least} to {most}"
+
+
 def format_duration(time: timedelta) -> str:
     """Returns a duration in its largest whole unit, such as "30 minutes"."""
     length = time.total_seconds()

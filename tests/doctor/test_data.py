@@ -61,7 +61,7 @@ def test_labels_that_do_not_occur_are_named(recipe_of):
     test = [*OTHERS, {"text": "so so", "label": "mixed"}]
     measured = examined(recipe_of(test=test, task__labels=["good", "bad", "mixed"]))
     assert measured["absent-label"].message.endswith(
-        "and test rows have it: those can never be right"
+        "which test rows have: no answer to them is right"
     )
 
 

@@ -62,7 +62,7 @@ class DryRun:
         )
         known = None if planned is None else planned.memory_bytes
         if self.allocated is None or self.reserved is None:
-            tensors = "" if known is None else f"; planned are {_mib(known)} of tensors"
+            tensors = "" if known is None else f"; the plan counts {_mib(known)} of tensors"
             grown = f"the process grew by {_mib(self.grown or 0)} of resident memory"
             return [done, f"  peak memory: {grown}, libraries included{tensors}"]
         beside = "not planned" if known is None else f"planned {_mib(known)}"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trainer.wording import format_bytes, format_seconds, listed, visible
+from trainer.wording import format_bytes, format_span, listed, visible
 
 PHASES = {
     "loading": "while loading",
@@ -27,7 +27,7 @@ def line(plan: Values) -> str:
     else:
         verdict = f"fits into {listed(fitting) if fitting else 'none of the GPUs'}"
     time = plan["time"]
-    seconds = "" if time is None else f", {_span(time['seconds_of_a_step'])} a step"
+    seconds = "" if time is None else f", {format_span(*time['seconds_of_a_step'])} a step"
     return (
         f"{_mib(plan['memory']['allocated'])} of tensors at the peak of a process, with "
         f"micro-batches of {plan['micro_batch_size']} x {plan['length']} tokens; "
@@ -119,11 +119,12 @@ def _time(plan: Values) -> Iterator[str]:
         return
     low, high = time["share_of_peak"]
     yield (
-        f"Time on {gpu}: {_span(time['seconds_of_a_step'])} a step, if it computes at "
+        f"Time on {gpu}: {format_span(*time['seconds_of_a_step'])} a step, if it computes at "
         f"{low:.0%} to {high:.0%} of its peak"
     )
     if plan["seconds"] is not None:
-        yield f"  {lengths['num_steps']:,} steps: {_span(plan['seconds'])}, without evaluation"
+        steps, took = lengths["num_steps"], format_span(*plan["seconds"])
+        yield f"  {steps:,} steps: {took}, without evaluation"
     if lengths["tokens_per_epoch"] is not None:
         yield f"  {lengths['tokens_per_epoch']:,} tokens an epoch, without padding"
     sent = plan["bytes_sent"]
@@ -161,11 +162,6 @@ def _host(host: Values) -> Iterator[str]:
 
 def _notes(values: Values) -> Iterator[str]:
     return (f"  note: {visible(note)}" for note in values["notes"])
-
-
-def _span(seconds: Any) -> str:
-    low, high = seconds
-    return f"{format_seconds(low)} to {format_seconds(high)}"
 
 
 def _mib(size: float) -> str:
