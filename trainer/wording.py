@@ -47,20 +47,24 @@ def together(origin: str, problems: Iterable[str]) -> str:
 def format_bytes(num_bytes: float) -> str:
     """Returns a number of bytes with its unit, such as "1.2 GB"."""
     for unit in ("bytes", "kB", "MB", "GB"):
-        if num_bytes < 1000:
+        if num_bytes < 999.5:  # which would be rounded to 1e+03
             return f"{num_bytes:.3g} {unit}"
         num_bytes /= 1000
-    return f"{num_bytes:.3g} TB"
+    return f"{num_bytes:.3g} TB" if num_bytes < 999.5 else f"{num_bytes:,.0f} TB"
 
 
 def format_seconds(seconds: float) -> str:
-    """Returns a time as a reader estimates it, with two or three digits, such as "12 min"."""
-    if seconds < 100:
-        return f"{seconds:.2g} s"
-    for unit, size in (("min", 60), ("h", 3600)):
-        if seconds < 100 * size:
+    """Returns a time as a reader estimates it, in two digits and days in more, such as "12 min"."""
+    for unit, size in (("s", 1), ("min", 60), ("h", 3600)):
+        if seconds / size < 99.5:  # which would be rounded to 1e+02
             return f"{seconds / size:.2g} {unit}"
     return f"{seconds / 86400:,.0f} days"
+
+
+def format_span(low: float, high: float) -> str:
+    """Returns a range of seconds, such as "2 min to 5 min"; one time if both read the same."""
+    least, most = format_seconds(low), format_seconds(high)
+    return least if least == most else f"{least} to {most}"
 
 
 def format_duration(time: timedelta) -> str:

@@ -81,8 +81,11 @@ def test_the_micro_batch_has_the_longest_examples(reviews_recipe, here):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--resume", "never"), "--dry-run takes two steps and knows no --resume; leave it out"),
-        (("--time-limit", "2h"), "--dry-run takes two steps and knows no --time-limit"),
+        (
+            ("--resume", "never"),
+            "--resume does not apply to --dry-run, which takes two steps; leave",
+        ),
+        (("--time-limit", "2h"), "--time-limit does not apply to --dry-run"),
         (("--set", "batch.micro_batch_size=7"), "7 does not divide global_batch_size=16"),
         (("--set", "data.source.num_rows=no"), "data.source.num_rows"),
     ],
@@ -102,7 +105,7 @@ def test_the_process_grows_by_the_planned_tensors(commands, reviews_recipe, writ
     reviews_recipe["model"]["architecture"] |= {"intermediate_size": 200_000}
     code, output, *_ = commands.run("train", str(write_recipe(reviews_recipe)), "--dry-run")
     assert code == 0, output
-    planned = int(re.findall(r"planned are (\d+) MiB of tensors", output)[0])
+    planned = int(re.findall(r"the plan counts (\d+) MiB of tensors", output)[0])
     assert 200 < planned < peak(output) < planned + 250
 
 
@@ -137,5 +140,5 @@ def test_the_peak_stands_beside_the_planned_one():
         "  peak memory: the process grew by 5 MiB of resident memory, libraries included"
     )
     assert on_cpu.lines(Planned(memory_bytes=3 * 2**20))[1].endswith(
-        "; planned are 3 MiB of tensors"
+        "; the plan counts 3 MiB of tensors"
     )

@@ -29,9 +29,22 @@ def test_a_recipe_is_examined_with_its_data(reviews_recipe, write_recipe):
     findings = json.loads(run("doctor", write_recipe(reviews_recipe), "--json"))
     assert findings["will_fail"] is False
     by_subject = {finding["subject"]: finding for finding in findings["findings"]}
-    assert list(by_subject) == [*SUBJECTS, "what the recipe needs", "launch", "plan", "data"]
+    assert list(by_subject) == [*SUBJECTS, "what the recipe needs", "launch", "data", "plan"]
     keys = {"subject", "code", "level", "message", "advice", "figures"}
     assert all(finding.keys() == keys for finding in findings["findings"])
+
+
+def test_the_plan_knows_the_lengths_of_data_that_the_doctor_prepares(
+    reviews_recipe, write_recipe, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TRAINER_CACHE", str(tmp_path / "cache"))
+    reviews_recipe["model"]["architecture"]["max_position_embeddings"] = 128
+    reviews_recipe["batch"]["max_seq_length"] = 128
+    found = json.loads(run("doctor", write_recipe(reviews_recipe), "--json"))["findings"]
+    figures = {finding["code"]: finding for finding in found}
+    longest = figures["lengths"]["figures"]["1"]
+    assert longest < 128
+    assert f"micro-batches of 8 x {longest} tokens" in figures["plan"]["message"]
 
 
 def test_failures_are_counted_in_the_last_line_and_code_2(monkeypatch):

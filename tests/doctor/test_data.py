@@ -35,6 +35,12 @@ def test_rows_of_the_test_that_occur_in_training_are_numbered(recipe_of):
     assert shared.figures["rows"] == [(9, 7), (10, 11), (11, 15)]
 
 
+def test_rows_without_letters_are_paired_with_the_same_text(recipe_of):
+    train = [*ROWS, {"text": "!!!", "label": "good"}, {"text": "???", "label": "bad"}]
+    findings = examined(recipe_of(train=train, test=[*OTHERS, {"text": "???", "label": "bad"}]))
+    assert findings["seen-in-training"].figures["rows"] == [(len(OTHERS) + 1, len(train))]
+
+
 def test_few_shared_rows_are_a_note_and_repeated_ones_too(recipe_of):
     test = [{"text": f"song {index}", "label": "good"} for index in range(150)]
     findings = examined(recipe_of(train=[*ROWS, *ROWS], test=[*test, ROWS[0]]))
@@ -55,7 +61,7 @@ def test_labels_that_do_not_occur_are_named(recipe_of):
     test = [*OTHERS, {"text": "so so", "label": "mixed"}]
     measured = examined(recipe_of(test=test, task__labels=["good", "bad", "mixed"]))
     assert measured["absent-label"].message.endswith(
-        "and test rows have it: those can never be right"
+        "which test rows have: no answer to them is right"
     )
 
 

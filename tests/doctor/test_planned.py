@@ -38,4 +38,4 @@ def test_too_little_memory_and_disk():
     assert not list(of_disk(1, Path("/tmp/runs")))
     findings = by_code(of_disk(10**18, Path("/tmp/runs")))
     assert findings["little-space-for-the-run"].level == "failure"
-    assert "1e+06 TB" in findings["little-space-for-the-run"].message
+    assert "1,000,000 TB" in findings["little-space-for-the-run"].message

@@ -1,48 +1,43 @@
-"""Settings that a plan proposes: what each holds, and that none contradicts the recipe."""
+"""Settings that a plan proposes, under the launch that it is for."""
 
 import pytest
 
-from trainer.planning.plan import plan
+from trainer.models.architecture import shape_config
+from trainer.planning.changes import changes
+from trainer.planning.gpus import GPUS
+from trainer.planning.launches import PlannedLaunch
+from trainer.planning.lengths import prepared_lengths
+from trainer.planning.memories import Memories
 from trainer.tasks.recipe import parse_recipe
 
-MODES = ("full", "qlora")
+ZERO3 = "--config accelerate_configs/zero3.yaml"
 
 
-def changes_of(values, **options):
-    planned = plan(parse_recipe(values, "test"), gpu="t4", **options)
-    return planned, {change.setting: change for change in planned.changes}
+def proposed(values, launch):
+    recipe = parse_recipe(values, "test")
+    lengths, numbers = prepared_lengths(recipe), shape_config(recipe.model)
+    memories = Memories(recipe, numbers, launch, "bf16", lengths)
+    return {change.setting: change for change in changes(memories, GPUS["h100"], 2)}
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_every_change_is_a_recipe_that_holds_what_is_said(mode, reviews_recipe):
-    reviews_recipe["tuning"] = {"mode": mode}
-    reviews_recipe["batch"] |= {"global_batch_size": 16, "micro_batch_size": 16}
-    planned, changes = changes_of(reviews_recipe)
-    assert planned.as_dict()["changes"] == [change.as_dict() for change in changes.values()]
-    assert "batch.micro_batch_size=8" in changes
-    reviews_recipe["batch"]["micro_batch_size"] = 8
-    smaller = plan(parse_recipe(reviews_recipe, "test"), gpu="t4")
-    change = changes["batch.micro_batch_size=8"]
-    assert change.allocated == smaller.memory.peak.allocated
-    assert change.process == smaller.gpus[0].process
-    assert change.fits is smaller.fits
-    assert all(change.cost for change in changes.values())
+@pytest.mark.parametrize(
+    ("launch", "setting"),
+    [
+        (PlannedLaunch(), f"{ZERO3} --processes 4"),
+        (PlannedLaunch(engine="ddp", processes=2), f"{ZERO3} --processes 2"),
+        (
+            PlannedLaunch(engine="ddp", processes=8, machines=2),
+            f"{ZERO3} --processes 8 --machines 2",
+        ),
+    ],
+)
+def test_sharding_keeps_the_gpus_of_the_launch(launch, setting, reviews_recipe):
+    found = proposed(reviews_recipe, launch)
+    (sharded,) = [name for name in found if name.startswith(ZERO3)]
+    assert sharded == setting
+    assert found[sharded].fits
 
 
-def test_checkpointing_computes_more_and_holds_less(reviews_recipe):
-    reviews_recipe["batch"] |= {"global_batch_size": 64, "micro_batch_size": 64}
-    reviews_recipe["model"]["architecture"] |= {"num_hidden_layers": 6}
-    planned, changes = changes_of(reviews_recipe)
-    change = changes["model.gradient_checkpointing=true"]
-    assert change.allocated < planned.memory.peak.allocated
-    assert change.cost.startswith("+")
-
-
-def test_8_bit_moments_are_not_sharded(reviews_recipe):
-    reviews_recipe["optimizer"]["name"] = "adamw_8bit"
-    _, changes = changes_of(reviews_recipe)
-    assert not any("zero3" in setting for setting in changes)
-    reviews_recipe["optimizer"]["name"] = "adamw"
-    reviews_recipe["batch"] |= {"global_batch_size": 16, "micro_batch_size": 4}
-    _, changes = changes_of(reviews_recipe)
-    assert any("zero3" in setting for setting in changes)
+def test_what_shards_already_is_not_sharded_again(reviews_recipe):
+    found = proposed(reviews_recipe, PlannedLaunch(engine="zero2", processes=2))
+    assert not [name for name in found if name.startswith(ZERO3)]

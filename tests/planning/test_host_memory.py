@@ -4,13 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from itertools import product
 
 import pytest
+import torch
 from support.launches import launch_environment
 from support.paths import ROOT
 
 from trainer.checkpoints.disk_space import CheckpointSize, checkpoint_size
 from trainer.models.parameters import num_weights, trainable_parameters
+from trainer.planning.engine_bytes import engine_memory
+from trainer.planning.held_memory import PlannedParameter
 from trainer.planning.host_memory import (
     CUDA_LIBRARIES,
     LIBRARIES,
@@ -19,6 +23,7 @@ from trainer.planning.host_memory import (
 )
 from trainer.planning.launches import PlannedLaunch, planned_launch
 from trainer.planning.parameters import count
+from trainer.recipe.training import Optimizer
 from trainer.tasks.recipe import load_recipe, parse_recipe
 
 MIB = 2**20
@@ -68,8 +73,8 @@ def test_under_zero3_the_main_process_alone_loads(reviews_recipe):
 @pytest.mark.parametrize(
     ("config", "held"),
     [
-        ("zero2-offload", 18 * 100 / 2),  # the figure in the file's comment
-        ("zero3-offload", (18 * 100 + 2 * 900) / 2),
+        ("zero2-offload", 18 * 100 / 2),  # the figures in the files' comments
+        ("zero3-offload", (22 * 100 + 2 * 900) / 2),
         ("zero3", 0),
         ("ddp", 0),
     ],
@@ -81,11 +86,34 @@ def test_offload(config, held, reviews_recipe):
     assert memory.machine >= 2 * (LIBRARIES + CUDA_LIBRARIES + held)
 
 
-def test_an_nvme_disk_is_no_memory(reviews_recipe):
-    launch = planned_launch(ROOT / "accelerate_configs" / "zero3-nvme.yaml", 2)
-    memory = planned(reviews_recipe, launch)
-    assert memory.training == 0
-    assert "DeepSpeed's buffers for the NVMe disk are not counted" in memory.notes
+@pytest.mark.parametrize(
+    ("engine", "optimizer", "parameters"),
+    [
+        ("zero1", "cpu", "none"),
+        ("zero2", "cpu", "none"),
+        *product(["zero3"], ["none", "cpu", "nvme"], ["none", "cpu", "nvme"]),
+    ],
+)
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_what_is_offloaded_is_what_the_engine_holds_on_its_host(
+    precision, engine, optimizer, parameters, reviews_recipe
+):
+    launch = PlannedLaunch(
+        engine=engine, processes=4, offload_optimizer=optimizer, offload_parameters=parameters
+    )
+    matrix = PlannedParameter(shape=(640, 100), dtype=torch.float32, trainable=True)
+    matrices = [matrix] * 1000  # so that one on its way is little
+    adamw = Optimizer(name="adamw", learning_rate=1e-4)
+    host = engine_memory(matrices, launch, precision, adamw).host
+    weights = 64_000_000
+    itemsize = 2 if precision == "bf16" else 4
+    model = Model(
+        num_weights=weights, num_trained=weights, largest=64_000, itemsize=itemsize, stored=weights
+    )
+    size = CheckpointSize(weights=4 * weights, moments=8 * weights)
+    recipe = parse_recipe(reviews_recipe, "test")
+    memory = planned_host_memory(recipe, launch, model, size)
+    assert memory.training == pytest.approx(host.total, rel=0.01)
 
 
 def test_saving_in_the_background_copies_what_a_process_writes(reviews_recipe):

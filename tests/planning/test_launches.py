@@ -76,14 +76,25 @@ def test_sizes_of_a_deepspeed_configuration_count(write_config):
     )
 
 
+def test_zero3_may_keep_nothing_whole(write_config):
+    nothing = {"stage3_param_persistence_threshold": 0, "stage3_max_live_parameters": 0}
+    launch = planned_launch(write_config({"stage": 3, **nothing}))
+    assert (launch.persistence, launch.live) == (0, 0)
+
+
 @pytest.mark.parametrize(
     ("zero", "key"),
     [
         ({"stage": 0}, "zero_optimization.stage"),
         ({"stage": "3"}, "zero_optimization.stage"),
+        ({"stage": True}, "zero_optimization.stage"),
+        ({"stage": 2.0}, "zero_optimization.stage"),
         ({"stage": 2, "reduce_bucket_size": "many"}, "reduce_bucket_size"),
         ({"stage": 2, "reduce_bucket_size": True}, "reduce_bucket_size"),
         ({"stage": 2, "reduce_bucket_size": "1e999"}, "reduce_bucket_size"),
+        ({"stage": 2, "reduce_bucket_size": 0}, "reduce_bucket_size"),
+        ({"stage": 2, "reduce_bucket_size": 1.5}, "reduce_bucket_size"),
+        ({"stage": 3, "sub_group_size": 1e300}, "sub_group_size"),
         ({"stage": 3, "zero_hpz_partition_size": 3}, "zero_hpz_partition_size"),
         ({"stage": 2, "offload_optimizer": {"device": "tape"}}, "offload_optimizer.device"),
         ([], "--config"),
@@ -117,10 +128,11 @@ def test_files_that_do_not_exist_are_one_error(write_config, tmp_path):
 
 
 def test_processes_that_do_not_fill_machines_or_replicas_are_an_error():
-    with pytest.raises(ConfigError, match="do not fill 4 machines"):
-        planned_launch(CONFIGS / "ddp.yaml", processes=2, machines=4)
+    for processes, machines in ((2, 4), (4, 3)):  # Accelerate would start 0 and 3
+        with pytest.raises(ConfigError, match=f"spread evenly over {machines} machines"):
+            planned_launch(CONFIGS / "ddp.yaml", processes=processes, machines=machines)
     with pytest.raises(ConfigError, match="2 replicas do not divide 7"):
-        planned_launch(CONFIGS / "fsdp2-hybrid.yaml", processes=7)
+        planned_launch(CONFIGS / "fsdp2-hybrid.yaml", processes=7, machines=1)
 
 
 def test_fsdp_keeps_layers_if_it_is_told_to_and_must_be_the_second_version(tmp_path):
@@ -130,4 +142,15 @@ def test_fsdp_keeps_layers_if_it_is_told_to_and_must_be_the_second_version(tmp_p
     assert planned_launch(file) == PlannedLaunch(engine="fsdp2", processes=2, resharding=False)
     file.write_text(text % (1, ""))
     with pytest.raises(ConfigError, match="set fsdp_version: 2"):
+        planned_launch(file)
+
+
+@pytest.mark.parametrize("key", ["fsdp_offload_params", "fsdp_activation_checkpointing"])
+def test_what_a_run_refuses_under_fsdp_is_not_planned(key, tmp_path):
+    file = tmp_path / "launch.yaml"
+    text = "distributed_type: FSDP\nnum_processes: 2\nfsdp_config: {fsdp_version: 2, %s: %s}\n"
+    file.write_text(text % (key, "false"))
+    assert planned_launch(file).engine == "fsdp2"
+    file.write_text(text % (key, "true"))
+    with pytest.raises(ConfigError, match=key):
         planned_launch(file)

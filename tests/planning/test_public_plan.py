@@ -24,7 +24,7 @@ def test_it_equals_what_the_command_prints(reviews_recipe, write_recipe):
     options = ("--gpu", "t4", "--processes", "2", "--set", "batch.micro_batch_size=4")
     printed = json.loads(run("plan", file, *options, "--json"))
     assert printed == json.loads(json.dumps(plan.as_dict()))
-    assert "micro-batches of 4 x 32 tokens; fits into a t4" in plan.line
+    assert "micro-batches of 4 x 32 tokens; fits into t4" in plan.line
     assert str(plan).startswith("16 examples a step = 2 processes x micro-batch 4 x accumulation 2")
 
 

@@ -56,7 +56,7 @@ def command(
         for option, value in without.items():
             if value is not None:
                 raise ConfigError(
-                    f"--dry-run takes two steps and knows no {option}",
+                    f"{option} does not apply to --dry-run, which takes two steps",
                     key=option,
                     value=value,
                     hint="leave it out",

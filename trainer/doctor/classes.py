@@ -43,8 +43,8 @@ def about_classes(inputs: "Inputs") -> Iterator[Finding]:
         yield Finding(
             "rare-class",
             "warning",
-            f"fewer than {RARE:.0%} of the train rows have the label {listed(rare)}: the model may "
-            f"never answer it",
+            f"fewer than {RARE:.0%} of the train rows have each of these labels, which the model "
+            f"may never answer: {listed(rare)}",
             "set task.class_weights: balanced, or measure f1_macro",
             {label: figures[label] for label in rare},
         )
@@ -71,12 +71,13 @@ def _absent(name: str, counts: dict[str, np.ndarray], labels: tuple[str, ...]) -
         if name == "train" and split != "train" and counts[split][absent].any()
     ]
     measured = (
-        f", and {' and '.join(asked)} rows have it: those can never be right" if asked else ""
+        f", which {' and '.join(asked)} rows have: no answer to them is right" if asked else ""
     )
     yield Finding(
         "absent-label",
         "warning" if name == "train" else "note",
-        f"no {name} row has the label {listed(labels[index] for index in absent)}{measured}",
+        f"no {name} row has the label{'s' * (len(absent) > 1)} "
+        f"{listed(labels[index] for index in absent)}{measured}",
         "check task.labels and data.columns.label" if name == "train" else None,
         {"labels": [labels[index] for index in absent], "split": name},
     )

@@ -69,9 +69,10 @@ def examine(recipe: Recipe | None = None, name: str = "") -> Iterator[Examined]:
         needs = tuple(guarded(lambda: about_needs(recipe, name)))
         yield Examined("what the recipe needs", needs)
         yield Examined("launch", tuple(guarded(lambda: about_launch(recipe))))
-        yield Examined("plan", tuple(guarded(lambda: about_plan(recipe))))
         readable = not any(finding.code in UNREADABLE for finding in needs)
         yield Examined("data", tuple(guarded(lambda: _about_data(recipe, readable=readable))))
+        # Last, for the lengths of examples are known once the data are prepared.
+        yield Examined("plan", tuple(guarded(lambda: about_plan(recipe))))
 
 
 def as_dict(examined: Iterable[Examined]) -> dict[str, Any]:

@@ -18,8 +18,6 @@ def about_extensions() -> Iterator[Finding]:
     from trainer.engines.extension_locks import own_folder, stale_locks
     from trainer.engines.operators import operators
 
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     named = os.environ.get("TORCH_EXTENSIONS_DIR")
     folder = Path(named) if named else own_folder() or Path(get_default_build_root())
     try:

@@ -47,7 +47,8 @@ def about_offline(variables: Mapping[str, str], *, hub: bool, rows: bool) -> Ite
 
 def about_tokens(variables: Mapping[str, str], file: Path) -> Iterator[Finding]:
     """Yields where a token of the hub is, and keys of trackers; `file` is that of a login."""
-    name = next((n for n in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if variables.get(n)), None)
+    names = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+    name = next((name for name in names if variables.get(name, "").strip()), None)
     if name is not None and not _is_token(variables[name].strip()):
         yield Finding(
             "invalid-token",

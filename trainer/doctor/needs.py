@@ -99,7 +99,8 @@ def _data(recipe: Recipe) -> str:
                 value=path,
                 hint="check its name",
             )
-    rest = f" and {len(paths) - 1} more files" if len(paths) > 1 else ""
+    more = len(paths) - 1
+    rest = f" and {more} more file{'s' * (more > 1)}" if more else ""
     return f"{excerpt(paths[0], 100)}{rest}"
 
 

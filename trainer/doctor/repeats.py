@@ -58,7 +58,9 @@ def _shared(
     if not len(indices):
         yield Finding("no-overlap", "fine", f"none of {total:,} {name} rows occurs in training")
         return
-    pairs = [_pair(int(index), name, rows, loose) for index in indices[:SHOWN]]
+    pairs = [
+        _pair(int(index), name, rows, exact if same[index] else loose) for index in indices[:SHOWN]
+    ]
     shown = ", ".join(f"{row} = train {train}" for row, train in pairs)
     number, share = int(same.sum()), len(indices) / total
     yield Finding(
@@ -74,10 +76,10 @@ def _shared(
 
 
 def _pair(
-    index: int, name: str, rows: "dict[str, Dataset]", loose: dict[str, np.ndarray]
+    index: int, name: str, rows: "dict[str, Dataset]", hashes: dict[str, np.ndarray]
 ) -> tuple[int, int]:
-    """Returns the numbers of a row and of the first row of training that is like it."""
+    """Returns the numbers of a row and of the first row of training that has the same hash."""
     from trainer.data.sources import row_number
 
-    train = int(np.flatnonzero(loose["train"] == loose[name][index])[0])
+    train = int(np.flatnonzero(hashes["train"] == hashes[name][index])[0])
     return row_number(rows[name], index), row_number(rows["train"], train)

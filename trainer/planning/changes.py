@@ -19,6 +19,7 @@ from trainer.recipe.schema import Recipe
 SHORTEST = 64
 """No shorter sequences are proposed."""
 GPUS_TO_SHARD = 4
+"""Proposed for a launch on one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +72,11 @@ def changes(memories: Memories, gpu: Gpu, micro_batch_size: int) -> Iterator[Cha
         yield change(f"batch.max_seq_length={half}", memories, micro_batch_size, half, cost)
     sharded = _sharded(memories, micro_batch_size)
     if sharded is not None:
-        setting = f"--config accelerate_configs/zero3.yaml --processes {GPUS_TO_SHARD}"
-        cost = f"{GPUS_TO_SHARD} GPUs, and the same numbers"
+        wider = sharded.launch
+        setting = f"--config accelerate_configs/zero3.yaml --processes {wider.processes}"
+        if wider.machines > 1:
+            setting += f" --machines {wider.machines}"
+        cost = f"{wider.processes} GPUs, and the same numbers"
         yield change(setting, sharded, micro_batch_size, longest, cost)
 
 
@@ -111,13 +115,14 @@ def _with(memories: Memories, changed: Mapping[str, Any]) -> Memories | None:
 
 
 def _sharded(memories: Memories, micro_batch_size: int) -> Memories | None:
-    """Returns the memory under ZeRO-3 on some GPUs; None if it is sharded, the batch does not
-    divide, or ZeRO cannot train the recipe."""
+    """Returns the memory under ZeRO-3 on the GPUs of the launch, or on some if it has one; None if
+    it is sharded already, the batch does not divide, or ZeRO cannot train the recipe."""
     recipe, launch = memories.recipe, memories.launch
     whole = recipe.batch.global_batch_size
-    if launch.engine in SHARDED or whole % (GPUS_TO_SHARD * micro_batch_size):
+    processes = launch.processes if launch.processes > 1 else GPUS_TO_SHARD
+    if launch.engine in SHARDED or whole % (processes * micro_batch_size):
         return None
-    wider = replace(launch, engine="zero3", processes=GPUS_TO_SHARD, bucket=None)
+    wider = replace(launch, engine="zero3", processes=processes, bucket=None)
     if not is_trainable(recipe, wider, memories.precision):
         return None
     return memories.changed(recipe, wider)

@@ -1,7 +1,6 @@
 """A dry run: real optimizer steps on the longest examples, and the memory that they take."""
 
 import logging
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from trainer.engines.micro_batch import accumulation
 from trainer.errors import OutOfMemoryError
 from trainer.run import Run
 from trainer.tasks.batch import Batch
+from trainer.tracking.resident_memory import peak_resident_bytes
 from trainer.tracking.time_to_go import Planned
 from trainer.wording import format_seconds
 
@@ -62,7 +62,7 @@ class DryRun:
         )
         known = None if planned is None else planned.memory_bytes
         if self.allocated is None or self.reserved is None:
-            tensors = "" if known is None else f"; planned are {_mib(known)} of tensors"
+            tensors = "" if known is None else f"; the plan counts {_mib(known)} of tensors"
             grown = f"the process grew by {_mib(self.grown or 0)} of resident memory"
             return [done, f"  peak memory: {grown}, libraries included{tensors}"]
         beside = "not planned" if known is None else f"planned {_mib(known)}"
@@ -102,7 +102,7 @@ def dry_run(
     figures = (
         [torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()]
         if on_gpu
-        else [max(0, _most_resident() - resident_before)]
+        else [max(0, peak_resident_bytes() - resident_before)]
     )
     own = torch.tensor([figures], dtype=torch.int64, device=accelerator.device)
     gathered: Any = accelerator.gather(own)
@@ -126,16 +126,6 @@ def longest_micro_batch(run: Run) -> Batch:
     ids = order[: run.micro_batch_size * topology.dp_size][topology.dp_rank :: topology.dp_size]
     batch = run.task.collate(train, ids if len(ids) else order[:1], 1)
     return batch if len(ids) else batch.as_dummy()
-
-
-def _most_resident() -> int:
-    """Returns the peak of the process's resident memory in bytes; 0 if the system does not say."""
-    try:
-        import resource
-    except ImportError:  # on Windows
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _mib(num_bytes: int) -> str:

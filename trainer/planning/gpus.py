@@ -144,7 +144,7 @@ def gpu_named(name: str) -> Gpu:
     starting = [known for known in GPUS if wanted and known.startswith(wanted[:40])]
     near = starting or difflib.get_close_matches(wanted[:40], list(GPUS), n=3, cutoff=0.4)
     raise ConfigError(
-        f"--gpu: no GPU is called {excerpt(name)}",
+        f'--gpu: no GPU is called "{excerpt(name)}"',
         key="--gpu",
         value=name,
         hint=f"use {' or '.join(near or GPUS)}, or give its memory: --memory 16GiB",

@@ -1,6 +1,5 @@
 """Records of the memory that an engine holds for the parameters of a model."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -68,14 +67,8 @@ class EngineMemory:
     """On the disk, for each process."""
 
 
-def planned_parameters(
-    objective: nn.Module, packed: Mapping[str, torch.dtype] | None = None
-) -> list[PlannedParameter]:
-    """Returns the parameters of an objective, each tied one once.
-
-    `packed` are the types in which weights will be stored that the objective, on the meta device,
-    does not pack, by their names in it: uint8 holds two weights in an element.
-    """
+def planned_parameters(objective: nn.Module) -> list[PlannedParameter]:
+    """Returns the parameters of an objective, each tied one once."""
     names = layer_classes(objective)
     layers = [
         (f"{name}.", index)
@@ -84,15 +77,11 @@ def planned_parameters(
     ]
     found: list[PlannedParameter] = []
     for name, weight in objective.named_parameters():
-        shape, dtype = tuple(weight.shape), weight.dtype
-        if packed and name in packed:
-            dtype = packed[name]
-            shape = ((weight.numel() + 1) // 2, 1) if dtype == torch.uint8 else shape
         inside = [index for prefix, index in layers if name.startswith(prefix)]
         found.append(
             PlannedParameter(
-                shape=shape,
-                dtype=dtype,
+                shape=tuple(weight.shape),
+                dtype=weight.dtype,
                 trainable=weight.requires_grad,
                 layer=inside[-1] if inside else None,
             )

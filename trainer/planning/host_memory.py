@@ -17,9 +17,8 @@ processes of a machine share."""
 CUDA_LIBRARIES = 2**30
 """Of a process that uses a GPU, in addition: an estimate, for CUDA's libraries and pinned
 buffers."""
-OFFLOADED = 10
-"""Bytes of a trained weight whose optimizer is offloaded, besides its moments: in fp32 the weight
-and its gradient, and in two bytes the weight or the gradient that travels."""
+FP32 = 4
+"""Bytes of an element."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +99,9 @@ def planned_host_memory(
     copied = whole * model.num_weights if on_gpu or mode in ADAPTER_MODES else 0
     notes = ["verifying the export takes the model once more, and is left out if it does not fit"]
     if on_gpu:
-        notes.append(f"{CUDA_LIBRARIES // 2**30} GiB of a process for CUDA are an estimate")
+        notes.append(f"the {CUDA_LIBRARIES // 2**30} GiB of each process for CUDA is an estimate")
     if "nvme" in (launch.offload_optimizer, launch.offload_parameters):
-        notes.append("DeepSpeed's buffers for the NVMe disk are not counted")
+        notes.append("DeepSpeed's buffers for weights on the NVMe disk are not counted")
     return HostMemory(
         libraries=LIBRARIES + CUDA_LIBRARIES * on_gpu,
         loading=loading,
@@ -127,13 +126,20 @@ def _loading(recipe: Recipe, model: Model, *, on_gpu: bool) -> int:
 
 
 def _offloaded(launch: PlannedLaunch, model: Model, checkpoint: CheckpointSize) -> int:
-    """Returns what a process holds of an optimizer and of weights that are offloaded to the CPU."""
-    held = 0
-    if launch.offload_optimizer == "cpu":
-        held += OFFLOADED * model.num_trained + checkpoint.moments
-    if launch.offload_parameters == "cpu":
-        counted = model.num_trained if launch.offload_optimizer == "cpu" else 0
-        held += model.itemsize * (model.num_weights - counted)
+    """Returns what a process holds of an optimizer and of weights that are offloaded.
+
+    As `zero_bytes` counts it, but for padding and what is on its way to the host.
+    """
+    trained = model.num_trained
+    held = model.itemsize * model.num_weights if launch.offload_parameters == "cpu" else 0
+    if launch.offload_optimizer == "nvme":  # gradients, and four buffers of a group
+        held += FP32 * trained + 4 * FP32 * min(trained, launch.sub_group * launch.shards)
+    elif launch.offload_optimizer == "cpu" and launch.engine in ("zero1", "zero2"):
+        held += (model.itemsize + 2 * FP32) * trained + checkpoint.moments
+        if launch.engine == "zero1" or model.itemsize == FP32:  # its gradients are not on the GPU
+            held += model.itemsize * trained
+    elif launch.offload_optimizer == "cpu":  # gradients twice, masters
+        held += 3 * FP32 * trained + checkpoint.moments
     return held // launch.shards
 
 

@@ -1,14 +1,12 @@
 """The launch that a plan assumes: engine, processes, offload, read from Accelerate's YAML."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from trainer.errors import ConfigError
+from trainer.planning.launch_files import CONFIG, read_deepspeed, read_launch, whole
 from trainer.wording import excerpt
 
 Engine = Literal["none", "ddp", "zero1", "zero2", "zero3", "hpz", "fsdp2"]
@@ -25,7 +23,10 @@ SUB_GROUP = 1_000_000_000
 """Weights that ZeRO-3 updates at once: DeepSpeed's default `sub_group_size`."""
 LIVE = 1_000_000_000
 """Whole weights that ZeRO-3 keeps: `stage3_max_live_parameters` and `stage3_max_reuse_distance`."""
-CONFIG = "--config"
+REFUSED_BY_FSDP = {
+    "fsdp_offload_params": "use zero3-offload.yaml",
+    "fsdp_activation_checkpointing": "set model.gradient_checkpointing in the recipe",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class PlannedLaunch:
 
     @property
     def node_size(self) -> int:
-        """Returns the number of processes on one machine."""
+        """Returns the number of processes on a machine, the most of any."""
         return -(-self.processes // self.machines)
 
     @property
@@ -76,13 +77,13 @@ def planned_launch(
     hybrid mesh keeps a replica on each machine. Raises ConfigError if a file cannot be read or asks
     for what the trainer refuses.
     """
-    values = _read_yaml(config) if config is not None else {}
-    stated = _whole(values, "num_processes", 1)
-    num_machines = machines or _whole(values, "num_machines", 1)
+    values = read_launch(config) if config is not None else {}
+    stated = whole(values, "num_processes", 1)
+    num_machines = machines or whole(values, "num_machines", 1)
     num_processes = processes or max(stated, num_machines)
-    if num_processes < num_machines:
+    if num_processes % num_machines:
         raise ConfigError(
-            f"--processes: {num_processes} processes do not fill {num_machines} machines",
+            f"--processes: {num_processes} cannot be spread evenly over {num_machines} machines",
             key="--processes",
             value=num_processes,
             hint="count the GPUs of all machines",
@@ -131,7 +132,8 @@ def _deepspeed_settings(config: Path, values: Mapping[str, Any]) -> dict[str, An
             hint="use a file of accelerate_configs/",
         )
     beside = config.resolve().parent.parent / named
-    return zero_settings(_read_json(Path(named) if Path(named).is_file() else beside, named))
+    file = Path(named) if Path(named).is_file() else beside
+    return zero_settings(read_deepspeed(file, named))
 
 
 def zero_settings(zero: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,33 +142,33 @@ def zero_settings(zero: Mapping[str, Any]) -> dict[str, Any]:
     Raises ConfigError for a stage or a device that DeepSpeed does not know.
     """
     stage = zero.get("stage")
-    if stage not in (1, 2, 3):
+    if type(stage) is not int or stage not in (1, 2, 3):
         raise ConfigError(
-            f"zero_optimization.stage: {excerpt(stage)} is none of 1, 2 and 3",
+            f"zero_optimization.stage: {excerpt(repr(stage))} is none of 1, 2 and 3",
             key="zero_optimization.stage",
             value=stage,
             hint="use accelerate_configs/ddp.yaml to shard nothing",
         )
-    second = _whole(zero, "zero_hpz_partition_size", 1)
+    second = whole(zero, "zero_hpz_partition_size", 1)
     return {
         "engine": "hpz" if stage == 3 and second > 1 else f"zero{stage}",
         "offload_optimizer": _offload(zero, "offload_optimizer"),
         "offload_parameters": _offload(zero, "offload_param") if stage == 3 else "none",
         "bucket": _auto(zero, "reduce_bucket_size", BUCKET),
         "live": min(
-            _whole(zero, "stage3_max_live_parameters", LIVE),
-            _whole(zero, "stage3_max_reuse_distance", LIVE),
+            whole(zero, "stage3_max_live_parameters", LIVE, least=0),
+            whole(zero, "stage3_max_reuse_distance", LIVE, least=0),
         ),
-        "sub_group": _whole(zero, "sub_group_size", SUB_GROUP),
-        "persistence": _auto(zero, "stage3_param_persistence_threshold", 100_000),
+        "sub_group": whole(zero, "sub_group_size", SUB_GROUP),
+        "persistence": _auto(zero, "stage3_param_persistence_threshold", 100_000, least=0),
         "overlapping": stage == 2 and zero.get("overlap_comm") is True,
         "second_copy": second if stage == 3 and second > 1 else 0,
     }
 
 
-def _auto(zero: Mapping[str, Any], key: str, default: int) -> int | None:
+def _auto(zero: Mapping[str, Any], key: str, default: int, least: int = 1) -> int | None:
     """Returns a size, or None if it is "auto"."""
-    return None if zero.get(key) == "auto" else _whole(zero, key, default)
+    return None if zero.get(key) == "auto" else whole(zero, key, default, least)
 
 
 def _offload(zero: Mapping[str, Any], key: str) -> Offload:
@@ -184,7 +186,7 @@ def _offload(zero: Mapping[str, Any], key: str) -> Offload:
 
 def _replicas(values: Mapping[str, Any], processes: int, machines: int) -> int:
     mesh = values.get("parallelism_config")
-    stated = _whole(mesh, "parallelism_config_dp_replicate_size", 1) if mesh else 1
+    stated = whole(mesh, "parallelism_config_dp_replicate_size", 1) if mesh else 1
     if stated == 1:
         return 1
     replicas = machines if machines > 1 else stated
@@ -199,6 +201,8 @@ def _replicas(values: Mapping[str, Any], processes: int, machines: int) -> int:
 
 
 def _reshards(values: Mapping[str, Any]) -> bool:
+    """Returns whether FSDP2 reshards after the forward; raises ConfigError for what the trainer
+    refuses under FSDP."""
     section: Any = values.get("fsdp_config")
     settings: dict[str, Any] = section if isinstance(section, dict) else {}
     if str(settings.get("fsdp_version", 1)) != "2":
@@ -208,54 +212,9 @@ def _reshards(values: Mapping[str, Any]) -> bool:
             value=settings.get("fsdp_version", 1),
             hint="set fsdp_version: 2",
         )
+    for key, hint in REFUSED_BY_FSDP.items():
+        if str(settings.get(key, False)).lower() in ("true", "1"):
+            raise ConfigError(
+                f"{key}: this is not supported", key=key, value=settings[key], hint=hint
+            )
     return str(settings.get("fsdp_reshard_after_forward", True)).lower() != "false"
-
-
-def _whole(values: Any, key: str, default: int) -> int:
-    """Returns a positive whole number, also if it is written 5e8; raises ConfigError otherwise."""
-    value = values.get(key, default) if isinstance(values, dict) else None
-    try:
-        number = int(float(value)) if isinstance(value, int | float | str) else 0
-    except (ValueError, OverflowError):
-        number = 0
-    if number < 1 or isinstance(value, bool):
-        raise ConfigError(
-            f"{key}: {excerpt(value)} is not a positive whole number",
-            key=key,
-            value=value,
-            hint=f"use {default}",
-        )
-    return number
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    values = _parsed(path, yaml.safe_load, "YAML")
-    if not isinstance(values, dict) or "distributed_type" not in values:
-        raise _unreadable(path, "is not a launch configuration of Accelerate")
-    return values
-
-
-def _read_json(path: Path, named: str) -> dict[str, Any]:
-    values = _parsed(path, json.loads, "JSON", named)
-    zero = values.get("zero_optimization", {}) if isinstance(values, dict) else None
-    if not isinstance(zero, dict):
-        raise _unreadable(named, "is not a DeepSpeed configuration")
-    return zero
-
-
-def _parsed(path: Path, parse: Any, kind: str, named: str | None = None) -> Any:
-    try:
-        return parse(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(named or path, "cannot be read") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _unreadable(named or path, f"is not {kind}") from error
-
-
-def _unreadable(path: Path | str, reason: str) -> ConfigError:
-    return ConfigError(
-        f"{CONFIG}: {excerpt(path)} {reason}",
-        key=CONFIG,
-        value=str(path),
-        hint="use a file of accelerate_configs/",
-    )

@@ -20,5 +20,7 @@ def running_launch(accelerator: Accelerator) -> PlannedLaunch:
     elif accelerator.distributed_type == DistributedType.FSDP:
         mesh: Any = getattr(accelerator, "parallelism_config", None)
         replicas = getattr(mesh, "dp_replicate_size", 1) or 1
-        settings = {"engine": "fsdp2", "replicas": replicas}
+        plugin: Any = accelerator.state.fsdp_plugin
+        resharding = bool(plugin.reshard_after_forward)
+        settings = {"engine": "fsdp2", "replicas": replicas, "resharding": resharding}
     return PlannedLaunch(processes=processes, machines=-(-processes // node_size), **settings)

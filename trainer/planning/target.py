@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from trainer.engines.precision import Precision
+from trainer.engines.precision import Precision, automatic_precision
 from trainer.errors import ConfigError
 from trainer.planning.gpus import GPUS, Gpu, gpu_named
 
@@ -56,23 +56,33 @@ def local_gpu(index: int = 0) -> Gpu | None:
     if not torch.cuda.is_available():
         return None
     properties = torch.cuda.get_device_properties(index)
-    memory, capability = properties.total_memory, (properties.major, properties.minor)
-    alike = [gpu for gpu in GPUS.values() if gpu.capability == capability]
-    words = properties.name.lower().replace("-", " ").split()
-    known = [gpu for gpu in alike if gpu.name.split("-")[0] in words]
-    if known:
-        nearest = min(known, key=lambda gpu: abs(gpu.memory - memory))
+    capability = properties.major, properties.minor
+    return of_device(properties.name, properties.total_memory, capability)
+
+
+def of_device(name: str, memory: int, capability: tuple[int, int]) -> Gpu:
+    """Returns a GPU as the driver describes it, with the speed of the same model in the table."""
+    words = name.lower().replace("-", " ").split()
+    same = [gpu for gpu in GPUS.values() if all(part in words for part in _model(gpu))]
+    if same:
+        nearest = min(same, key=lambda gpu: abs(gpu.memory - memory))
         return replace(nearest, memory=memory)
-    return replace(of_memory(memory), name=properties.name, capability=capability)
+    return replace(of_memory(memory), name=name, capability=capability)
+
+
+def _model(gpu: Gpu) -> list[str]:
+    """Returns the words of a name in the table without its memory, as a100 of a100-80."""
+    first, *rest = gpu.name.split("-")
+    return [first, *rest] if first == "rtx" else [first]
 
 
 def precision_on(gpu: Gpu, wanted: Precision | Literal["auto"]) -> Precision:
     """Returns the precision of a run on a GPU; raises ConfigError for bf16 where it is emulated."""
     if wanted == "auto":
-        return "bf16" if gpu.capability >= (8, 0) else "fp16"
+        return automatic_precision(gpu.capability)
     if wanted == "bf16" and gpu.capability < (8, 0):
         raise ConfigError(
-            f"precision: bf16 is emulated on a {gpu.name}",
+            f"precision: bf16 is emulated on {gpu.name}",
             key="precision",
             value=wanted,
             hint="use fp16 or auto",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trainer.wording import format_bytes, format_seconds, listed, visible
+from trainer.wording import format_bytes, format_span, listed, visible
 
 PHASES = {
     "loading": "while loading",
@@ -23,11 +23,11 @@ def line(plan: Values) -> str:
     gpus = plan["gpus"]
     fitting = [gpu["gpu"] for gpu in gpus if gpu["fits"]]
     if len(gpus) == 1:
-        verdict = f"{'fits' if fitting else 'does not fit'} into a {gpus[0]['gpu']}"
+        verdict = f"{'fits' if fitting else 'does not fit'} into {gpus[0]['gpu']}"
     else:
         verdict = f"fits into {listed(fitting) if fitting else 'none of the GPUs'}"
     time = plan["time"]
-    seconds = "" if time is None else f", {_span(time['seconds_of_a_step'])} a step"
+    seconds = "" if time is None else f", {format_span(*time['seconds_of_a_step'])} a step"
     return (
         f"{_mib(plan['memory']['allocated'])} of tensors at the peak of a process, with "
         f"micro-batches of {plan['micro_batch_size']} x {plan['length']} tokens; "
@@ -102,7 +102,7 @@ def _changes(changes: list[Values], gpu: str) -> Iterator[str]:
     if not changes:
         return
     yield ""
-    yield f"What changes it, on a {gpu}:"
+    yield f"What changes it, on {gpu}:"
     for change in changes:
         fits = "fits" if change["fits"] else "does not fit"
         yield (f"  {_mib(change['allocated']):>12}  {change['setting']} ({fits}; {change['cost']})")
@@ -115,15 +115,16 @@ def _time(plan: Values) -> Iterator[str]:
         f"longest examples"
     )
     if time is None:
-        yield f"Time: no peak of a {gpu} is known in {plan['precision']}"
+        yield f"Time: no peak of {gpu} is known in {plan['precision']}"
         return
     low, high = time["share_of_peak"]
     yield (
-        f"Time on a {gpu}: {_span(time['seconds_of_a_step'])} a step, if it computes at "
+        f"Time on {gpu}: {format_span(*time['seconds_of_a_step'])} a step, if it computes at "
         f"{low:.0%} to {high:.0%} of its peak"
     )
     if plan["seconds"] is not None:
-        yield f"  {lengths['num_steps']:,} steps: {_span(plan['seconds'])}, without evaluation"
+        steps, took = lengths["num_steps"], format_span(*plan["seconds"])
+        yield f"  {steps:,} steps: {took}, without evaluation"
     if lengths["tokens_per_epoch"] is not None:
         yield f"  {lengths['tokens_per_epoch']:,} tokens an epoch, without padding"
     sent = plan["bytes_sent"]
@@ -139,10 +140,14 @@ def _disk(disk: Values) -> Iterator[str]:
         "unknown" if disk[name] is None else format_bytes(disk[name])
         for name in ("prepared", "download")
     )
+    light = disk["light_checkpoints"]
+    weights = format_bytes(disk["checkpoint_weights"])
+    alone = f"{light} of {weights} with weights alone, " if light else ""
     yield (
-        f"Disk: {format_bytes(disk['run_directory'])} in the run directory, for "
-        f"{disk['resumable_checkpoints']} checkpoints of {format_bytes(disk['checkpoint'])} and "
-        f"the model of {format_bytes(disk['model'])}; prepared data {prepared}, download {download}"
+        f"Disk: {format_bytes(disk['run_directory'])} in the run directory: "
+        f"{disk['resumable_checkpoints']} checkpoints of {format_bytes(disk['checkpoint'])}, "
+        f"{alone}and the model of {format_bytes(disk['model'])}; prepared data {prepared}, "
+        f"download {download}"
     )
     yield from _notes(disk)
 
@@ -157,11 +162,6 @@ def _host(host: Values) -> Iterator[str]:
 
 def _notes(values: Values) -> Iterator[str]:
     return (f"  note: {visible(note)}" for note in values["notes"])
-
-
-def _span(seconds: Any) -> str:
-    low, high = seconds
-    return f"{format_seconds(low)} to {format_seconds(high)}"
 
 
 def _mib(size: float) -> str:

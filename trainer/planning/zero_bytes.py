@@ -1,6 +1,7 @@
 """Bytes that DeepSpeed's ZeRO holds, by its partitioning in 0.19 as this package configures it."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from trainer.engines.precision import COMPUTE_DTYPES, Precision
 from trainer.optim import OPTIMIZERS
@@ -108,26 +109,23 @@ def zero_3_memory(
     norm = FP64 * -(-max(trained, default=0) // ranks)
     update = max(flat_copy, norm) + bucket + persistent
     working = {"buckets": gathered + bucket, "update": update}
-    if launch.offload_optimizer == "none":
-        return EngineMemory(rank=Held(weights=weights + second, **states, **working))
     on_rank = weights + second if launch.offload_parameters == "none" else second
+    in_memory = Held(weights=weights if launch.offload_parameters == "cpu" else 0)
+    on_disk = Held(weights=weights if launch.offload_parameters == "nvme" else 0)
+    if launch.offload_optimizer == "none":
+        rank = Held(weights=on_rank, **states, **working)
+        return EngineMemory(rank=rank, host=in_memory, nvme=on_disk)
     rank = Held(weights=on_rank, buckets=gathered + bucket + norm, update=bucket + persistent)
-    off_rank = 0 if launch.offload_parameters == "none" else weights
     if launch.offload_optimizer == "nvme":
-        on_disk = off_rank if launch.offload_parameters == "nvme" else 0
-        host = Held(
-            weights=off_rank - on_disk,
+        host = replace(
+            in_memory,
             gradients=FP32 * share,
             update=4 * flat_copy,  # `buffer_count` of the optimizer's swapper
         )
-        return EngineMemory(rank=rank, host=host, nvme=Held(weights=on_disk, **states))
-    host = Held(
-        weights=off_rank,
-        gradients=2 * FP32 * share,  # where they add up, and those of the update
-        masters=FP32 * share,
-        moments=moments,
-    )
-    return EngineMemory(rank=rank, host=host)
+        return EngineMemory(rank=rank, host=host, nvme=replace(on_disk, **states))
+    twice = 2 * FP32 * share  # where they add up, and those of the update
+    host = replace(in_memory, **(states | {"gradients": twice}))
+    return EngineMemory(rank=rank, host=host, nvme=on_disk)
 
 
 def _sub_groups(parameters: Sequence[PlannedParameter], launch: PlannedLaunch) -> list[int]:

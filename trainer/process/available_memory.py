@@ -4,6 +4,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from trainer.process.control_groups import control_groups
+
+_SECOND_VERSION = ("memory.max", "memory.current")
+_FIRST_VERSION = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+
 
 def available_bytes(root: Path = Path("/")) -> int | None:
     """Returns how many bytes of memory the machine and the control groups of this process have
@@ -23,30 +28,15 @@ def available_bytes(root: Path = Path("/")) -> int | None:
 
 def _left_in_groups(root: Path) -> Iterator[int]:
     """Yields what is left in each control group that holds this process and limits memory."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers not in ("", "memory"):
-            continue
-        second = not controllers
-        base = root / ("sys/fs/cgroup" if second else "sys/fs/cgroup/memory")
-        names = ("memory.max", "memory.current") if second else _FIRST_VERSION
-        group = base / path.lstrip("/")
-        for folder in (group, *group.parents):
-            left = _left(folder, *names)
-            if left is not None:
-                yield left
-            if folder == base:
-                break
+    for folder in control_groups(root, "memory"):
+        left = _left(folder)
+        if left is not None:
+            yield left
 
 
-_FIRST_VERSION = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-
-
-def _left(folder: Path, limit: str, used: str) -> int | None:
+def _left(folder: Path) -> int | None:
+    second = (folder / "memory.max").exists()
+    limit, used = _SECOND_VERSION if second else _FIRST_VERSION
     try:
         most, now = (folder / limit).read_text().strip(), int((folder / used).read_text())
         statistics = (folder / "memory.stat").read_text()

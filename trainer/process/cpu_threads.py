@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.distributed.environment_variables import is_local_main, whole_number
+from trainer.process.control_groups import control_groups
 
 LOG = logging.getLogger("trainer")
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -119,32 +120,10 @@ def _number(variables: Mapping[str, str], name: str) -> int | None:
 
 def _quotas(root: Path) -> Iterator[float]:
     """Yields the quota, in cores, of each control group that holds this process and has one."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            base = root / "sys/fs/cgroup"
-        elif "cpu" in controllers.split(","):
-            base = next(
-                (
-                    folder
-                    for name in ("cpu,cpuacct", "cpu")
-                    if (folder := root / "sys/fs/cgroup" / name).is_dir()
-                ),
-                root / "sys/fs/cgroup" / controllers,
-            )
-        else:
-            continue
-        group = base / path.lstrip("/")
-        for folder in (group, *group.parents):
-            quota = _quota(folder)
-            if quota is not None:
-                yield quota
-            if folder == base:
-                break
+    for folder in control_groups(root, "cpu"):
+        quota = _quota(folder)
+        if quota is not None:
+            yield quota
 
 
 def _quota(folder: Path) -> float | None:

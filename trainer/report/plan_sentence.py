@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trainer.wording import format_seconds
+from trainer.wording import format_seconds, format_span
 
 
 def plan_sentence(results: dict[str, Any]) -> str | None:
@@ -17,7 +17,6 @@ def plan_sentence(results: dict[str, Any]) -> str | None:
         measured, planned = (memory[name] / 2**30 for name in ("measured", "planned"))
         parts.append(f"peak memory {measured:.2f} GiB (planned {planned:.2f} GiB)")
     if seconds["planned"] is not None:
-        low, high = (format_seconds(end) for end in seconds["planned"])
-        took = format_seconds(seconds["measured"])
-        parts.append(f"training took {took} (planned {low if low == high else f'{low} to {high}'})")
+        took, planned = format_seconds(seconds["measured"]), format_span(*seconds["planned"])
+        parts.append(f"training took {took} (planned {planned})")
     return f"beside the plan: {', '.join(parts)}" if parts else None

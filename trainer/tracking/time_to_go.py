@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 
-from trainer.wording import format_seconds
+from trainer.wording import format_seconds, format_span
 
 MEASURED_STEPS = 20
 """Steps that are measured, after the first of a session, which also warms up."""
@@ -61,5 +61,5 @@ def _planned(planned: Planned, steps: int) -> str:
     """Returns, in parentheses, what the plan says about some steps; empty if it says nothing."""
     if planned.seconds_per_step is None:
         return ""
-    low, high = (format_seconds(seconds * steps) for seconds in planned.seconds_per_step)
-    return f" (the plan said {low if low == high else f'{low} to {high}'})"
+    low, high = planned.seconds_per_step
+    return f" (the plan said {format_span(low * steps, high * steps)})"

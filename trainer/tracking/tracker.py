@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from trainer.state import TrainState
 from trainer.tracking.metric_lines import lines_at, remembered
 from trainer.tracking.progress import Progress, Update, evaluation_message
 from trainer.tracking.rank_times import RankSummary
+from trainer.tracking.resident_memory import peak_resident_bytes
 from trainer.tracking.time_to_go import Planned, TimeToGo
 from trainer.tracking.trackers import log_report, shows_reports
 
@@ -214,9 +214,4 @@ def _peak_memory_since_last_call() -> int:
         peak = torch.cuda.max_memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         return peak
-    try:
-        import resource
-    except ImportError:  # on Windows
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak_resident_bytes()
