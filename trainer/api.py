@@ -288,7 +288,7 @@ def train_recipe(
     from trainer.assembly.build import build_run
     from trainer.assembly.memory_advice import recipe_memory, run_memory
     from trainer.assembly.open_directory import check_shared, open_directory, write_settings
-    from trainer.assembly.resume import resume_run
+    from trainer.assembly.resume import continued, resume_run
     from trainer.assembly.summary import disk_space, summary
     from trainer.distributed.collectives import on_main
     from trainer.distributed.timeouts import training_time
@@ -322,7 +322,13 @@ def train_recipe(
         recipe = opened.recipe
         check_shared(accelerator, directory)
         with recipe_memory(recipe, "loading", "loading the model"):
-            planned = micro_batch_of_run(recipe, accelerator, gpu_of(accelerator.device), directory)
+            planned = micro_batch_of_run(
+                recipe,
+                accelerator,
+                gpu_of(accelerator.device),
+                directory,
+                continues=continued(directory, resume),
+            )
             run = build_run(
                 recipe,
                 accelerator,

@@ -7,6 +7,7 @@ import torch
 from support.command_line import run
 
 import trainer
+from trainer.checkpoints.record import read_record
 from trainer.engines.accelerator import launched
 from trainer.errors import ConfigError
 from trainer.planning.gpus import GPUS
@@ -122,6 +123,23 @@ def test_a_run_takes_it_and_resumes_with_another(values, write_recipe, tmp_path,
     assert other["loss"] == pytest.approx(whole["loss"], rel=1e-3)
     measured = trainer.evaluate(resumed, split="test", checkpoint="last")
     assert measured["loss"] == pytest.approx(other["loss"], rel=1e-5)
+
+
+def test_a_run_that_continues_keeps_its_micro_batch_if_it_fits(
+    values, write_recipe, tmp_path, on_gpu
+):
+    values["schedule"] = {"steps": 2}
+    values["checkpoint"] |= {"every_steps": 1}
+    values["batch"]["micro_batch_size"] = 8
+    run("train", write_recipe(values), "--run-dir", tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-00000001"
+    assert read_record(checkpoint)["launch"]["micro_batch_size"] == 8
+    values["batch"]["micro_batch_size"] = "auto"
+    on_gpu(10**9)
+    options = ("--run-dir", tmp_path / "resumed", "--resume", checkpoint)
+    output = run("train", write_recipe(values), *options)
+    assert "micro-batch 8 x accumulation 8" in output
+    assert "auto is 8, as in the checkpoint from which the run continues" in output
 
 
 def test_a_dry_run_takes_it(values, write_recipe, on_gpu):

@@ -99,6 +99,7 @@ def build_run(
     launch_facts = {
         "processes": accelerator.num_processes,
         "precision": launch.precision,
+        "micro_batch_size": launch.micro_batch_size,
         "sharding": sharding_of(engine.objective).value,
     }
     store = CheckpointStore(directory / "checkpoints")

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from trainer.checkpoints.load import check_order, load_checkpoint
 from trainer.checkpoints.provenance import check_provenance
 from trainer.checkpoints.record import read_record, verify
+from trainer.checkpoints.store import CheckpointStore
 from trainer.distributed.collectives import on_main
 from trainer.errors import CheckpointError
 from trainer.files.plain import remove
@@ -69,6 +70,18 @@ def resume_run(
     if not run.topology.is_writer:
         run.tracker.start(state)
     return state
+
+
+def continued(directory: Path, resume: str) -> Path | None:
+    """Returns the checkpoint that a run will continue from unless it is damaged; None without one.
+
+    `resume` is `auto`, `never` or the folder of a checkpoint.
+    """
+    store = CheckpointStore(directory / "checkpoints")
+    steps = store.steps()
+    if steps:
+        return store.path(max(steps))
+    return None if resume in ("auto", "never") else Path(resume)
 
 
 def as_measured_today(state: TrainState, lines: list[dict[str, Any]], metric: str) -> TrainState:

@@ -87,13 +87,7 @@ def fill_in_deepspeed(accelerator: Accelerator, recipe: Recipe) -> None:
     zero = settings.get("zero_optimization", {})
     _check_understood(settings, zero)
     _fill_in_nvme(zero)
-    if not OPTIMIZERS[recipe.optimizer.name].elementwise:
-        raise ConfigError(
-            f"optimizer.name: {recipe.optimizer.name} cannot be saved by name from ZeRO's shards",
-            key="optimizer.name",
-            value=recipe.optimizer.name,
-            hint="use adamw, whose moments ZeRO shards",
-        )
+    check_zero_trains(recipe)
     _set(settings, "gradient_clipping", recipe.optimizer.max_grad_norm or 0.0)
     if zero["stage"] > 1:  # ZeRO-1 accumulates in the type in which it computes
         settings["data_types"] = {"grad_accum_dtype": "fp32"}
@@ -102,6 +96,17 @@ def fill_in_deepspeed(accelerator: Accelerator, recipe: Recipe) -> None:
     # Build models whole and shard them afterwards. If they were sharded while they are built,
     # random weights and 4-bit weights would differ from those of a single process.
     unset_hf_deepspeed_config()
+
+
+def check_zero_trains(recipe: Recipe) -> None:
+    """Raises ConfigError for a recipe that ZeRO cannot train."""
+    if not OPTIMIZERS[recipe.optimizer.name].elementwise:
+        raise ConfigError(
+            f"optimizer.name: {recipe.optimizer.name} cannot be saved by name from ZeRO's shards",
+            key="optimizer.name",
+            value=recipe.optimizer.name,
+            hint="use adamw, whose moments ZeRO shards",
+        )
 
 
 def fill_in_batch(accelerator: Accelerator, recipe: Recipe, micro_batch_size: int) -> None:

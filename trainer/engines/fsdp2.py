@@ -93,6 +93,18 @@ def fill_in_fsdp(accelerator: Accelerator, recipe: Recipe, precision: Precision)
             value="true",
             hint="set model.gradient_checkpointing",
         )
+    check_fsdp2_trains(recipe, precision)
+    # Otherwise transformers leaves a new head on the meta device on all ranks but one.
+    plugin.cpu_ram_efficient_loading = False
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+    if precision == "bf16":
+        plugin.mixed_precision_policy = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16, reduce_dtype=torch.float32
+        )
+
+
+def check_fsdp2_trains(recipe: Recipe, precision: Precision) -> None:
+    """Raises ConfigError for a recipe that FSDP2 cannot train in a precision."""
     optimizer = recipe.optimizer.name
     if recipe.tuning.mode in QUANTISED:
         raise _unshardable("tuning.mode", recipe.tuning.mode)
@@ -104,13 +116,6 @@ def fill_in_fsdp(accelerator: Accelerator, recipe: Recipe, precision: Precision)
             key="precision",
             value=precision,
             hint="launch with zero3.yaml",
-        )
-    # Otherwise transformers leaves a new head on the meta device on all ranks but one.
-    plugin.cpu_ram_efficient_loading = False
-    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
-    if precision == "bf16":
-        plugin.mixed_precision_policy = MixedPrecisionPolicy(
-            param_dtype=torch.bfloat16, reduce_dtype=torch.float32
         )
 
 

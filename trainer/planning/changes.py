@@ -12,6 +12,7 @@ from trainer.planning.fit import divisors
 from trainer.planning.gpus import Gpu
 from trainer.planning.launches import SHARDED, PlannedLaunch
 from trainer.planning.memories import Memories
+from trainer.planning.trainable import is_trainable
 from trainer.recipe.reading import validated, with_value
 from trainer.recipe.schema import Recipe
 
@@ -115,13 +116,15 @@ def _with(memories: Memories, changed: Mapping[str, Any]) -> Memories | None:
 
 def _sharded(memories: Memories, micro_batch_size: int) -> Memories | None:
     """Returns the memory under ZeRO-3 on the GPUs of the launch, or on some if it has one; None if
-    it is sharded already, or the batch does not divide."""
+    it is sharded already, the batch does not divide, or ZeRO cannot train the recipe."""
     recipe, launch = memories.recipe, memories.launch
     whole = recipe.batch.global_batch_size
     processes = launch.processes if launch.processes > 1 else GPUS_TO_SHARD
     if launch.engine in SHARDED or whole % (processes * micro_batch_size):
         return None
     wider = replace(launch, engine="zero3", processes=processes, bucket=None)
+    if not is_trainable(recipe, wider, memories.precision):
+        return None
     return memories.changed(recipe, wider)
 
 

@@ -9,8 +9,10 @@ from accelerate import Accelerator
 
 from trainer.assembly.inputs import Inputs, build_inputs
 from trainer.assembly.memory_advice import recipe_memory
+from trainer.checkpoints.record import read_record
 from trainer.distributed.collectives import on_main
 from trainer.engines.micro_batch import AUTO_MICRO_BATCH, resolve_micro_batch_size
+from trainer.errors import TrainerError
 from trainer.models.architecture import shape_config
 from trainer.planning.fit import divisors, last_fitting
 from trainer.planning.gpus import Gpu
@@ -52,13 +54,16 @@ def micro_batch_of_run(
     gpu: Gpu | None,
     directory: Path | None,
     other_rows: "Mapping[str, Dataset] | None" = None,
+    *,
+    continues: Path | None = None,
 ) -> RunMicroBatch | None:
     """Returns the micro-batch that a run takes in place of `auto`, and the inputs of the run.
 
     `gpu` is that of this process, with the memory that is left to it: the rank with least decides.
-    `directory` and `other_rows` are those of `build_inputs`. Returns None if the recipe gives the
-    size, or without a GPU. Collective: every rank calls it. Raises what `build_inputs` raises, and
-    ConfigError if the global batch does not divide by the ranks.
+    `directory` and `other_rows` are those of `build_inputs`. A run that `continues` from a
+    checkpoint keeps its size if that fits, so that it ends as if it had not been stopped. Returns
+    None if the recipe gives the size, or without a GPU. Collective: every rank calls it. Raises
+    what `build_inputs` raises, and ConfigError if the global batch does not divide by the ranks.
     """
     if gpu is None or recipe.batch.micro_batch_size != "auto":
         return None
@@ -72,7 +77,8 @@ def micro_batch_of_run(
 
     def choose() -> tuple[int, str]:
         lengths = lengths_of(recipe, inputs.splits)
-        planned.append(micro_batch_on(recipe, gpu, launch, lengths))
+        largest = micro_batch_on(recipe, gpu, launch, lengths)
+        planned.append(_as_before(largest, recipe, launch, continues))
         return planned[0].size, planned[0].reason
 
     size, reason = on_main(accelerator, choose)
@@ -141,6 +147,26 @@ def chosen(memories: Memories, gpu: Gpu | None) -> tuple[int, str]:
 def share_of(recipe: Recipe, launch: PlannedLaunch) -> int:
     """Returns the examples of a process in a step."""
     return recipe.batch.global_batch_size // launch.processes
+
+
+def _as_before(
+    largest: MicroBatch, recipe: Recipe, launch: PlannedLaunch, checkpoint: Path | None
+) -> MicroBatch:
+    """Returns the micro-batch of a checkpoint if it was made by as many processes and fits."""
+    if checkpoint is None:
+        return largest
+    try:
+        before = read_record(checkpoint)["launch"]
+    except TrainerError:  # a reader of the checkpoint itself says what is wrong
+        return largest
+    # Checkpoints from before the plan decided do not say what they took.
+    size = before.get("micro_batch_size", _resolved(recipe, launch))
+    fits = largest.memories is None or size <= largest.size
+    divides = size in divisors(share_of(recipe, launch))
+    if before.get("processes") != launch.processes or not (fits and divides):
+        return largest
+    reason = f"micro_batch_size: auto is {size}, as in the checkpoint from which the run continues"
+    return replace(largest, size=size, reason=reason)
 
 
 def _least(accelerator: Accelerator, memory: int) -> int:

@@ -29,6 +29,7 @@ from trainer.planning.target import precision_on, target_gpus
 from trainer.planning.text import line, lines
 from trainer.planning.trace.model import num_layers
 from trainer.planning.trace.repeated_layers import TRACED
+from trainer.planning.trainable import check_trainable
 from trainer.recipe.schema import Recipe
 
 MOST_TOKENS = 2**17
@@ -176,6 +177,7 @@ def plan(
     targets = target_gpus(gpu, memory)
     named = len(targets) == 1
     precision = precision_on(targets[0], recipe.precision)
+    check_trainable(recipe, launch, precision)
     numbers, lengths = shape_config(recipe.model), prepared_lengths(recipe)
     memories = Memories(recipe, numbers, launch, precision, lengths)
     size, why = chosen(memories, targets[0] if named else None)

@@ -15,7 +15,7 @@ from trainer.planning.launches import SHARDED, PlannedLaunch
 from trainer.planning.trace.ledger import Peak, add_up
 from trainer.planning.trace.memory import WEIGHTS
 from trainer.planning.trace.model import PlannedModel, num_layers, planned_model
-from trainer.planning.trace.repeated_layers import TRACED
+from trainer.planning.trace.repeated_layers import REPEATED, TRACED, num_copies
 from trainer.planning.trace.step import (
     GRADIENTS,
     MOMENTS,
@@ -168,16 +168,16 @@ def _with_engine(phase: str, peak: Peak, launch: PlannedLaunch, engine: EngineMe
 
 
 def _all_parameters(planned: PlannedModel) -> list[PlannedParameter]:
-    """Returns the parameters of all layers, also of those that the second one stands for."""
+    """Returns the parameters of all layers, also of those that a traced one stands for."""
     objective = Objective(planned.model, planned.task)
     found = planned_parameters(objective)
     if planned.repeats is None:
         return found
-    second = {id(parameter) for parameter in planned.layers[1].parameters()}
+    own = {id(parameter) for parameter in planned.layers[REPEATED].parameters()}
     repeated = [
         described
         for parameter, described in zip(objective.parameters(), found, strict=True)
-        if id(parameter) in second
+        if id(parameter) in own
     ]
     return found + [
         PlannedParameter(
@@ -186,6 +186,6 @@ def _all_parameters(planned: PlannedModel) -> list[PlannedParameter]:
             trainable=one.trainable,
             layer=None if one.layer is None else -copy,
         )
-        for copy in range(1, planned.repeats - TRACED + 1)
+        for copy in range(1, num_copies(planned.repeats))
         for one in repeated
     ]

@@ -18,7 +18,7 @@ SHARES: Mapping[tuple[Kind, bool], tuple[float, float]] = {
     ("4-bit", True): (0.04, 0.08),
     ("8-bit", False): (0.08, 0.15),
     ("8-bit", True): (0.03, 0.08),
-    ("16-bit", False): (0.18, 0.45),
+    ("16-bit", False): (0.17, 0.45),
     ("16-bit", True): (0.05, 0.25),
     ("fp32", False): (0.40, 0.85),
     ("fp32", True): (0.15, 0.60),
@@ -26,10 +26,11 @@ SHARES: Mapping[tuple[Kind, bool], tuple[float, float]] = {
 """(low, high) share of the peak that is reached, by how weights are stored and whether the model is
 small.
 
-Measured: 4 bits, and the low end of 16 bits, by 44 LoRA steps on a T4 with SDPA and checkpointing
-(width 1,536 and more: 0.11 to 0.15 in 4 bits, 0.19 to 0.27 in 16; width 576 and 960: 0.04 to 0.08
-and 0.05 to 0.18). Assumed: the high end of 16 bits, which large models reach on A100 and H100, 8
-bits, and fp32, of which the peak is that of CUDA cores.
+Measured: 4 bits, and the low end of 16 bits, by 29 LoRA steps on a T4 with SDPA and checkpointing,
+with operations as traced (width 1,536 and more: 0.10 to 0.14 in 4 bits, 0.17 to 0.25 in 16; width
+576 and 960: 0.04 to 0.07 and 0.05 to 0.17; under eager attention shares are lower). Assumed: the
+high end of 16 bits, which large models reach on A100 and H100, 8 bits, and fp32, of which the peak
+is that of CUDA cores.
 """
 LAUNCH = (4e-6, 50e-6)
 """Fewest and most seconds until Python has launched a kernel, which small models wait for.

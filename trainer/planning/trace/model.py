@@ -35,7 +35,7 @@ class PlannedModel:
     layers: Sequence[nn.Module]
     """Its repeated layers; empty if it has none."""
     repeats: int | None
-    """Number of layers of the real model, of which `layers` are three; None if it has as many."""
+    """Number of layers of the real model, of which `layers` are a few; None if it has as many."""
 
 
 def planned_model(

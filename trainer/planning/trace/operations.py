@@ -44,6 +44,8 @@ class Operations(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func.namespace == "prim":  # a question, such as on which device a tensor is
+            return func(*args, **kwargs)
         if func is INDEX and args[1][0] is not None and args[1][0].dtype == torch.bool:
             values, (mask,) = args
             return values.new_empty((self.num_selected, *values.shape[mask.ndim :]))

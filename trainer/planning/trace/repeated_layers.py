@@ -1,7 +1,7 @@
-"""The log of a model of many equal layers, made from that of a model of four.
+"""The log of a model of many equal layers, made from that of a model of five.
 
-The second layer stands for all but the first and the last two: these may differ from it, and what
-a layer leaves to the next one is freed there.
+The third layer stands for all but the first and the last two: these may differ from it, and what a
+layer leaves to the next one is freed there.
 """
 
 import re
@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 from trainer.planning.trace.storages import ENTERS, Event, Section
 
-TRACED = 4
+TRACED = 5
 """Number of layers of the model whose log is repeated."""
+REPEATED = 2
+"""Index of the layer that stands for others."""
 LAYER_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 """The number of a layer in the name of a module."""
 
@@ -34,35 +36,35 @@ def with_layers(log: list[Event], number: int) -> list[Event]:
 
 
 def is_repeatable(log: list[Event]) -> bool:
-    """Returns whether the second layer allocates the same as its neighbours, where what it frees
-    is theirs: of the first one in forward, of the third one in backward."""
+    """Returns whether the third layer allocates the same as its neighbours, where what it frees is
+    theirs: as the second one in forward, and as the fourth one in backward."""
     sizes: dict[Section, list[int]] = {}
     for event in log:
         if event.size > 0 and event.section is not None:
             sizes.setdefault(event.section, []).append(event.size)
     phases = {section.phase for section in sizes}
-    neighbours = {phase: 2 if phase == "backward" else 0 for phase in phases}
+    neighbours = {phase: REPEATED + (1 if phase == "backward" else -1) for phase in phases}
     return all(
-        sizes.get(Section(phase, 1)) == sizes.get(Section(phase, neighbour))
+        sizes.get(Section(phase, REPEATED)) == sizes.get(Section(phase, neighbour))
         for phase, neighbour in neighbours.items()
     )
 
 
 def num_copies(number: int) -> int:
-    """Returns for how many of `number` layers the second one stands."""
+    """Returns for how many of `number` layers the repeated one stands."""
     return number - TRACED + 1
 
 
 def total(amounts: Mapping[Section | None, int], number: int) -> int:
     """Returns the sum of amounts by section that `number` layers would give."""
     return sum(
-        amount * (num_copies(number) if section is not None and section.layer == 1 else 1)
+        amount * (num_copies(number) if section is not None and section.layer == REPEATED else 1)
         for section, amount in amounts.items()
     )
 
 
 class _Repetition:
-    """Numbers storages by the traced one and the copy of the second layer, from 0."""
+    """Numbers storages by the traced one and the copy of the repeated layer, from 0."""
 
     def __init__(self, log: list[Event], number: int) -> None:
         self.copies = num_copies(number)
@@ -81,12 +83,12 @@ class _Repetition:
             for position, storage in enumerate(made):
                 place = Place(section.phase, num_runs[section], position)
                 self.layer[storage], self.place[storage] = section.layer, place
-                if section.layer == 1:
+                if section.layer == REPEATED:
                     self.twins[place] = storage
 
     def events(self) -> Iterator[Event]:
         for section, events in self.runs:
-            if section is None or section.layer != 1:
+            if section is None or section.layer != REPEATED:
                 for event in events:
                     yield from self._outside(event)
                 continue
@@ -96,23 +98,23 @@ class _Repetition:
                     yield self._renumbered(event, *self._storage(event.storage, copy), copy)
 
     def _outside(self, event: Event) -> Iterable[Event]:
-        """Yields an event that is not in the second layer's section, for all copies of the storage
-        if it is one of the second layer."""
-        if self.layer.get(event.storage) != 1:
+        """Yields an event that is not in the repeated layer's section; for all copies of the
+        storage, if it is one of that layer."""
+        if self.layer.get(event.storage) != REPEATED:
             yield self._renumbered(event, event.storage, 0, None)
         elif event.section is None:
             for copy in range(self.copies):
                 yield self._renumbered(event, event.storage, copy, None)
         else:  # in a neighbour's section: of the copy that is next to it
-            copy = 0 if event.section.layer == 0 else self.copies - 1
+            copy = 0 if event.section.layer < REPEATED else self.copies - 1
             yield self._renumbered(event, event.storage, copy, None)
 
     def _storage(self, storage: int, copy: int) -> tuple[int, int]:
-        """Returns what stands for a storage in a copy of the second layer's section."""
+        """Returns what stands for a storage in a copy of the repeated layer's section."""
         layer = self.layer.get(storage)
-        if layer is None or layer == 1:
-            return storage, copy if layer == 1 else 0
-        neighbour = copy - 1 if layer == 0 else copy + 1
+        if layer is None or layer == REPEATED:
+            return storage, 0 if layer is None else copy
+        neighbour = copy + layer - REPEATED
         twin = self.twins.get(self.place[storage])
         if not 0 <= neighbour < self.copies or twin is None:
             return storage, 0
@@ -133,10 +135,12 @@ class _Repetition:
         return str(self._number(int(layer[0]), copy))
 
     def _number(self, layer: int, copy: int) -> int:
-        """Returns the number of a traced layer, or of a copy of the second one, in the model."""
-        return 1 + copy if layer == 1 else layer and layer + self.copies - 1
+        """Returns the number of a traced layer, or of a copy of the repeated one, in the model."""
+        if layer == REPEATED:
+            return layer + copy
+        return layer if layer < REPEATED else layer + self.copies - 1
 
     def _section(self, section: Section, copy: int) -> Section:
-        """Returns a section as that of a copy of the second layer, or of a layer behind."""
+        """Returns a section as that of a copy of the repeated layer, or of a layer behind."""
         layer = self._number(section.layer, copy)
         return self.sections.setdefault((section, layer), Section(section.phase, layer))

@@ -18,7 +18,13 @@ from trainer.planning.trace.cuda import ComputingLikeCuda, recompute_like_cuda, 
 from trainer.planning.trace.memory import allocate
 from trainer.planning.trace.model import PlannedModel
 from trainer.planning.trace.operations import Operations
-from trainer.planning.trace.repeated_layers import is_repeatable, num_copies, total, with_layers
+from trainer.planning.trace.repeated_layers import (
+    REPEATED,
+    is_repeatable,
+    num_copies,
+    total,
+    with_layers,
+)
 from trainer.planning.trace.state_alone import StateAlone
 from trainer.planning.trace.storages import ACTIVATIONS, Event, Section, Storages
 from trainer.planning.trace.two_steps import two_steps
@@ -186,7 +192,7 @@ def _total_norm(
         if parameter.grad is None:
             continue
         index = owners.get(id(parameter))
-        num_norms += 1 if repeats is None or index != 1 else num_copies(repeats)
+        num_norms += 1 if repeats is None or index != REPEATED else num_copies(repeats)
         with storages.within(None if index is None else Section("optimizer", index)):
             norms.append(torch.linalg.vector_norm(parameter.grad))
     return torch.linalg.vector_norm(torch.empty(num_norms))

@@ -21,13 +21,11 @@ def two_steps(log: list[Event], *, accumulates: bool) -> Iterator[Event]:
     made = {phase: _made(part) for phase, part in parts.items()}
     computed = made["forward"] | made["backward"]
     kept = {event.storage for event in parts["backward"] if event.size == RENAMED}
+    ends = [event for event in parts["optimizer"] if event.size == FREED]
     freed_later = [
-        event
-        for event in parts["optimizer"]
-        if event.size == FREED and event.storage in computed - kept
+        event for event in ends if event.storage in computed and event.storage not in kept
     ]
-    freed = {event.storage for event in parts["optimizer"] if event.size == FREED}
-    moments = made["optimizer"] - freed
+    moments = made["optimizer"] - {event.storage for event in ends}
     repeated = computed | made["optimizer"] - moments
     numbers = _Numbers()
     yield from parts["loading"]

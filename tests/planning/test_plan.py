@@ -1,0 +1,143 @@
+"""`trainer plan`: what it prints and refuses, and what more memory and other launches change."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from support.command_line import invoke, run
+from support.paths import ROOT
+
+from trainer.planning.plan import plan
+from trainer.recipe.shipped import shipped_recipes
+from trainer.tasks.recipe import load_recipe, parse_recipe
+
+GIB = 2**30
+
+
+@pytest.fixture
+def planned(reviews_recipe):
+    """Plans the recipe of the reviews with other values: (section values, options of a plan)."""
+
+    def make(sections=None, **options):
+        for section, values in (sections or {}).items():
+            current = reviews_recipe.get(section)
+            reviews_recipe[section] = {**current, **values} if isinstance(current, dict) else values
+        return plan(parse_recipe(reviews_recipe, "test"), **options)
+
+    return make
+
+
+def refused(*arguments):
+    ended = invoke("plan", *arguments)
+    assert ended.exit_code == 2
+    assert ended.stdout == ""
+    assert "Traceback" not in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+    return ended.stderr
+
+
+def test_what_is_printed_is_the_json(reviews_recipe, write_recipe):
+    recipe = write_recipe(reviews_recipe)
+    values = json.loads(run("plan", recipe, "--gpu", "t4", "--json"))
+    held = values["memory"]["held"]
+    assert sum(held.values()) == values["memory"]["allocated"]
+    assert values["memory"]["allocated"] == max(values["memory"]["phases"].values())
+    assert values["memory"]["allocated"] <= values["memory"]["reserved"]
+    assert [each["gpu"] for each in values["gpus"]] == ["t4"]
+    assert values["fits"] is values["gpus"][0]["fits"] is True
+    text = run("plan", recipe, "--gpu", "t4")
+    assert "fits" in text
+    assert all(character.isprintable() or character == "\n" for character in text)
+
+
+def test_names_are_escaped(reviews_recipe, write_recipe):
+    reviews_recipe["data"]["source"] = {"files": {"train": "a\x1b[2J\u202eb.csv"}}
+    reviews_recipe["task"]["labels"] = ["\x1b]0;x\x07", "b"]
+    text = invoke("plan", write_recipe(reviews_recipe), "--gpu", "t4").output
+    assert all(character.isprintable() or character == "\n" for character in text)
+
+
+def test_a_larger_gpu_fits_no_less(planned):
+    small, large = (planned(memory=size).gpus[0] for size in (GIB, 24 * GIB))
+    assert small.largest_micro_batch <= large.largest_micro_batch
+    assert small.longest_sequence <= large.longest_sequence
+    assert large.fits >= small.fits
+
+
+@pytest.mark.parametrize("config", ["ddp", "zero1", "zero2", "zero3", "fsdp2"])
+def test_launches(planned, config):
+    batch = {"global_batch_size": 16, "micro_batch_size": 4}
+    file = ROOT / "accelerate_configs" / f"{config}.yaml"
+    values = planned({"batch": batch}, gpu="a100-40", processes=4, config=file).as_dict()
+    assert json.loads(json.dumps(values)) == values
+    assert values["engine"] == config
+    assert values["processes"] == 4
+    assert values["bytes_sent"]["inside"] > 0
+    if config in ("zero3", "fsdp2"):
+        alone = planned(gpu="a100-40").as_dict()
+        for kind in ("weights", "optimizer"):
+            assert values["memory"]["held"][kind] < alone["memory"]["held"][kind] / 2
+
+
+def test_an_unknown_gpu(reviews_recipe, write_recipe):
+    said = refused(write_recipe(reviews_recipe), "--gpu", "a10080")
+    assert "a100-80" in said
+
+
+def test_a_launch_configuration_that_does_not_exist(reviews_recipe, write_recipe):
+    assert "absent.yaml" in refused(write_recipe(reviews_recipe), "--config", "absent.yaml")
+
+
+def test_a_model_without_numbers(reviews_recipe, write_recipe):
+    reviews_recipe["model"] = {"name_or_path": "nobody/nothing"}
+    said = refused(write_recipe(reviews_recipe), "--gpu", "t4")
+    assert "nobody/nothing" in said
+    assert "trainer prepare" in said
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [("tuning", {"mode": "qlora"}), ("optimizer", {"name": "adamw_8bit"})],
+)
+def test_fsdp2_shards_neither_packed_weights_nor_8_bit_moments(
+    reviews_recipe, write_recipe, section, values
+):
+    reviews_recipe.setdefault(section, {}).update(values)
+    reviews_recipe["batch"] |= {"global_batch_size": 16, "micro_batch_size": 4}
+    said = refused(
+        write_recipe(reviews_recipe),
+        *("--processes", 2, "--config", ROOT / "accelerate_configs" / "fsdp2.yaml"),
+    )
+    assert values.get("mode", values.get("name")) in said
+
+
+@pytest.mark.distributed
+def test_without_cache_network_and_home(tmp_path):
+    (tmp_path / "file").touch()
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("HF_", "TRAINER_", "XDG_"))
+    }
+    environment |= {
+        "HOME": f"{tmp_path}/file/home",
+        "PYTHONPATH": str(ROOT),
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+        "HTTP_PROXY": "http://127.0.0.1:9",
+    }
+    command = [sys.executable, "-m", "trainer", "plan", "bert-base-sst2", "--gpu", "t4", "--json"]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/proc")
+    assert ended.returncode == 0, ended.stderr
+    values = json.loads(ended.stdout)
+    assert not values["lengths"]["exact"]
+    assert "max_seq_length" in values["lengths"]["note"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gpu", [None, "t4"])
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_every_shipped_recipe(name, gpu):
+    assert plan(load_recipe(name, ()), gpu=gpu).as_dict()["gpus"]
