@@ -29,7 +29,7 @@ def test_a_recipe_is_examined_with_its_data(reviews_recipe, write_recipe):
     findings = json.loads(run("doctor", write_recipe(reviews_recipe), "--json"))
     assert findings["will_fail"] is False
     by_subject = {finding["subject"]: finding for finding in findings["findings"]}
-    assert list(by_subject) == [*SUBJECTS, "what the recipe needs", "launch", "data", "plan"]
+    assert list(by_subject) == [*SUBJECTS, "what the recipe needs", "data", "launch", "plan"]
     keys = {"subject", "code", "level", "message", "advice", "figures"}
     assert all(finding.keys() == keys for finding in findings["findings"])
 

@@ -48,6 +48,11 @@ def test_what_a_job_of_slurm_was_given():
     expected = "job 7 was given: nodes 2, tasks 8, CPUs of a task 4, GPUs of this node 4, MB of"
     assert findings["slurm"].message.startswith(expected)
     assert findings["slurm-time"].level == "fine"
+    assert findings["slurm-time"].message == "the job ends in 2 h"
+    never = by_code(about_slurm({**job, "SLURM_JOB_END_TIME": "9" * 20}))
+    assert never["slurm-time"].level == "fine"
+    (nothing, *_) = about_slurm({"SLURM_JOB_ID": "7"})
+    assert nothing.message == "job 7 does not say what it was given"
     short = {**job, "SLURM_JOB_END_TIME": str(int(time.time()) + 200)}
     del short["SLURM_CPUS_PER_TASK"]
     assert levels(about_slurm(short)) == {

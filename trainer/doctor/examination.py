@@ -68,10 +68,10 @@ def examine(recipe: Recipe | None = None, name: str = "") -> Iterator[Examined]:
             return
         needs = tuple(guarded(lambda: about_needs(recipe, name)))
         yield Examined("what the recipe needs", needs)
-        yield Examined("launch", tuple(guarded(lambda: about_launch(recipe))))
         readable = not any(finding.code in UNREADABLE for finding in needs)
         yield Examined("data", tuple(guarded(lambda: _about_data(recipe, readable=readable))))
-        # Last, for the lengths of examples are known once the data are prepared.
+        # What follows depends on the lengths of examples, known once the data are prepared.
+        yield Examined("launch", tuple(guarded(lambda: about_launch(recipe))))
         yield Examined("plan", tuple(guarded(lambda: about_plan(recipe))))
 
 

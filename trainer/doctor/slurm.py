@@ -6,10 +6,9 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
 
 from trainer.doctor.finding import Finding
-from trainer.wording import excerpt, format_duration
+from trainer.wording import excerpt, format_seconds
 
 SHORT = 600
 """Seconds left in which little more than the start of a run fits."""
@@ -38,9 +37,8 @@ def about_slurm(variables: Mapping[str, str] = os.environ) -> Iterator[Finding]:
         if variables.get(name)
     }
     parts = ", ".join(f"{what} {number}" for what, number in given.items())
-    yield Finding(
-        "slurm", "fine", f"job {excerpt(job, 30)} was given: {parts or 'nothing'}", None, given
-    )
+    what = f"was given: {parts}" if parts else "does not say what it was given"
+    yield Finding("slurm", "fine", f"job {excerpt(job, 30)} {what}", None, given)
     if "SLURM_CPUS_PER_TASK" not in variables:
         yield Finding(
             "slurm-cpus",
@@ -73,9 +71,9 @@ def _time_left(job: str, variables: Mapping[str, str]) -> Iterator[Finding]:
     if seconds is None:
         yield Finding("slurm-time", "note", "SLURM does not say how much time the job has left")
         return
-    left = timedelta(minutes=max(0, int(seconds) // 60))
-    figures = {"seconds": max(0, int(seconds))}
-    message = f"the job ends in {format_duration(left) if left else 'less than a minute'}"
+    left = max(0, int(seconds))
+    figures = {"seconds": left}
+    message = f"the job ends in {format_seconds(left)}"
     if seconds < SHORT:
         yield Finding("slurm-time", "warning", message, "submit with a longer --time", figures)
     else:
