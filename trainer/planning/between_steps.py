@@ -8,7 +8,7 @@ from trainer.engines.precision import COMPUTE_DTYPES, Precision
 from trainer.planning.held_memory import FP32, PlannedParameter
 from trainer.planning.launches import GATHERING, SHARDED, PlannedLaunch
 from trainer.planning.trace.ledger import Peak
-from trainer.planning.trace.model import PlannedModel, num_layers
+from trainer.planning.trace.model import num_layers
 from trainer.planning.trace.step import ACTIVATIONS, BATCH, GRADIENTS
 from trainer.tasks.generation.generator import BATCH as PROMPTS
 
@@ -19,27 +19,28 @@ STEP_ALONE = (ACTIVATIONS, BATCH, GRADIENTS)
 
 def between_steps(
     update: Peak,
-    planned: PlannedModel,
     numbers: Any,
     parameters: Sequence[PlannedParameter],
     launch: PlannedLaunch,
     precision: Precision,
     *,
-    length: int,
+    prompt: int,
+    generated: int,
 ) -> dict[str, Peak]:
     """Returns the peaks of saving and, if the task generates text, of generation.
 
     They are computed from sizes, not traced: `update` is the peak of the optimizer's part of a
-    step, `length` the tokens of the longest prompt. Activations of generation are not counted.
+    step, `prompt` and `generated` are the tokens of the longest prompt and of its answer.
+    Activations of generation are not counted.
     """
     resting = {kind: size for kind, size in update.held.items() if kind not in STEP_ALONE}
     sharded, gathering = launch.engine in SHARDED, launch.engine in GATHERING
     largest = max(parameter.num_weights for parameter in parameters)
     peaks = {"saving": _peak(resting, {GATHERED: FP32 * largest * sharded})}
-    if planned.task.generated_tokens:
+    if generated:
         computed = COMPUTE_DTYPES[precision]
         whole = sum(one.num_weights * one.bytes_each(computed) for one in parameters)
-        tokens = PROMPTS * (length + planned.task.generated_tokens)
+        tokens = PROMPTS * (prompt + generated)
         cache = tokens * cached_numbers(numbers) * computed.itemsize
         peaks["generation"] = _peak(resting, {CACHE: cache, GATHERED: whole * gathering})
     return peaks

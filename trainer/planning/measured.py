@@ -10,7 +10,7 @@ from trainer.models.architecture import shape_config
 from trainer.planning.gpus import Gpu
 from trainer.planning.lengths import lengths_of
 from trainer.planning.memories import Memories, more_workspace
-from trainer.planning.process_memory import ProcessMemory, process_memory
+from trainer.planning.process_memory import ProcessMemory, process_memory, traced_recipe
 from trainer.planning.run_time import time_of_step
 from trainer.planning.running_launch import running_launch
 from trainer.planning.target import local_gpu
@@ -79,8 +79,8 @@ def planned_for_dry_run(
     num_micro_batches = accumulation(run.recipe, size, run.topology.dp_size)
     try:
         with torch.random.fork_rng(devices=[]):
-            numbers = shape_config(run.recipe.model)
-            memory = process_memory(
+            numbers, launch = shape_config(run.recipe.model), running_launch(accelerator)
+            traced = traced_recipe(
                 run.recipe,
                 numbers,
                 Shape(
@@ -89,9 +89,17 @@ def planned_for_dry_run(
                     num_micro_batches=num_micro_batches,
                 ),
                 precision=run.precision,
-                launch=running_launch(accelerator),
+                launch=launch,
                 on_gpu=gpu is not None,
                 equal_layers=has_equal_layers(run.recipe, numbers),
+            )
+            memory = process_memory(
+                traced,
+                run.recipe,
+                numbers,
+                length=longest,
+                precision=run.precision,
+                launch=launch,
             )
     except Exception as error:  # the steps are tried in any case
         return _not_planned(run, error)

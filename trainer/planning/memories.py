@@ -1,12 +1,19 @@
-"""The memory of a process by micro-batch and length, each traced once."""
+"""The memory of a process by micro-batch and length, traced once or made from other lengths."""
 
+from dataclasses import replace
 from typing import Any
 
 from trainer.engines.precision import Precision
 from trainer.planning.gpus import Gpu
 from trainer.planning.launches import SHARDED, PlannedLaunch
 from trainer.planning.lengths import Lengths
-from trainer.planning.process_memory import ProcessMemory, process_memory
+from trainer.planning.process_memory import (
+    ProcessMemory,
+    TracedRecipe,
+    process_memory,
+    traced_recipe,
+)
+from trainer.planning.trace.interpolated import Interpolation
 from trainer.planning.trace.model import has_equal_layers, tunes_layers_alike
 from trainer.planning.trace.step import WORKSPACE, Shape
 from trainer.recipe.schema import Recipe
@@ -42,6 +49,8 @@ class Memories:
             equal_layers = has_equal_layers(recipe, numbers)
         self.equal_layers = equal_layers
         self._known: dict[tuple[int, int], ProcessMemory] = {}
+        self._traced: dict[tuple[int, int], TracedRecipe] = {}
+        self._interpolations: dict[int, Interpolation | None] = {}
 
     def changed(self, recipe: Recipe, launch: PlannedLaunch) -> "Memories":
         """Returns the memory of another recipe for the same model, under another launch."""
@@ -58,30 +67,58 @@ class Memories:
         """Returns the memory of a process with micro-batches of examples of `length` tokens."""
         key = micro_batch_size, length
         if key not in self._known:
-            share = self.recipe.batch.global_batch_size // self.launch.processes
-            evaluated = min(length, self.lengths.longest_evaluated)
             self._known[key] = process_memory(
+                self._interpolated(*key) or self._trace(*key),
                 self.recipe,
                 self.numbers,
-                Shape(
-                    micro_batch_size=micro_batch_size,
-                    length=length,
-                    num_micro_batches=share // micro_batch_size,
-                    evaluation_length=evaluated or None,
-                ),
+                length=length,
                 precision=self.precision,
                 launch=self.launch,
-                on_gpu=True,
-                equal_layers=self.equal_layers,
             )
         return self._known[key]
 
+    def _trace(self, micro_batch_size: int, length: int) -> TracedRecipe:
+        share = self.recipe.batch.global_batch_size // self.launch.processes
+        evaluated = min(length, self.lengths.longest_evaluated)
+        traced = self._traced[micro_batch_size, length] = traced_recipe(
+            self.recipe,
+            self.numbers,
+            Shape(
+                micro_batch_size=micro_batch_size,
+                length=length,
+                num_micro_batches=share // micro_batch_size,
+                evaluation_length=evaluated or None,
+            ),
+            precision=self.precision,
+            launch=self.launch,
+            on_gpu=True,
+            equal_layers=self.equal_layers,
+        )
+        return traced
+
+    def _interpolated(self, micro_batch_size: int, length: int) -> TracedRecipe | None:
+        """Returns the step of a length from those of other lengths in which the same examples are
+        evaluated; None if too few are traced."""
+        known = {
+            tokens: traced
+            for (size, tokens), traced in self._traced.items()
+            if size == micro_batch_size and tokens >= self.lengths.longest_evaluated
+        }
+        if length < self.lengths.longest_evaluated or len(known) < 3:
+            return None
+        if micro_batch_size not in self._interpolations:
+            steps = {tokens: traced.step for tokens, traced in known.items()}
+            self._interpolations[micro_batch_size] = Interpolation.of(steps)
+        interpolation = self._interpolations[micro_batch_size]
+        step = None if interpolation is None else interpolation.at(length)
+        return None if step is None else replace(next(iter(known.values())), step=step)
+
     def micro_batches(self, length: int) -> set[int]:
-        """Returns the micro-batches of a length that are traced."""
+        """Returns the micro-batches of a length that are known."""
         return {size for size, tokens in self._known if tokens == length}
 
     def lengths_of(self, micro_batch_size: int) -> set[int]:
-        """Returns the lengths that are traced with a micro-batch."""
+        """Returns the lengths that are known with a micro-batch."""
         return {tokens for size, tokens in self._known if size == micro_batch_size}
 
     def process(self, micro_batch_size: int, length: int, gpu: Gpu) -> tuple[int, int]:

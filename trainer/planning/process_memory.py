@@ -60,29 +60,33 @@ class ProcessMemory:
         return self.peaks[self.phase]
 
 
+@dataclass(frozen=True, kw_only=True)
+class TracedRecipe:
+    """A traced step of a recipe, and what its model and task tell of other steps."""
+
+    step: TracedStep
+    parameters: tuple[PlannedParameter, ...]
+    generated_tokens: int
+    equal_layers: bool
+
+
 def process_memory(
+    traced: TracedRecipe,
     recipe: Recipe,
     numbers: Any,
-    shape: Shape,
     *,
+    length: int,
     precision: Precision,
     launch: PlannedLaunch,
-    on_gpu: bool,
-    equal_layers: bool,
 ) -> ProcessMemory:
-    """Returns what a process holds in a step of a recipe.
+    """Returns what a process holds in a step of a recipe, of examples of up to `length` tokens.
 
-    `numbers` is the model's transformers configuration; `equal_layers` says whether its layers are
-    alike. Raises ConfigError if the recipe cannot be trained so.
+    `numbers` is the model's transformers configuration.
     """
     with _without_collector():
-        planned, traced = _traced(
-            recipe, numbers, shape, precision, launch, on_gpu=on_gpu, equal_layers=equal_layers
-        )
-        ledger = add_up(traced.log)
-    parameters = tuple(_all_parameters(planned))
+        ledger = add_up(traced.step.log)
     engine = engine_memory(
-        parameters,
+        traced.parameters,
         launch,
         precision,
         recipe.optimizer,
@@ -92,7 +96,13 @@ def process_memory(
         phase: _with_engine(phase, peak, launch, engine) for phase, peak in ledger.peaks.items()
     }
     peaks |= between_steps(
-        peaks["optimizer"], planned, numbers, parameters, launch, precision, length=shape.length
+        peaks["optimizer"],
+        numbers,
+        traced.parameters,
+        launch,
+        precision,
+        prompt=length,
+        generated=traced.generated_tokens,
     )
     highest = max(peak.allocated for peak in ledger.peaks.values())
     reserved = ledger.reserved
@@ -103,10 +113,10 @@ def process_memory(
         peaks=peaks,
         reserved=reserved,
         engine=engine,
-        parameters=parameters,
-        flops=traced.flops,
-        kernels=traced.kernels,
-        equal_layers=planned.repeats is not None,
+        parameters=traced.parameters,
+        flops=traced.step.flops,
+        kernels=traced.step.kernels,
+        equal_layers=traced.equal_layers,
     )
 
 
@@ -123,17 +133,21 @@ def _without_collector() -> Generator[None]:
             gc.enable()
 
 
-def _traced(
+def traced_recipe(
     recipe: Recipe,
     numbers: Any,
     shape: Shape,
+    *,
     precision: Precision,
     launch: PlannedLaunch,
-    *,
     on_gpu: bool,
     equal_layers: bool,
-) -> tuple[PlannedModel, TracedStep]:
-    """Returns the model, of few layers if they are equal, and its traced step."""
+) -> TracedRecipe:
+    """Returns the traced step of a recipe, of a model of few layers if they are equal.
+
+    `numbers` is the model's transformers configuration; `equal_layers` says whether its layers are
+    alike. Raises ConfigError if the recipe cannot be trained so.
+    """
     few = TRACED if equal_layers and num_layers(numbers) > TRACED else None
     for layers in (few, None):
         planned = planned_model(recipe, numbers, precision, on_gpu=on_gpu, layers=layers)
@@ -144,10 +158,16 @@ def _traced(
                 if parameter.is_floating_point():
                     parameter.data = parameter.data.to(COMPUTE_DTYPES[precision])
         try:
-            traced = trace_step(planned, shape, recipe.optimizer, computed, on_gpu=on_gpu)
+            with _without_collector():
+                step = trace_step(planned, shape, recipe.optimizer, computed, on_gpu=on_gpu)
         except UnequalLayersError:
             continue
-        return planned, traced
+        return TracedRecipe(
+            step=step,
+            parameters=tuple(_all_parameters(planned)),
+            generated_tokens=planned.task.generated_tokens,
+            equal_layers=layers is not None,
+        )
     raise AssertionError("a model of all layers has nothing to repeat")
 
 
