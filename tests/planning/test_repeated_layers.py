@@ -37,17 +37,22 @@ def traced(recipe, numbers, layers, *, on_gpu):
     ("case", "architecture", "mode", "checkpointing", "on_gpu"),
     [
         ("classification", BERT | EIGHT, "full", False, True),
-        ("question_answering", BERT | EIGHT, "full", True, True),
-        ("question_answering-llama", LLAMA | EIGHT, "lora", False, False),
-        ("causal_lm", LLAMA | EIGHT, "full", False, False),
-        ("causal_lm-instructions", LLAMA | EIGHT, "lora", True, True),
-        ("causal_lm-instructions", LLAMA | EIGHT, "qlora", False, True),
         ("causal_lm-instructions", LLAMA | EIGHT, "qlora", True, True),
         ("causal_lm", GPT2, "full", True, True),
         ("classification", PHI, "qlora", False, True),
-        ("causal_lm-instructions", BLOOM, "lora", True, True),
-        ("masked_lm-pairs", BERT | EIGHT, "int8_lora", True, True),
-        ("classification", BERT | EIGHT, "head_only", False, True),
+        *(
+            pytest.param(*values, marks=pytest.mark.slow)
+            for values in (
+                ("question_answering", BERT | EIGHT, "full", True, True),
+                ("question_answering-llama", LLAMA | EIGHT, "lora", False, False),
+                ("causal_lm", LLAMA | EIGHT, "full", False, False),
+                ("causal_lm-instructions", LLAMA | EIGHT, "lora", True, True),
+                ("causal_lm-instructions", LLAMA | EIGHT, "qlora", False, True),
+                ("causal_lm-instructions", BLOOM, "lora", True, True),
+                ("masked_lm-pairs", BERT | EIGHT, "int8_lora", True, True),
+                ("classification", BERT | EIGHT, "head_only", False, True),
+            )
+        ),
     ],
 )
 def test_five_layers_tell_of_eight(case, architecture, mode, checkpointing, on_gpu):
