@@ -130,7 +130,7 @@ def test_on_a_gpu_the_micro_batch_is_the_planned_one(recipe_of, monkeypatch):
     assert finding.figures["micro_batch_size"] == 32
     assert finding.message.endswith(
         "micro-batch 32 x accumulation 1 (micro_batch_size: auto is 32, the largest that divides "
-        "32 and fits with 32 tokens into a t4)"
+        "32 and fits with 32 tokens into t4)"
     )
     (finding,) = about_launch(given)
     assert finding.message.endswith("micro-batch 8 x accumulation 2")

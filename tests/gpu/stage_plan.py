@@ -94,10 +94,10 @@ def measured(stage: Stage, row: Row, used_before: int | None) -> dict[str, Any]:
 
 def planned(stage: Stage, run: Any, accelerator: Any) -> dict[str, Any]:
     """Returns the figures of the plan of a run on this GPU."""
-    from trainer.models.architecture import shape_config
     from trainer.planning.gpus import GPUS
     from trainer.planning.lengths import lengths_of
     from trainer.planning.memories import Memories, more_workspace
+    from trainer.planning.numbers import planned_numbers
     from trainer.planning.run_time import time_of_step
     from trainer.planning.running_launch import running_launch
     from trainer.planning.target import local_gpu
@@ -108,10 +108,10 @@ def planned(stage: Stage, run: Any, accelerator: Any) -> dict[str, Any]:
     with torch.random.fork_rng(devices=[]):
         memories = Memories(
             run.recipe,
-            shape_config(run.recipe.model),
+            planned_numbers(run.recipe, run.base.rows),
             running_launch(accelerator),
             run.precision,
-            lengths_of(run.recipe, run.splits),
+            lengths_of(run.recipe, run.splits, run.base.rows),
         )
         size, longest = run.micro_batch_size, memories.lengths.longest
         memory = memories.of(size, longest)

@@ -55,3 +55,10 @@ def test_lengths_increase_up_to_the_longest(longest):
     assert lengths == sorted(set(lengths))
     assert lengths[-1] == longest
     assert len(lengths) < 400
+
+
+def test_the_whole_share_may_fit_where_less_does_not():
+    """It needs no room for gradients of an earlier micro-batch."""
+    needs = {1: 9, 2: 10, 4: 11, 8: 8}
+    assert last_fitting([1, 2, 4, 8], needs.__getitem__, 8, {4, 8}) == 8
+    assert last_fitting([1, 2, 4, 8], needs.__getitem__, 10, {4, 8}) == 8

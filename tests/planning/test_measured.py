@@ -70,7 +70,7 @@ def test_a_plan_that_fails_is_left_out_with_a_note(built, monkeypatch):
     def fail(model):
         raise ValueError(f"no shape\nof {model.initialization} weights")
 
-    monkeypatch.setattr("trainer.planning.measured.shape_config", fail)
+    monkeypatch.setattr("trainer.planning.numbers.shape_config", fail)
     assert planned_on(run_, accelerator, GPUS["t4"]) is None
     assert planned_for_dry_run(run_, accelerator) is None
     note = "  note: this run is not planned: no shape of random weights"

@@ -45,8 +45,7 @@ def test_auto_is_the_largest_that_divides_and_fits(values):
     assert torch.equal(torch.get_rng_state(), before)
     assert whole.size == 64
     assert whole.reason == (
-        "micro_batch_size: auto is 64, the largest that divides 64 and fits with 64 tokens into a "
-        "t4"
+        "micro_batch_size: auto is 64, the largest that divides 64 and fits with 64 tokens into t4"
     )
     needed = whole.memories.process(16, 64, T4)[1]
     assert needed < whole.memories.process(32, 64, T4)[1]
@@ -98,7 +97,7 @@ def test_a_run_says_how_its_micro_batch_was_chosen(values, tmp_path):
         found = micro_batch_of_run(recipe, accelerator, gpu, None)
         assert found.chosen.size == 64
         longest = int(found.inputs.splits["train"].lengths.max())
-        assert found.chosen.reason.endswith(f"fits with {longest} tokens into a t4 with 9 GB left")
+        assert found.chosen.reason.endswith(f"fits with {longest} tokens into t4 with 9 GB left")
         assert found.chosen.memories.micro_batches(longest) >= {64}
         assert micro_batch_of_run(recipe, accelerator, None, None) is None
         given = parse_recipe(values | {"batch": values["batch"] | {"micro_batch_size": 8}}, "test")

@@ -78,6 +78,8 @@ class KeptData:
     """Number of rows of each split; empty if the rows cannot be read."""
     splits: dict[str, PreparedSplit]
     """The tokenised splits; empty unless all of them are kept."""
+    vocabulary: int | None
+    """Rows of the model's vocabulary; None if the tokenizer is not kept."""
 
 
 def kept_data(recipe: Recipe) -> KeptData:
@@ -87,15 +89,18 @@ def kept_data(recipe: Recipe) -> KeptData:
     """
     rows: dict[str, Dataset] = {}
     splits: dict[str, PreparedSplit] = {}
+    vocabulary: int | None = None
     with only_kept(), hub_offline(), suppress(TrainerError, OSError):
         check_origin(recipe.model)
         kind = task_of(recipe)
         rows, _ = _load_rows(recipe, kind, None)
-        task, tokenizer, _, _ = _build_task(recipe, kind, rows["train"], None)
+        task, tokenizer, model_config, _ = _build_task(recipe, kind, rows["train"], None)
+        vocabulary = model_config.get_text_config().vocab_size
         named = recipe.data.split.test != "auto"
         measured, _ = lacks_targets(task, rows, test_named=named)
         splits, _ = prepare_splits(measured, task, recipe, tokenizer)
-    return KeptData(num_rows={name: len(part) for name, part in rows.items()}, splits=splits)
+    num_rows = {name: len(part) for name, part in rows.items()}
+    return KeptData(num_rows=num_rows, splits=splits, vocabulary=vocabulary)
 
 
 def prepare_splits(

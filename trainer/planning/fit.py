@@ -7,6 +7,8 @@ import numpy as np
 
 RANGES = ((64, 2_048), (256, 8_192), (1_024, 2**31))
 """Lengths are tried in these steps, each up to a length."""
+MOST_TOKENS = 2**17
+"""Tokens of a micro-batch up to which the largest one and the longest sequence are looked for."""
 Needed = Callable[[int], int]
 """Bytes that a micro-batch size or a length needs; a larger one needs no less."""
 

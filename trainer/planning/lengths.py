@@ -40,6 +40,8 @@ class Lengths:
     """Optimizer steps of the whole run; None if it is unknown."""
     prepared_bytes: int | None
     """Size of the prepared data; None unless it is in the cache."""
+    vocabulary: int | None
+    """Rows of the model's vocabulary; None if the tokenizer is not in the cache."""
 
     @property
     def num_examples(self) -> int | None:
@@ -101,7 +103,7 @@ def prepared_lengths(recipe: Recipe) -> Lengths:
     """
     kept, most = kept_data(recipe), recipe.batch.max_seq_length
     if kept.splits:
-        return lengths_of(recipe, kept.splits)
+        return lengths_of(recipe, kept.splits, kept.vocabulary)
     rows = kept.num_rows
     known = "" if not rows else f", and each of the {rows['train']:,} train rows as one example"
     return _lengths(
@@ -110,13 +112,16 @@ def prepared_lengths(recipe: Recipe) -> Lengths:
         num_evaluated=rows.get("validation", 0) if rows else None,
         longest_evaluated=most,
         prepared_bytes=None,
+        vocabulary=kept.vocabulary,
         note=f"the data is not prepared: every example counts with max_seq_length={most} tokens"
         f"{known}; `trainer prepare RECIPE` gives exact lengths",
     )
 
 
-def lengths_of(recipe: Recipe, splits: Mapping[str, PreparedSplit]) -> Lengths:
-    """Returns the lengths of a recipe's prepared splits."""
+def lengths_of(
+    recipe: Recipe, splits: Mapping[str, PreparedSplit], vocabulary: int | None
+) -> Lengths:
+    """Returns the lengths of a recipe's prepared splits, with the rows of its vocabulary."""
     others = {name: split for name, split in splits.items() if name != "train"}
     return _lengths(
         recipe,
@@ -124,6 +129,7 @@ def lengths_of(recipe: Recipe, splits: Mapping[str, PreparedSplit]) -> Lengths:
         num_evaluated=len(others["validation"]) if "validation" in others else 0,
         longest_evaluated=max((int(s.lengths.max()) for s in others.values()), default=0),
         prepared_bytes=sum(map(bytes_of, splits.values())),
+        vocabulary=vocabulary,
         note=None,
     )
 
@@ -144,6 +150,7 @@ def _lengths(
     num_evaluated: int | None,
     longest_evaluated: int,
     prepared_bytes: int | None,
+    vocabulary: int | None,
     note: str | None,
 ) -> Lengths:
     order = train is not None and DataOrder(
@@ -166,4 +173,5 @@ def _lengths(
         num_evaluated=num_evaluated,
         num_steps=steps,
         prepared_bytes=prepared_bytes,
+        vocabulary=vocabulary,
     )

@@ -6,10 +6,10 @@ import torch
 from accelerate import Accelerator
 
 from trainer.engines.micro_batch import accumulation
-from trainer.models.architecture import shape_config
 from trainer.planning.gpus import Gpu
 from trainer.planning.lengths import lengths_of
 from trainer.planning.memories import Memories, more_workspace
+from trainer.planning.numbers import planned_numbers
 from trainer.planning.process_memory import ProcessMemory, process_memory, traced_recipe
 from trainer.planning.run_time import time_of_step
 from trainer.planning.running_launch import running_launch
@@ -48,10 +48,10 @@ def planned_on(
             if memories is None:
                 memories = Memories(
                     run.recipe,
-                    shape_config(run.recipe.model),
+                    planned_numbers(run.recipe, run.base.rows),
                     running_launch(accelerator),
                     run.precision,
-                    lengths_of(run.recipe, run.splits),
+                    lengths_of(run.recipe, run.splits, run.base.rows),
                 )
             memory = memories.of(size, memories.lengths.longest)
             time = time_of_step(memories, gpu, size, num_micro_batches)
@@ -79,7 +79,10 @@ def planned_for_dry_run(
     num_micro_batches = accumulation(run.recipe, size, run.topology.dp_size)
     try:
         with torch.random.fork_rng(devices=[]):
-            numbers, launch = shape_config(run.recipe.model), running_launch(accelerator)
+            numbers, launch = (
+                planned_numbers(run.recipe, run.base.rows),
+                running_launch(accelerator),
+            )
             traced = traced_recipe(
                 run.recipe,
                 numbers,

@@ -13,12 +13,12 @@ from trainer.checkpoints.record import read_record
 from trainer.distributed.collectives import on_main
 from trainer.engines.micro_batch import AUTO_MICRO_BATCH, resolve_micro_batch_size
 from trainer.errors import TrainerError
-from trainer.models.architecture import shape_config
-from trainer.planning.fit import divisors, last_fitting
+from trainer.planning.fit import MOST_TOKENS, divisors, last_fitting
 from trainer.planning.gpus import Gpu
 from trainer.planning.launches import PlannedLaunch
 from trainer.planning.lengths import Lengths, lengths_of, prepared_lengths
 from trainer.planning.memories import Memories
+from trainer.planning.numbers import planned_numbers
 from trainer.planning.running_launch import running_launch
 from trainer.planning.target import precision_on
 from trainer.recipe.schema import Recipe
@@ -76,7 +76,7 @@ def micro_batch_of_run(
     planned: list[MicroBatch] = []
 
     def choose() -> tuple[int, str]:
-        lengths = lengths_of(recipe, inputs.splits)
+        lengths = lengths_of(recipe, inputs.splits, inputs.model_config.vocab_size)
         largest = micro_batch_on(recipe, gpu, launch, lengths)
         planned.append(_as_before(largest, recipe, launch, continues))
         return planned[0].size, planned[0].reason
@@ -99,12 +99,13 @@ def micro_batch_on(
         return MicroBatch(size=known, reason="")
     try:
         with torch.random.fork_rng(devices=[]):
+            lengths = lengths or prepared_lengths(recipe)
             memories = Memories(
                 recipe,
-                shape_config(recipe.model),
+                planned_numbers(recipe, lengths.vocabulary),
                 launch,
                 precision_on(gpu, recipe.precision),
-                lengths or prepared_lengths(recipe),
+                lengths,
             )
             size, reason = chosen(memories, gpu)
     except Exception as error:  # a run must not end because of its plan
@@ -132,15 +133,18 @@ def chosen(memories: Memories, gpu: Gpu | None) -> tuple[int, str]:
     def needed(size: int) -> int:
         return memories.process(size, length, gpu)[1]
 
-    size = last_fitting(divisors(share), needed, gpu.memory, [known])
+    # The whole share needs no room for gradients beside its activations, so it may fit if less does
+    # not.
+    first = {known, share} if share * length <= MOST_TOKENS else {known}
+    size = last_fitting(divisors(share), needed, gpu.memory, first)
     if size is None:
         return 1, (
-            f"micro_batch_size: auto is 1, and not even that fits with {length} tokens into a "
+            f"micro_batch_size: auto is 1, and not even that fits with {length} tokens into "
             f"{gpu.name}"
         )
     return size, (
         f"micro_batch_size: auto is {size}, the largest that divides {share} and fits with "
-        f"{length} tokens into a {gpu.name}"
+        f"{length} tokens into {gpu.name}"
     )
 
 

@@ -14,7 +14,7 @@ from trainer.models.positions import check_length, num_positions
 from trainer.planning.changes import Change, changes
 from trainer.planning.collectives import collectives, sent_within_and_between, volume_of
 from trainer.planning.disk import Disk, planned_disk
-from trainer.planning.fit import divisors, last_fitting, tried_lengths
+from trainer.planning.fit import MOST_TOKENS, divisors, last_fitting, tried_lengths
 from trainer.planning.gpus import Gpu
 from trainer.planning.held_memory import PlannedParameter
 from trainer.planning.host_memory import HostMemory, Model, planned_host_memory
@@ -22,6 +22,7 @@ from trainer.planning.launches import PlannedLaunch, planned_launch
 from trainer.planning.lengths import Lengths, prepared_lengths
 from trainer.planning.memories import Memories
 from trainer.planning.micro_batch import chosen, share_of
+from trainer.planning.numbers import planned_numbers
 from trainer.planning.process_memory import ProcessMemory
 from trainer.planning.run_time import time_of_step
 from trainer.planning.step_time import StepTime
@@ -31,9 +32,6 @@ from trainer.planning.trace.model import num_layers
 from trainer.planning.trace.repeated_layers import TRACED
 from trainer.planning.trainable import check_trainable
 from trainer.recipe.schema import Recipe
-
-MOST_TOKENS = 2**17
-"""Tokens of a micro-batch up to which the longest sequence is looked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,9 +176,9 @@ def plan(
     named = len(targets) == 1
     precision = precision_on(targets[0], recipe.precision)
     check_trainable(recipe, launch, precision)
-    numbers = shape_config(recipe.model)
-    check_length(numbers, recipe.batch.max_seq_length)
+    check_length(shape_config(recipe.model), recipe.batch.max_seq_length)
     lengths = prepared_lengths(recipe)
+    numbers = planned_numbers(recipe, lengths.vocabulary)
     memories = Memories(recipe, numbers, launch, precision, lengths)
     size, why = chosen(memories, targets[0] if named else None)
     longest = max(lengths.longest, min(num_positions(numbers) or MOST_TOKENS, MOST_TOKENS // size))

@@ -43,8 +43,6 @@ UPDATE_SHARE = 0.6
 HOST_BANDWIDTH, NVME_BANDWIDTH = 20e9, 2e9
 """Bytes a second of an optimizer on the host, shared by the processes of a node, and of an NVMe
 disk: assumptions."""
-NOT_KNOWN = "how fast this machine's CPU computes is not known, so the plan gives no time"
-"""What to say of a CPU, for which `step_time` returns None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +165,7 @@ def _with_sending(work: Work, volume: Volume, launch: PlannedLaunch, gpu: Gpu) -
         live=launch.live,
         bucket=launch.bucket or BUCKET,
         replicas=launch.replicas,
+        overlapping=launch.engine != "zero2" or launch.overlapping,
     )
 
 
