@@ -146,3 +146,27 @@ def test_without_cache_network_and_home(tmp_path):
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))
 def test_every_shipped_recipe(name, gpu):
     assert plan(load_recipe(name, ()), gpu=gpu).as_dict()["gpus"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "cell"), [("1", "296"), ("2", "167"), ("3", "24.0")])
+def test_it_gives_the_table_of_70_billion_weights(stage, cell):
+    """Of "How far it goes" in tests/benchmarks/README.md: the column of 64 GPUs."""
+    page = (ROOT / "tests" / "benchmarks" / "README.md").read_text("utf-8")
+    (row,) = [line for line in page.splitlines() if line.startswith(f"| 70B ZeRO-{stage} |")][:1]
+    assert row.split("|")[7].strip() == cell
+    recipe = parse_recipe(
+        {
+            "model": {"name_or_path": "meta-llama/Llama-3.1-70B", "initialization": "random"},
+            "task": {"name": "causal_lm"},
+            "data": {"source": {"files": {"train": "text.txt"}}, "columns": {"text": "text"}},
+            "batch": {"global_batch_size": 64, "micro_batch_size": 1, "max_seq_length": 128},
+            "schedule": {"steps": 10},
+            "precision": "bf16",
+        },
+        "test",
+    )
+    config = ROOT / "accelerate_configs" / f"zero{stage}.yaml"
+    planned = plan(recipe, gpu="h100", config=config, processes=64, machines=8)
+    update = planned.memory.peaks["optimizer"].allocated
+    assert update / 1e9 == pytest.approx(float(cell), rel=0.005)

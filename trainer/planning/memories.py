@@ -20,7 +20,8 @@ from trainer.recipe.schema import Recipe
 
 BAND, SHARDED_BAND = (0.95, 1.05), (0.9, 1.15)
 """What a process shows, relative to the plan. Without sharding, 63 of 67 steps measured on a T4 are
-within it, and the others computed attention eagerly; of sharding engines the allocator's share is not replayed, but taken from one GPU."""
+within it, and the others computed attention eagerly; of sharding engines the allocator's share is
+not replayed, but taken from one GPU."""
 
 
 WORKSPACE_HOPPER = 32 * 2**20
