@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from trainer.engines.launch import asks_for_deepspeed, deepspeed_config_file
-from trainer.engines.micro_batch import accumulation
+from trainer.engines.micro_batch import accumulation, resolve_micro_batch_size
 from trainer.engines.topology import topology_of
 from trainer.errors import ConfigError, LaunchError
 from trainer.optim import OPTIMIZERS
@@ -75,8 +76,9 @@ def check_compiler() -> None:
 
 
 def fill_in_deepspeed(accelerator: Accelerator, recipe: Recipe) -> None:
-    """Fills in what the recipe decides in DeepSpeed's configuration, except for the batch.
+    """Fills in what the recipe decides in DeepSpeed's configuration.
 
+    On a GPU, a micro-batch that is `auto` is left for `fill_in_batch`: it follows from a plan.
     Raises LaunchError if the configuration contradicts the recipe, and ConfigError for a recipe
     that DeepSpeed cannot train.
     """
@@ -93,6 +95,11 @@ def fill_in_deepspeed(accelerator: Accelerator, recipe: Recipe) -> None:
         settings["data_types"] = {"grad_accum_dtype": "fp32"}
     settings["fp16"] = {**settings.get("fp16", {}), **LOSS_SCALE}
     settings["zero_force_ds_cpu_optimizer"] = False  # the recipe's optimizer, even if it is slower
+    batch = recipe.batch
+    if batch.micro_batch_size != "auto" or not torch.cuda.is_available():
+        num_ranks = topology_of(accelerator).dp_size
+        size = resolve_micro_batch_size(batch.global_batch_size, batch.micro_batch_size, num_ranks)
+        fill_in_batch(accelerator, recipe, size)
     # Build models whole and shard them afterwards. If they were sharded while they are built,
     # random weights and 4-bit weights would differ from those of a single process.
     unset_hf_deepspeed_config()
