@@ -32,9 +32,9 @@ def last_fitting(
 ) -> int | None:
     """Returns the last of increasing values that needs at most `memory`; None if none does.
 
-    `known` are values whose need is known without effort, at least one of them. From those it
+    `known` are values whose need is already known; there is at least one. From those it
     doubles or halves the value until one fits and another does not, because large values take long
-    to find out, and then tries where a parabola through the nearest three reaches `memory`, and
+    to trace, and then tries where a parabola through the nearest three reaches `memory`, and
     every third time the middle.
     """
     sizes = {index: needed(value) for index, value in enumerate(values) if value in known}

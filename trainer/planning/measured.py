@@ -74,36 +74,12 @@ def planned_for_dry_run(
     gpu, size = _gpu_of(accelerator), run.micro_batch_size
     longest = int(run.splits["train"].lengths.max())
     more = 0 if gpu is None else more_workspace(gpu)
-    if memories is not None:
-        return Planned(memory_bytes=_in_training(memories.of(size, longest)) + more)
-    num_micro_batches = accumulation(run.recipe, size, run.topology.dp_size)
     try:
         with torch.random.fork_rng(devices=[]):
-            numbers, launch = (
-                planned_numbers(run.recipe, run.base.rows),
-                running_launch(accelerator),
-            )
-            traced = traced_recipe(
-                run.recipe,
-                numbers,
-                Shape(
-                    micro_batch_size=size,
-                    length=longest,
-                    num_micro_batches=num_micro_batches,
-                ),
-                precision=run.precision,
-                launch=launch,
-                on_gpu=gpu is not None,
-                equal_layers=has_equal_layers(run.recipe, numbers),
-            )
-            memory = process_memory(
-                traced,
-                run.recipe,
-                numbers,
-                length=longest,
-                precision=run.precision,
-                launch=launch,
-            )
+            if memories is None:
+                memory = _without_evaluation(run, accelerator, longest, on_gpu=gpu is not None)
+            else:
+                memory = memories.of(size, longest)
     except Exception as error:  # the steps are tried in any case
         return _not_planned(run, error)
     return Planned(memory_bytes=_in_training(memory) + more)
@@ -133,6 +109,31 @@ def beside_plan(
 def _gpu_of(accelerator: Accelerator) -> Gpu | None:
     device = accelerator.device
     return local_gpu(device.index or 0) if device.type == "cuda" else None
+
+
+def _without_evaluation(
+    run: Run, accelerator: Accelerator, longest: int, *, on_gpu: bool
+) -> ProcessMemory:
+    """Returns the memory of a process whose step has examples of `longest` tokens."""
+    size = run.micro_batch_size
+    numbers = planned_numbers(run.recipe, run.base.rows)
+    launch = running_launch(accelerator)
+    traced = traced_recipe(
+        run.recipe,
+        numbers,
+        Shape(
+            micro_batch_size=size,
+            length=longest,
+            num_micro_batches=accumulation(run.recipe, size, run.topology.dp_size),
+        ),
+        precision=run.precision,
+        launch=launch,
+        on_gpu=on_gpu,
+        equal_layers=has_equal_layers(run.recipe, numbers),
+    )
+    return process_memory(
+        traced, run.recipe, numbers, length=longest, precision=run.precision, launch=launch
+    )
 
 
 def _in_training(memory: ProcessMemory) -> int:

@@ -22,14 +22,16 @@ BAND, SHARDED_BAND = (0.95, 1.05), (0.9, 1.15)
 """What a process shows, relative to the plan. Without sharding, 63 of 67 steps measured on a T4 are
 within it, and the others computed attention eagerly; of sharding engines the allocator's share is
 not replayed, but taken from one GPU."""
-
-
 WORKSPACE_HOPPER = 32 * 2**20
 """Bytes of WORKSPACE from compute capability 9.0 on."""
 
 
 class Memories:
-    """The memory of a recipe under a launch; a larger micro-batch or length needs no less."""
+    """The memory of a recipe under a launch.
+
+    A greater length needs no less, nor does a larger micro-batch, except for the whole share of a
+    step: it accumulates no gradients, so it may need less than a part.
+    """
 
     def __init__(
         self,

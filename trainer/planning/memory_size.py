@@ -11,8 +11,8 @@ UNITS = {"mib": 2**20, "gib": 2**30, "mb": 10**6, "gb": 10**9}
 def in_bytes(size: str | int) -> int:
     """Returns a size such as "16GiB", or a number of bytes, in bytes; raises ConfigError for any
     other."""
-    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*([mg]i?b)", str(size).strip().lower())
-    number = float(found[1]) * UNITS[found[2]] if found else size
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*([mg]i?b)", str(size).strip().lower())
+    number = float(match[1]) * UNITS[match[2]] if match else size
     if isinstance(number, bool | str) or not 1 <= number < 2**63:
         raise ConfigError(
             f"--memory: {excerpt(size)} is not the memory of a GPU",

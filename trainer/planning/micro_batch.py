@@ -133,8 +133,8 @@ def chosen(memories: Memories, gpu: Gpu | None) -> tuple[int, str]:
     def needed(size: int) -> int:
         return memories.process(size, length, gpu)[1]
 
-    # The whole share needs no room for gradients beside its activations, so it may fit if less does
-    # not.
+    # The whole share needs no room for gradients beside its activations, so it may fit although a
+    # smaller size does not.
     first = {known, share} if share * length <= MOST_TOKENS else {known}
     size = last_fitting(divisors(share), needed, gpu.memory, first)
     if size is None:

@@ -185,8 +185,8 @@ def plan(
     on_gpus = tuple(_on_gpu(memories, each, size, longest) for each in targets)
     planned = memories.of(size, lengths.longest)
     num_micro_batches = accumulation(recipe, size, launch.processes)
-    weights = sum(_weights(one) for one in planned.parameters)
-    trained: Any = [one for one in planned.parameters if one.trainable]
+    weights = sum(_weights(each) for each in planned.parameters)
+    trained: Any = [each for each in planned.parameters if each.trainable]
     checkpoint = checkpoint_size(trained, recipe.optimizer)
     itemsize = COMPUTE_DTYPES[precision].itemsize
     notes = [why] if why else []
@@ -213,10 +213,10 @@ def plan(
             launch,
             Model(
                 num_weights=weights,
-                largest=max(_weights(one) for one in planned.parameters),
-                num_trained=sum(one.num_weights for one in trained),
+                largest=max(_weights(each) for each in planned.parameters),
+                num_trained=sum(each.num_weights for each in trained),
                 itemsize=itemsize,
-                stored=sum(one.num_weights * one.dtype.itemsize for one in planned.parameters),
+                stored=sum(each.num_weights * each.dtype.itemsize for each in planned.parameters),
             ),
             checkpoint,
         ),

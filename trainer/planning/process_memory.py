@@ -122,8 +122,9 @@ def process_memory(
 
 @contextmanager
 def _without_collector() -> Generator[None]:
-    """Context manager: Python does not look for cycles of objects. It would free them at times that
-    depend on all else that the process does, and takes long among the events of a log."""
+    """Context manager: Python does not look for cycles of objects. Collection would free
+    them at times that depend on all else that the process does, and is slow with the many events of
+    a log."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -190,22 +191,22 @@ def _with_engine(phase: str, peak: Peak, launch: PlannedLaunch, engine: EngineMe
 def _all_parameters(planned: PlannedModel) -> list[PlannedParameter]:
     """Returns the parameters of all layers, also of those that a traced one stands for."""
     objective = Objective(planned.model, planned.task)
-    found = planned_parameters(objective)
+    described = planned_parameters(objective)
     if planned.repeats is None:
-        return found
+        return described
     own = {id(parameter) for parameter in planned.layers[REPEATED].parameters()}
     repeated = [
-        described
-        for parameter, described in zip(objective.parameters(), found, strict=True)
+        each
+        for parameter, each in zip(objective.parameters(), described, strict=True)
         if id(parameter) in own
     ]
-    return found + [
+    return described + [
         PlannedParameter(
-            shape=one.shape,
-            dtype=one.dtype,
-            trainable=one.trainable,
-            layer=None if one.layer is None else -copy,
+            shape=each.shape,
+            dtype=each.dtype,
+            trainable=each.trainable,
+            layer=None if each.layer is None else -copy,
         )
         for copy in range(1, num_copies(planned.repeats))
-        for one in repeated
+        for each in repeated
     ]

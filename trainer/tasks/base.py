@@ -133,7 +133,7 @@ class Task(Reported, ABC):
 
     @classmethod
     def unread(cls, recipe: Recipe, model_config: Any) -> Self | None:
-        """Returns a task for plans, made without data and tokenizer; None if there is none.
+        """Returns a task for plans, made without data and tokenizer; None if it has no plan.
 
         Only its attributes about model and loss are set, and only `config_values`, `loss_sums` and
         `full_batch` may be called. Raises ConfigError if models of this configuration cannot learn

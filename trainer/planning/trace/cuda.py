@@ -1,7 +1,7 @@
 """Makes tensors on the CPU, without contents, compute as they would on an NVIDIA GPU.
 
-Only what changes memory differs: which operations autocast leaves in fp32, which kernel of
-attention is chosen and what it keeps for backward, and what dropout keeps.
+Only what changes memory differs: which operations autocast computes in fp32, which kernel
+of attention is chosen and what it keeps for backward, and what dropout keeps.
 """
 
 from collections.abc import Generator
@@ -31,15 +31,13 @@ IN_FP32 = frozenset(
 )
 """Operations that torch.autocast("cuda") computes in fp32 and torch.autocast("cpu") does not
 (torch's documentation of autocast, "CUDA Ops that can autocast to float32")."""
-
-
 SOFTMAX = (functional.softmax, torch.softmax, Tensor.softmax)
 SOFTMAX_BACKWARD = torch.ops.aten._softmax_backward_data.default
 
 
 class ComputingLikeCuda(TorchFunctionMode):
-    """A mode in which attention and dropout keep what the CUDA kernels keep, and autocast leaves
-    in fp32 what it leaves in fp32 there."""
+    """A mode in which attention and dropout keep what the CUDA kernels keep, and autocast computes
+    in fp32 what it computes in fp32 on CUDA."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -50,7 +48,7 @@ class ComputingLikeCuda(TorchFunctionMode):
         if func in (functional.dropout, torch.dropout):
             kwargs.pop("inplace", None)
             return _dropout(*args, **kwargs)
-        if func in SOFTMAX and _to_fp32(args[0], kwargs.get("dtype")):
+        if func in SOFTMAX and _casts_half(args[0], kwargs.get("dtype")):
             dim = kwargs["dim"] if "dim" in kwargs else args[1]
             return torch.ops.aten._softmax(args[0], dim, True)  # by one kernel
         if func in IN_FP32 and torch.is_autocast_enabled("cpu"):
@@ -87,7 +85,7 @@ def brief_tensor(func: Any, args: Any) -> Tensor | None:
     return torch.empty(gradient.shape, dtype=torch.promote_types(gradient.dtype, result.dtype))
 
 
-def _to_fp32(value: Tensor, dtype: torch.dtype | None) -> bool:
+def _casts_half(value: Tensor, dtype: torch.dtype | None) -> bool:
     return value.dtype == torch.float16 and dtype == torch.float32
 
 

@@ -72,7 +72,7 @@ class Interpolation:
     def _at(self, values: np.ndarray, length: int) -> np.ndarray:
         """Returns what the parabola through `values` [3, …] has at a length (Lagrange)."""
         weights = [
-            np.prod([(length - other) / (node - other) for other in self.lengths if other != node])
+            np.prod([(length - root) / (node - root) for root in self.lengths if root != node])
             for node in self.lengths
         ]
         return np.tensordot(np.array(weights), values, axes=1)

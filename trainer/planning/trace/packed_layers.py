@@ -72,7 +72,8 @@ class Packed4bit(Linear4bit):
 class Packed8bit(Linear8bitLt):
     """An LLM.int8 layer; `on_gpu` says whether it computes in 8 bits, as it does on GPUs only.
 
-    It computes no columns apart from the others in 16 bits; those of real layers take little.
+    Real layers also compute a few outlier columns in 16 bits; these take little memory and are left
+    out.
     """
 
     def __init__(self, linear: nn.Linear, *, on_gpu: bool) -> None:

@@ -36,8 +36,8 @@ def with_layers(log: list[Event], number: int) -> list[Event]:
 
 
 def is_repeatable(log: list[Event]) -> bool:
-    """Returns whether the third layer allocates the same as its neighbours, where what it frees is
-    theirs: as the second one in forward, and as the fourth one in backward."""
+    """Returns whether the third layer allocates the same as the layer computed before it, some of
+    whose storages it frees: the second one, or in backward the fourth."""
     sizes: dict[Section, list[int]] = {}
     for event in log:
         if event.size > 0 and event.section is not None:

@@ -15,7 +15,7 @@ class StateAlone(torch.optim.Optimizer):
 
     `layers` has the index of the layer of each parameter that is in one, by `id`. Kernels that
     update in place make nothing else; torch's SGD adds weight decay to copies of the gradients, on
-    a GPU (`at_once`) to all of them at once.
+    a GPU (`at_once`) to all of them at once; the single copy on a CPU is left out.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class StateAlone(torch.optim.Optimizer):
         kind = OPTIMIZERS[self._settings.name]
         for group in self.param_groups:
             copies: list[Tensor] = []
-            copied = self._settings.name == "sgd" and group["weight_decay"]
+            copied = self._at_once and self._settings.name == "sgd" and group["weight_decay"]
             for parameter in group["params"]:
                 index = self._layers.get(id(parameter))
                 section = None if index is None else Section("optimizer", index)
@@ -45,4 +45,4 @@ class StateAlone(torch.optim.Optimizer):
                         for name, (shape, dtype) in entries:
                             self.state[parameter][name] = torch.empty(shape, dtype=dtype)
                     if copied and parameter.grad is not None:
-                        copies = [*copies, parameter.grad.clone()] if self._at_once else []
+                        copies.append(parameter.grad.clone())
