@@ -26,4 +26,4 @@ def test_the_rank_with_least_memory_decides(
     assert ranks[0] == ranks[1]
     assert ranks[0]["size"] == ranks[0]["of_run"] == size
     assert ranks[0].get("of_engine", size) == size
-    assert f"into a t4 with {'10 GB' if size > 1 else '1.05 MB'} left" in ranks[0]["reason"]
+    assert f"into t4 with {'10 GB' if size > 1 else '1.05 MB'} left" in ranks[0]["reason"]

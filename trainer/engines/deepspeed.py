@@ -76,11 +76,11 @@ def check_compiler() -> None:
 
 
 def fill_in_deepspeed(accelerator: Accelerator, recipe: Recipe) -> None:
-    """Fills in what the recipe decides in DeepSpeed's configuration.
+    """Fills in what the recipe decides in DeepSpeed's configuration, except for the batch.
 
-    On a GPU, a micro-batch that is `auto` is left for `fill_in_batch`: it follows from a plan.
     Raises LaunchError if the configuration contradicts the recipe, and ConfigError for a recipe
-    that DeepSpeed cannot train.
+    that DeepSpeed cannot train. Whether it states the sizes of a step is also checked here, unless
+    they follow from a plan for the GPU.
     """
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -95,11 +95,11 @@ def fill_in_deepspeed(accelerator: Accelerator, recipe: Recipe) -> None:
         settings["data_types"] = {"grad_accum_dtype": "fp32"}
     settings["fp16"] = {**settings.get("fp16", {}), **LOSS_SCALE}
     settings["zero_force_ds_cpu_optimizer"] = False  # the recipe's optimizer, even if it is slower
-    batch = recipe.batch
+    batch, num_ranks = recipe.batch, topology_of(accelerator).dp_size
     if batch.micro_batch_size != "auto" or not torch.cuda.is_available():
-        num_ranks = topology_of(accelerator).dp_size
         size = resolve_micro_batch_size(batch.global_batch_size, batch.micro_batch_size, num_ranks)
-        fill_in_batch(accelerator, recipe, size)
+        for key, value in _batch_settings(recipe, size, num_ranks).items():
+            _check_stated(settings, key, value)
     # Build models whole and shard them afterwards. If they were sharded while they are built,
     # random weights and 4-bit weights would differ from those of a single process.
     unset_hf_deepspeed_config()
@@ -123,15 +123,28 @@ def fill_in_batch(accelerator: Accelerator, recipe: Recipe, micro_batch_size: in
     """
     plugin: Any = accelerator.deepspeed_plugin
     settings: dict[str, Any] = plugin.deepspeed_config
-    steps = accumulation(recipe, micro_batch_size, topology_of(accelerator).dp_size)
-    _set(settings, "train_batch_size", recipe.batch.global_batch_size)
-    _set(settings, "train_micro_batch_size_per_gpu", micro_batch_size)
-    _set(settings, "gradient_accumulation_steps", steps)
-    accelerator.gradient_accumulation_steps = steps
+    decided = _batch_settings(recipe, micro_batch_size, topology_of(accelerator).dp_size)
+    for key, value in decided.items():
+        _set(settings, key, value)
+    accelerator.gradient_accumulation_steps = decided["gradient_accumulation_steps"]
+
+
+def _batch_settings(recipe: Recipe, micro_batch_size: int, num_ranks: int) -> dict[str, int]:
+    return {
+        "train_batch_size": recipe.batch.global_batch_size,
+        "train_micro_batch_size_per_gpu": micro_batch_size,
+        "gradient_accumulation_steps": accumulation(recipe, micro_batch_size, num_ranks),
+    }
 
 
 def _set(settings: dict[str, Any], key: str, value: float) -> None:
     """Sets a value; raises LaunchError if the configuration states another one."""
+    _check_stated(settings, key, value)
+    settings[key] = value
+
+
+def _check_stated(settings: dict[str, Any], key: str, value: float) -> None:
+    """Raises LaunchError if the configuration states another value than that of the run."""
     written = settings.get(key, "auto")
     if written not in ("auto", value):
         raise LaunchError(
@@ -140,7 +153,6 @@ def _set(settings: dict[str, Any], key: str, value: float) -> None:
             value=written,
             hint='write "auto" there',
         )
-    settings[key] = value
 
 
 def _check_understood(settings: dict[str, Any], zero: dict[str, Any]) -> None:

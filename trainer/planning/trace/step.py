@@ -34,7 +34,7 @@ from trainer.tasks.batch import Batch
 
 BATCH, GRADIENTS, MOMENTS, WORKSPACES = "batch", "gradients", "optimizer", "workspaces"
 LOSS = "loss over the vocabulary"
-WORKSPACE = 8520 * 2**10
+WORKSPACE = 8320 * 2**10
 """Bytes that cuBLAS takes from the allocator for a thread's products, below compute capability 9.0
 (c10's CUBLAS_WORKSPACE_CONFIG of :4096:2:16:8)."""
 
