@@ -17,7 +17,6 @@ import dataclasses
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -28,7 +27,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# The heavy imports stand in functions: a process starts with the peak of the one that began it.
+from trainer.tracking.resident_memory import peak_resident_bytes
+
+# The heavy imports stand in functions: `memory` sets its start after them.
 
 LOOPS = {
     "instruction": [
@@ -170,13 +171,10 @@ def memory(name: str, given: argparse.Namespace, folder: Path) -> dict[str, int]
 
     if name.startswith("sft"):
         import trl.trainer.sft_trainer  # noqa: F401
-    before = peak_bytes()
+    before = peak_resident_bytes()
     make(name, given, folder).epoch()
-    return {"bytes": peak_bytes(), "bytes_above": peak_bytes() - before}
-
-
-def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_resident_bytes()
+    return {"bytes": peak, "bytes_above": peak - before}
 
 
 def times(given: argparse.Namespace, folder: Path) -> dict[str, Any]:

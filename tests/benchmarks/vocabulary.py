@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,8 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from trainer.tracking.resident_memory import peak_resident_bytes
 
 VARIANTS = ("plain", "torch_sum", "torch_none", "chunked")
 CASES = [  # precision, width, tokens
@@ -66,7 +67,7 @@ def measure(variant: str, precision: str, width: int, tokens: int) -> dict[str, 
     hidden = torch.randn(tokens, width).to(dtype).requires_grad_()
     weight = torch.randn(WORDS, width, dtype=dtype).mul_(width**-0.5).requires_grad_()
     targets = torch.randint(0, WORDS, (tokens,))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_resident_bytes()
     result: dict[str, float] = {}
     for _ in range(2):  # the first is the warm-up
         hidden.grad = weight.grad = None
@@ -80,8 +81,7 @@ def measure(variant: str, precision: str, width: int, tokens: int) -> dict[str, 
             "seconds": time.perf_counter() - start,
             "processor_seconds": time.process_time() - processor_start,
         }
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {**result, "gigabytes": (peak - before) * 1024 / 1e9}
+    return {**result, "gigabytes": (peak_resident_bytes() - before) / 1e9}
 
 
 def run(variant: str, case: tuple[str, int, int], threads: int) -> dict[str, float]:
