@@ -18,6 +18,7 @@ FLOORS = [
     ["__main__"],
     ["cli", "__init__"],
     ["api"],
+    ["running"],
     ["result"],
     ["publishing"],
     ["loop", "report", "doctor"],

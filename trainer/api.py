@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainer.distributed.environment_variables import check_variables
-from trainer.errors import DONE, ConfigError, RunDirectoryError, Stopped
+from trainer.errors import ConfigError, RunDirectoryError, Stopped
 from trainer.process.environment import quieted_libraries
 from trainer.process.run_directory import read_recipe
 from trainer.process.status import Status
 from trainer.process.stop_request import StopRequest, end_of_time
 from trainer.process.switches import restored_switches
-from trainer.recipe import schema
 from trainer.recipe.reading import recipe_values, with_value
 from trainer.result import Result, read_result
 from trainer.tasks.recipe import Recipe, parse_recipe
@@ -87,6 +86,8 @@ def train(
             limit = f"{time_limit:.3f}s" if isinstance(time_limit, int | float) else time_limit
             stop.end = end_of_time(limit)
             resolved = _resolved(recipe, overrides, data, model)
+            from trainer.running.train import train_recipe
+
             return train_recipe(
                 resolved, directory, str(resume), status=status, stop=stop, progress=show
             )
@@ -175,13 +176,10 @@ def evaluate(
         )
     directory = Path(run_dir).absolute()
     recipe = read_recipe(directory, Recipe)
-    from trainer.assembly.build import build_run
-    from trainer.assembly.memory_advice import recipe_memory
     from trainer.assembly.other_rows import GIVEN, described, other_rows
     from trainer.engines.accelerator import launched
     from trainer.evaluation.at_checkpoint import evaluate_checkpoint
-    from trainer.planning.micro_batch import micro_batch_of_run
-    from trainer.planning.target import gpu_of
+    from trainer.planning.planned_run import build_planned_run
 
     with ExitStack() as stack:
         stack.enter_context(quieted_libraries())
@@ -189,18 +187,7 @@ def evaluate(
         check_variables()
         given = {} if data is None else {GIVEN: other_rows(data, recipe, overrides or {})}
         accelerator = stack.enter_context(launched(recipe, directory))
-        with recipe_memory(recipe, "loading", "loading the model"):
-            planned = micro_batch_of_run(
-                recipe, accelerator, gpu_of(accelerator.device), directory, given
-            )
-            run = build_run(
-                recipe,
-                accelerator,
-                directory,
-                other_rows=given,
-                inputs=planned and planned.inputs,
-                micro_batch_size=planned and planned.chosen.size,
-            )
+        run = build_planned_run(recipe, accelerator, directory, other_rows=given).run
         if data is None:
             return evaluate_checkpoint(run, accelerator, split, str(checkpoint))
         metrics = evaluate_checkpoint(run, accelerator, GIVEN, str(checkpoint))
@@ -269,189 +256,6 @@ def write_report(
     named = [run_dirs] if isinstance(run_dirs, str | Path) else list(run_dirs)
     place = None if output is None else Path(output)
     return write_reports([Path(directory) for directory in named], place, formats, by)[0]
-
-
-def train_recipe(
-    recipe: schema.Recipe,
-    directory: Path,
-    resume: str,
-    *,
-    status: Status,
-    stop: StopRequest,
-    progress: Progress | None,
-) -> Result:
-    """Trains or resumes a recipe in its run directory, and returns the result on every rank.
-
-    It stops early if `stop` requests it, and writes `status` last. Both `train` and the command
-    line call it.
-    """
-    from trainer.assembly.build import build_run
-    from trainer.assembly.memory_advice import recipe_memory, run_memory
-    from trainer.assembly.open_directory import check_shared, open_directory, write_settings
-    from trainer.assembly.resume import continued, resume_run
-    from trainer.assembly.summary import disk_space, summary
-    from trainer.distributed.collectives import on_main
-    from trainer.distributed.timeouts import training_time
-    from trainer.engines.accelerator import launched
-    from trainer.evaluation.before_training import measure_before_training
-    from trainer.loop import finished
-    from trainer.loop import train as train_loop
-    from trainer.planning.measured import planned_for_run
-    from trainer.planning.micro_batch import micro_batch_of_run
-    from trainer.planning.target import gpu_of
-    from trainer.process.cpu_threads import chosen_threads, core_limit, fit_threads
-    from trainer.process.sessions import begin_session, end_session
-    from trainer.publishing.after_run import before_push, push_finished
-    from trainer.recipe.keys import flatten
-    from trainer.recipe.reading import dump_yaml
-    from trainer.report.results import finish
-    from trainer.tracking.trackers import check_installed, start_trackers
-
-    check_installed(recipe.tracking.trackers)
-    chosen = chosen_threads()  # later, Accelerate may have set the variable itself
-    with launched(recipe, directory, stop) as accelerator, ExitStack() as claims:
-        fit_threads(core_limit(), chosen)  # until `launched` restores them
-        opened = on_main(accelerator, lambda: open_directory(recipe, directory, resume, claims))
-        if opened is None:
-            if progress is not None and accelerator.is_main_process:
-                progress(Update(message=f"This run is finished: {directory / 'report.md'}"))
-            stop.begin_shutdown()
-            return on_main(accelerator, lambda: read_result(directory))
-        if not opened.longer:
-            status.begin()
-        recipe = opened.recipe
-        check_shared(accelerator, directory)
-        with recipe_memory(recipe, "loading", "loading the model"):
-            planned = micro_batch_of_run(
-                recipe,
-                accelerator,
-                gpu_of(accelerator.device),
-                directory,
-                continues=continued(directory, resume),
-            )
-            run = build_run(
-                recipe,
-                accelerator,
-                directory,
-                stop,
-                progress=progress,
-                inputs=planned and planned.inputs,
-                micro_batch_size=planned and planned.chosen.size,
-            )
-        for change in opened.changes:
-            run.tracker.say(change)
-        with run_memory(run, accelerator, "loading", "reading the checkpoint"):
-            state = resume_run(run, accelerator, resume, opened.earlier)
-        if opened.longer:  # until the checkpoint was read, the directory held a finished run
-            status.begin()
-            on_main(accelerator, lambda: write_settings(recipe, directory))
-        energy = on_main(accelerator, lambda: begin_session(directory, state.step))
-        run.tracker.say(summary(run, accelerator))
-        if planned is not None:
-            run.tracker.say(f"  {planned.chosen.reason}")
-        for note in run.notes:
-            run.tracker.say(f"  note: {note}")
-        start_trackers(
-            accelerator,
-            directory,
-            recipe.tracking.trackers,
-            settings=flatten(recipe.model_dump(mode="json")),
-            text=dump_yaml(recipe),
-            step=state.step,
-            say=run.tracker.say,
-        )
-        run.tracker.say(f"  {disk_space(run, accelerator)}")
-        if recipe.push is not None and accelerator.is_main_process:
-            for note in before_push(recipe.push, verifies=recipe.checkpoint.verify_export):
-                run.tracker.say(f"  note: {note}")
-        if accelerator.is_main_process:
-            memories = planned and planned.chosen.memories
-            run.tracker.expect(planned_for_run(run, accelerator, memories))
-        status.begin_training(state.step, run.num_steps)
-        if state.step == 0:
-            measure_before_training(run, accelerator, state)
-        with training_time(), stop.at_boundaries(), run.saver.closing():
-            state = train_loop(run, accelerator, state)
-            done = finished(run, state)
-            if accelerator.is_main_process:
-                end_session(directory, energy)
-            if not done:
-                message = (
-                    f"stopped at step {state.step} of {run.num_steps}; the same command resumes"
-                )
-                run.tracker.say(message)
-                status.write("stopped", stop.code, state.step, message)
-                stop.begin_shutdown()  # a second signal must not overwrite this status
-        run.tracker.close()
-        if done:
-            with run_memory(run, accelerator, "saving", "measuring and writing the model"):
-                finish(run, accelerator, state)
-            stop.begin_shutdown()
-            status.write("done", DONE, state.step, "done")
-            stop.code = DONE  # a signal from here on does not change it
-        pushes = done and accelerator.is_main_process
-        result = on_main(accelerator, lambda: read_result(directory))
-    if recipe.push is not None and pushes:  # the other ranks have left: they wait for nobody
-        push_finished(recipe.push, directory, progress)
-    return result
-
-
-def dry_run_recipe(recipe: schema.Recipe, directory: Path, *, progress: Progress | None) -> None:
-    """Takes steps of a recipe on its longest examples, and reports the memory that they need.
-
-    Everything is resolved and opened as for a run in the directory, under the engine and on the
-    ranks of the launch. Nothing is written but what `trainer prepare` would write into the caches.
-    Raises TrainerError as the run would, such as OutOfMemoryError.
-    """
-    from trainer.assembly.build import build_run
-    from trainer.assembly.memory_advice import recipe_memory
-    from trainer.assembly.summary import disk_space, summary
-    from trainer.engines.accelerator import launched
-    from trainer.loop import optimizer_step
-    from trainer.planning.dry_run import dry_run
-    from trainer.planning.measured import planned_for_dry_run
-    from trainer.planning.micro_batch import micro_batch_of_run
-    from trainer.planning.target import gpu_of
-    from trainer.process.cpu_threads import chosen_threads, core_limit, fit_threads
-    from trainer.process.out_of_memory import held_bytes
-    from trainer.tracking.trackers import check_installed
-
-    check_installed(recipe.tracking.trackers)
-    chosen = chosen_threads()
-    with launched(recipe, directory) as accelerator:
-        fit_threads(core_limit(), chosen)
-        before = held_bytes()
-        with recipe_memory(recipe, "loading", "loading the model"):
-            planned = micro_batch_of_run(recipe, accelerator, gpu_of(accelerator.device), None)
-            run = build_run(
-                recipe,
-                accelerator,
-                directory,
-                progress=progress,
-                keeps_tokenizer=False,
-                inputs=planned and planned.inputs,
-                micro_batch_size=planned and planned.chosen.size,
-            )
-        say = run.tracker.say
-        say(summary(run, accelerator))
-        if planned is not None:
-            say(f"  {planned.chosen.reason}")
-        for note in run.notes:
-            say(f"  note: {note}")
-        say(f"  {disk_space(run, accelerator)}")
-        run.objective.train()
-        taken = dry_run(
-            run,
-            accelerator,
-            lambda batches: optimizer_step(run, accelerator, batches, step=1),
-            resident_before=before,
-        )
-        # After the steps, because planning takes memory, too.
-        memories = planned and planned.chosen.memories
-        main = accelerator.is_main_process
-        expected = planned_for_dry_run(run, accelerator, memories) if main else None
-        say("\n".join(taken.lines(expected)))
-        say("  nothing was written into the run directory")
 
 
 def _directory(recipe: str | Path | Recipe, run_dir: str | Path | None) -> Path:

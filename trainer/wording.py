@@ -24,6 +24,12 @@ def excerpt(value: object, most: int = 80) -> str:
     return text[: most - len(tail)] + tail
 
 
+def reason_of(error: BaseException, most: int = 200) -> str:
+    """Returns what an error of a library says, in one line that is safe to show; its kind if it
+    says nothing."""
+    return excerpt(visible(" ".join(str(error).split())) or type(error).__name__, most)
+
+
 def listed(values: Iterable[object], most: int = 8) -> str:
     """Returns the first `most` values, each shortened, separated by commas, and "and N more"."""
     shown = [excerpt(value, 60) for value in values]

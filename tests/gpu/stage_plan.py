@@ -95,24 +95,16 @@ def measured(stage: Stage, row: Row, used_before: int | None) -> dict[str, Any]:
 def planned(stage: Stage, run: Any, accelerator: Any) -> dict[str, Any]:
     """Returns the figures of the plan of a run on this GPU."""
     from trainer.planning.gpus import GPUS
-    from trainer.planning.lengths import lengths_of
-    from trainer.planning.memories import Memories, more_workspace
-    from trainer.planning.numbers import planned_numbers
+    from trainer.planning.measured import memories_of
+    from trainer.planning.memories import more_workspace
     from trainer.planning.run_time import time_of_step
-    from trainer.planning.running_launch import running_launch
     from trainer.planning.target import local_gpu
 
     gpu = local_gpu() if stage.on_gpu else GPUS[REHEARSED]
     assert gpu is not None
     begun = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
-        memories = Memories(
-            run.recipe,
-            planned_numbers(run.recipe, run.base.rows),
-            running_launch(accelerator),
-            run.precision,
-            lengths_of(run.recipe, run.splits, run.base.rows),
-        )
+        memories = memories_of(run, accelerator)
         size, longest = run.micro_batch_size, memories.lengths.longest
         memory = memories.of(size, longest)
         taken = time_of_step(memories, gpu, size, 2)

@@ -46,3 +46,11 @@ def test_8_bit_moments_are_not_sharded(reviews_recipe):
     reviews_recipe["batch"] |= {"global_batch_size": 16, "micro_batch_size": 4}
     _, changes = changes_of(reviews_recipe)
     assert any("zero3" in setting for setting in changes)
+
+
+def test_what_a_model_cannot_do_is_not_proposed(reviews_recipe):
+    """transformers has no checkpointing for ALBERT."""
+    reviews_recipe["model"]["architecture"]["model_type"] = "albert"
+    _, changes = changes_of(reviews_recipe)
+    assert changes
+    assert not any("gradient_checkpointing" in setting for setting in changes)

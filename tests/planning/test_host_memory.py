@@ -1,15 +1,13 @@
 """The memory of a machine as planned, beside what processes of real runs took."""
 
 import json
-import os
 import subprocess
 import sys
-from itertools import product
 
 import pytest
 import torch
 from support.launches import launch_environment
-from support.paths import ROOT
+from support.paths import ROOT, program
 
 from trainer.checkpoints.disk_space import CheckpointSize, checkpoint_size
 from trainer.models.parameters import num_weights, trainable_parameters
@@ -27,14 +25,16 @@ from trainer.recipe.training import Optimizer
 from trainer.tasks.recipe import load_recipe, parse_recipe
 
 MIB = 2**20
-MODEL = Model(num_weights=1000, num_trained=100, largest=50, itemsize=2, stored=2000)
+MODEL = Model(num_weights=1000, largest=50, itemsize=2, stored=2000)
 SIZE = CheckpointSize(weights=400, moments=800)
 
 
-def planned(values, launch=None, device_bytes=None, **changes):
+def planned(values, launch=None, offloaded=0, device_bytes=None, **changes):
     recipe = parse_recipe(values | changes, "test")
     launch = launch or PlannedLaunch()
-    return planned_host_memory(recipe, launch, MODEL, SIZE, device_bytes=device_bytes)
+    return planned_host_memory(
+        recipe, launch, MODEL, SIZE, offloaded=offloaded, device_bytes=device_bytes
+    )
 
 
 def pretrained(mode):
@@ -80,40 +80,18 @@ def test_under_zero3_the_main_process_alone_loads(reviews_recipe):
     ],
 )
 def test_offload(config, held, reviews_recipe):
+    """Of 1,000 matrices, of which 100 are trained: so many that one on its way is little."""
     launch = planned_launch(ROOT / "accelerate_configs" / f"{config}.yaml", 2)
-    memory = planned(reviews_recipe, launch)
-    assert memory.training == held
-    assert memory.machine >= 2 * (LIBRARIES + CUDA_LIBRARIES + held)
-
-
-@pytest.mark.parametrize(
-    ("engine", "optimizer", "parameters"),
-    [
-        ("zero1", "cpu", "none"),
-        ("zero2", "cpu", "none"),
-        *product(["zero3"], ["none", "cpu", "nvme"], ["none", "cpu", "nvme"]),
-    ],
-)
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
-def test_what_is_offloaded_is_what_the_engine_holds_on_its_host(
-    precision, engine, optimizer, parameters, reviews_recipe
-):
-    launch = PlannedLaunch(
-        engine=engine, processes=4, offload_optimizer=optimizer, offload_parameters=parameters
-    )
-    matrix = PlannedParameter(shape=(640, 100), dtype=torch.float32, trainable=True)
-    matrices = [matrix] * 1000  # so that one on its way is little
+    parameters = [
+        PlannedParameter(shape=(640, 100), dtype=torch.float32, trainable=trainable)
+        for trainable in [True] * 100 + [False] * 900
+    ]
     adamw = Optimizer(name="adamw", learning_rate=1e-4)
-    host = engine_memory(matrices, launch, precision, adamw).host
-    weights = 64_000_000
-    itemsize = 2 if precision == "bf16" else 4
-    model = Model(
-        num_weights=weights, num_trained=weights, largest=64_000, itemsize=itemsize, stored=weights
-    )
-    size = CheckpointSize(weights=4 * weights, moments=8 * weights)
-    recipe = parse_recipe(reviews_recipe, "test")
-    memory = planned_host_memory(recipe, launch, model, size)
-    assert memory.training == pytest.approx(host.total, rel=0.01)
+    host = engine_memory(parameters, launch, "bf16", adamw).host.total
+    assert host == pytest.approx(64_000 * held, rel=0.01)
+    memory = planned(reviews_recipe, launch, offloaded=host)
+    assert memory.training == host
+    assert memory.machine >= 2 * (LIBRARIES + CUDA_LIBRARIES + host)
 
 
 def test_saving_in_the_background_copies_what_a_process_writes(reviews_recipe):
@@ -178,15 +156,14 @@ def test_real_processes_take_what_was_planned(change, reviews_recipe, write_reci
         recipe = parse_recipe(reviews_recipe, "test")
         name, options = str(write_recipe(reviews_recipe)), ()
     command = (sys.executable, "-m", "trainer", "train", name, "--run-dir", str(tmp_path / "run"))
-    process = subprocess.Popen(
-        [*command, *options],
+    printed = subprocess.run(
+        program("peak_of", *command, *options),
         env=launch_environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    measured = int(printed)
 
     model = count(recipe).model
     weights = [num_weights(parameter) for parameter in model.parameters()]
@@ -194,13 +171,17 @@ def test_real_processes_take_what_was_planned(change, reviews_recipe, write_reci
     checkpoint = checkpoint_size(trained.values(), recipe.optimizer)
     sizes = Model(
         num_weights=sum(weights),
-        num_trained=sum(parameter.numel() for parameter in trained.values()),
         largest=max(weights),
         itemsize=4,
         stored=4 * sum(weights),
     )
-    held = sizes.stored + checkpoint.moments + 4 * sizes.num_trained
-    memory = planned_host_memory(recipe, PlannedLaunch(), sizes, checkpoint, device_bytes=held)
-    measured = used.ru_maxrss * 1024
+    held = (
+        sizes.stored
+        + checkpoint.moments
+        + 4 * sum(parameter.numel() for parameter in trained.values())
+    )
+    memory = planned_host_memory(
+        recipe, PlannedLaunch(), sizes, checkpoint, offloaded=0, device_bytes=held
+    )
     print(f"{change}: planned {memory.process / MIB:.0f}, measured {measured / MIB:.0f} MiB")
     assert 0.85 * measured < memory.process < 1.15 * measured

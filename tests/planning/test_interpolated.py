@@ -9,7 +9,7 @@ from trainer.planning.memories import Memories
 from trainer.planning.trace.interpolated import Interpolation
 from trainer.planning.trace.step import TracedStep
 from trainer.planning.trace.storages import BEGINS, FREED, Event
-from trainer.tasks.recipe import load_recipe
+from trainer.tasks.recipe import load_recipe, parse_recipe
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,44 @@ def step(*sizes: int) -> TracedStep:
     begin = Event(-1, BEGINS, "forward", None)
     freed = [Event(number, FREED, "", None) for number in range(len(sizes))]
     return TracedStep(log=[begin, *events, *freed], flops=sum(sizes), kernels=len(sizes))
+
+
+def test_lengths_beyond_a_window_of_attention_are_not_made_from_shorter_ones():
+    """Beyond it, there is a mask."""
+    recipe = parse_recipe(
+        {
+            "model": {
+                "architecture": {
+                    "model_type": "mistral",
+                    "hidden_size": 64,
+                    "num_hidden_layers": 2,
+                    "num_attention_heads": 2,
+                    "num_key_value_heads": 2,
+                    "intermediate_size": 128,
+                    "sliding_window": 256,
+                    "vocab_size": 500,
+                },
+                "initialization": "random",
+                "tokenizer": "none",
+            },
+            "task": {"name": "causal_lm"},
+            "data": {"source": {"files": {"train": "none.txt"}}, "columns": {"text": "text"}},
+            "batch": {"global_batch_size": 16, "micro_batch_size": 16, "max_seq_length": 64},
+            "schedule": {"steps": 1},
+        },
+        "test",
+    )
+    numbers = shape_config(recipe.model)
+    numbers.pad_token_id = 0
+
+    def memories() -> Memories:
+        return Memories(recipe, numbers, PlannedLaunch(), "fp16", prepared_lengths(recipe))
+
+    known = memories()
+    for length in (64, 128, 192):
+        known.of(16, length)
+    assert known.of(16, 320).peaks == memories().of(16, 320).peaks
+    assert (16, 320) in known._traced
 
 
 def made_at(known: dict[int, TracedStep], length: int) -> TracedStep | None:

@@ -13,6 +13,7 @@ from trainer.errors import ConfigError
 from trainer.planning.gpus import GPUS
 from trainer.planning.launches import PlannedLaunch
 from trainer.planning.micro_batch import micro_batch_of_run, micro_batch_on
+from trainer.planning.plan import plan
 from trainer.planning.target import gpu_of, with_memory_left
 from trainer.tasks.recipe import parse_recipe
 
@@ -33,7 +34,9 @@ def on_gpu(monkeypatch):
     """Makes runs on this CPU plan their micro-batch for a T4 with this memory."""
 
     def use(memory):
-        monkeypatch.setattr("trainer.planning.target.gpu_of", lambda _: replace(T4, memory=memory))
+        monkeypatch.setattr(
+            "trainer.planning.planned_run.gpu_of", lambda _: replace(T4, memory=memory)
+        )
 
     return use
 
@@ -53,6 +56,14 @@ def test_auto_is_the_largest_that_divides_and_fits(values):
     none = micro_batch_on(recipe, replace(T4, memory=2**20), ALONE)
     assert none.size == 1
     assert "not even that fits" in none.reason
+
+
+def test_the_plan_of_a_given_size_tries_the_whole_share_too(values):
+    """It holds no gradients during a forward pass, so it may be the largest that fits."""
+    values["batch"]["micro_batch_size"] = 1
+    planned = plan(parse_recipe(values, "test"), memory=T4.memory)
+    assert planned.micro_batch_size == 1
+    assert planned.gpus[0].largest_micro_batch == 64
 
 
 def test_ranks_share_the_batch(values):

@@ -118,6 +118,31 @@ def test_fsdp2_shards_neither_packed_weights_nor_8_bit_moments(
     assert values.get("mode", values.get("name")) in said
 
 
+MIXTURE = {
+    "model_type": "mixtral",
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "num_local_experts": 4,
+}
+
+
+def test_a_step_that_depends_on_contents(reviews_recipe, write_recipe):
+    reviews_recipe["model"]["architecture"] = MIXTURE
+    error = refused(write_recipe(reviews_recipe))
+    assert "the step of models of the type mixtral cannot be planned: " in error
+    assert "--dry-run" in error
+
+
+def test_checkpointing_that_a_model_does_not_have(reviews_recipe, write_recipe):
+    reviews_recipe["model"]["architecture"]["model_type"] = "albert"
+    reviews_recipe["model"]["gradient_checkpointing"] = True
+    error = refused(write_recipe(reviews_recipe))
+    assert "model.gradient_checkpointing: transformers has none for models of the type" in error
+
+
 @pytest.mark.distributed
 def test_without_cache_network_and_home(tmp_path):
     (tmp_path / "file").touch()

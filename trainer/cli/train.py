@@ -72,9 +72,9 @@ def try_out(
 
     Nothing is written into the directory. Raises TrainerError for errors that the user can fix.
     """
-    from trainer.api import dry_run_recipe
     from trainer.distributed.environment_variables import check_variables
     from trainer.process.environment import quieted_libraries
+    from trainer.running.dry_run import dry_run_recipe
     from trainer.tracking.progress import TerminalProgress
 
     with quieted_libraries():
@@ -108,11 +108,11 @@ def train(
 
     Raises TrainerError for errors that the user can fix, and Stopped if there is nothing to save.
     """
-    from trainer.api import train_recipe
     from trainer.distributed.environment_variables import check_variables
     from trainer.process.environment import quieted_libraries
     from trainer.process.status import Status
     from trainer.process.stop_request import StopRequest, end_of_time, listen
+    from trainer.running.train import train_recipe
     from trainer.tracking.progress import TerminalProgress
 
     directory = directory.absolute()

@@ -13,7 +13,7 @@ from trainer.models.tokenizers.tokenizer import ensure_pad_token, load_tokenizer
 from trainer.recipe.model import Model, TrainedTokenizer
 from trainer.recipe.reading import recipe_values
 from trainer.recipe.shipped import shipped_recipes
-from trainer.wording import excerpt
+from trainer.wording import excerpt, reason_of
 
 FOLDER = Path(__file__).parent / "architectures"
 """Numbers of published models, in a file for each hub name, with -- in place of the slash."""
@@ -147,9 +147,8 @@ def _from_numbers(numbers: dict[str, Any], defaults: dict[str, Any] | None = Non
     try:
         config = CONFIG_MAPPING[kind](**{**(defaults or {}), **numbers})
     except Exception as error:  # each family checks its numbers in its own way, or not at all
-        reason = excerpt(" ".join(str(error).split()), 200)
         raise ConfigError(
-            f"model.architecture: {reason or type(error).__name__}",
+            f"model.architecture: {reason_of(error)}",
             key="model.architecture",
             value=numbers,
         ) from error

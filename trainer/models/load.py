@@ -14,7 +14,7 @@ from trainer.models.quiet import quiet_transformers
 from trainer.models.structure import head_modules
 from trainer.models.tokenizers.vocabulary_size import grow_vocabulary
 from trainer.recipe.model import Model
-from trainer.wording import excerpt
+from trainer.wording import reason_of
 
 if TYPE_CHECKING:
     from trainer.models.pretrained.checkpoint_fit import CheckpointFit
@@ -130,9 +130,8 @@ def from_numbers(auto: Any, settings: Model, config: Any) -> Any:
         return auto.from_config(config, trust_remote_code=False)
     except Exception as error:  # each family fails in its own way, as for heads that do not divide
         key = "architecture" if settings.architecture is not None else "name_or_path"
-        reason = excerpt(" ".join(str(error).split()), 200)
         raise ConfigError(
-            f"model.{key}: no model can be built with these numbers: {reason}",
+            f"model.{key}: no model can be built with these numbers: {reason_of(error)}",
             key=f"model.{key}",
             value=getattr(settings, key),
         ) from error

@@ -74,11 +74,23 @@ def apply_tuning(
 
 
 def enable_gradient_checkpointing(model: Any) -> None:
-    """Lets a transformers model compute the activations of its layers again in backward."""
+    """Lets a transformers model compute the activations of its layers again in backward.
+
+    Raises ConfigError if transformers does not implement that for the model.
+    """
     # Older versions of transformers have only the second name; newer ones warn about it.
     new_name = hasattr(model, "activation_checkpointing_enable")
     enable = "activation_checkpointing_enable" if new_name else "gradient_checkpointing_enable"
-    getattr(model, enable)({"use_reentrant": False})
+    try:
+        getattr(model, enable)({"use_reentrant": False})
+    except ValueError as error:
+        raise ConfigError(
+            f"model.gradient_checkpointing: transformers has none for models of the type "
+            f"{model.config.model_type}",
+            key="model.gradient_checkpointing",
+            value=True,
+            hint="set it to false",
+        ) from error
 
 
 def _trained_modules(loaded: LoadedModel, trains_head: bool) -> list[str]:

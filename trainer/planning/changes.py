@@ -45,11 +45,16 @@ def changes(memories: Memories, gpu: Gpu, micro_batch_size: int) -> Iterator[Cha
     share = recipe.batch.global_batch_size // memories.launch.processes
     flops = memories.of(micro_batch_size, longest).flops
 
-    def change(setting: str, other: Memories, size: int, length: int, cost: str) -> Change:
-        traced, process = other.of(size, length), other.process(size, length, gpu)
+    def change(
+        setting: str, other: Memories, size: int, length: int, cost: str
+    ) -> Iterator[Change]:
+        try:
+            traced, process = other.of(size, length), other.process(size, length, gpu)
+        except ConfigError:  # the model cannot be trained so
+            return
         if not cost:
             cost = f"{traced.flops / flops - 1:+.0%} operations, and the same numbers"
-        return Change(
+        yield Change(
             setting=setting,
             allocated=traced.peak.allocated,
             process=process,
@@ -61,15 +66,15 @@ def changes(memories: Memories, gpu: Gpu, micro_batch_size: int) -> Iterator[Cha
     if smaller:
         cost = "more micro-batches a step, and the same numbers"
         setting = f"batch.micro_batch_size={smaller[-1]}"
-        yield change(setting, memories, smaller[-1], longest, cost)
+        yield from change(setting, memories, smaller[-1], longest, cost)
     for setting, values, cost in _settings(recipe, memories.launch):
         other = _with(memories, values)
         if other is not None:
-            yield change(setting, other, micro_batch_size, longest, cost)
+            yield from change(setting, other, micro_batch_size, longest, cost)
     half = max(SHORTEST, 2 ** ((longest - 1).bit_length() - 1)) if longest > 1 else longest
     if half < longest:
         cost = f"{_share_cut(memories, half)} of the train examples are cut"
-        yield change(f"batch.max_seq_length={half}", memories, micro_batch_size, half, cost)
+        yield from change(f"batch.max_seq_length={half}", memories, micro_batch_size, half, cost)
     sharded = _sharded(memories, micro_batch_size)
     if sharded is not None:
         wider = sharded.launch
@@ -77,7 +82,7 @@ def changes(memories: Memories, gpu: Gpu, micro_batch_size: int) -> Iterator[Cha
         if wider.machines > 1:
             setting += f" --machines {wider.machines}"
         cost = f"{wider.processes} GPUs, and the same numbers"
-        yield change(setting, sharded, micro_batch_size, longest, cost)
+        yield from change(setting, sharded, micro_batch_size, longest, cost)
 
 
 def _settings(

@@ -1,12 +1,12 @@
 """GPUs by name: memory, speed and links, from data sheets and measurements.
 
 - `memory` is what the driver leaves to processes, as CUDA states it: 14,912 MiB of a T4 were
-  measured; the others are the totals that PyTorch prints when memory runs out, the lowest of
-  several reports. A data sheet names 2 to 12 % more, which error correction and the driver take.
+  measured. The others are about what CUDA reports in public; a data sheet names 2 to 12 % more,
+  which error correction and the driver take. None but the T4's was measured here.
 - Peaks are those of the vendor's data sheets: dense, of tensor cores that add up in fp32, for fp32
   of CUDA cores, because the trainer does not use TF32. bf16 is absent if the GPU emulates it.
-- `context` was measured on a T4 (the least of 67 runs); for the others it is what processes that
-  only started CUDA 12 or 13 were reported to take, by generation. A context of CUDA 11 is larger.
+- `context` was measured on a T4 (the least of 67 runs); for the others it is an estimate by
+  generation. A context of CUDA 11 is larger.
 - Bandwidths are those of data sheets in one direction; latencies are NCCL's own (hwLat and baseLat
   in its src/graph/tuning.cc). Those between nodes assume the network that is usual for the GPU.
 """

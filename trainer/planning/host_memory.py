@@ -17,8 +17,6 @@ processes of a machine share."""
 CUDA_LIBRARIES = 2**30
 """Of a process that uses a GPU, in addition: an estimate, for CUDA's libraries and pinned
 buffers."""
-FP32 = 4
-"""Bytes of an element."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +25,6 @@ class Model:
 
     num_weights: int
     """Weights, however they are stored."""
-    num_trained: int
     largest: int
     """Weights of the largest tensor."""
     itemsize: int
@@ -82,19 +79,20 @@ def planned_host_memory(
     model: Model,
     checkpoint: CheckpointSize,
     *,
+    offloaded: int,
     device_bytes: int | None = None,
 ) -> HostMemory:
     """Returns the memory of a machine that a run takes.
 
-    `device_bytes` is the planned peak of weights, gradients, moments and activations of a process
-    if it trains on a CPU; None if it trains on a GPU.
+    `offloaded` is what the engine holds on the host for each process. `device_bytes` is the planned
+    peak of weights, gradients, moments and activations of a process if it trains on a CPU; None if
+    it trains on a GPU.
     """
     on_gpu, mode = device_bytes is None, recipe.tuning.mode
     whole = 4 if mode == "full" else model.itemsize
     loading = _loading(recipe, model, on_gpu=on_gpu)
     from_main = launch.engine in ("zero3", "hpz") and mode not in QUANTISED
     resting = 0 if on_gpu else (model.stored + checkpoint.moments) // launch.shards
-    offloaded = _offloaded(launch, model, checkpoint)
     # The merged copy of adapters is made on the CPU; so is the file's copy of weights on a GPU.
     copied = whole * model.num_weights if on_gpu or mode in ADAPTER_MODES else 0
     notes = ["verifying the export takes the model once more, and is left out if it does not fit"]
@@ -123,24 +121,6 @@ def _loading(recipe: Recipe, model: Model, *, on_gpu: bool) -> int:
     # A tensor at a time is read, quantised and moved.
     one = model.itemsize * model.largest
     return drawn + one + (0 if on_gpu else model.stored)
-
-
-def _offloaded(launch: PlannedLaunch, model: Model, checkpoint: CheckpointSize) -> int:
-    """Returns what a process holds of an optimizer and of weights that are offloaded.
-
-    As `zero_bytes` counts it, but for padding and what is on its way to the host.
-    """
-    trained = model.num_trained
-    held = model.itemsize * model.num_weights if launch.offload_parameters == "cpu" else 0
-    if launch.offload_optimizer == "nvme":  # gradients, and four buffers of a group
-        held += FP32 * trained + 4 * FP32 * min(trained, launch.sub_group * launch.shards)
-    elif launch.offload_optimizer == "cpu" and launch.engine in ("zero1", "zero2"):
-        held += (model.itemsize + 2 * FP32) * trained + checkpoint.moments
-        if launch.engine == "zero1" or model.itemsize == FP32:  # its gradients are not on the GPU
-            held += model.itemsize * trained
-    elif launch.offload_optimizer == "cpu":  # gradients twice, masters
-        held += 3 * FP32 * trained + checkpoint.moments
-    return held // launch.shards
 
 
 def _saving(

@@ -13,12 +13,12 @@ from trainer.planning.numbers import planned_numbers
 from trainer.planning.process_memory import ProcessMemory, process_memory, traced_recipe
 from trainer.planning.run_time import time_of_step
 from trainer.planning.running_launch import running_launch
-from trainer.planning.target import local_gpu
+from trainer.planning.target import gpu_of
 from trainer.planning.trace.model import has_equal_layers
 from trainer.planning.trace.step import Shape
 from trainer.run import Run
 from trainer.tracking.time_to_go import Planned
-from trainer.wording import excerpt, visible
+from trainer.wording import reason_of
 
 
 def planned_for_run(
@@ -29,7 +29,7 @@ def planned_for_run(
     On a CPU a process shows its resident memory, which holds libraries and the allocator's reserve
     beside the tensors that a plan counts, and how fast the CPU computes is not known.
     """
-    gpu = _gpu_of(accelerator)
+    gpu = gpu_of(accelerator.device)
     return None if gpu is None else planned_on(run, accelerator, gpu, memories)
 
 
@@ -45,14 +45,7 @@ def planned_on(
     num_micro_batches = accumulation(run.recipe, size, run.topology.dp_size)
     try:
         with torch.random.fork_rng(devices=[]):
-            if memories is None:
-                memories = Memories(
-                    run.recipe,
-                    planned_numbers(run.recipe, run.base.rows),
-                    running_launch(accelerator),
-                    run.precision,
-                    lengths_of(run.recipe, run.splits, run.base.rows),
-                )
+            memories = memories or memories_of(run, accelerator)
             memory = memories.of(size, memories.lengths.longest)
             time = time_of_step(memories, gpu, size, num_micro_batches)
     except Exception as error:  # a run must not end because of its plan
@@ -71,7 +64,7 @@ def planned_for_dry_run(
 
     `memories` are those from which the run's micro-batch was chosen, if it was.
     """
-    gpu, size = _gpu_of(accelerator), run.micro_batch_size
+    gpu, size = gpu_of(accelerator.device), run.micro_batch_size
     longest = int(run.splits["train"].lengths.max())
     more = 0 if gpu is None else more_workspace(gpu)
     try:
@@ -83,6 +76,17 @@ def planned_for_dry_run(
     except Exception as error:  # the steps are tried in any case
         return _not_planned(run, error)
     return Planned(memory_bytes=_in_training(memory) + more)
+
+
+def memories_of(run: Run, accelerator: Accelerator) -> Memories:
+    """Returns the memory of a run under the launch of its ranks."""
+    return Memories(
+        run.recipe,
+        planned_numbers(run.recipe, run.base.rows),
+        running_launch(accelerator),
+        run.precision,
+        lengths_of(run.recipe, run.splits, run.base.rows),
+    )
 
 
 def beside_plan(
@@ -104,11 +108,6 @@ def beside_plan(
             "measured": seconds,
         },
     }
-
-
-def _gpu_of(accelerator: Accelerator) -> Gpu | None:
-    device = accelerator.device
-    return local_gpu(device.index or 0) if device.type == "cuda" else None
 
 
 def _without_evaluation(
@@ -145,5 +144,4 @@ def _in_training(memory: ProcessMemory) -> int:
 
 
 def _not_planned(run: Run, error: Exception) -> None:
-    reason = excerpt(visible(" ".join(str(error).split())) or type(error).__name__, 200)
-    run.tracker.say(f"  note: this run is not planned: {reason}")
+    run.tracker.say(f"  note: this run is not planned: {reason_of(error)}")

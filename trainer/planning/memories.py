@@ -53,7 +53,7 @@ class Memories:
         self.equal_layers = equal_layers
         self._known: dict[tuple[int, int], ProcessMemory] = {}
         self._traced: dict[tuple[int, int], TracedRecipe] = {}
-        self._interpolations: dict[int, Interpolation | None] = {}
+        self._interpolations: dict[tuple[int, bool], Interpolation | None] = {}
 
     def changed(self, recipe: Recipe, launch: PlannedLaunch) -> "Memories":
         """Returns the memory of another recipe for the same model, under another launch."""
@@ -101,20 +101,30 @@ class Memories:
 
     def _interpolated(self, micro_batch_size: int, length: int) -> TracedRecipe | None:
         """Returns the step of a length from those of other lengths in which the same examples are
-        evaluated; None if too few are traced."""
+        evaluated, and which all exceed the window of attention or do not; None if too few are
+        traced."""
+        exceeds = self._exceeds_window(length)
         known = {
             tokens: traced
             for (size, tokens), traced in self._traced.items()
-            if size == micro_batch_size and tokens >= self.lengths.longest_evaluated
+            if size == micro_batch_size
+            and tokens >= self.lengths.longest_evaluated
+            and self._exceeds_window(tokens) == exceeds
         }
         if length < self.lengths.longest_evaluated or len(known) < 3:
             return None
-        if micro_batch_size not in self._interpolations:
+        key = micro_batch_size, exceeds
+        if key not in self._interpolations:
             steps = {tokens: traced.step for tokens, traced in known.items()}
-            self._interpolations[micro_batch_size] = Interpolation.of(steps)
-        interpolation = self._interpolations[micro_batch_size]
+            self._interpolations[key] = Interpolation.of(steps)
+        interpolation = self._interpolations[key]
         step = None if interpolation is None else interpolation.at(length)
         return None if step is None else replace(next(iter(known.values())), step=step)
+
+    def _exceeds_window(self, length: int) -> bool:
+        """Returns whether attention needs a mask that keeps distant tokens apart."""
+        window = getattr(self.numbers.get_text_config(), "sliding_window", None)
+        return window is not None and length >= window
 
     def micro_batches(self, length: int) -> set[int]:
         """Returns the micro-batches of a length that are known."""

@@ -1,6 +1,7 @@
 """The micro-batch of a run on a GPU: the largest that divides and fits."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from trainer.planning.numbers import planned_numbers
 from trainer.planning.running_launch import running_launch
 from trainer.planning.target import precision_on
 from trainer.recipe.schema import Recipe
-from trainer.wording import excerpt, format_bytes, visible
+from trainer.wording import format_bytes, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +79,7 @@ def micro_batch_of_run(
     def choose() -> tuple[int, str]:
         lengths = lengths_of(recipe, inputs.splits, inputs.model_config.vocab_size)
         largest = micro_batch_on(recipe, gpu, launch, lengths)
-        planned.append(_as_before(largest, recipe, launch, continues))
+        planned.append(_as_before(largest, recipe, gpu, launch, continues))
         return planned[0].size, planned[0].reason
 
     size, reason = on_main(accelerator, choose)
@@ -109,11 +110,10 @@ def micro_batch_on(
             )
             size, reason = chosen(memories, gpu)
     except Exception as error:  # a run must not end because of its plan
-        problem = excerpt(visible(" ".join(str(error).split())) or type(error).__name__, 200)
         return MicroBatch(
             size=known,
             reason=f"micro_batch_size: auto is {known}, the largest up to {AUTO_MICRO_BATCH} that "
-            f"divides {share_of(recipe, launch)}, because it cannot be planned: {problem}",
+            f"divides {share_of(recipe, launch)}, because it cannot be planned: {reason_of(error)}",
         )
     return MicroBatch(size=size, reason=reason, memories=memories)
 
@@ -129,14 +129,7 @@ def chosen(memories: Memories, gpu: Gpu | None) -> tuple[int, str]:
     if recipe.batch.micro_batch_size != "auto" or gpu is None:
         return known, ""
     share, length = share_of(recipe, launch), memories.lengths.longest
-
-    def needed(size: int) -> int:
-        return memories.process(size, length, gpu)[1]
-
-    # The whole share needs no room for gradients beside its activations, so it may fit although a
-    # smaller size does not.
-    first = {known, share} if share * length <= MOST_TOKENS else {known}
-    size = last_fitting(divisors(share), needed, gpu.memory, first)
+    size = largest_fitting(memories, gpu)
     if size is None:
         return 1, (
             f"micro_batch_size: auto is 1, and not even that fits with {length} tokens into "
@@ -148,13 +141,34 @@ def chosen(memories: Memories, gpu: Gpu | None) -> tuple[int, str]:
     )
 
 
+def largest_fitting(memories: Memories, gpu: Gpu) -> int | None:
+    """Returns the largest micro-batch of the longest examples that divides and fits; None if not
+    even one example does."""
+    share, length = share_of(memories.recipe, memories.launch), memories.lengths.longest
+    known = memories.micro_batches(length) | {_resolved(memories.recipe, memories.launch)}
+    # The whole share needs no room for gradients beside its activations, so it may fit although a
+    # smaller size does not.
+    if share * length <= MOST_TOKENS:
+        known.add(share)
+    return last_fitting(divisors(share), partial(_most, memories, gpu), gpu.memory, known)
+
+
+def _most(memories: Memories, gpu: Gpu, size: int) -> int:
+    """Returns the most bytes that a process needs for micro-batches of the longest examples."""
+    return memories.process(size, memories.lengths.longest, gpu)[1]
+
+
 def share_of(recipe: Recipe, launch: PlannedLaunch) -> int:
     """Returns the examples of a process in a step."""
     return recipe.batch.global_batch_size // launch.processes
 
 
 def _as_before(
-    largest: MicroBatch, recipe: Recipe, launch: PlannedLaunch, checkpoint: Path | None
+    largest: MicroBatch,
+    recipe: Recipe,
+    gpu: Gpu,
+    launch: PlannedLaunch,
+    checkpoint: Path | None,
 ) -> MicroBatch:
     """Returns the micro-batch of a checkpoint if it was made by as many processes and fits."""
     if checkpoint is None:
@@ -165,9 +179,11 @@ def _as_before(
         return largest
     # Checkpoints from before the plan decided do not say what they took.
     size = before.get("micro_batch_size", _resolved(recipe, launch))
-    fits = largest.memories is None or size <= largest.size
     divides = size in divisors(share_of(recipe, launch))
-    if before.get("processes") != launch.processes or not (fits and divides):
+    if before.get("processes") != launch.processes or not divides:
+        return largest
+    memories = largest.memories
+    if memories is not None and _most(memories, gpu, size) > gpu.memory:
         return largest
     reason = f"micro_batch_size: auto is {size}, as in the checkpoint from which the run continues"
     return replace(largest, size=size, reason=reason)

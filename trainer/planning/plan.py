@@ -14,14 +14,14 @@ from trainer.models.positions import check_length, num_positions
 from trainer.planning.changes import Change, changes
 from trainer.planning.collectives import collectives, sent_within_and_between, volume_of
 from trainer.planning.disk import Disk, planned_disk
-from trainer.planning.fit import MOST_TOKENS, divisors, last_fitting, tried_lengths
+from trainer.planning.fit import MOST_TOKENS, last_fitting, tried_lengths
 from trainer.planning.gpus import Gpu
 from trainer.planning.held_memory import PlannedParameter
 from trainer.planning.host_memory import HostMemory, Model, planned_host_memory
 from trainer.planning.launches import PlannedLaunch, planned_launch
 from trainer.planning.lengths import Lengths, prepared_lengths
 from trainer.planning.memories import Memories
-from trainer.planning.micro_batch import chosen, share_of
+from trainer.planning.micro_batch import chosen, largest_fitting
 from trainer.planning.numbers import planned_numbers
 from trainer.planning.process_memory import ProcessMemory
 from trainer.planning.run_time import time_of_step
@@ -214,35 +214,27 @@ def plan(
             Model(
                 num_weights=weights,
                 largest=max(_weights(each) for each in planned.parameters),
-                num_trained=sum(each.num_weights for each in trained),
                 itemsize=itemsize,
                 stored=sum(each.num_weights * each.dtype.itemsize for each in planned.parameters),
             ),
             checkpoint,
+            offloaded=planned.engine.host.total,
         ),
         notes=tuple(notes),
     )
 
 
 def _on_gpu(memories: Memories, gpu: Gpu, size: int, longest: int) -> OnGpu:
-    def process(each: int, tokens: int) -> tuple[int, int]:
-        return memories.process(each, tokens, gpu)
-
     length = memories.lengths.longest
-    shown = process(size, length)
+    shown = memories.process(size, length, gpu)
     return OnGpu(
         gpu=gpu,
         process=shown,
         fits=shown[1] <= gpu.memory,
-        largest_micro_batch=last_fitting(
-            divisors(share_of(memories.recipe, memories.launch)),
-            lambda each: process(each, length)[1],
-            gpu.memory,
-            memories.micro_batches(length),
-        ),
+        largest_micro_batch=largest_fitting(memories, gpu),
         longest_sequence=last_fitting(
             sorted({*tried_lengths(longest), length}),
-            lambda tokens: process(size, tokens)[1],
+            lambda tokens: memories.process(size, tokens, gpu)[1],
             gpu.memory,
             memories.lengths_of(size),
         ),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.engines.precision import COMPUTE_DTYPES, Precision
+from trainer.errors import ConfigError, TrainerError
 from trainer.planning.between_steps import between_steps
 from trainer.planning.engine_bytes import engine_memory
 from trainer.planning.held_memory import EngineMemory, PlannedParameter, planned_parameters
@@ -26,6 +27,7 @@ from trainer.planning.trace.step import (
 )
 from trainer.recipe.schema import Recipe
 from trainer.tasks.base import Objective
+from trainer.wording import reason_of
 
 BUFFERS = "buffers of the engine"
 ZERO = ("zero1", "zero2", "zero3", "hpz")
@@ -147,22 +149,26 @@ def traced_recipe(
     """Returns the traced step of a recipe, of a model of few layers if they are equal.
 
     `numbers` is the model's transformers configuration; `equal_layers` says whether its layers are
-    alike. Raises ConfigError if the recipe cannot be trained so.
+    alike. Raises ConfigError if the recipe cannot be trained so, or if its step depends on contents
+    of tensors, as that of a mixture of experts.
     """
     few = TRACED if equal_layers and num_layers(numbers) > TRACED else None
     for layers in (few, None):
-        planned = planned_model(recipe, numbers, precision, on_gpu=on_gpu, layers=layers)
-        # ZeRO computes in the type to which it casts the weights; the others under autocast.
-        computed = "fp32" if launch.engine in ZERO else precision
-        if launch.engine in SHARDED:
-            for parameter in planned.model.parameters():
-                if parameter.is_floating_point():
-                    parameter.data = parameter.data.to(COMPUTE_DTYPES[precision])
         try:
-            with _without_collector():
-                step = trace_step(planned, shape, recipe.optimizer, computed, on_gpu=on_gpu)
+            planned = planned_model(recipe, numbers, precision, on_gpu=on_gpu, layers=layers)
+            step = _traced_step(planned, recipe, shape, precision, launch, on_gpu=on_gpu)
         except UnequalLayersError:
             continue
+        except (TrainerError, MemoryError):
+            raise
+        except Exception as error:  # families ask their tensors for contents in many ways
+            raise ConfigError(
+                f"model: the step of models of the type {numbers.model_type} cannot be planned: "
+                f"{reason_of(error)}",
+                key="model",
+                value=numbers.model_type,
+                hint="measure it, by `trainer train RECIPE --dry-run`",
+            ) from error
         return TracedRecipe(
             step=step,
             parameters=tuple(_all_parameters(planned)),
@@ -170,6 +176,25 @@ def traced_recipe(
             equal_layers=layers is not None,
         )
     raise AssertionError("a model of all layers has nothing to repeat")
+
+
+def _traced_step(
+    planned: PlannedModel,
+    recipe: Recipe,
+    shape: Shape,
+    precision: Precision,
+    launch: PlannedLaunch,
+    *,
+    on_gpu: bool,
+) -> TracedStep:
+    # ZeRO computes in the type to which it casts the weights; the others under autocast.
+    computed = "fp32" if launch.engine in ZERO else precision
+    if launch.engine in SHARDED:
+        for parameter in planned.model.parameters():
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(COMPUTE_DTYPES[precision])
+    with _without_collector():
+        return trace_step(planned, shape, recipe.optimizer, computed, on_gpu=on_gpu)
 
 
 def _with_engine(phase: str, peak: Peak, launch: PlannedLaunch, engine: EngineMemory) -> Peak:

@@ -5,7 +5,7 @@ from pickle import UnpicklingError
 
 from trainer.errors import ConfigError
 from trainer.models.pretrained.model_folder import other_format, shown
-from trainer.wording import excerpt
+from trainer.wording import reason_of
 
 
 def not_loaded(key: str, name: str, part: str, error: Exception) -> ConfigError:
@@ -59,5 +59,4 @@ def _reason(error: Exception) -> str:
     """Returns, shortened, what a library says about a file that it cannot read."""
     if isinstance(error, UnpicklingError):  # whose message advises to run what the file contains
         return "the file is not a list of tensors, and nothing else in it is run"
-    text = " ".join(str(error).split())
-    return excerpt(text or type(error).__name__, 160)
+    return reason_of(error, 160)

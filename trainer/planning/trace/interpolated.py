@@ -1,7 +1,8 @@
 """Traced steps of any length, made from those of three lengths.
 
 Whatever the length, the same tensors are made, and the size of each is a polynomial of the length:
-a constant, linear, or quadratic as for the scores of attention.
+a constant, linear, or quadratic as for the scores of attention. The caller keeps lengths apart for
+which that does not hold, such as those that exceed a window of attention.
 """
 
 from collections.abc import Mapping

@@ -129,18 +129,28 @@ def _with_layers(config: Any, number: int) -> Any:
     """Returns a copy of a transformers configuration with the first `number` layers."""
     changed = copy.deepcopy(config)
     text = changed.get_text_config()
+    for name, values in _by_layer(text).items():
+        setattr(text, name, values[:number])
     text.num_hidden_layers = number
-    if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[:number]
     return changed
+
+
+def _by_layer(text_config: Any) -> dict[str, Any]:
+    """Returns the settings that have a value for each layer, such as `layer_types`."""
+    number = text_config.num_hidden_layers
+    return {
+        name: values
+        for name, values in vars(text_config).items()
+        if isinstance(values, list | tuple) and len(values) == number
+    }
 
 
 def has_equal_layers(recipe: Recipe, numbers: Any) -> bool:
     """Returns whether all layers of a recipe's model are built and tuned alike."""
     if not tunes_layers_alike(recipe):
         return False
-    kinds = getattr(numbers.get_text_config(), "layer_types", None)
-    if kinds and len(set(kinds)) > 1:
+    by_layer = _by_layer(numbers.get_text_config()).values()
+    if any(len(set(map(str, values))) > 1 for values in by_layer):
         return False
     import transformers
 
