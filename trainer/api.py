@@ -108,7 +108,7 @@ def plan(
     gpu: str | None = None,
     memory: int | str | None = None,
     processes: int | None = None,
-    machines: int | None = None,
+    nodes: int | None = None,
     config: str | Path | None = None,
 ) -> "Plan":
     """Returns what a recipe needs before it starts: memory, time and disk.
@@ -117,12 +117,12 @@ def plan(
     `recipe` and `overrides` are those of `train`. The plan is for the GPU of a name, such as
     "a100-80", or of `memory`, in bytes or as text such as "16GiB"; by default for this machine's,
     or for each of a list. `config` is a launch configuration of Accelerate, and `processes` and
-    `machines` replace its numbers. Needs no weights, network or GPU. Raises TrainerError.
+    `nodes` replace its numbers. Needs no weights, network or GPU. Raises TrainerError.
     """
     from trainer.planning.memory_size import in_bytes
     from trainer.planning.plan import plan as planned
 
-    for name, number in (("processes", processes), ("machines", machines)):
+    for name, number in (("processes", processes), ("nodes", nodes)):
         if number is not None and not 1 <= number <= 1_000_000:
             raise ConfigError(
                 f"{name}: {number} is not a number from 1 to 1,000,000",
@@ -137,7 +137,7 @@ def plan(
             gpu=gpu,
             memory=None if memory is None else in_bytes(memory),
             processes=processes,
-            machines=machines,
+            nodes=nodes,
             config=None if config is None else Path(config),
         )
 

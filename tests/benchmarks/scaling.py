@@ -74,12 +74,12 @@ def held_bytes(model: Model, engine: Engine, ranks: int) -> int:
     parameters = [
         PlannedParameter(shape=shape, dtype=torch.float32, trainable=True) for shape in model.shapes
     ]
-    machines = -(-ranks // 8)
+    nodes = -(-ranks // 8)
     near = min(8, ranks) if engine == "hpz" else 0
     launch = PlannedLaunch(
         engine=engine,
         processes=ranks,
-        machines=machines,
+        nodes=nodes,
         overlapping=engine == "zero2",
         second_copy=near,
     )

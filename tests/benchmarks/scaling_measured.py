@@ -385,7 +385,7 @@ def planned_bytes(
     launch = PlannedLaunch(
         engine=engine,
         processes=ranks,
-        machines=ranks // node_size if engine == "hpz" else 1,
+        nodes=ranks // node_size if engine == "hpz" else 1,
         live=live,
         second_copy=node_size if engine == "hpz" else 0,
         overlapping=engine == "zero2",

@@ -26,8 +26,8 @@ def proposed(values, launch):
         (PlannedLaunch(), f"{ZERO3} --processes 4"),
         (PlannedLaunch(engine="ddp", processes=2), f"{ZERO3} --processes 2"),
         (
-            PlannedLaunch(engine="ddp", processes=8, machines=2),
-            f"{ZERO3} --processes 8 --machines 2",
+            PlannedLaunch(engine="ddp", processes=8, nodes=2),
+            f"{ZERO3} --processes 8 --nodes 2",
         ),
     ],
 )

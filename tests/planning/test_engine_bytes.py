@@ -42,7 +42,7 @@ def test_bytes_are_those_of_the_zero_paper():
     assert states_of("zero1", 64) == 4 + 12 / 64
     assert states_of("zero2", 64) == 2 + 16 / 64
     assert states_of("zero3", 64) == 18 / 64
-    assert states_of("hpz", 64, machines=8, second_copy=8) == 18 / 64 + 2 / 8
+    assert states_of("hpz", 64, nodes=8, second_copy=8) == 18 / 64 + 2 / 8
     assert states_of("ddp", 64) == 16
     assert states_of("fsdp2", 64) == 16 / 64
     assert states_of("fsdp2", 64, replicas=8) == 16 / 8
@@ -72,7 +72,7 @@ def test_states_are_those_that_were_counted(case):
         *(weights(*shape) for shape in shapes),
         width=512,
         live=case["live"],
-        machines=2 if engine == "hpz" else 1,
+        nodes=2 if engine == "hpz" else 1,
         second_copy=near if engine == "hpz" else 0,
         overlapping=engine == "zero2",
     ).rank

@@ -128,7 +128,7 @@ def test_1024_ranks_of_70b_take_seconds():
     config = shape_config(Model(name_or_path="meta-llama/Llama-3.1-70B"))
     with torch.device("meta"):
         model = Wrapped(AutoModelForCausalLM.from_config(config))
-    launch = PlannedLaunch(engine="fsdp2", processes=1024, machines=128)
+    launch = PlannedLaunch(engine="fsdp2", processes=1024, nodes=128)
     held = engine_memory(planned_parameters(model), launch, "bf16", ADAMW).rank
     assert time.perf_counter() - start < 10
     assert held.states == pytest.approx(16 * 70_553_706_496 / 1024, rel=0.01)

@@ -62,7 +62,7 @@ def test_loading(changes, on_gpu, on_cpu, reviews_recipe):
 
 
 def test_under_zero3_the_main_process_alone_loads(reviews_recipe):
-    launch = PlannedLaunch(engine="zero3", processes=8, machines=2)
+    launch = PlannedLaunch(engine="zero3", processes=8, nodes=2)
     memory = planned(reviews_recipe, launch, **pretrained("lora"))
     assert (memory.loading, memory.loading_others, memory.processes) == (2000, 0, 4)
     assert memory.machine == 4 * memory.libraries + 4 * 1200  # all of them save

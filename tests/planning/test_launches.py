@@ -32,9 +32,9 @@ def write_config(tmp_path):
         ("gpu-1", PlannedLaunch()),
         ("ddp", PlannedLaunch(engine="ddp", processes=2)),
         ("cpu-2", PlannedLaunch(engine="ddp", processes=2)),
-        ("ddp-multinode", PlannedLaunch(engine="ddp", processes=2, machines=2)),
+        ("ddp-multinode", PlannedLaunch(engine="ddp", processes=2, nodes=2)),
         ("fsdp2", PlannedLaunch(engine="fsdp2", processes=2)),
-        ("fsdp2-hybrid", PlannedLaunch(engine="fsdp2", processes=4, machines=2, replicas=2)),
+        ("fsdp2-hybrid", PlannedLaunch(engine="fsdp2", processes=4, nodes=2, replicas=2)),
     ],
 )
 def test_configurations_without_deepspeed(name, expected):
@@ -44,7 +44,7 @@ def test_configurations_without_deepspeed(name, expected):
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("*zero*.yaml")), ids=lambda file: file.stem)
 def test_every_deepspeed_configuration_is_read(file, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # ds_configs/ is found beside the folder of the YAML
-    launch = planned_launch(file, processes=16, machines=2)
+    launch = planned_launch(file, processes=16, nodes=2)
     assert launch.engine == "zero" + file.stem.partition("zero")[2][0]
     assert (launch.processes, launch.node_size, launch.shards) == (16, 8, 16)
     offload = "nvme" if "nvme" in file.stem else "cpu" if "offload" in file.stem else "none"
@@ -57,7 +57,7 @@ def test_every_deepspeed_configuration_is_read(file, monkeypatch, tmp_path):
 
 def test_without_a_configuration():
     assert planned_launch(None) == PlannedLaunch()
-    assert planned_launch(None, 8, 2) == PlannedLaunch(engine="ddp", processes=8, machines=2)
+    assert planned_launch(None, 8, 2) == PlannedLaunch(engine="ddp", processes=8, nodes=2)
     assert planned_launch(CONFIGS / "ddp.yaml", processes=1).engine == "none"
 
 
@@ -127,12 +127,12 @@ def test_files_that_do_not_exist_are_one_error(write_config, tmp_path):
         planned_launch(file)
 
 
-def test_processes_that_do_not_fill_machines_or_replicas_are_an_error():
-    for processes, machines in ((2, 4), (4, 3)):  # Accelerate would start 0 and 3
-        with pytest.raises(ConfigError, match=f"spread evenly over {machines} machines"):
-            planned_launch(CONFIGS / "ddp.yaml", processes=processes, machines=machines)
+def test_processes_that_do_not_fill_nodes_or_replicas_are_an_error():
+    for processes, nodes in ((2, 4), (4, 3)):  # Accelerate would start 0 and 3
+        with pytest.raises(ConfigError, match=f"spread evenly over {nodes} nodes"):
+            planned_launch(CONFIGS / "ddp.yaml", processes=processes, nodes=nodes)
     with pytest.raises(ConfigError, match="2 replicas do not divide 7"):
-        planned_launch(CONFIGS / "fsdp2-hybrid.yaml", processes=7, machines=1)
+        planned_launch(CONFIGS / "fsdp2-hybrid.yaml", processes=7, nodes=1)
 
 
 def test_fsdp_keeps_layers_if_it_is_told_to_and_must_be_the_second_version(tmp_path):

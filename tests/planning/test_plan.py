@@ -192,6 +192,6 @@ def test_it_gives_the_table_of_70_billion_weights(stage, cell):
         "test",
     )
     config = ROOT / "accelerate_configs" / f"zero{stage}.yaml"
-    planned = plan(recipe, gpu="h100", config=config, processes=64, machines=8)
+    planned = plan(recipe, gpu="h100", config=config, processes=64, nodes=8)
     update = planned.memory.peaks["optimizer"].allocated
     assert update / 1e9 == pytest.approx(float(cell), rel=0.005)

@@ -18,12 +18,15 @@ def recipe(reviews_recipe):
 def test_it_equals_what_the_command_prints(reviews_recipe, write_recipe):
     file = write_recipe(reviews_recipe)
     changes = {"batch.micro_batch_size": 4}
-    plan = trainer.plan(file, changes, gpu="t4", processes=2)
+    plan = trainer.plan(file, changes, gpu="t4", processes=2, nodes=2)
     assert isinstance(plan, trainer.Plan)
     assert (plan.fits, plan.micro_batch_size, plan.launch.processes) == (True, 4, 2)
-    options = ("--gpu", "t4", "--processes", "2", "--set", "batch.micro_batch_size=4")
+    options = ("--gpu", "t4", "--processes", "2", "--nodes", "2")
+    options += ("--set", "batch.micro_batch_size=4")
     printed = json.loads(run("plan", file, *options, "--json"))
     assert printed == json.loads(json.dumps(plan.as_dict()))
+    assert printed["nodes"] == 2
+    assert printed["bytes_sent"]["between"] > 0
     assert "micro-batches of 4 x 32 tokens; fits into t4" in plan.line
     assert str(plan).startswith("16 examples a step = 2 processes x micro-batch 4 x accumulation 2")
 
@@ -48,8 +51,8 @@ def test_a_launch_configuration_is_read(recipe):
         ({"memory": "16"}, "--memory"),
         ({"memory": -1}, "--memory"),
         ({"processes": 0}, "processes"),
-        ({"machines": 2**40}, "machines"),
-        ({"processes": 2, "machines": 4}, "--processes"),
+        ({"nodes": 2**40}, "nodes"),
+        ({"processes": 2, "nodes": 4}, "--processes"),
         ({"config": "nowhere.yaml"}, "--config"),
     ],
 )

@@ -75,16 +75,16 @@ def test_a_small_model_waits_for_its_kernels_and_a_large_one_does_not():
 
 
 def test_more_waiting_over_a_slower_network():
-    launch = PlannedLaunch(engine="zero3", processes=64, machines=8)
+    launch = PlannedLaunch(engine="zero3", processes=64, nodes=8)
     fast, slow = time_of("a100-80", launch), time_of("l4", launch, kind="4-bit")
     assert fast.waiting[1] < slow.waiting[1] < 1
     assert fast.waiting[0] >= 0
 
 
 def test_a_node_has_no_more_gpus_than_usual():
-    """64 GPUs in one machine are taken for 8 machines."""
-    launch = PlannedLaunch(engine="zero3", processes=64, machines=8)
-    assert time_of(launch=launch) == time_of(launch=dataclasses.replace(launch, machines=1))
+    """64 GPUs in one machine are taken for 8 nodes."""
+    launch = PlannedLaunch(engine="zero3", processes=64, nodes=8)
+    assert time_of(launch=launch) == time_of(launch=dataclasses.replace(launch, nodes=1))
 
 
 def test_an_update_on_the_host_takes_longer():
@@ -97,7 +97,7 @@ def test_an_update_on_the_host_takes_longer():
 
 
 def test_accumulation_computes_more_for_what_is_sent_once():
-    launch = PlannedLaunch(engine="ddp", processes=8, machines=8)
+    launch = PlannedLaunch(engine="ddp", processes=8, nodes=8)
     flops = 6 * WEIGHTS * 512
     once = time_of("t4", launch, precision="fp16", flops=flops)
     often = time_of("t4", launch, precision="fp16", flops=8 * flops, accumulation=8)

@@ -15,7 +15,7 @@ from trainer.errors import DONE
 @click.option("--gpu", metavar="NAME", help="Plan for this GPU: t4, rtx-4090, a100-80, h100 …")
 @click.option("--memory", metavar="SIZE", help="Memory of the GPU, such as 16GiB.")
 @click.option("--processes", type=click.IntRange(1, 1_000_000), help="One for each GPU.")
-@click.option("--machines", type=click.IntRange(1, 1_000_000), help="Machines of the processes.")
+@click.option("--nodes", type=click.IntRange(1, 1_000_000), help="Nodes that hold the processes.")
 @click.option("--config", type=click.Path(path_type=Path), help="A file of accelerate_configs/.")
 @JSON
 @DEBUG
@@ -25,7 +25,7 @@ def command(
     gpu: str | None,
     memory: str | None,
     processes: int | None,
-    machines: int | None,
+    nodes: int | None,
     config: Path | None,
     as_json: bool,
 ) -> int:
@@ -41,7 +41,7 @@ def command(
         gpu=gpu,
         memory=memory,
         processes=processes,
-        machines=machines,
+        nodes=nodes,
         config=config,
     )
     print(json.dumps(planned.as_dict()) if as_json else planned)

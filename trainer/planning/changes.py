@@ -79,8 +79,8 @@ def changes(memories: Memories, gpu: Gpu, micro_batch_size: int) -> Iterator[Cha
     if sharded is not None:
         wider = sharded.launch
         setting = f"--config accelerate_configs/zero3.yaml --processes {wider.processes}"
-        if wider.machines > 1:
-            setting += f" --machines {wider.machines}"
+        if wider.nodes > 1:
+            setting += f" --nodes {wider.nodes}"
         cost = f"{wider.processes} GPUs, and the same numbers"
         yield from change(setting, sharded, micro_batch_size, longest, cost)
 

@@ -31,11 +31,11 @@ REFUSED_BY_FSDP = {
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedLaunch:
-    """Processes are those of all machines, one for each GPU. Sizes count weights, not bytes."""
+    """Processes are those of all nodes, one for each GPU. Sizes count weights, not bytes."""
 
     engine: Engine = "none"
     processes: int = 1
-    machines: int = 1
+    nodes: int = 1
     offload_optimizer: Offload = "none"
     offload_parameters: Offload = "none"
     bucket: int | None = None
@@ -56,8 +56,8 @@ class PlannedLaunch:
 
     @property
     def node_size(self) -> int:
-        """Returns the number of processes on a machine, the most of any."""
-        return -(-self.processes // self.machines)
+        """Returns the number of processes on a node, the most of any."""
+        return -(-self.processes // self.nodes)
 
     @property
     def shards(self) -> int:
@@ -68,25 +68,25 @@ class PlannedLaunch:
 
 
 def planned_launch(
-    config: Path | None, processes: int | None = None, machines: int | None = None
+    config: Path | None, processes: int | None = None, nodes: int | None = None
 ) -> PlannedLaunch:
-    """Returns the launch of an Accelerate YAML, with other processes and machines if given.
+    """Returns the launch of an Accelerate YAML, with other processes and nodes if given.
 
     Without a YAML: one process, or DDP for several. As with `accelerate launch`, the DeepSpeed JSON
     that the YAML names is looked up from the working directory, then beside the YAML's folder. A
-    hybrid mesh keeps a replica on each machine. Raises ConfigError if a file cannot be read or asks
+    hybrid mesh keeps a replica on each node. Raises ConfigError if a file cannot be read or asks
     for what the trainer refuses.
     """
     values = read_launch(config) if config is not None else {}
     stated = whole(values, "num_processes", 1)
-    num_machines = machines or whole(values, "num_machines", 1)
-    num_processes = processes or max(stated, num_machines)
-    if num_processes % num_machines:
+    num_nodes = nodes or whole(values, "num_machines", 1)
+    num_processes = processes or max(stated, num_nodes)
+    if num_processes % num_nodes:
         raise ConfigError(
-            f"--processes: {num_processes} cannot be spread evenly over {num_machines} machines",
+            f"--processes: {num_processes} cannot be spread evenly over {num_nodes} nodes",
             key="--processes",
             value=num_processes,
-            hint="count the GPUs of all machines",
+            hint="count the GPUs of all nodes",
         )
     kind = str(values.get("distributed_type", "NO")).upper()
     settings: dict[str, Any] = {}
@@ -96,7 +96,7 @@ def planned_launch(
     elif kind == "FSDP":
         settings = {
             "engine": "fsdp2",
-            "replicas": _replicas(values, num_processes, num_machines),
+            "replicas": _replicas(values, num_processes, num_nodes),
             "resharding": _reshards(values),
         }
     elif kind in ("NO", "MULTI_GPU", "MULTI_CPU"):
@@ -108,14 +108,14 @@ def planned_launch(
             value=kind,
             hint="use a file of accelerate_configs/",
         )
-    launch = PlannedLaunch(processes=num_processes, machines=num_machines, **settings)
+    launch = PlannedLaunch(processes=num_processes, nodes=num_nodes, **settings)
     if launch.second_copy and num_processes % launch.second_copy:
         raise ConfigError(
             f"zero_hpz_partition_size: {launch.second_copy} does not divide "
             f"{num_processes} processes",
             key="zero_hpz_partition_size",
             value=launch.second_copy,
-            hint="use the number of GPUs of a machine",
+            hint="use the number of GPUs of a node",
         )
     return launch
 
@@ -184,12 +184,12 @@ def _offload(zero: Mapping[str, Any], key: str) -> Offload:
     return device
 
 
-def _replicas(values: Mapping[str, Any], processes: int, machines: int) -> int:
+def _replicas(values: Mapping[str, Any], processes: int, nodes: int) -> int:
     mesh = values.get("parallelism_config")
     stated = whole(mesh, "parallelism_config_dp_replicate_size", 1) if mesh else 1
     if stated == 1:
         return 1
-    replicas = machines if machines > 1 else stated
+    replicas = nodes if nodes > 1 else stated
     if processes % replicas:
         raise ConfigError(
             f"--processes: {replicas} replicas do not divide {processes} processes",

@@ -117,7 +117,7 @@ class Plan:
             "precision": self.precision,
             "engine": self.launch.engine,
             "processes": self.launch.processes,
-            "machines": self.launch.machines,
+            "nodes": self.launch.nodes,
             "micro_batch_size": self.micro_batch_size,
             "accumulation": self.accumulation,
             "length": self.length,
@@ -161,17 +161,17 @@ def plan(
     gpu: str | None = None,
     memory: int | None = None,
     processes: int | None = None,
-    machines: int | None = None,
+    nodes: int | None = None,
     config: Path | None = None,
 ) -> Plan:
     """Returns the plan of a recipe, traced on this machine's CPU without weights or network.
 
     It is for the GPU of a name or of a memory in bytes, for this machine's, or else for each of a
-    list. `config` is a launch configuration of Accelerate; `processes` and `machines` replace its
+    list. `config` is a launch configuration of Accelerate; `processes` and `nodes` replace its
     numbers. Raises ConfigError for an unknown GPU, a launch or a model that cannot be read, and a
     recipe that cannot be trained so.
     """
-    launch = planned_launch(config, processes, machines)
+    launch = planned_launch(config, processes, nodes)
     targets = target_gpus(gpu, memory)
     named = len(targets) == 1
     precision = precision_on(targets[0], recipe.precision)

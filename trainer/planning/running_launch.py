@@ -23,4 +23,4 @@ def running_launch(accelerator: Accelerator) -> PlannedLaunch:
         plugin: Any = accelerator.state.fsdp_plugin
         resharding = bool(plugin.reshard_after_forward)
         settings = {"engine": "fsdp2", "replicas": replicas, "resharding": resharding}
-    return PlannedLaunch(processes=processes, machines=-(-processes // node_size), **settings)
+    return PlannedLaunch(processes=processes, nodes=-(-processes // node_size), **settings)

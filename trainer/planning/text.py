@@ -130,8 +130,8 @@ def _time(plan: Values) -> Iterator[str]:
     sent = plan["bytes_sent"]
     if plan["processes"] > 1:
         yield (
-            f"Sent by each GPU in a step: {format_bytes(sent['inside'])} inside its machine, "
-            f"{format_bytes(sent['between'])} to other machines"
+            f"Sent by each GPU in a step: {format_bytes(sent['inside'])} inside its node, "
+            f"{format_bytes(sent['between'])} to other nodes"
         )
 
 
@@ -155,7 +155,7 @@ def _disk(disk: Values) -> Iterator[str]:
 def _host(host: Values) -> Iterator[str]:
     yield (
         f"Host memory: {format_bytes(host['process'])} for the main process, "
-        f"{format_bytes(host['machine'])} for all processes of a machine"
+        f"{format_bytes(host['machine'])} for all processes of a node"
     )
     yield from _notes(host)
 
