@@ -1,8 +1,14 @@
-"""Values in messages: units, and numbers without exponents."""
+"""Values in messages: units, numbers without exponents, and what errors of libraries say."""
 
 import pytest
 
-from trainer.wording import format_bytes, format_seconds, format_span
+from trainer.wording import (
+    format_bytes,
+    format_seconds,
+    format_span,
+    kind_and_reason,
+    reason_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -42,3 +48,17 @@ def test_seconds(seconds, text):
 def test_a_span_is_one_time_if_both_ends_read_the_same():
     assert format_span(120, 300) == "2 min to 5 min"
     assert format_span(120, 120.4) == "2 min"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "with_kind"),
+    [
+        (OSError("no\n  space"), "no space", "OSError: no space"),
+        (ValueError("\x1b[31mred"), r"\x1b[31mred", r"ValueError: \x1b[31mred"),
+        (KeyError(), "KeyError", "KeyError"),
+    ],
+)
+def test_what_an_error_says_is_one_line_without_control_characters(error, reason, with_kind):
+    assert reason_of(error) == reason
+    assert kind_and_reason(error) == with_kind
+    assert len(reason_of(ValueError("x" * 500), 160)) == 160

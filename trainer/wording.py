@@ -30,6 +30,12 @@ def reason_of(error: BaseException, most: int = 200) -> str:
     return excerpt(visible(" ".join(str(error).split())) or type(error).__name__, most)
 
 
+def kind_and_reason(error: BaseException) -> str:
+    """Returns the kind of a library's error and, if it says something, `reason_of` it."""
+    kind, reason = type(error).__name__, reason_of(error)
+    return kind if reason == kind else f"{kind}: {reason}"
+
+
 def listed(values: Iterable[object], most: int = 8) -> str:
     """Returns the first `most` values, each shortened, separated by commas, and "and N more"."""
     shown = [excerpt(value, 60) for value in values]

@@ -29,7 +29,7 @@ from typing import Any
 
 from trainer.tracking.resident_memory import peak_resident_bytes
 
-# The heavy imports stand in functions: `memory` sets its start after them.
+# The heavy imports stand in functions: `memory` makes them before it takes its first peak.
 
 LOOPS = {
     "instruction": [

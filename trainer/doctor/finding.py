@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from trainer.errors import TrainerError
-from trainer.wording import LONGEST_MESSAGE, excerpt
+from trainer.wording import LONGEST_MESSAGE, excerpt, kind_and_reason
 
 Level = Literal["fine", "note", "warning", "failure"]
 
@@ -44,5 +44,5 @@ def guarded(about: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
     except TrainerError as error:
         yield failure("will-fail", error)
     except Exception as error:  # whatever is broken here must not hide what else is
-        why = excerpt(" ".join(f"{type(error).__name__}: {error}".split()), 200)
+        why = kind_and_reason(error)
         yield Finding("not-examined", "warning", f"could not be examined: {why}")

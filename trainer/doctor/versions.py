@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.doctor.finding import Finding
 from trainer.process.environment import PACKAGES
-from trainer.wording import excerpt
+from trainer.wording import kind_and_reason
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -84,7 +84,7 @@ def unimportable(package: str, level: Any) -> Iterator[Finding]:
     except BaseException as error:  # a library of another version can raise anything
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
-        why = excerpt(" ".join(f"{type(error).__name__}: {error}".split()), 200)
+        why = kind_and_reason(error)
         torch = installed("torch")
         optional = package in OPTIONAL
         yield Finding(

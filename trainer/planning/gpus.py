@@ -1,8 +1,8 @@
 """GPUs by name: memory, speed and links, from data sheets and measurements.
 
 - `memory` is what the driver leaves to processes, as CUDA states it: 14,912 MiB of a T4 were
-  measured. The others are about what CUDA reports in public; a data sheet names 2 to 12 % more,
-  which error correction and the driver take. None but the T4's was measured here.
+  measured. The others are close to what is reported in public, and were not measured here. A data
+  sheet names 2 to 12 % more, which error correction and the driver take.
 - Peaks are those of the vendor's data sheets: dense, of tensor cores that add up in fp32, for fp32
   of CUDA cores, because the trainer does not use TF32. bf16 is absent if the GPU emulates it.
 - `context` was measured on a T4 (the least of 67 runs); for the others it is an estimate by

@@ -18,7 +18,7 @@ from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 
 from trainer.errors import ConfigError
 from trainer.tracking.services import STARTED_BY, TrackedRun
-from trainer.wording import excerpt
+from trainer.wording import kind_and_reason
 
 Outcome = TypeVar("Outcome")
 Pixels = npt.NDArray[np.uint8]
@@ -88,7 +88,7 @@ class SafeTracker(GeneralTracker):
             return action()
         except Exception as error:
             self._started = None
-            reason = excerpt(" ".join(f"{type(error).__name__}: {error}".split()), 200)
+            reason = kind_and_reason(error)
             self._say(
                 f"note: the tracker {self.name} failed ({reason}); the run continues without it, "
                 f"and metrics.jsonl has every line"
