@@ -1,6 +1,7 @@
 """The memory of one process: that of a traced step, with what the engine holds."""
 
 import gc
+import logging
 from collections import Counter
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -136,6 +137,17 @@ def _without_collector() -> Generator[None]:
             gc.enable()
 
 
+@contextmanager
+def _without_torch_log() -> Generator[None]:
+    """Context manager: torch does not print the traceback of an error that is raised, too."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
+
+
 def traced_recipe(
     recipe: Recipe,
     numbers: Any,
@@ -193,7 +205,7 @@ def _traced_step(
         for parameter in planned.model.parameters():
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(COMPUTE_DTYPES[precision])
-    with _without_collector():
+    with _without_collector(), _without_torch_log():
         return trace_step(planned, shape, recipe.optimizer, computed, on_gpu=on_gpu)
 
 
